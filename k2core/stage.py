@@ -1,0 +1,186 @@
+"""What every stage is: a function from parameters and inputs to outputs, run from one command line.
+
+A stage module holds a `Section` with its parameters, a function `run` and `main(run, SECTION)`. The signature of
+`run` is its whole declaration; each parameter is filled by its annotation and name:
+
+- a `Section` class: `params` is the stage's own section of `params.yaml`, any other name is the top-level section
+  of that name (`model: ModelConfig` is section `model`);
+- `Path`: a command-line option. `out` (a file or folder) and `plot` (a CSV file) are outputs: `run` gets a scratch
+  path and the result appears by atomic rename. All others are inputs and must exist;
+- `str`: a command-line option too; it may appear in the section name (``SECTION = "pretrain.{phase}"``);
+- `Job`: resumable scratch space, progress, live metrics.
+
+`run` returns the stage's figures, which go to the ``--metrics`` file: equal inputs must give equal figures, so
+times and rates belong into `Job.log` (MLflow) instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import signal
+import sys
+import time
+import typing
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from k2core.recipe import RecipeError, Section, load_section
+from k2core.storage import StorageError, dvc_md5, publish, write_json
+from k2core.storage.atomic import remove
+
+if typing.TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from k2core.tracking.client import StageRun
+
+Metrics = dict[str, float]
+OUTPUTS = ("out", "plot")
+WORK = Path("work")
+
+
+class StageError(RuntimeError):
+    """A stage cannot go on; the message is one sentence that says what, where and what to do."""
+
+
+class Job:
+    """One execution of a stage: its scratch space, its progress and its live metrics.
+
+    `scratch` survives a kill and is reused by the next attempt with the same parameters, inputs and code; it is
+    removed once the outputs are published.
+    """
+
+    def __init__(self, name: str, scratch: Path, tracker: StageRun | None) -> None:
+        self.name, self.scratch, self._tracker = name, scratch, tracker
+
+    def say(self, text: str) -> None:
+        """Print a line at once: what is about to be done, with its size and expected time."""
+        print(f"[{self.name}] {text}", flush=True)
+
+    def log(self, metrics: Metrics, step: int = 0) -> None:
+        """Send live figures to MLflow (bounded number of names, every few steps, not every step)."""
+        if self._tracker:
+            self._tracker.metrics(metrics, step)
+
+    def artifact(self, path: Path) -> None:
+        """Send a small file (a picture, a table) to MLflow; weights and data belong to DVC."""
+        if self._tracker:
+            self._tracker.artifact(path)
+
+    def progress(self, total: int, unit: str, done: int = 0, what: str = "") -> tqdm:
+        """A bar with rate and time left; where the output is no terminal, a line every ten seconds."""
+        from tqdm import tqdm
+
+        terminal = sys.stderr.isatty()
+        label = f"[{self.name}] {what}".rstrip()
+        return tqdm(
+            total=total, initial=done, unit=unit, desc=label, unit_scale=True, dynamic_ncols=terminal,
+            mininterval=0.2 if terminal else 10.0, ncols=None if terminal else 110,
+            file=sys.stderr if terminal else _LineStream(), leave=True,
+        )
+
+
+class _LineStream:
+    """stderr for a bar that redraws itself, as lines (carriage returns are unreadable in logs)."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            sys.stderr.write(text.strip("\r\n") + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def main(run: Callable[..., Metrics], section: str) -> None:
+    """The command line of a stage: read, check, run, publish. Ends the process with 0 or 1."""
+    import typer
+
+    parameters, hints = inspect.signature(run).parameters, typing.get_type_hints(run)
+    options = [name for name in parameters if hints[name] in (Path, str)]
+
+    def command(recipe: Path, metrics: Path, **arguments: Any) -> None:
+        try:
+            _execute(run, section, hints, recipe, metrics, arguments)
+        except (RecipeError, StorageError, StageError, FileNotFoundError) as error:
+            print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr, flush=True)
+            raise typer.Exit(1) from None
+
+    def option(name: str, annotation: type, default: Any, text: str) -> inspect.Parameter:
+        return inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=typer.Option(default, help=text)
+        )
+
+    signature = [option("recipe", Path, "params.yaml", "the recipe file"),
+                 option("metrics", Path, ..., "where the stage's figures go (JSON)")]
+    signature += [option(n, hints[n], ..., "output" if n in OUTPUTS else "input") for n in options]
+    command.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in signature}
+    command.__doc__ = (sys.modules[run.__module__].__doc__ or "").strip().split("\n\n")[0]
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(command)
+    app()
+
+
+def sections_of(run: Callable[..., Metrics], section: str) -> dict[str, tuple[str, type[Section]]]:
+    """Parameter name → (dotted section of the recipe, its class), read off the signature of `run`."""
+    return {
+        name: (section if name == "params" else name, hint)
+        for name, hint in typing.get_type_hints(run).items()
+        if isinstance(hint, type) and issubclass(hint, Section)
+    }
+
+
+def _execute(
+    run: Callable[..., Metrics], section: str, hints: dict[str, Any], recipe: Path, metrics: Path,
+    arguments: dict[str, Any],
+) -> None:
+    words = {name: value for name, value in arguments.items() if hints[name] is str}
+    name = "@".join([section.split(".")[0], *words.values()])
+    sections = {
+        parameter: load_section(cls, recipe, *key.format(**words).split("."))
+        for parameter, (key, cls) in sections_of(run, section).items()
+    }
+    paths = {parameter: value for parameter, value in arguments.items() if hints[parameter] is Path}
+    inputs = {parameter: path for parameter, path in paths.items() if parameter not in OUTPUTS}
+    outputs = {parameter: path for parameter, path in paths.items() if parameter in OUTPUTS}
+    digests = {str(path): dvc_md5(path) for path in inputs.values()}
+    settings = {key: value.model_dump(mode="json") for key, value in sections.items()}
+    scratch = WORK / name / _key(settings, digests, words)
+    scratch.mkdir(parents=True, exist_ok=True)
+
+    from k2core.tracking.client import StageRun
+
+    signal.signal(signal.SIGTERM, _terminate)
+    started = time.monotonic()
+    with StageRun.open(name, settings, digests, [*map(str, outputs.values()), str(metrics)]) as tracker:
+        job = Job(name, scratch, tracker)
+        jobs = {parameter: job for parameter, hint in hints.items() if hint is Job}
+        with ExitStack() as stack:
+            scratched = {parameter: stack.enter_context(publish(path)) for parameter, path in outputs.items()}
+            figures = run(**sections, **words, **inputs, **scratched, **jobs)
+            if not figures:
+                raise StageError("the stage reported no figures; a stage that did nothing must not pass as done")
+        write_json(metrics, figures)
+        tracker.metrics({**figures, "stage/seconds": time.monotonic() - started}, 0)
+    remove(scratch)
+    job.say(f"done in {time.monotonic() - started:.1f} s: "
+            + ", ".join(f"{key} {value:.5g}" for key, value in list(figures.items())[:8]))
+
+
+def _key(settings: dict[str, Any], digests: dict[str, str], words: dict[str, str]) -> str:
+    """Name of the scratch folder: stale state of other parameters, inputs or code is never picked up."""
+    code = hashlib.md5()
+    root = Path(__file__).parent.parent
+    for file in sorted([*(root / "k2core").rglob("*.py"), *(root / "stages").rglob("*.py")]):
+        if "tracking" not in file.parts:
+            code.update(file.read_bytes())
+    content = json.dumps([settings, digests, words, code.hexdigest()], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    """SIGTERM ends a stage like an exception: files are closed, the run is marked, scratch stays."""
+    raise SystemExit(128 + signum)
