@@ -77,9 +77,16 @@ class Job:
         terminal = sys.stderr.isatty()
         label = f"[{self.name}] {what}".rstrip()
         return tqdm(
-            total=total, initial=done, unit=unit, desc=label, unit_scale=True, dynamic_ncols=terminal,
-            mininterval=0.2 if terminal else 10.0, ncols=None if terminal else 110,
-            file=sys.stderr if terminal else _LineStream(), leave=True,
+            total=total,
+            initial=done,
+            unit=unit,
+            desc=label,
+            unit_scale=True,
+            dynamic_ncols=terminal,
+            mininterval=0.2 if terminal else 10.0,
+            ncols=None if terminal else 110,
+            file=sys.stderr if terminal else _LineStream(),
+            leave=True,
         )
 
 
@@ -101,7 +108,7 @@ def main(run: Callable[..., Metrics], section: str) -> None:
     parameters, hints = inspect.signature(run).parameters, typing.get_type_hints(run)
     options = [name for name in parameters if hints[name] in (Path, str)]
 
-    def command(recipe: Path, metrics: Path, **arguments: Any) -> None:
+    def command(recipe: Path, metrics: Path | None, **arguments: Any) -> None:
         try:
             _execute(run, section, hints, recipe, metrics, arguments)
         except (RecipeError, StorageError, StageError, FileNotFoundError) as error:
@@ -113,8 +120,10 @@ def main(run: Callable[..., Metrics], section: str) -> None:
             name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=typer.Option(default, help=text)
         )
 
-    signature = [option("recipe", Path, "params.yaml", "the recipe file"),
-                 option("metrics", Path, ..., "where the stage's figures go (JSON)")]
+    signature = [
+        option("recipe", Path, "params.yaml", "the recipe file"),
+        option("metrics", Path | None, None, "where the stage's figures go (JSON)"),
+    ]
     signature += [option(n, hints[n], ..., "output" if n in OUTPUTS else "input") for n in options]
     command.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in signature}
@@ -134,7 +143,11 @@ def sections_of(run: Callable[..., Metrics], section: str) -> dict[str, tuple[st
 
 
 def _execute(
-    run: Callable[..., Metrics], section: str, hints: dict[str, Any], recipe: Path, metrics: Path,
+    run: Callable[..., Metrics],
+    section: str,
+    hints: dict[str, Any],
+    recipe: Path,
+    metrics: Path | None,
     arguments: dict[str, Any],
 ) -> None:
     words = {name: value for name, value in arguments.items() if hints[name] is str}
@@ -154,8 +167,9 @@ def _execute(
     from k2core.tracking.client import StageRun
 
     signal.signal(signal.SIGTERM, _terminate)
+    _die_with_parent()
     started = time.monotonic()
-    with StageRun.open(name, settings, digests, [*map(str, outputs.values()), str(metrics)]) as tracker:
+    with StageRun.open(name, settings, digests, [str(path) for path in outputs.values()]) as tracker:
         job = Job(name, scratch, tracker)
         jobs = {parameter: job for parameter, hint in hints.items() if hint is Job}
         with ExitStack() as stack:
@@ -163,11 +177,14 @@ def _execute(
             figures = run(**sections, **words, **inputs, **scratched, **jobs)
             if not figures:
                 raise StageError("the stage reported no figures; a stage that did nothing must not pass as done")
-        write_json(metrics, figures)
+        if metrics:
+            write_json(metrics, figures)
         tracker.metrics({**figures, "stage/seconds": time.monotonic() - started}, 0)
     remove(scratch)
-    job.say(f"done in {time.monotonic() - started:.1f} s: "
-            + ", ".join(f"{key} {value:.5g}" for key, value in list(figures.items())[:8]))
+    job.say(
+        f"done in {time.monotonic() - started:.1f} s: "
+        + ", ".join(f"{key} {value:.5g}" for key, value in list(figures.items())[:8])
+    )
 
 
 def _key(settings: dict[str, Any], digests: dict[str, str], words: dict[str, str]) -> str:
@@ -179,6 +196,15 @@ def _key(settings: dict[str, Any], digests: dict[str, str], words: dict[str, str
             code.update(file.read_bytes())
     content = json.dumps([settings, digests, words, code.hexdigest()], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _die_with_parent() -> None:
+    """Ask Linux for a SIGTERM when the process that started us dies: a killed `dvc` must leave no orphan stage."""
+    if sys.platform == "linux":
+        import ctypes
+
+        PR_SET_PDEATHSIG = 1
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _terminate(signum: int, frame: Any) -> None:

@@ -1,0 +1,1 @@
+"""One module a DVC stage. `python -m stages` checks a recipe, lists code dependencies and switches recipes."""

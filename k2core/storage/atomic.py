@@ -47,9 +47,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON with sorted keys, atomically: equal values give equal bytes.
+    """Write `value` as JSON, atomically; keys keep their order.
 
     Raises:
         ValueError: `value` contains NaN or infinity, which no JSON reader is bound to accept.
     """
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

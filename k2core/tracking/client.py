@@ -1,0 +1,118 @@
+"""A stage's end of the line to the recorder: standard library only, and never in the way of the stage's work."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from k2core.tracking.address import invocation_pid, socket_path
+
+START_SECONDS = 10.0
+
+
+class StageRun:
+    """The MLflow run of one stage execution, as the stage sees it.
+
+    What is sent is also the recorder's to keep: if MLflow cannot be reached, the recorder says so in
+    `logs/tracking.log` and the stage prints the sentence at its end; its outputs are unaffected.
+    """
+
+    def __init__(self, connection: socket.socket | None) -> None:
+        self._connection = connection
+
+    @classmethod
+    @contextmanager
+    def open(cls, stage: str, params: dict[str, Any], inputs: dict[str, str], outputs: list[str]) -> Iterator[StageRun]:
+        """Announce the stage; on leaving the block say how it ended: FINISHED, FAILED or KILLED (signals)."""
+        run = cls(connect(Path.cwd()))
+        run.send(type="start", stage=stage, pid=os.getpid(), params=params, inputs=inputs, outputs=outputs)
+        try:
+            yield run
+        except (KeyboardInterrupt, SystemExit):
+            run._close("KILLED", "stopped by a signal")
+            raise
+        except BaseException as error:
+            run._close("FAILED", f"{type(error).__name__}: {error}")
+            raise
+        run._close("FINISHED", "")
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        """Log `values` at `step`; they appear in MLflow within seconds."""
+        self.send(type="metrics", values=values, step=step, time=int(time.time() * 1000))
+
+    def artifact(self, path: Path) -> None:
+        """Log a small file; it must stay where it is until the stage has ended."""
+        self.send(type="artifact", path=str(path.resolve()))
+
+    def send(self, **message: Any) -> None:
+        """One message; a recorder that has died is reported once and then done without."""
+        if self._connection is None:
+            return
+        try:
+            self._connection.sendall(json.dumps(message).encode() + b"\n")
+        except OSError as error:
+            self._connection = None
+            print(f"tracking: the recorder is gone ({error}); see logs/tracking.log", file=sys.stderr, flush=True)
+
+    def _close(self, status: str, error: str) -> None:
+        self.send(type="end", status=status, error=error)
+        if self._connection is None:
+            return
+        self._connection.setblocking(False)
+        try:
+            complaint = self._connection.recv(4096).decode(errors="replace").strip()
+        except BlockingIOError:
+            complaint = ""
+        except OSError as fault:
+            complaint = f"the recorder is gone ({fault})"
+        self._connection.close()
+        if complaint:
+            print(f"tracking: {complaint}", file=sys.stderr, flush=True)
+
+
+def connect(root: Path) -> socket.socket | None:
+    """A connection to this invocation's recorder, which is started if it is not there.
+
+    Returns None, after saying why, if it cannot be started or if the environment says ``K2_TRACKING=off``.
+    """
+    if os.environ.get("K2_TRACKING") == "off":
+        return None
+    pid = invocation_pid()
+    address = socket_path(root, pid)
+    deadline, started = time.monotonic() + START_SECONDS, False
+    while time.monotonic() < deadline:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(str(address))
+            return connection
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+        if not started:
+            started = True
+            _start_recorder(root, pid, address)
+        time.sleep(0.05)
+    print("tracking: the recorder did not start; see logs/tracking.log", file=sys.stderr, flush=True)
+    return None
+
+
+def _start_recorder(root: Path, pid: int, address: Path) -> None:
+    (root / "logs").mkdir(exist_ok=True)
+    code_root = str(Path(__file__).parents[2])
+    with (root / "logs" / "tracking.log").open("a") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "k2core.tracking.recorder", "--pid", str(pid), "--socket", str(address)],
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([code_root, os.environ.get("PYTHONPATH", "")])},
+        )

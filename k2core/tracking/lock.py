@@ -1,0 +1,74 @@
+"""`dvc.lock` as the record of which stage made which bytes from which others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+@dataclass(frozen=True)
+class LockedStage:
+    """One entry of `dvc.lock`: paths with their md5, and a fingerprint of the whole entry."""
+
+    name: str
+    deps: dict[str, str]
+    outs: dict[str, str]
+    params: dict[str, Any]
+    fingerprint: str
+
+
+def read_lock(root: Path) -> dict[str, LockedStage]:
+    """The stages of `root/dvc.lock` by name; empty where nothing has run yet."""
+    path = root / "dvc.lock"
+    if not path.exists():
+        return {}
+    entries = (yaml.load(path.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get("stages", {})
+    return {name: _locked(name, entry) for name, entry in entries.items()}
+
+
+def is_code(path: str) -> bool:
+    """Whether a dependency is source code rather than data (lineage follows data)."""
+    return path.endswith(".py")
+
+
+def producers(stages: dict[str, LockedStage], path: str) -> list[str]:
+    """Names of the stages whose outputs are `path`, lie below it or contain it."""
+    wanted = Path(path)
+    return [
+        stage.name
+        for stage in stages.values()
+        if any(wanted == Path(out) or wanted in Path(out).parents or Path(out) in wanted.parents for out in stage.outs)
+    ]
+
+
+def downstream(stages: dict[str, LockedStage], names: set[str]) -> set[str]:
+    """`names` and every stage that depends on one of them, directly or not."""
+    reached = set(names)
+    while True:
+        more = {
+            stage.name
+            for stage in stages.values()
+            if stage.name not in reached
+            and any(set(producers(stages, dep)) & reached for dep in stage.deps if not is_code(dep))
+        }
+        if not more:
+            return reached
+        reached |= more
+
+
+def _locked(name: str, entry: dict[str, Any]) -> LockedStage:
+    def digests(items: list[dict[str, Any]]) -> dict[str, str]:
+        return {item["path"]: item.get("md5", "") for item in items}
+
+    return LockedStage(
+        name=name,
+        deps=digests(entry.get("deps", [])),
+        outs=digests(entry.get("outs", [])),
+        params=entry.get("params", {}),
+        fingerprint=hashlib.md5(json.dumps(entry, sort_keys=True, default=str).encode()).hexdigest(),
+    )

@@ -1,0 +1,109 @@
+"""Which source files a stage's result depends on: the static import closure, as `deps` of `dvc.yaml`.
+
+DVC knows nothing of Python imports (treeverse/dvc #9195), so a changed helper would leave stale results. The
+closure follows imports inside functions too. `k2core.tracking` is left out: it records and cannot change an output.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("k2core", "stages")
+INERT = "k2core/tracking"
+MARK = "# code"
+
+
+def closure(module: str, root: Path) -> list[str]:
+    """Paths, relative to `root`, of the project's files that `module` imports, directly or not, and its own."""
+    seen: set[str] = set()
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        file = _file(name, root)
+        if file is None or str(file) in seen or str(file).startswith(INERT):
+            continue
+        seen.add(str(file))
+        todo += _imports(name, root / file, root)
+    # A data file (prompts, a taxonomy, a template) belongs to the source files beside it that name it.
+    data = {
+        str(path.relative_to(root))
+        for file in seen
+        for path in (root / file).parent.iterdir()
+        if path.suffix in (".yaml", ".jinja", ".md") and path.name in (root / file).read_text()
+    }
+    nonempty = {file for file in seen if (root / file).read_text().strip()}
+    return sorted(nonempty | data)
+
+
+def stage_module(cmd: str) -> str:
+    """The module a stage's command runs."""
+    found = re.search(r"python -m (stages\.\w+)", cmd)
+    if not found:
+        raise ValueError(f"not a stage command: {cmd}")
+    return found.group(1)
+
+
+def rewrite(text: str, root: Path) -> str:
+    """`dvc.yaml` with the code dependencies of every stage brought up to date, all else as it was.
+
+    Each stage's code stands behind a `# code` line at the end of its `deps`.
+    """
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.width, yaml.preserve_quotes = 110, True
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    document: Any = yaml.load(text)
+    for stage in document["stages"].values():
+        body = stage.get("do", stage)
+        data = [dep for dep in body.get("deps", []) if not _is_code(dep)]
+        code = closure(stage_module(body["cmd"]), root)
+        if list(body.get("deps", [])) != data + code:
+            body["deps"] = data + code
+    from io import StringIO
+
+    out = StringIO()
+    yaml.dump(document, out)
+    return out.getvalue()
+
+
+def _is_code(dep: str) -> bool:
+    return dep.split("/")[0] in PACKAGES
+
+
+def _file(module: str, root: Path) -> Path | None:
+    base = Path(*module.split("."))
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if (root / candidate).is_file():
+            return candidate
+    return None
+
+
+def _imports(module: str, file: Path, root: Path) -> list[str]:
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    names: list[str] = []
+    tree = ast.parse(file.read_text())
+    typing_only = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for child in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                base = ".".join(
+                    [*package.split(".")[: len(package.split(".")) - node.level + 1], *filter(None, [base])]
+                )
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    ours = [name for name in names if name.split(".")[0] in PACKAGES]
+    parents = [".".join(name.split(".")[:depth]) for name in ours for depth in range(1, name.count(".") + 1)]
+    return [name for name in dict.fromkeys(ours + parents) if _file(name, root)]
