@@ -26,6 +26,8 @@ TREES = ProcessTrees()
 OUTCOMES: dict[str, Outcome] = {}
 """What became of each stage of the run in this process."""
 SKIPPED = "didn't change, skipping"
+CHATTER = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`")
+"""What DVC says after every stage; it stays in the stage's log file."""
 
 
 @dataclass
@@ -65,7 +67,8 @@ def run_stage(stage: str, needed: bool, force: bool) -> State:
 
     def on_line(line: str) -> None:
         lines.append(line)
-        logger.info(line)
+        if not line.strip().startswith(CHATTER):
+            logger.info(line)
 
     if needed:
         words = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
@@ -78,9 +81,9 @@ def run_stage(stage: str, needed: bool, force: bool) -> State:
     return Completed(message=f"{stage} took {outcome.seconds:.1f} s")
 
 
-@flow(name="k2", flow_run_name="k2 {targets}", log_prints=True)
+@flow(name="k2", log_prints=True)
 def pipeline(targets: list[str] | None = None, force: bool = False) -> None:
-    """The whole recipe, stage by stage. `targets`: only these stages and what they need. `force`: run unchanged ones too."""
+    """The whole recipe. `targets`: only these stages and what they need. `force`: run unchanged ones too."""
     os.chdir(ROOT)
     logger = get_run_logger()
     TREES.stopping = False

@@ -43,8 +43,10 @@ def run(
         return
     _settings()
     from flows.graph import read_graph
+    from flows.workspace import hold
 
-    graph = read_graph(ROOT, tuple(target))
+    with hold(ROOT, {"doing": "reading the graph"}):
+        graph = read_graph(ROOT, tuple(target))
     if not graph.changed and not force and "PREFECT_API_URL" not in os.environ:
         print(f"all {len(graph.stages)} stages are up to date; nothing to run (`make ui` shows the last run)")
         return
@@ -56,8 +58,7 @@ def run(
     except KeyboardInterrupt:
         print("cancelled; every stage's process has ended, `dvc repro` continues from here", file=sys.stderr)
         raise typer.Exit(130) from None
-    except Exception as error:
-        # The flow has logged the whole story; what the shell needs is the sentence and the status.
+    except Exception as error:  # noqa: BLE001 (the flow has logged the whole story; the shell needs sentence and status)
         print(f"the chain did not finish: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
     print(f"the chain took {time.monotonic() - started:.0f} s")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 KILL_AFTER_SECONDS = 12.0
 TRANSIENT_EXITS = (75, -9, 137)
-"""Worth another try: 75 is EX_TEMPFAIL (a network or service fault), 9 the kernel's out-of-memory or a lost spot node."""
+"""Worth another try: 75 is EX_TEMPFAIL (a network or service fault), 9 out-of-memory or a lost spot node."""
 
 
 class StageFailed(RuntimeError):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import signal
 import sys
 import time
@@ -40,6 +41,8 @@ if typing.TYPE_CHECKING:
 Metrics = dict[str, float]
 OUTPUTS = ("out", "plot")
 WORK = Path("work")
+TEMPORARY_FAILURE = 75
+"""Exit status (sysexits' EX_TEMPFAIL) of a stage that lost a service: the flow tries it again."""
 
 
 class StageError(RuntimeError):
@@ -102,7 +105,7 @@ class _LineStream:
 
 
 def main(run: Callable[..., Metrics], section: str) -> None:
-    """The command line of a stage: read, check, run, publish. Ends the process with 0 or 1."""
+    """The command line of a stage: read, check, run, publish. Ends the process with 0, 1 (a fault to mend) or 75 (try again)."""
     import typer
 
     parameters, hints = inspect.signature(run).parameters, typing.get_type_hints(run)
@@ -114,6 +117,9 @@ def main(run: Callable[..., Metrics], section: str) -> None:
         except (RecipeError, StorageError, StageError, FileNotFoundError) as error:
             print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr, flush=True)
             raise typer.Exit(1) from None
+        except (ConnectionError, TimeoutError) as error:
+            print(f"{Path(sys.argv[0]).stem}: {error}; worth another try", file=sys.stderr, flush=True)
+            raise typer.Exit(TEMPORARY_FAILURE) from None
 
     def option(name: str, annotation: type, default: Any, text: str) -> inspect.Parameter:
         return inspect.Parameter(
@@ -151,16 +157,15 @@ def _execute(
     arguments: dict[str, Any],
 ) -> None:
     words = {name: value for name, value in arguments.items() if hints[name] is str}
-    name = "@".join([section.split(".")[0], *words.values()])
-    sections = {
-        parameter: load_section(cls, recipe, *key.format(**words).split("."))
-        for parameter, (key, cls) in sections_of(run, section).items()
-    }
+    # DVC tells a stage its name in the graph; run by hand, it follows from the command line.
+    name = os.environ.get("DVC_STAGE") or "@".join([section.split(".")[0], *words.values()])
+    declared = {name: (key.format(**words), cls) for name, (key, cls) in sections_of(run, section).items()}
+    sections = {name: load_section(cls, recipe, *key.split(".")) for name, (key, cls) in declared.items()}
     paths = {parameter: value for parameter, value in arguments.items() if hints[parameter] is Path}
     inputs = {parameter: path for parameter, path in paths.items() if parameter not in OUTPUTS}
     outputs = {parameter: path for parameter, path in paths.items() if parameter in OUTPUTS}
     digests = {str(path): dvc_md5(path) for path in inputs.values()}
-    settings = {key: value.model_dump(mode="json") for key, value in sections.items()}
+    settings = {declared[parameter][0]: value.model_dump(mode="json") for parameter, value in sections.items()}
     scratch = WORK / name / _key(settings, digests, words)
     scratch.mkdir(parents=True, exist_ok=True)
 

@@ -103,8 +103,8 @@ class Recorder:
             except (MlflowException, OSError) as error:
                 reason = " ".join(str(error).split())[:300]
                 self.fault = (
-                    f"MLflow took no more records ({reason}); outputs are unaffected. The records are kept in {self.spool}: "
-                    f"when MLflow is back, send them with `python -m k2core.tracking.recorder --replay {self.spool}`"
+                    f"MLflow took no more records ({reason}); outputs are unaffected and the records are kept. "
+                    f"When it is back, send them: `python -m k2core.tracking.recorder --replay {self.spool}`"
                 )
                 print(self.fault, flush=True)
         with self.spool.open("a") as file:

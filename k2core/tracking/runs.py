@@ -27,13 +27,23 @@ class PipelineRuns:
     """Creates and closes the runs of one invocation. Not thread-safe: the recorder calls it from one thread."""
 
     def __init__(self, root: Path, pid: int) -> None:
-        self.root, self.client = root.resolve(), MlflowClient(tracking_uri(root))
-        self.experiment_id = self._experiment()
+        self._open(root)
         self._close_orphans()
         self.stages: dict[str, str] = {}
         """Stage name → id of its latest run in this invocation."""
         self.statuses: dict[str, str] = {}
         self.parent = self._create("pipeline", {"k2.recorder": _identity(os.getpid()), "k2.pid": str(pid)})
+
+    @classmethod
+    def read_only(cls, root: Path) -> PipelineRuns:
+        """For questions (`made_by`) only: creates no run."""
+        runs = cls.__new__(cls)
+        runs._open(root)
+        return runs
+
+    def _open(self, root: Path) -> None:
+        self.root, self.client = root.resolve(), MlflowClient(tracking_uri(root))
+        self.experiment_id = self._experiment()
 
     def start_stage(self, message: dict[str, Any]) -> str:
         """A nested run with the stage's parameters and its inputs as datasets. Returns its id."""
@@ -175,7 +185,7 @@ def git_state(root: Path) -> dict[str, str]:
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
 
-    commit = git("rev-parse", "HEAD")
+    commit = git("rev-parse", "--verify", "-q", "HEAD")
     dirty = git("status", "--porcelain", "--untracked-files=no")
     return (
         {"git.commit": commit, "mlflow.source.git.commit": commit, "git.dirty": str(bool(dirty)).lower()}

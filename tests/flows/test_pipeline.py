@@ -1,0 +1,85 @@
+"""The flow on the toy chain: states, retries, cancellation, one run a workspace. Real Prefect, DVC and processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from conftest import Workspace
+
+
+def states(output: str) -> dict[str, str]:
+    """Stage → state, from the table at the end of the flow's log."""
+    found = {}
+    for line in output.splitlines():
+        if "Flow run" not in line:
+            continue
+        words = line.split(" - ")[-1].split()
+        if (len(words) > 2 and words[1] in ("done", "cached", "failed")) or words[1:3] == ["not", "reached"]:
+            found[words[0]] = words[1]
+    return found
+
+
+def wait_until(condition, seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+def test_runs_retries_and_shows_cached(toy: Workspace) -> None:
+    toy.edit("params.yaml", 'fail: ""', "fail: once")
+    first = toy.run("python", "-m", "flows.pipeline")
+    log = first.stdout + first.stderr
+    assert states(log) == dict.fromkeys(["source", "branch@left", "branch@right", "join"], "done")
+    assert "the LLM server went away" in log, "the stage's own words are in the run's log"
+    lock = toy.lock()
+
+    start = time.monotonic()
+    nothing = toy.run("python", "-m", "flows.pipeline")
+    assert "all 4 stages are up to date" in nothing.stdout
+    assert time.monotonic() - start < 5
+    assert toy.lock() == lock
+
+    toy.edit("params.yaml", "fail: once", "fail: bad")
+    bad = toy.run("python", "-m", "flows.pipeline", check=False)
+    assert bad.returncode == 1
+    assert states(bad.stdout + bad.stderr) == {
+        "source": "cached", "branch@left": "cached", "branch@right": "cached", "join": "failed",
+    }  # fmt: skip
+    assert "left has no column text" in bad.stdout + bad.stderr
+    assert (bad.stdout + bad.stderr).count("- Running stage 'join'") == 1, "a permanent fault is not tried again"
+
+
+def test_cancel_ends_the_tree_and_a_second_run_is_refused(toy: Workspace) -> None:
+    toy.edit("params.yaml", "steps: 5, seconds_a_step: 0.02", "steps: 30, seconds_a_step: 0.25")
+    flow = toy.start("python", "-m", "flows.pipeline")
+    wait_until(lambda: toy.processes("stages.count"), 90, "no stage was started")
+    time.sleep(3)
+
+    second = toy.run("python", "-m", "flows.pipeline", check=False)
+    assert second.returncode != 0
+    assert f"held by another pipeline run (pid {flow.pid}" in second.stdout + second.stderr
+
+    asked = time.monotonic()
+    flow.send_signal(signal.SIGTERM)
+    wait_until(
+        lambda: not toy.processes("stages.count") and not toy.processes("dvc"), 30, "the stage outlived the flow"
+    )
+    flow.communicate(timeout=60)
+    assert flow.returncode != 0
+    assert time.monotonic() - asked < 60
+    continued = toy.run("dvc", "repro", "--single-item", "source")
+    assert "[source] continues at" in continued.stdout
+
+
+def test_a_killed_flow_leaves_no_orphan(toy: Workspace) -> None:
+    toy.edit("params.yaml", "steps: 5, seconds_a_step: 0.02", "steps: 30, seconds_a_step: 0.25")
+    repro = toy.start("dvc", "repro")
+    wait_until(lambda: toy.processes("stages.count"), 60, "no stage was started")
+    time.sleep(1)
+    os.kill(repro.pid, signal.SIGKILL)
+    repro.wait()
+    wait_until(lambda: not toy.processes("stages.count"), 10, "the stage outlived a killed dvc")
+    assert "[source] continues at" in toy.run("dvc", "repro", "--single-item", "source").stdout

@@ -1,0 +1,106 @@
+"""dvc.yaml, params.yaml, the recipes and the stage modules say the same."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from k2core.stage import OUTPUTS
+from stages.__main__ import recipe_faults
+from stages.closure import closure, rewrite, stage_module
+
+GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+BODIES = {name: stage.get("do", stage) for name, stage in GRAPH.items()}
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def names(entries: list) -> list[str]:
+    return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+
+@pytest.mark.parametrize(
+    "recipe", [Path("params.yaml"), *sorted((ROOT / "recipes").glob("*.yaml"))], ids=lambda p: p.stem
+)
+def test_every_recipe_is_valid(recipe: Path) -> None:
+    assert recipe_faults(recipe) == []
+
+
+def test_the_active_recipe_is_the_laptop_one() -> None:
+    assert Path("params.yaml").read_text() == Path("recipes/laptop.yaml").read_text()
+
+
+def test_a_recipe_with_faults_names_each(tmp_path: Path) -> None:
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["compute"]["threads"] = 0
+    content["nonsense"] = {}
+    del content["curate"]
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(content))
+    faults = "\n".join(recipe_faults(tmp_path / "r.yaml"))
+    for part in ("compute.threads = 0", "nonsense: no stage reads", "curate: missing section"):
+        assert part in faults
+
+
+def test_code_dependencies_are_the_import_closure() -> None:
+    text = (ROOT / "dvc.yaml").read_text()
+    assert rewrite(text, ROOT) == text, "run `make deps`"
+
+
+@pytest.mark.parametrize("stage", BODIES)
+def test_params_in_the_graph_are_what_the_stage_reads(stage: str) -> None:
+    module = stage_module(BODIES[stage]["cmd"])
+    __import__(module)
+    from k2core.stage import sections_of
+
+    reads = {key for key, _ in sections_of(sys.modules[module].run, sys.modules[module].SECTION).values()}
+    reads = {key.split("{")[0].rstrip(".") for key in reads}
+    declared = {param.split(".$")[0] for param in BODIES[stage]["params"]}
+    assert declared == reads
+
+
+@pytest.mark.parametrize("stage", BODIES)
+def test_every_path_of_a_command_is_declared(stage: str) -> None:
+    body = BODIES[stage]
+    options = dict(re.findall(r"--(\w+) (\S+)", body["cmd"]))
+    outs = set(names(body.get("outs", []))) | set(names(body.get("metrics", [])))
+    paths = {value for key, value in options.items() if "/" in value or value in outs or "item.init" in value}
+    deps = {dep for dep in body.get("deps", []) if not dep.endswith((".py", ".yaml", ".jinja"))}
+    assert paths - outs <= deps | {"metrics", "plots"}
+    assert outs <= paths
+    assert {options[name] for name in OUTPUTS if name in options} <= outs
+
+
+def test_the_closure_follows_imports_inside_functions(tmp_path: Path) -> None:
+    for file, text in {
+        "k2core/__init__.py": "", "k2core/a.py": "def f():\n    from k2core.b import g\n", "k2core/b.py": "g = 1",
+        "k2core/c.py": "", "stages/__init__.py": "", "stages/x.py": "import k2core.a\n",
+        "k2core/words.yaml": "", "k2core/d.py": "open('words.yaml')",
+    }.items():  # fmt: skip
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(text)
+    assert closure("stages.x", tmp_path) == ["k2core/a.py", "k2core/b.py", "stages/x.py"]
+    (tmp_path / "k2core/b.py").write_text("from k2core import d")
+    assert closure("stages.x", tmp_path) == [
+        "k2core/a.py", "k2core/b.py", "k2core/d.py", "k2core/words.yaml", "stages/x.py",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", sorted({stage_module(body["cmd"]) for body in BODIES.values()}))
+def test_help_answers_at_once(stage: str) -> None:
+    best = 9.0
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-m", stage, "--help"], capture_output=True, text=True, check=True)
+        best = min(best, time.perf_counter() - start)
+    assert "--out" in done.stdout
+    assert best < 0.5, f"{stage} --help took {best:.2f} s: a heavy import at module level?"
