@@ -58,6 +58,7 @@ class Job:
 
     def __init__(self, name: str, scratch: Path, tracker: StageRun | None) -> None:
         self.name, self.scratch, self._tracker = name, scratch, tracker
+        self.artifacts: list[Path] = []
 
     def say(self, text: str) -> None:
         """Print a line at once: what is about to be done, with its size and expected time."""
@@ -69,9 +70,8 @@ class Job:
             self._tracker.metrics(metrics, step)
 
     def artifact(self, path: Path) -> None:
-        """Send a small file (a picture, a table) to MLflow; weights and data belong to DVC."""
-        if self._tracker:
-            self._tracker.artifact(path)
+        """Send a small output file (a picture, a page) to MLflow once it is published; weights belong to DVC."""
+        self.artifacts.append(path)
 
     def progress(self, total: int, unit: str, done: int = 0, what: str = "") -> tqdm:
         """A bar with rate and time left; where the output is no terminal, a line every ten seconds."""
@@ -105,7 +105,7 @@ class _LineStream:
 
 
 def main(run: Callable[..., Metrics], section: str) -> None:
-    """The command line of a stage: read, check, run, publish. Ends the process with 0, 1 (a fault to mend) or 75 (try again)."""
+    """The command line of a stage: read, check, run, publish. Exit status 0, 1 (a fault to mend) or 75 (try again)."""
     import typer
 
     parameters, hints = inspect.signature(run).parameters, typing.get_type_hints(run)
@@ -184,6 +184,9 @@ def _execute(
                 raise StageError("the stage reported no figures; a stage that did nothing must not pass as done")
         if metrics:
             write_json(metrics, figures)
+        for path in job.artifacts:
+            parameter = next(name for name, place in scratched.items() if path.is_relative_to(place))
+            tracker.artifact(outputs[parameter] / path.relative_to(scratched[parameter]))
         tracker.metrics({**figures, "stage/seconds": time.monotonic() - started}, 0)
     remove(scratch)
     job.say(

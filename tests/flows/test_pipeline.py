@@ -77,8 +77,7 @@ def test_cancel_ends_the_tree_and_a_second_run_is_refused(toy: Workspace) -> Non
 def test_a_killed_flow_leaves_no_orphan(toy: Workspace) -> None:
     toy.edit("params.yaml", "steps: 5, seconds_a_step: 0.02", "steps: 30, seconds_a_step: 0.25")
     repro = toy.start("dvc", "repro")
-    wait_until(lambda: toy.processes("stages.count"), 60, "no stage was started")
-    time.sleep(1)
+    wait_until(lambda: list(toy.root.glob("work/source/*/place")), 60, "no stage was started")
     os.kill(repro.pid, signal.SIGKILL)
     repro.wait()
     wait_until(lambda: not toy.processes("stages.count"), 10, "the stage outlived a killed dvc")

@@ -1,0 +1,130 @@
+"""Assembles the page: the story in order, each part a picture, a table of figures and texts a person can read."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from k2core.report import pictures
+from k2core.report.results import MODELS, Results
+
+RL_COLUMNS = ("passed", "reward/mean", "entropy", "length")
+SFT_COLUMNS = ("train/loss", "loss", "train/grad_norm", "grad_norm")
+CHARACTERS = 700
+
+
+def render(results: Results, samples: int) -> str:
+    """The whole page as HTML; opens offline (plotly is inside)."""
+    from jinja2 import Environment, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["figure"] = lambda value: f"{value:,.4g}"
+    environment.filters["short"] = lambda text: text if len(text) <= CHARACTERS else text[:CHARACTERS] + " …"
+    template = environment.from_string((Path(__file__).with_name("page.html.jinja")).read_text())
+    return template.render(
+        plotly=get_plotlyjs(), headline=headline(results), models=MODELS, parts=_parts(results),
+        verdicts=_some_verdicts(results.verdicts, samples), dialogues=_some_dialogues(results, samples),
+        completions=_completions(results, samples), scorecards=results.scorecards,
+        scores=[name for name in results.scorecards[MODELS[-1]]],
+    )  # fmt: skip
+
+
+def headline(results: Results) -> list[dict[str, Any]]:
+    """The claims a reader wants checked first, each with its figures and whether it holds."""
+    cards = results.scorecards
+
+    def value(model: str, name: str) -> float:
+        return cards[model][name]["value"]
+
+    phases = [results.figures[name]["heldout/bits_per_byte"] for name in _phase_names(results)]
+    rows = [
+        ("Each pre-training phase lowers held-out bits per byte", phases, all(a > b for a, b in _pairs(phases))),
+    ]
+    for title, name, models in (
+        ("SFT raises tool-call schema accuracy over the base model", "tool_calls/schema_accuracy", ("base", "sft")),
+        ("RL raises the task pass rate over SFT", "tasks/pass_rate", ("sft", "rl")),
+    ):
+        before, after = (value(model, name) for model in models)
+        rows.append((title, [before, after], after > before))
+    return [{"claim": title, "values": values, "holds": holds} for title, values, holds in rows]
+
+
+def _phase_names(results: Results) -> list[str]:
+    from k2core.report.results import PHASES
+
+    return [f"pretrain-{phase}" for phase in PHASES if f"pretrain-{phase}" in results.figures]
+
+
+def _pairs(values: list[float]) -> list[tuple[float, float]]:
+    return list(pairwise(values))
+
+
+def _parts(results: Results) -> list[dict[str, Any]]:
+    """Title, sentence, pictures and the stages whose figures stand below."""
+    layout = [
+        ("Corpus", "What each rule removed, from all documents to those kept.", [pictures.funnel],
+         ["ingest", "tag", "curate", "rephrase", "train_tokenizer", "tokenize"]),
+        ("Pre-training", "K2's phases in its proportions: constant, cosine decay, anneal, long context.",
+         [pictures.pretraining, pictures.bits_per_byte], _phase_names(results)),
+        ("Context extension", "YaRN: before and after.",
+         [pictures.before_after("extend_context")], ["extend_context"]),
+        ("Agentic data", "Tools, tasks and judged dialogues.", [], ["tools", "tasks", "trajectories"]),
+        ("Supervised fine-tuning", "Loss on assistant tokens only.",
+         [pictures.curves_of("sft", SFT_COLUMNS), pictures.before_after("sft")], ["sft", "critic"]),
+        ("Reinforcement learning", "The squared objective of K1.5 and K2 on verifiable tasks.",
+         [pictures.curves_of("rl", RL_COLUMNS), pictures.before_after("rl")], ["rl"]),
+        ("Evaluation", "The same held-out items for each model, 95% intervals.", [pictures.three_models], ["export"]),
+    ]  # fmt: skip
+    parts = []
+    for number, (title, sentence, makers, stages) in enumerate(layout):
+        figures = [made for make in makers if (made := make(results)) is not None]
+        parts.append({
+            "title": title, "sentence": sentence,
+            "pictures": [pictures.as_html(figure, f"{number}-{place}") for place, figure in enumerate(figures)],
+            "tables": {stage: results.figures[stage] for stage in stages if stage in results.figures},
+        })  # fmt: skip
+    return parts
+
+
+def _some_verdicts(verdicts: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Accepted and rejected rewrites in turn, as many of each."""
+    kept = [row for row in verdicts if row["accepted"]][:count]
+    thrown = [row for row in verdicts if not row["accepted"]][:count]
+    rows = [row for pair in zip(kept, thrown, strict=False) for row in pair]
+    return rows + kept[len(thrown) :] + thrown[len(kept) :]
+
+
+def _some_dialogues(results: Results, count: int) -> dict[str, Any]:
+    failed = Counter(
+        name for row in results.rejected for name, passed in _checks(row["verdict"].get("checks", {})) if not passed
+    )
+    return {
+        "accepted": results.accepted[:count], "rejected": results.rejected[:count], "failed": failed.most_common(),
+        "counts": (len(results.accepted), len(results.rejected)),
+    }  # fmt: skip
+
+
+def _checks(checks: Any) -> list[tuple[str, bool]]:
+    if isinstance(checks, dict):
+        return [(str(name), bool(passed)) for name, passed in checks.items()]
+    return [(str(check.get("name", check.get("kind", ""))), bool(check.get("passed"))) for check in checks]
+
+
+def _completions(results: Results, count: int) -> list[dict[str, Any]]:
+    """The same prompts answered by each model, side by side."""
+    rows, per_environment = [], Counter[str]()
+    answers = {model: {_prompt_key(row): row for row in results.samples[model]} for model in MODELS}
+    for row in results.samples[MODELS[-1]]:
+        key = _prompt_key(row)
+        if per_environment[row["environment"]] < count and all(key in answers[model] for model in MODELS):
+            per_environment[row["environment"]] += 1
+            rows.append({**row, "answers": [answers[model][key] for model in MODELS]})
+    return rows
+
+
+def _prompt_key(row: dict[str, Any]) -> str:
+    return json.dumps([row["environment"], row["prompt"]])

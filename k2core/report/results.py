@@ -1,0 +1,73 @@
+"""What the stages left behind, read once and checked: figures, curves, texts."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from k2core.storage import StorageError, read_table
+
+PHASES = ("stable", "decay", "anneal", "long")
+MODELS = ("base", "sft", "rl")
+Curve = dict[str, list[float | None]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything the page shows."""
+
+    figures: dict[str, dict[str, float]]
+    """Stage (``pretrain-stable``) → its figures."""
+    curves: dict[str, Curve]
+    """Plot name (``sft``) → column → values, None where a step has none."""
+    funnel: list[dict[str, Any]]
+    verdicts: list[dict[str, Any]]
+    accepted: list[dict[str, Any]]
+    rejected: list[dict[str, Any]]
+    scorecards: dict[str, dict[str, dict[str, float]]]
+    samples: dict[str, list[dict[str, Any]]]
+
+
+def read_results(
+    figures: Path, plots: Path, curated: Path, rephrased: Path, trajectories: Path, evals: Path
+) -> Results:
+    """Read the outputs of all stages.
+
+    Raises:
+        StorageError: a file that the page needs is missing or malformed.
+    """
+    return Results(
+        figures={path.stem: _json(path) for path in sorted(figures.glob("*.json"))},
+        curves={path.stem: _curve(path) for path in sorted(plots.glob("*.csv"))},
+        funnel=_json(curated / "funnel.json"),
+        verdicts=read_table(rephrased / "verdicts.parquet"),
+        accepted=_lines(trajectories / "accepted.jsonl"),
+        rejected=_lines(trajectories / "rejected.jsonl"),
+        scorecards={name: _json(evals / name / "scorecard.json")["scores"] for name in MODELS},
+        samples={name: _lines(evals / name / "samples.jsonl") for name in MODELS},
+    )
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError) as error:
+        raise StorageError(f"{path}: not a readable JSON file ({error}); run the stage that makes it") from None
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except (FileNotFoundError, ValueError) as error:
+        raise StorageError(f"{path}: not readable as JSON lines ({error}); run the stage that makes it") from None
+
+
+def _curve(path: Path) -> Curve:
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise StorageError(f"{path}: a plot without rows; its stage logged nothing (log_every above the steps?)")
+    return {name: [float(row[name]) if row[name] else None for row in rows] for name in rows[0]}

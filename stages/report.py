@@ -1,0 +1,48 @@
+"""One HTML page that tells the whole run in pictures: `report/index.html`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from k2core.recipe import Section
+from k2core.stage import Job, Metrics, main
+
+SECTION = "report"
+
+
+class Params(Section):
+    """How much there is to read."""
+
+    samples: int = Field(ge=1, description="examples of each kind: rewrites, dialogues, answers an environment")
+
+
+def run(
+    params: Params,
+    figures: Path,
+    plots: Path,
+    curated: Path,
+    rephrased: Path,
+    trajectories: Path,
+    evals: Path,
+    out: Path,
+    job: Job,
+) -> Metrics:
+    """Read what the stages left and write the page."""
+    from k2core.report.page import headline, render
+    from k2core.report.results import read_results
+    from k2core.storage import write_text
+
+    results = read_results(figures, plots, curated, rephrased, trajectories, evals)
+    page = render(results, params.samples)
+    write_text(out / "index.html", page)
+    job.artifact(out / "index.html")
+    return {
+        "claims": float(len(headline(results))),
+        "claims_that_hold": float(sum(r["holds"] for r in headline(results))),
+    }
+
+
+if __name__ == "__main__":
+    main(run, SECTION)
