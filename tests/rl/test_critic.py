@@ -42,7 +42,7 @@ def test_accuracy_counts_both_orders(monkeypatch):
 def test_verdict_names_the_better_reply():
     pair = Pair("q", "good", "bad", "gym/x")
     for first, letter in ((True, "A"), (False, "B")):
-        question, answer = verdict(pair.comparison(first), first)
+        _, question, answer = verdict(pair.comparison(first), first)
         assert answer["content"] == letter
         assert f"{letter}: good" in question["content"]
 

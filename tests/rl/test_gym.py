@@ -51,7 +51,7 @@ def test_splits_are_disjoint_for_all_seeds(name):
 def test_the_same_numbers_in_another_order_stay_in_their_split():
     sort = ENVIRONMENTS["sort_numbers"]
     keys = {sort.item(0, "heldout", index).gold["content"] for index in range(200)}
-    shown = [sort.item(0, "train", index).messages[0]["content"].removeprefix("Sort: ") for index in range(200)]
+    shown = [sort.item(0, "train", index).messages[-1]["content"].removeprefix("Sort: ") for index in range(200)]
     trained = {" ".join(sorted(text.split(), key=int)) for text in shown}
     assert not keys & trained
 

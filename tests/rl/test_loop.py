@@ -5,33 +5,36 @@ import signal
 
 import pytest
 import torch
+from rl_micro import VOCAB, CharTokenizer, job_in, micro_config, micro_model, micro_optimizer
 
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.loop import Loop, State, run_loop
 from k2core.rl.rollouts import Prompt, sample
 from k2core.training.dialogues import Dialogue, DialogueSource
-
-from rl_micro import VOCAB, CharTokenizer, job_in, micro_config, micro_model, micro_optimizer
+from k2core.training.history import History
 
 STOP = CharTokenizer.im_end_id
-PROMPTS = [Prompt((3, 4, number + 5), 3, lambda text, number=number: float(text.startswith(chr(97 + number))))
-           for number in range(6)]
+# a response passes if it ends within its budget and its first letter has the parity of the prompt's
+PROMPTS = [
+    Prompt((3, 4, number + 2), 6, lambda text, number=number: float(ord(text[0]) % 2 == number % 2))
+    for number in range(6)
+]
 
 
 def make_loop(**changes) -> Loop:
     config = micro_config(**changes)
     torch.manual_seed(0)
     model = micro_model()
-    state = State(model, PrioritizedSampler([0.5] * len(PROMPTS), momentum=0.5, floor=0.05))
-    ptx = DialogueSource([Dialogue([3, 4, 5 + n, 20 + n, STOP], [0, 0, 0, 1, 1]) for n in range(6)],
-                         context=16, batch_rows=1, seed=0)
+    state = State(model, PrioritizedSampler([0.5] * len(PROMPTS), momentum=0.5, floor=0.05), History(config.log_every))
+    ptx = DialogueSource([Dialogue([3, 4, n + 2, 6 + n % 2, STOP], [0, 0, 0, 1, 1]) for n in range(6)],
+                         context=32, batch_rows=1, seed=0)
     return Loop(config, 7, state, tokenizer=CharTokenizer(), optimizer=micro_optimizer(model), prompts=PROMPTS, ptx=ptx)
 
 
 def test_sampler_and_trainer_agree_on_the_first_step():
     loop = make_loop(minibatches=2, temperature_start=0.7)
     first = loop.iterate()
-    assert first["log_ratio/first"] < 1e-4
+    assert first["log_ratio/first_max"] < 1e-4
     assert first["log_ratio/last"] > 1e-4, "the second minibatch is off-policy"
     assert 0 < first["entropy"] <= torch.log(torch.tensor(float(VOCAB)))
 
@@ -43,10 +46,11 @@ def test_reward_rises():
 
 
 def test_over_budget_is_truncated_and_penalised():
-    groups = sample(micro_model(), CharTokenizer(), PROMPTS[:2], samples=8, temperature=1.0, seed=0, overlong_reward=-0.5)
+    settings = dict(samples=8, temperature=1.0, seed=0, overlong_reward=-0.5)
+    groups = sample(micro_model(), CharTokenizer(), PROMPTS[:2], **settings)
     rollouts = [rollout for group in groups for rollout in group]
     cut = [rollout for rollout in rollouts if rollout.truncated]
-    assert cut and all(len(r.tokens) == 3 and r.reward == -0.5 and not r.passed for r in cut)
+    assert cut and all(len(r.tokens) == 6 and r.reward == -0.5 and not r.passed for r in cut)
     assert all(r.tokens[-1] == STOP for r in rollouts if not r.truncated)
     assert all(len(r.tokens) == len(r.log_probs) for r in rollouts)
 

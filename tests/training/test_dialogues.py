@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2core.training.dialogues import IGNORE, Dialogue, DialogueSource, pack_rows, to_batch
+from k2core.corpus.batch import IGNORE
+from k2core.corpus.packing import pack_rows
+from k2core.training.dialogues import Dialogue, DialogueSource, to_batch
 
 LENGTHS = st.lists(st.integers(1, 20), min_size=1, max_size=40)
 
@@ -14,14 +16,6 @@ LENGTHS = st.lists(st.integers(1, 20), min_size=1, max_size=40)
 def dialogue(number: int, length: int) -> Dialogue:
     """Tokens that name their dialogue and place; every third token is the assistant's."""
     return Dialogue([1000 * (number + 1) + place for place in range(length)], [int(p % 3 == 2) for p in range(length)])
-
-
-@given(LENGTHS)
-def test_rows_hold_every_dialogue_once_within_the_context(lengths):
-    rows = pack_rows(lengths, 20)
-    assert Counter(index for row in rows for index in row) == Counter(range(len(lengths)))
-    assert all(sum(lengths[index] for index in row) <= 20 for row in rows)
-    assert sum(sum(lengths[index] for index in row) <= 10 for row in rows) <= 1, "two half-empty rows would fit in one"
 
 
 @settings(max_examples=30)
@@ -56,7 +50,7 @@ def test_batch_against_a_plain_reading(lengths):
 
 def test_a_dialogue_longer_than_the_context_is_refused():
     with pytest.raises(ValueError, match="21 tokens does not fit into a row of 20"):
-        pack_rows([3, 21], 20)
+        DialogueSource([dialogue(0, 21)], context=20, batch_rows=1, seed=0)
 
 
 def test_source_is_pure_and_an_epoch_shows_every_row_once():

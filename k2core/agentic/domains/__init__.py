@@ -1,0 +1,1 @@
+"""The taxonomy: category → application domain → entity, as data."""

@@ -1,0 +1,1 @@
+"""K2's chat format: tokens, template, parser."""

@@ -1,0 +1,138 @@
+"""K2's chat format as text and as tokens with the loss mask.
+
+The released template (K2-Instruct): tool declarations first, in a system message named `tool_declare`; then the
+system message (a default one if there is none), and the dialogue. A call's id is `functions.NAME:IDX`; results
+come back as `## Return of ID`. There is no `<think>`, so the text only ever grows at its end: what a prefix of the
+dialogue renders to is a prefix of what the dialogue renders to. `chat_template.jinja` is the same for
+`transformers`, with tools in JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from k2core.chat.special_tokens import (
+    IM_ASSISTANT,
+    IM_END,
+    IM_MIDDLE,
+    IM_SYSTEM,
+    IM_USER,
+    TOOL_CALL_ARGUMENT_BEGIN,
+    TOOL_CALL_BEGIN,
+    TOOL_CALL_END,
+    TOOL_CALLS_SECTION_BEGIN,
+    TOOL_CALLS_SECTION_END,
+)
+from k2core.chat.typescript import declare
+
+if TYPE_CHECKING:
+    from k2core.chat.tokenizer import Tokenizer
+
+Message = dict[str, Any]
+Tool = dict[str, Any]
+ToolFormat = Literal["typescript", "json"]
+DEFAULT_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
+OPENERS = {"system": IM_SYSTEM, "tool": IM_SYSTEM, "user": IM_USER, "assistant": IM_ASSISTANT}
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of the rendered text: one control token or plain text, sampled by the model or given to it."""
+
+    text: str
+    special: bool
+    sampled: bool
+
+
+def render(
+    messages: Sequence[Message],
+    tools: Sequence[Tool] | None = None,
+    add_generation_prompt: bool = False,
+    tool_format: ToolFormat = "typescript",
+) -> str:
+    """The dialogue as text. Text that looks like a control token is not marked: encode with `encode_dialogue`.
+
+    Raises:
+        ValueError: a message whose role is none of system, user, assistant, tool.
+    """
+    return "".join(piece.text for piece in pieces(messages, tools, add_generation_prompt, tool_format))
+
+
+def encode_dialogue(
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    tools: Sequence[Tool] | None = None,
+    tool_format: ToolFormat = "typescript",
+    add_generation_prompt: bool = False,
+) -> tuple[list[int], list[int]]:
+    """Token ids and, for each, 1 if the model samples it.
+
+    Sampled are an assistant's content, its calls and its `<|im_end|>`, not its header. Control tokens come from
+    the template alone: the same characters inside a message stay plain text, so no user can forge a turn.
+    """
+    ids: list[int] = []
+    mask: list[int] = []
+    for piece in pieces(messages, tools, add_generation_prompt, tool_format):
+        new = [tokenizer.id_of(piece.text)] if piece.special else tokenizer.encode(piece.text)
+        ids += new
+        mask += [int(piece.sampled)] * len(new)
+    return ids, mask
+
+
+def pieces(
+    messages: Sequence[Message], tools: Sequence[Tool] | None, add_generation_prompt: bool, tool_format: ToolFormat
+) -> Iterator[Piece]:
+    """The template itself; no two plain pieces are adjacent unless `sampled` differs."""
+    if tools:
+        text = declare(tools) if tool_format == "typescript" else json.dumps(list(tools), ensure_ascii=False)
+        yield from _turn(IM_SYSTEM, "tool_declare", text)
+    if messages and messages[0]["role"] != "system":
+        yield from _turn(IM_SYSTEM, "system", DEFAULT_SYSTEM)
+    for message in messages:
+        role, content = message["role"], message.get("content") or ""
+        if role not in OPENERS:
+            raise ValueError(f"no role {role!r} in a dialogue; roles are {', '.join(OPENERS)}")
+        name = message.get("name") or role
+        if role == "tool":
+            content = f"## Return of {message['tool_call_id']}\n{content}"
+        if role == "assistant":
+            yield from _header(IM_ASSISTANT, name)
+            yield from _assistant(content, message.get("tool_calls") or [])
+        else:
+            yield from _turn(OPENERS[role], name, content)
+    if add_generation_prompt:
+        yield from _header(IM_ASSISTANT, "assistant")
+
+
+def _header(opener: str, name: str) -> Iterator[Piece]:
+    yield Piece(opener, True, False)
+    yield Piece(name, False, False)
+    yield Piece(IM_MIDDLE, True, False)
+
+
+def _turn(opener: str, name: str, content: str) -> Iterator[Piece]:
+    yield from _header(opener, name)
+    if content:
+        yield Piece(content, False, False)
+    yield Piece(IM_END, True, False)
+
+
+def _assistant(content: str, calls: Sequence[dict[str, Any]]) -> Iterator[Piece]:
+    if content:
+        yield Piece(content, False, True)
+    if calls:
+        yield Piece(TOOL_CALLS_SECTION_BEGIN, True, True)
+        for call in calls:
+            arguments = call["function"]["arguments"]
+            if not isinstance(arguments, str):
+                arguments = json.dumps(arguments, ensure_ascii=False)
+            yield Piece(TOOL_CALL_BEGIN, True, True)
+            yield Piece(call["id"], False, True)
+            yield Piece(TOOL_CALL_ARGUMENT_BEGIN, True, True)
+            yield Piece(arguments, False, True)
+            yield Piece(TOOL_CALL_END, True, True)
+        yield Piece(TOOL_CALLS_SECTION_END, True, True)
+    yield Piece(IM_END, True, True)

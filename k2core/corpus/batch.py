@@ -1,0 +1,25 @@
+"""What a training step reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from k2core.model.loss import IGNORE
+
+__all__ = ["IGNORE", "Batch"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B rows of T tokens; each field is a LongTensor of shape (B, T).
+
+    `targets_BT` is the next token or `IGNORE`; attention stays within equal `segments_BT` of a row, and
+    `positions_BT` restart with each segment.
+    """
+
+    tokens_BT: Tensor
+    targets_BT: Tensor
+    positions_BT: Tensor
+    segments_BT: Tensor

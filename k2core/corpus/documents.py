@@ -1,0 +1,62 @@
+"""The document: what a source yields, and the columns of every documents' table (docs/architecture.md)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar
+
+T = TypeVar("T")
+Domain = Literal["web", "code", "math", "knowledge"]
+DOMAINS: tuple[Domain, ...] = ("web", "code", "math", "knowledge")
+UNDETERMINED = "und"
+"""ISO 639-2 for a language that the source does not state."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text with where it comes from.
+
+    `id` is `<source>/<key>`, with `#<part>` behind it where the source's text was cut into parts. `origin` leads
+    back to the text (an address, or package, version and file); `license` and `attribution` are what using it asks.
+    """
+
+    id: str
+    text: str
+    domain: Domain
+    source: str
+    license: str
+    origin: str
+    attribution: str
+    language: str
+
+
+COLUMNS = tuple(field.name for field in fields(Document))
+
+
+def document_schema(*extra: tuple[str, Any]) -> Any:
+    """The pyarrow schema of a documents' table, with the `(name, type)` columns of `extra` behind it."""
+    import pyarrow as pa
+
+    return pa.schema([*((name, pa.string()) for name in COLUMNS), *extra])
+
+
+def group_of(document_id: str) -> str:
+    """The id without its part: parts of one text stay together when documents are split."""
+    return document_id.rpartition("#")[0] or document_id
+
+
+def fraction_of(text: str) -> float:
+    """A number in [0, 1) that depends on `text` alone, evenly spread over texts."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def sample(items: Iterable[T], limit: int, key: Any) -> list[T]:
+    """The `limit` items whose `key(item)` hashes lowest, in the order of `items`.
+
+    Depends on the keys alone, and a larger limit contains a smaller one's choice.
+    """
+    listed = list(items)
+    chosen = {key(item) for item in sorted(listed, key=lambda item: (fraction_of(key(item)), key(item)))[:limit]}
+    return [item for item in listed if key(item) in chosen]

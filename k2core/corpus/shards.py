@@ -1,0 +1,124 @@
+"""Token shards: flat files of token ids, one a split and domain, read through memory maps.
+
+`<split>/<domain>.bin` holds the documents one after another, each ended by `eos_id`; `<split>/<domain>.bytes.bin`
+(uint32) the UTF-8 bytes of each document's text, for bits per byte. `manifest.json` says what is there. Thin: one
+file a domain; where documents begin is found by a scan for `eos_id`, which text can never contain.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from k2core.storage import StorageError, write_json
+
+SPLITS = ("train", "heldout")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A tokenised document on its way into a shard; `tokens` without the end mark."""
+
+    split: str
+    domain: str
+    tokens: list[int]
+    bytes: int
+
+
+def write_shards(folder: Path, documents: Iterable[Document], *, vocab_size: int, eos_id: int) -> dict:
+    """Write shards and manifest into the new folder `folder`, documents in the order they come; the manifest.
+
+    Raises:
+        ValueError: a token is outside the vocabulary or equals `eos_id`.
+    """
+    dtype = np.dtype("uint16" if vocab_size < 65_536 else "uint32")
+    splits: dict[str, dict[str, dict[str, int]]] = {split: {} for split in SPLITS}
+    files: dict[Path, BinaryIO] = {}
+    try:
+        for document in documents:
+            ids = np.asarray(document.tokens, dtype=np.int64)
+            if len(ids) and (ids.min() < 0 or ids.max() >= vocab_size or (ids == eos_id).any()):
+                raise ValueError(f"a {document.domain} document has tokens outside 0..{vocab_size - 1} or {eos_id}")
+            sums = splits[document.split].setdefault(document.domain, {"tokens": 0, "bytes": 0, "documents": 0})
+            for name, added in (("tokens", len(ids) + 1), ("bytes", document.bytes), ("documents", 1)):
+                sums[name] += added
+            for path, content in (
+                (_tokens_path(folder, document.split, document.domain), np.append(ids, eos_id).astype(dtype)),
+                (_bytes_path(folder, document.split, document.domain), np.asarray([document.bytes], "uint32")),
+            ):
+                if path not in files:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    files[path] = path.open("wb")
+                files[path].write(content.tobytes())
+    finally:
+        for file in files.values():
+            file.close()
+    content = {split: dict(sorted(domains.items())) for split, domains in splits.items()}
+    manifest = {"vocab_size": vocab_size, "dtype": dtype.name, "eos_id": eos_id, **content}
+    write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+class Shards:
+    """Token shards opened for reading.
+
+    Raises:
+        StorageError: no manifest, or a shard whose size differs from what the manifest says.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        path = self.folder / "manifest.json"
+        try:
+            self.manifest = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise StorageError(f"{path}: no such manifest; run the stage tokenize (`dvc repro`)") from None
+        except ValueError as error:
+            raise StorageError(f"{path}: not valid JSON ({error}); run the stage tokenize again") from None
+        self.vocab_size: int = self.manifest["vocab_size"]
+        self.eos_id: int = self.manifest["eos_id"]
+
+    def domains(self, split: str) -> list[str]:
+        """The domains that `split` has tokens of, in name order."""
+        return list(self.manifest[split])
+
+    def tokens(self, split: str, domain: str) -> np.ndarray:
+        """All token ids of a domain, shape (tokens,), memory-mapped."""
+        return self._map(_tokens_path, split, domain, "tokens", self.manifest["dtype"])
+
+    def document_bytes(self, split: str, domain: str) -> np.ndarray:
+        """UTF-8 bytes of each document's text, shape (documents,)."""
+        return self._map(_bytes_path, split, domain, "documents", "uint32")
+
+    def document_ends(self, split: str, domain: str) -> np.ndarray:
+        """Where each document ends (one past its end mark), shape (documents,)."""
+        ends = np.flatnonzero(self.tokens(split, domain) == self.eos_id) + 1
+        if len(ends) != self.manifest[split][domain]["documents"]:
+            raise StorageError(f"{self.folder}: {split}/{domain} has {len(ends)} end marks, not one a document")
+        return ends
+
+    def _map(self, locate, split: str, domain: str, count: str, dtype: str) -> np.ndarray:
+        if domain not in self.manifest[split]:
+            known = ", ".join(self.domains(split)) or "none"
+            raise StorageError(f"{self.folder}: split {split} has no domain {domain}; there are: {known}")
+        path, wanted = locate(self.folder, split, domain), self.manifest[split][domain][count]
+        try:
+            found = path.stat().st_size
+        except FileNotFoundError:
+            raise StorageError(f"{path}: missing; run the stage tokenize again") from None
+        if found != wanted * np.dtype(dtype).itemsize:
+            raise StorageError(f"{path}: {found} bytes, the manifest says {wanted} × {dtype}; run tokenize again")
+        return np.memmap(path, dtype=dtype, mode="r")
+
+
+def _tokens_path(folder: Path, split: str, domain: str) -> Path:
+    return folder / split / f"{domain}.bin"
+
+
+def _bytes_path(folder: Path, split: str, domain: str) -> Path:
+    return folder / split / f"{domain}.bytes.bin"

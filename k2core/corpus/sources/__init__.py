@@ -1,0 +1,1 @@
+"""Sources of documents: one file a source, each yields `Document`s with licence, origin and attribution."""

@@ -1,0 +1,1 @@
+"""Evaluation: what a model can do on held-out items, with intervals."""

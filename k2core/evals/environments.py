@@ -1,0 +1,59 @@
+"""Pass rates on items of an environment, from greedy and sampled responses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from k2core.rl.gym.base import Environment, Item, Split
+from k2core.rl.rollouts import Prompt, Rollout, encode_prompt, sample
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """All responses to one item."""
+
+    item: Item
+    rollouts: Sequence[Rollout]
+
+    @property
+    def passed(self) -> int:
+        """How many of them passed."""
+        return sum(rollout.passed for rollout in self.rollouts)
+
+
+def prompt_of(environment: Environment, item: Item, tokenizer: Any) -> Prompt:
+    """An item as something to sample responses for."""
+    return Prompt(
+        encode_prompt(tokenizer, item.messages, item.tools), environment.max_new_tokens,
+        lambda text: environment.score(item, text),
+    )
+
+
+def attempt(
+    model: Any, tokenizer: Any, environments: Mapping[str, Environment], *, items: int, samples: int,
+    temperature: float, seed: int, split: Split = "heldout",
+) -> dict[str, list[Attempt]]:
+    """`samples` responses to each of the first `items` items of every environment (fewer if it has no more).
+
+    The items depend on `seed` alone, so every model is asked the same.
+    """
+    chosen = [
+        (name, environment, environment.item(seed, split, index))
+        for name, environment in sorted(environments.items())
+        for index in range(min(items, environment.size(split)))
+    ]
+    prompts = [prompt_of(environment, item, tokenizer) for _, environment, item in chosen]
+    groups = sample(model, tokenizer, prompts, samples=samples, temperature=temperature, seed=seed, overlong_reward=0.0)
+    attempts: dict[str, list[Attempt]] = {name: [] for name in sorted(environments)}
+    for (name, _, item), group in zip(chosen, groups, strict=True):
+        attempts[name].append(Attempt(item, group))
+    return attempts
+
+
+def pass_rate(attempts: Sequence[Attempt]) -> float:
+    """Share of responses that passed: pass@1."""
+    return fmean(attempt.passed / len(attempt.rollouts) for attempt in attempts)
+

@@ -1,0 +1,1 @@
+"""Batched generation over the compressed key-value cache."""

@@ -1,0 +1,122 @@
+"""Batched generation over the compressed key-value cache, for RL rollouts and evaluation.
+
+Prompts are sorted by length into batches; equal prompts of a batch are read once. Each prompt has a random stream
+of its own, and a token is drawn by inverting the cumulative distribution at one number of that stream, so that the
+company a prompt keeps does not matter (up to the rounding of differently shaped matrix products).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from k2core.model.cache import LatentCache
+from k2core.model.transformer import Transformer
+
+COMPACT_BELOW = 0.75
+"""Finished sequences are dropped from the batch once fewer than this share of it goes on: copying the cache costs."""
+
+
+@dataclass
+class Completion:
+    """What followed a prompt.
+
+    Attributes:
+        tokens: sampled ids; a stop token is the last one.
+        log_probs: of each token in nats, at the sampling temperature (at temperature 1 for greedy decoding).
+        finish_reason: "stop" after a stop token, "length" when the budget ended first.
+    """
+
+    tokens: list[int]
+    log_probs: list[float]
+    finish_reason: Literal["stop", "length"]
+
+
+@torch.inference_mode()
+def generate(
+    model: Transformer, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, temperature: float,
+    stop_ids: set[int], seed: int, batch_size: int = 64,
+) -> list[Completion]:  # fmt: skip
+    """A completion of every prompt, in order; each depends on (model, prompt, its index, seed) alone.
+
+    Args:
+        temperature: 0 is greedy.
+
+    Raises:
+        ValueError: an empty prompt, no token to generate, or a negative temperature.
+    """
+    if temperature < 0 or max_new_tokens < 1:
+        raise ValueError(f"cannot sample {max_new_tokens} tokens at temperature {temperature}")
+    empty = [index for index, prompt in enumerate(prompts) if not len(prompt)]
+    if empty:
+        raise ValueError(f"prompt {empty[0]} is empty; a model needs at least one token to go on from")
+    completions = [Completion([], [], "length") for _ in prompts]
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        streams = [Random(f"{seed}/{index}") for index in indices]
+        logits_BV, cache = _prefill(model, [tuple(prompts[index]) for index in indices], max_new_tokens)
+        rows = [completions[index] for index in indices]
+        _decode(model, logits_BV, cache, rows, streams, max_new_tokens, temperature, stop_ids)
+    return completions
+
+
+def _prefill(model: Transformer, prompts: list[tuple[int, ...]], room: int) -> tuple[Tensor, LatentCache]:
+    """Next-token logits after each prompt, [B, V], and the cache; equal prompts are computed once."""
+    unique = list(dict.fromkeys(prompts))
+    device = model.lm_head.weight.device
+    lengths_U = torch.tensor([len(prompt) for prompt in unique], device=device)
+    width = int(lengths_U.max())
+    tokens_UT = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in unique], device=device)
+    cache = LatentCache(model.config, len(unique), width + room, like=model.lm_head.weight)
+    hidden_UTD = model.hidden(tokens_UT, cache=cache)  # causal: the padding on the right is never seen
+    cache.lengths_B = lengths_U
+    last_UD = hidden_UTD[torch.arange(len(unique), device=device), lengths_U - 1]
+    place = {prompt: number for number, prompt in enumerate(unique)}
+    rows = torch.tensor([place[prompt] for prompt in prompts], device=device)
+    cache.select(rows)
+    return model.lm_head(last_UD)[rows], cache
+
+
+def _decode(
+    model: Transformer, logits_BV: Tensor, cache: LatentCache, rows: list[Completion], streams: list[Random],
+    max_new_tokens: int, temperature: float, stop_ids: set[int],
+) -> None:  # fmt: skip
+    """Extend `rows` until each has stopped or used its budget."""
+    going = [True] * len(rows)
+    for position in range(max_new_tokens):
+        uniform = [stream.random() for stream in streams]
+        tokens_B, log_probs_B = _sample(logits_BV, temperature, uniform)
+        for i, (token, log_prob) in enumerate(zip(tokens_B.tolist(), log_probs_B.tolist(), strict=True)):
+            if going[i]:
+                rows[i].tokens.append(token)
+                rows[i].log_probs.append(log_prob)
+                if token in stop_ids:
+                    rows[i].finish_reason, going[i] = "stop", False
+        if not any(going) or position == max_new_tokens - 1:
+            return
+        if sum(going) < COMPACT_BELOW * len(going):
+            kept = [i for i, goes_on in enumerate(going) if goes_on]
+            rows, streams, going = [rows[i] for i in kept], [streams[i] for i in kept], [True] * len(kept)
+            keep = torch.tensor(kept, device=tokens_B.device)
+            tokens_B = tokens_B[keep]
+            cache.select(keep)
+        logits_BV = model.decode(tokens_B, cache)
+
+
+def _sample(logits_BV: Tensor, temperature: float, uniform: list[float]) -> tuple[Tensor, Tensor]:
+    """One token a row and its log-probability, both [B]."""
+    log_probs_BV = (logits_BV.float() / (temperature or 1.0)).log_softmax(dim=-1)
+    if temperature == 0:
+        tokens_B1 = logits_BV.argmax(dim=-1, keepdim=True)
+    else:
+        cumulative_BV = log_probs_BV.exp().cumsum(dim=-1)
+        drawn_B1 = 1 - torch.tensor(uniform, dtype=torch.float32, device=logits_BV.device)[:, None]
+        # (0, 1] times the total, looked up from the left: never beyond the end, never a token of probability 0
+        tokens_B1 = torch.searchsorted(cumulative_BV, drawn_B1 * cumulative_BV[:, -1:])
+    return tokens_B1[:, 0], log_probs_BV.gather(1, tokens_B1)[:, 0]

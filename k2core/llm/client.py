@@ -1,0 +1,200 @@
+"""The client: one interface for the embedded engine and any OpenAI-compatible server.
+
+    with LLM.open(config, compute, job.scratch / "llm.sqlite") as llm:
+        text = llm.complete(messages, max_tokens=200, temperature=0.3, seed=0)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from k2core.llm import engine
+from k2core.llm.cache import ReplayCache, request_key
+from k2core.llm.config import LLMConfig
+from k2core.recipe import Compute, RecipeError
+
+if TYPE_CHECKING:
+    from openai import OpenAI
+    from tenacity import RetryCallState
+    from tqdm import tqdm
+
+
+class LLMUnavailable(ConnectionError):
+    """The server did not answer, however often it was asked: a stage ends with `try again` (exit status 75)."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question. With `schema` (a JSON Schema) the answer is JSON that the server's decoder holds to it."""
+
+    messages: list[dict[str, str]]
+    max_tokens: int
+    temperature: float
+    seed: int
+    schema: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`finish_reason` is "stop", or "length" where `max_tokens` cut the text off."""
+
+    text: str
+    finish_reason: str
+    completion_tokens: int
+
+
+class LLM:
+    """Ask a model; answers come from the replay cache where the same request was answered before."""
+
+    def __init__(self, config: LLMConfig, client: OpenAI, cache: ReplayCache) -> None:
+        self._config, self._client, self._cache = config, client, cache
+
+    @classmethod
+    @contextmanager
+    def open(cls, config: LLMConfig, compute: Compute, cache: Path) -> Iterator[LLM]:
+        """Start the embedded engine with `compute.threads` threads (or connect to the server) and open the cache.
+
+        Raises:
+            RecipeError: the weights or the API key of `config` are missing.
+        """
+        import openai
+
+        with ExitStack() as stack:
+            replay = ReplayCache(cache)
+            stack.callback(replay.close)
+            if config.embedded:
+                address, key = stack.enter_context(engine.serve(config, compute.threads))
+            else:
+                address, key = config.base_url, _api_key(config)
+            # Retries are ours: the library's own would multiply with them and hide behind one time-out.
+            client = openai.OpenAI(base_url=address, api_key=key, timeout=config.timeout_s, max_retries=0)
+            stack.callback(client.close)
+            yield cls(config, client, replay)
+
+    def complete(
+        self,
+        messages: list[dict[str, str]],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int,
+        schema: dict[str, Any] | None = None,
+    ) -> str:
+        """The text of one answer."""
+        return self.answer(Request(messages, max_tokens, temperature, seed, schema)).text
+
+    def complete_many(self, requests: Sequence[Request], bar: tqdm | None = None) -> list[Answer]:
+        """Answers in the order of `requests`, at most `llm.concurrency` in flight; `bar` counts answers.
+
+        The first request that fails for good stops the rest; what was answered stays in the cache.
+        """
+        workers = 1 if self._config.embedded else self._config.concurrency
+        with ThreadPoolExecutor(workers) as pool:
+            futures = [pool.submit(self.answer, request) for request in requests]
+            try:
+                for future in as_completed(futures):
+                    future.result()
+                    if bar is not None:
+                        bar.update()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [future.result() for future in futures]
+
+    def answer(self, request: Request) -> Answer:
+        """One answer, from the cache or the model.
+
+        Raises:
+            LLMUnavailable: no answer after `llm.max_attempts` tries.
+            RecipeError: the server refuses the request (unknown model, bad key, prompt too long).
+        """
+        body = self._body(request)
+        key = request_key({"base_url": self._config.base_url, **body})
+        if (known := self._cache.get(key)) is not None:
+            return Answer(**known)
+        answer = self._ask(body)
+        self._cache.put(key, asdict(answer))
+        return answer
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self._config.model,
+            "messages": request.messages,
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "seed": request.seed,
+        }
+        if request.schema is not None:
+            form = {"name": "answer", "schema": request.schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
+        return body
+
+    def _ask(self, body: dict[str, Any]) -> Answer:
+        import openai
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt
+
+        config = self._config
+        retrying = Retrying(
+            retry=retry_if_exception(_is_transient),
+            wait=self._pause,
+            stop=stop_after_attempt(config.max_attempts),
+            reraise=True,
+        )
+        options = engine.REQUEST_OPTIONS if config.embedded else None
+        try:
+            response = retrying(self._client.chat.completions.create, **body, extra_body=options)
+        except openai.APIStatusError as error:
+            if _is_transient(error):
+                raise self._unavailable(f"HTTP status {error.status_code}") from None
+            raise RecipeError(
+                f"llm: {config.base_url} refused the request (status {error.status_code}: {_one_line(error.message)}); "
+                "check llm.model, llm.api_key_variable and the prompt's length"
+            ) from None
+        except openai.APITimeoutError:
+            raise self._unavailable(f"no answer within {config.timeout_s:g} s") from None
+        except openai.APIConnectionError as error:
+            raise self._unavailable(_one_line(str(error.__cause__ or error))) from None
+        choice = response.choices[0]
+        tokens = response.usage.completion_tokens if response.usage else 0
+        return Answer(choice.message.content or "", choice.finish_reason or "stop", tokens)
+
+    def _pause(self, state: RetryCallState) -> float:
+        """Exponential with full jitter; a server that names its wish (Retry-After) gets at least that."""
+        from tenacity import wait_random_exponential
+
+        wait = wait_random_exponential(multiplier=0.5, max=self._config.max_wait_s)(state)
+        error = state.outcome.exception() if state.outcome else None
+        wish = getattr(getattr(error, "response", None), "headers", {}).get("retry-after", "")
+        return min(max(wait, float(wish)), self._config.max_wait_s) if wish.isdigit() else wait
+
+    def _unavailable(self, what: str) -> LLMUnavailable:
+        return LLMUnavailable(
+            f"the LLM at {self._config.base_url} does not answer after {self._config.max_attempts} tries ({what}); "
+            "start the server, or set llm.base_url to another one or to `embedded`"
+        )
+
+
+def _is_transient(error: BaseException) -> bool:
+    import openai
+
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code in (408, 409, 429) or error.status_code >= 500
+    return isinstance(error, openai.APIConnectionError)  # includes time-outs
+
+
+def _api_key(config: LLMConfig) -> str:
+    if not config.api_key_variable:
+        return "none"
+    if key := os.environ.get(config.api_key_variable):
+        return key
+    raise RecipeError(f"llm.api_key_variable = {config.api_key_variable!r}: no such environment variable; export it")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]

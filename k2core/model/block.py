@@ -1,0 +1,41 @@
+"""One layer: attention and a feed-forward, each behind a norm and added to the residual stream."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from k2core.model.attention import Attention
+from k2core.model.cache import LatentCache
+from k2core.model.config import ModelConfig
+from k2core.model.experts import MixtureOfExperts, SwiGLU
+from k2core.model.norm import RMSNorm
+from k2core.model.rope import Rotation
+
+
+class Block(nn.Module):
+    """Layer number `index`; the first `first_k_dense_replace` layers have no experts."""
+
+    def __init__(self, config: ModelConfig, index: int) -> None:
+        super().__init__()
+        dense = index < config.first_k_dense_replace
+        self.index = index
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = Attention(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = SwiGLU(config.hidden_size, config.intermediate_size) if dense else MixtureOfExperts(config)
+
+    def forward(self, x_BTD: Tensor, rotation: Rotation, mask_B1TT: Tensor, cache: LatentCache | None) -> Tensor:
+        """Whole sequences; what decoding will need goes to `cache`."""
+        normed = self.input_layernorm(x_BTD)
+        latents_BTC = self.self_attn.latents(normed, rotation)
+        if cache:
+            cache.write_prompts(self.index, latents_BTC)
+        x_BTD = x_BTD + self.self_attn(normed, latents_BTC, rotation, mask_B1TT)
+        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+
+    def decode(self, x_BD: Tensor, rotation: Rotation, mask_B1S: Tensor, cache: LatentCache) -> Tensor:
+        """One new token a sequence."""
+        normed = self.input_layernorm(x_BD)
+        cached_BSC = cache.append(self.index, self.self_attn.latents(normed, rotation))
+        x_BD = x_BD + self.self_attn.decode(normed, cached_BSC, rotation, mask_B1S)
+        return x_BD + self.mlp(self.post_attention_layernorm(x_BD))

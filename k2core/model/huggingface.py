@@ -1,0 +1,97 @@
+"""To and from Hugging Face's `deepseek_v3`: same numbers, one tensor a matrix, other names for stacked weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from k2core.model.config import ModelConfig
+from k2core.model.transformer import Transformer
+from k2core.storage import write_json
+
+PREFIX = "model."
+HEAD = "lm_head.weight"
+GATE_UP, DOWN = "gate_up_proj", "down_proj"
+
+
+def to_huggingface(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Our state dict under `deepseek_v3`'s names and shapes; tensors are copied bit for bit."""
+    result: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        parent, _, leaf = name.rpartition(".")
+        for target, part in _split(parent, leaf, tensor) if leaf in (GATE_UP, DOWN) else [(name, tensor)]:
+            result[target if target == HEAD else PREFIX + target] = part.clone(memory_format=torch.contiguous_format)
+    return result
+
+
+def _split(parent: str, leaf: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """The matrices of one stacked weight: `gate_up_proj` [..., 2, F, D] or `down_proj` [..., D, F]."""
+    if parent.endswith(".experts"):
+        return [pair for e, expert in enumerate(tensor) for pair in _split(f"{parent}.{e}", leaf, expert)]
+    if leaf == GATE_UP:
+        return [(f"{parent}.gate_proj.weight", tensor[0]), (f"{parent}.up_proj.weight", tensor[1])]
+    return [(f"{parent}.down_proj.weight", tensor)]
+
+
+def from_huggingface(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
+    """The inverse of `to_huggingface`, for a checkpoint with one tensor a matrix.
+
+    Raises:
+        KeyError: a tensor that the model needs is not in `state`.
+        ValueError: `state` has tensors that the model does not know.
+    """
+    with torch.device("meta"):
+        ours = Transformer(config).state_dict()
+    names = to_huggingface(ours)
+    unknown = sorted(set(state) - set(names))
+    if unknown:
+        raise ValueError(f"tensors that a deepseek_v3 model of this shape does not have: {', '.join(unknown[:5])}")
+    missing = sorted(set(names) - set(state))
+    if missing:
+        raise KeyError(f"tensors missing from the checkpoint: {', '.join(missing[:5])}")
+    result: dict[str, Tensor] = {}
+    for name, like in ours.items():
+        parent, _, leaf = name.rpartition(".")
+        if leaf in (GATE_UP, DOWN):
+            parts = [state[PREFIX + source] for source, _ in _split(parent, leaf, like)]
+            result[name] = torch.stack(parts).view(like.shape)
+        else:
+            result[name] = state[name if name == HEAD else PREFIX + name].clone()
+    return result
+
+
+def huggingface_config(config: ModelConfig, *, eos_token_ids: list[int], dtype: str = "float32") -> dict[str, Any]:
+    """`config.json` of a `deepseek_v3` checkpoint, in the form of K2's release."""
+    yarn = config.rope_scaling
+    return config.model_dump(mode="json") | {
+        "architectures": ["DeepseekV3ForCausalLM"],
+        "model_type": "deepseek_v3",
+        "rope_scaling": {"type": "yarn", **yarn.model_dump(mode="json")} if yarn else None,
+        "num_key_value_heads": config.num_attention_heads,
+        "n_group": 1,
+        "topk_group": 1,
+        "norm_topk_prob": True,
+        "scoring_func": "sigmoid",
+        "topk_method": "noaux_tc",
+        "moe_layer_freq": 1,
+        "num_nextn_predict_layers": 0,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": False,
+        "bos_token_id": None,
+        "eos_token_id": eos_token_ids,
+        "torch_dtype": dtype,
+    }
+
+
+def save_huggingface(model: Transformer, folder: Path, *, eos_token_ids: list[int]) -> None:
+    """Write a folder that `transformers.AutoModelForCausalLM.from_pretrained` loads (one weight file, no shards)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(to_huggingface(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
+    write_json(folder / "config.json", huggingface_config(model.config, eos_token_ids=eos_token_ids))
+    write_json(folder / "generation_config.json", {"do_sample": True, "eos_token_id": eos_token_ids})

@@ -1,0 +1,36 @@
+"""The router: sigmoid scores, experts balanced by a bias instead of an auxiliary loss (DeepSeek-V3 §2.1.2; K2 §2.3)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from k2core.model.config import ModelConfig
+
+
+class Router(nn.Module):
+    """Chooses `num_experts_per_tok` experts for each token.
+
+    `e_score_correction_bias` takes part in the choice alone, never in the weights, and has no gradient: the
+    optimiser moves it after each step. `tokens_per_expert_E` counts choices since its last reset; forward passes
+    without gradient do not count.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        E = config.n_routed_experts
+        self.top_k, self.scaling = config.num_experts_per_tok, config.routed_scaling_factor
+        self.weight = nn.Parameter(torch.empty(E, config.hidden_size))
+        self.register_buffer("e_score_correction_bias", torch.zeros(E))
+        self.register_buffer("tokens_per_expert_E", torch.zeros(E, dtype=torch.long), persistent=False)
+
+    def forward(self, x_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """`(experts_NK, weights_NK)`: chosen experts and their weights, which sum to the scaling factor."""
+        scores_NE = F.linear(x_ND.float(), self.weight.float()).sigmoid()
+        experts_NK = (scores_NE.detach() + self.e_score_correction_bias).topk(self.top_k, dim=-1).indices
+        chosen_NK = scores_NE.gather(1, experts_NK)
+        weights_NK = chosen_NK / (chosen_NK.sum(dim=-1, keepdim=True) + 1e-20) * self.scaling
+        if torch.is_grad_enabled():
+            self.tokens_per_expert_E += torch.bincount(experts_NK.flatten(), minlength=len(self.weight))
+        return experts_NK, weights_NK

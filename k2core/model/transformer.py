@@ -1,0 +1,84 @@
+"""The whole model. Parameter names follow `deepseek_v3`, but for the stacked feed-forwards (see huggingface.py)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from k2core.model.attention import Attention
+from k2core.model.block import Block
+from k2core.model.cache import LatentCache
+from k2core.model.config import ModelConfig
+from k2core.model.norm import RMSNorm
+from k2core.model.rope import RotaryEmbedding
+from k2core.model.router import Router
+
+
+class Transformer(nn.Module):
+    """A K2-shaped language model.
+
+    Weights come from torch's default generator: seed it first. Under ``with torch.device("meta")`` nothing is
+    allocated, whatever the size.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.rotary = RotaryEmbedding(config)
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=config.initializer_range)
+
+    def forward(
+        self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None
+    ) -> Tensor:
+        """Logits of the next token, [B, T, V].
+
+        Args:
+            positions_BT: rotary positions; 0, 1, 2, … by default.
+            segments_BT: attention stays within equal segment numbers (packed documents); one segment by default.
+        """
+        return self.lm_head(self.hidden(tokens_BT, positions_BT, segments_BT))
+
+    def hidden(
+        self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None,
+        cache: LatentCache | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The normalised residual stream before the head, [B, T, D]; fills `cache` where one is given."""
+        T = tokens_BT.shape[1]
+        if positions_BT is None:
+            positions_BT = torch.arange(T, device=tokens_BT.device)[None]
+        hidden_BTT = torch.ones(1, T, T, dtype=torch.bool, device=tokens_BT.device).triu(1)
+        if segments_BT is not None:
+            hidden_BTT = hidden_BTT | (segments_BT[:, :, None] != segments_BT[:, None, :])
+        x_BTD = self.embed_tokens(tokens_BT)
+        mask_B1TT = x_BTD.new_zeros(hidden_BTT.shape).masked_fill(hidden_BTT, -torch.inf)[:, None]
+        rotation = self._rotation(positions_BT, x_BTD)
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, rotation, mask_B1TT, cache)
+        return self.norm(x_BTD)
+
+    def decode(self, tokens_B: Tensor, cache: LatentCache) -> Tensor:
+        """Logits [B, V] after one more token a sequence, which enters `cache`."""
+        x_BD, mask_B1S = self.embed_tokens(tokens_B), cache.mask()
+        rotation = self._rotation(cache.lengths_B, x_BD)
+        for layer in self.layers:
+            x_BD = layer.decode(x_BD, rotation, mask_B1S, cache)
+        cache.lengths_B = cache.lengths_B + 1
+        return self.lm_head(self.norm(x_BD))
+
+    def _rotation(self, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        cos, sin = self.rotary(positions)
+        return cos.to(like.dtype), sin.to(like.dtype)
+
+    def attentions(self) -> list[Attention]:
+        """The layers' attentions, in order."""
+        return [layer.self_attn for layer in self.layers]
+
+    def routers(self) -> list[Router]:
+        """The routers of the layers that have experts, in order."""
+        return [module for module in self.modules() if isinstance(module, Router)]

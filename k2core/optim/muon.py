@@ -1,0 +1,79 @@
+"""Muon: momentum, orthogonalised by Newton-Schulz (Jordan et al. 2024), at AdamW's update size (Moonlight §2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+STEPS = 5
+UPDATE_RMS = 0.2
+"""RMS of an update with learning rate 1: √(max(rows, columns)) · 0.2 on an orthogonal matrix, about AdamW's."""
+
+
+def orthogonalize(matrices_BMN: Tensor) -> Tensor:
+    """Nearest (semi-)orthogonal matrices, roughly: singular values land in about [0.7, 1.2]; zero stays zero.
+
+    fp32 on CPU, where bf16 without hardware support is tens of times slower; bf16 on GPU.
+    """
+    a, b, c = COEFFICIENTS
+    x = matrices_BMN.to(torch.bfloat16 if matrices_BMN.is_cuda else torch.float32)
+    tall = x.shape[-2] > x.shape[-1]
+    if tall:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(STEPS):
+        gram = torch.bmm(x, x.mT)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return (x.mT if tall else x).to(matrices_BMN.dtype)
+
+
+class Muon:
+    """Muon over named parameters of at least two axes.
+
+    The last two axes are a matrix; leading ones (experts, gate and up) are batches of matrices, each orthogonalised
+    for itself. Matrices of equal shape, whatever their parameter, go through Newton-Schulz together.
+    """
+
+    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], momentum: float, weight_decay: float) -> None:
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.groups: dict[tuple[int, ...], list[tuple[str, nn.Parameter]]] = {}
+        for name, parameter in parameters:
+            self.groups.setdefault(tuple(parameter.shape[-2:]), []).append((name, parameter))
+        self.buffers = {
+            shape: members[0][1].new_zeros(sum(_matrices(p).shape[0] for _, p in members), *shape)
+            for shape, members in self.groups.items()
+        }
+
+    @torch.no_grad()
+    def step(self, lr: float, gradient_scale: float) -> Tensor:
+        """Move the weights; returns the RMS of all updates before the learning rate (about `UPDATE_RMS`), a scalar."""
+        squares, count = torch.zeros(()), 0
+        for shape, members in self.groups.items():
+            gradient = torch.cat([_matrices(parameter.grad) for _, parameter in members]).mul_(gradient_scale)
+            buffer = self.buffers[shape]
+            buffer.mul_(self.momentum).add_(gradient)
+            update = orthogonalize(gradient.add_(buffer, alpha=self.momentum)) * (UPDATE_RMS * max(shape) ** 0.5)
+            squares, count = squares + update.square().sum().cpu(), count + update.numel()
+            for (_, parameter), part in zip(members, self._parts(members, update), strict=True):
+                parameter.mul_(1 - lr * self.weight_decay).add_(part, alpha=-lr)
+        return (squares / max(count, 1)).sqrt()
+
+    def momenta(self) -> Iterator[tuple[str, Tensor]]:
+        """Each parameter's momentum, as a view in the parameter's shape."""
+        for shape, members in self.groups.items():
+            names = [name for name, _ in members]
+            yield from zip(names, self._parts(members, self.buffers[shape]), strict=True)
+
+    @staticmethod
+    def _parts(members: list[tuple[str, nn.Parameter]], stacked: Tensor) -> list[Tensor]:
+        parts = stacked.split([_matrices(parameter).shape[0] for _, parameter in members])
+        return [part.view(parameter.shape) for (_, parameter), part in zip(members, parts, strict=True)]
+
+
+def _matrices(tensor: Tensor) -> Tensor:
+    """`tensor` as [batch, rows, columns]."""
+    return tensor.reshape(-1, *tensor.shape[-2:])

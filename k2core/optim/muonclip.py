@@ -1,0 +1,157 @@
+"""MuonClip, K2's optimiser, as one object: Muon and AdamW, gradient clipping, QK-Clip, router balance (K2 §2.1).
+
+Logged by `step`, a fixed set of names whatever the number of layers and experts:
+`grad_norm` (before clipping), `lr/muon`, `lr/adamw`, `optim/update_rms` (Muon's updates before the rate, about 0.2),
+`qk_clip/max_logit` (largest of all heads), `qk_clip/heads_clipped` (number), `qk_clip/min_gamma`,
+`moe/load_imbalance_max` (largest over layers of busiest expert / mean), `moe/router_entropy` (entropy of the load
+over ln E, mean over layers).
+
+One process: gradients and maxima of several processes would have to be combined before `step`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from k2core.model.transformer import Transformer
+from k2core.optim.config import MuonClipConfig
+from k2core.optim.muon import Muon
+from k2core.optim.qk_clip import qk_clip
+from k2core.optim.router_bias import update_router_bias
+
+ADAMW_MATRICES = ("embed_tokens.weight", "lm_head.weight")
+"""Matrices that are lookup tables rather than maps between hidden spaces: AdamW's, with everything below 2-D."""
+
+
+class MuonClip:
+    """Optimiser of a whole `Transformer`."""
+
+    def __init__(self, model: Transformer, config: MuonClipConfig) -> None:
+        self.model, self.config = model, config
+        self.parameters = dict(model.named_parameters())
+        matrices = {n: p for n, p in self.parameters.items() if p.ndim > 1 and n not in ADAMW_MATRICES}
+        others = [p for n, p in self.parameters.items() if n not in matrices]
+        self.muon = Muon(matrices.items(), config.momentum, config.weight_decay)
+        self.adamw = torch.optim.AdamW(
+            [
+                {"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay},
+                {"params": [p for p in others if p.ndim < 2], "weight_decay": 0.0},
+            ],
+            lr=config.adamw_lr,
+            betas=(config.adamw_beta1, config.adamw_beta2),
+            eps=config.adamw_eps,
+            foreach=True,
+        )
+        self.reset_state()
+
+    def zero_grad(self) -> None:
+        """Forget the gradients, and the maxima and counts that belong to them."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        for attention in self.model.attentions():
+            attention.max_logit_H.fill_(-torch.inf)
+        for router in self.model.routers():
+            router.tokens_per_expert_E.zero_()
+
+    def step(self, lr_scale: float) -> dict[str, float]:
+        """One update at `lr_scale` times the configured rates; returns what the module's docstring lists.
+
+        Raises:
+            ValueError: a parameter has no gradient.
+            FloatingPointError: a gradient is not finite; no weight, state or bias has been touched.
+        """
+        norm, gradient_scale = self._clip()
+        muon_lr, adamw_lr = self.config.muon_lr * lr_scale, self.config.adamw_lr * lr_scale
+        for group in self.adamw.param_groups:
+            group["lr"] = adamw_lr
+            for parameter in group["params"]:
+                parameter.grad.mul_(gradient_scale)
+        self.adamw.step()
+        update_rms = self.muon.step(muon_lr, gradient_scale)
+        return {
+            "grad_norm": norm,
+            "lr/muon": muon_lr,
+            "lr/adamw": adamw_lr,
+            "optim/update_rms": float(update_rms),
+            **self._clip_attention(),
+            **self._balance_experts(),
+        }
+
+    def _clip(self) -> tuple[float, float]:
+        """The gradient's global norm, and the factor that brings it to `max_grad_norm`."""
+        missing = [name for name, parameter in self.parameters.items() if parameter.grad is None]
+        if missing:
+            raise ValueError(f"no gradient for {missing[0]} ({len(missing)} parameters): call backward() before step()")
+        gradients = [parameter.grad for parameter in self.parameters.values()]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not math.isfinite(norm):
+            bad = [n for n, p in self.parameters.items() if not bool(p.grad.isfinite().all())]
+            raise FloatingPointError(
+                f"the gradient is not finite (norm {norm}; {len(bad)} of {len(gradients)} parameters, first "
+                f"{bad[0] if bad else 'none: the norm overflows'}); weights are as before: look at the batch, lower "
+                "the learning rates, or lower qk_clip_threshold"
+            )
+        return norm, min(1.0, self.config.max_grad_norm / (norm + 1e-6))
+
+    def _clip_attention(self) -> dict[str, float]:
+        attentions = self.model.attentions()
+        largest = max(float(attention.max_logit_H.max()) for attention in attentions)
+        gammas = torch.stack([qk_clip(attention, self.config.qk_clip_threshold) for attention in attentions])
+        figures = {"qk_clip/heads_clipped": float((gammas < 1).sum()), "qk_clip/min_gamma": float(gammas.min())}
+        return {"qk_clip/max_logit": largest, **figures} if math.isfinite(largest) else figures
+
+    def _balance_experts(self) -> dict[str, float]:
+        loads = [update_router_bias(router, self.config.router_bias_rate) for router in self.model.routers()]
+        if not loads or not bool(loads[0].any()):
+            return {}
+        shares_LE = torch.stack([load / load.sum() for load in loads])
+        entropy_L = torch.special.entr(shares_LE).sum(dim=-1) / math.log(shares_LE.shape[1])
+        return {
+            "moe/load_imbalance_max": float(shares_LE.max() * shares_LE.shape[1]),
+            "moe/router_entropy": float(entropy_L.mean()),
+        }
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All state as flat copies: `muon/NAME`, `adamw/exp_avg/NAME`, `adamw/exp_avg_sq/NAME`, `adamw/step`."""
+        return {name: tensor.clone() for name, tensor in self._state().items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state_dict` gave.
+
+        Raises:
+            ValueError: names or shapes are not this optimiser's.
+        """
+        own = self._state()
+        wrong = sorted(set(own) ^ set(state)) or [name for name in own if own[name].shape != state[name].shape]
+        if wrong:
+            raise ValueError(f"not the state of this model's optimiser: {wrong[0]} and {len(wrong) - 1} more differ")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+            for entry in self.adamw.state.values():
+                entry["step"].copy_(state["adamw/step"])
+
+    def reset_state(self) -> None:
+        """Forget momenta and step count (RL does so whenever the reference policy changes)."""
+        for buffer in self.muon.buffers.values():
+            buffer.zero_()
+        for group in self.adamw.param_groups:
+            for parameter in group["params"]:
+                self.adamw.state[parameter] = {
+                    "step": torch.zeros(()),
+                    "exp_avg": torch.zeros_like(parameter),
+                    "exp_avg_sq": torch.zeros_like(parameter),
+                }
+
+    def _state(self) -> dict[str, Tensor]:
+        """The live state tensors by name."""
+        state = {f"muon/{name}": tensor for name, tensor in self.muon.momenta()}
+        for name, parameter in self.parameters.items():
+            entry = self.adamw.state.get(parameter)
+            if entry:
+                state |= {f"adamw/{key}/{name}": entry[key] for key in ("exp_avg", "exp_avg_sq")}
+                state["adamw/step"] = entry["step"]
+        return state

@@ -1,0 +1,33 @@
+"""QK-Clip: scale the query and key weights of heads whose attention logits grew past a threshold (K2 §2.1, Alg. 1).
+
+The largest logit S of a head in this step's batch gives γ = min(1, τ / S). A logit is a sum of a part without
+position (query · key of the head) and a rotary part (query of the head · key shared by all heads). The first is
+scaled by √γ on each side; of the second only the query may move, by γ, so that other heads feel nothing. Every
+logit of the head is thereby multiplied with γ. Values, the shared rotary key and heads below τ stay as they are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from k2core.model.attention import Attention
+
+
+@torch.no_grad()
+def qk_clip(attention: Attention, threshold: float) -> Tensor:
+    """Clip one layer's heads in place and reset their maxima; returns γ of each head.
+
+    A head without a logit above `threshold` (S ≤ 0 and "nothing seen", S = -inf, included) has γ = 1 exactly.
+    """
+    max_logit_H = attention.max_logit_H
+    clipped_H = max_logit_H > threshold
+    gamma_H = torch.where(clipped_H, threshold / torch.where(clipped_H, max_logit_H, threshold), 1.0)
+    if bool(clipped_H.any()):
+        gamma_H11 = gamma_H[:, None, None]
+        query_HdR = attention.q_b_proj.weight.unflatten(0, (attention.heads, -1))
+        query_HdR[:, : attention.nope] *= gamma_H11.sqrt()
+        query_HdR[:, attention.nope :] *= gamma_H11
+        attention.kv_b_proj.weight.unflatten(0, (attention.heads, -1))[:, : attention.nope] *= gamma_H11.sqrt()
+    max_logit_H.fill_(-torch.inf)
+    return gamma_H

@@ -1,0 +1,37 @@
+"""Settings of the reinforcement-learning loop."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from k2core.recipe import Section
+
+
+class RLConfig(Section):
+    """How many responses to which prompts, and how the policy learns from them."""
+
+    pool: dict[str, int] = Field(description="training items of each environment that the curriculum draws from")
+    iterations: int = Field(ge=1, description="iterations of sampling and updating")
+    prompts: int = Field(ge=1, description="verifiable prompts an iteration")
+    samples: int = Field(ge=2, description="K, responses to each prompt")
+    minibatches: int = Field(ge=1, description="optimiser steps an iteration; only the first is on-policy")
+    tau: float = Field(gt=0, description="τ, strength of the pull to the policy of the iteration's start")
+    muon_lr: float = Field(gt=0, description="Muon's learning rate")
+    adamw_lr: float = Field(gt=0, description="AdamW's learning rate (embeddings, head, norms)")
+    temperature_start: float = Field(gt=0, description="sampling temperature of the first iteration")
+    temperature_end: float = Field(gt=0, description="sampling temperature of the last iteration (linear decay)")
+    overlong_reward: float = Field(le=0, description="reward of a response that exceeds its token budget")
+    probe_samples: int = Field(ge=1, description="responses of the SFT model to each pool item, to judge difficulty")
+    lowest_rate: float = Field(ge=0, le=1, description="least pass rate of the SFT model for an item to be drawn")
+    highest_rate: float = Field(ge=0, le=1, description="greatest pass rate of the SFT model for an item to be drawn")
+    success_momentum: float = Field(ge=0, lt=1, description="weight of the past in an item's running success rate")
+    success_floor: float = Field(gt=0, le=1, description="least weight of an item in prioritised sampling")
+    ptx_weight: float = Field(ge=0, description="weight of the loss on supervised dialogues (PTX)")
+    ptx_rows: int = Field(ge=1, description="rows of supervised dialogues an optimiser step")
+    critique_every: int = Field(ge=1, description="iterations between two that also sample open prompts")
+    critique_prompts: int = Field(ge=0, description="open prompts in such an iteration, rewarded by the critic")
+    critique_weight: float = Field(ge=0, description="weight of the critic's win rate against verified rewards")
+    context: int = Field(ge=32, description="tokens a packed training row; longer prompts are not drawn")
+    microbatch_rows: int = Field(ge=1, description="rows of one forward and backward pass")
+    checkpoint_every: int = Field(ge=1, description="iterations between checkpoints for resuming")
+    log_every: int = Field(ge=1, description="iterations between rows of the plot")

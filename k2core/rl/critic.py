@@ -1,0 +1,121 @@
+"""The critic: which of two replies is better under a rubric, asked and answered in the chat format (K2 §3.2.2).
+
+The critic is a language model that reads a request, a rubric and two replies and says `A` or `B`. The probability
+it gives `A`, averaged over both orders so that the position of a reply does not count, is the chance of a win; a
+reply's mean chance against the others sampled for the same request is its self-critique reward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from k2core.chat.template import encode_dialogue
+from k2core.rl.gym.base import answer, question
+
+RUBRIC = "the reply is correct, complete and says nothing that the request or a tool does not support"
+CHOICES = ("A", "B")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One question to the critic."""
+
+    request: str
+    first: str
+    second: str
+    rubric: str
+
+
+def messages(comparison: Comparison) -> list[dict[str, Any]]:
+    """The critic's prompt."""
+    text = (
+        f"Rubric: {comparison.rubric}.\nRequest: {comparison.request}\n"
+        f"A: {comparison.first}\nB: {comparison.second}\nBetter:"
+    )
+    return question(text)
+
+
+def encode(tokenizer: Any, comparison: Comparison) -> list[int]:
+    """Token ids up to the place of the verdict."""
+    return encode_dialogue(tokenizer, messages(comparison), add_generation_prompt=True)[0]
+
+
+def verdict(comparison: Comparison, first_is_better: bool) -> list[dict[str, Any]]:
+    """The dialogue that teaches a verdict."""
+    return [*messages(comparison), answer(CHOICES[0 if first_is_better else 1])]
+
+
+def preferences(model: Any, tokenizer: Any, comparisons: Sequence[Comparison], context: int) -> list[float]:
+    """Probability that the first reply is better, `P(A) / (P(A) + P(B))` at the verdict, one for each comparison.
+
+    Comparisons longer than `context` tokens are undecided (0.5).
+    """
+    import torch
+
+    from k2core.corpus.packing import pack_rows
+    from k2core.training.dialogues import Dialogue, to_batch
+
+    choices = [tokenizer.encode(choice)[0] for choice in CHOICES]
+    prompts = [encode(tokenizer, comparison) for comparison in comparisons]
+    fitting = [number for number, prompt in enumerate(prompts) if len(prompt) < context]
+    # a dummy target after each prompt marks the position of the verdict
+    dialogues = [
+        Dialogue([*prompts[number], choices[0]], [0] * len(prompts[number]) + [1]) for number in fitting
+    ]
+    result = [0.5] * len(comparisons)
+    rows = pack_rows([len(dialogue.tokens) for dialogue in dialogues], context)
+    with torch.no_grad():
+        for start in range(0, len(rows), 16):
+            batch, sequence_BT = to_batch(dialogues, rows[start : start + 16])
+            logits_BTV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)
+            where = sequence_BT >= 0
+            scores = logits_BTV[where][:, choices].float().softmax(dim=-1)[:, 0]
+            for index, score in zip(sequence_BT[where].tolist(), scores.tolist(), strict=True):
+                result[fitting[index]] = score
+    return result
+
+
+def win_rates(
+    model: Any, tokenizer: Any, groups: Sequence[tuple[str, Sequence[str]]], rubric: str, context: int
+) -> list[list[float]]:
+    """Self-critique rewards: for each group (request, replies) the mean chance of each reply to win.
+
+    Every reply meets its two neighbours on a ring, in both orders: 4 comparisons a reply rather than 2(K-1).
+    Equal replies tie at 0.5 by construction.
+    """
+    comparisons: list[Comparison] = []
+    places: list[tuple[int, int, int]] = []
+    for group, (request, replies) in enumerate(groups):
+        for i, reply in enumerate(replies):
+            j = (i + 1) % len(replies)
+            if replies[j] != reply:
+                comparisons += [Comparison(request, reply, replies[j], rubric),
+                                Comparison(request, replies[j], reply, rubric)]
+            places.append((group, i, j))
+    scores = iter(preferences(model, tokenizer, comparisons, context))
+    totals = [[0.0] * len(replies) for _, replies in groups]
+    for group, i, j in places:
+        replies = groups[group][1]
+        chance = 0.5 if replies[i] == replies[j] else (next(scores) + 1 - next(scores)) / 2
+        totals[group][i] += chance / 2
+        totals[group][j] += (1 - chance) / 2
+    return totals
+
+
+def pairwise_accuracy(model: Any, tokenizer: Any, pairs: Sequence[Any], context: int) -> dict[str, float]:
+    """Share of pairs whose better reply wins over both orders, a tie counting half: `all` and by kind of source.
+
+    Args:
+        pairs: `k2core.rl.preferences.Pair`s.
+    """
+    asked = [pair.comparison(first) for pair in pairs for first in (True, False)]
+    scores = preferences(model, tokenizer, asked, context)
+    by_kind: dict[str, list[float]] = {"all": []}
+    for pair, forward, backward in zip(pairs, scores[::2], scores[1::2], strict=True):
+        margin = forward - backward
+        right = 0.5 if margin == 0 else float(margin > 0)
+        by_kind["all"].append(right)
+        by_kind.setdefault(pair.source.split("/")[0], []).append(right)
+    return {kind: sum(values) / len(values) for kind, values in by_kind.items()}

@@ -1,0 +1,1 @@
+"""Verifiable environments: one file each, listed in `registry`."""

@@ -1,0 +1,82 @@
+"""What an environment is: items as a pure function of (seed, split, index), and a verifier.
+
+Train and held-out items are disjoint by construction: the hash of what an item is about (the numbers, the word),
+not of its wording, decides its split, so no seed and no index can move one over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from k2core.chat.special_tokens import IM_END
+
+Split = Literal["train", "heldout"]
+Message = dict[str, Any]
+HELDOUT_SHARE = 0.2
+MAX_DRAWS = 256
+UNLIMITED = 2**20
+SYSTEM = "Answer."
+
+
+@dataclass(frozen=True)
+class Item:
+    """One problem: a chat prompt, the tools it declares, and one correct assistant message."""
+
+    key: str
+    messages: list[Message]
+    gold: Message
+    tools: list[dict[str, Any]] | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+class Environment(Protocol):
+    """A task with a verifier. `max_new_tokens` is its token budget for a response (K2 §3.2.3)."""
+
+    name: str
+    max_new_tokens: int
+
+    def size(self, split: Split) -> int:
+        """How many items there are; `UNLIMITED` for a generator."""
+
+    def item(self, seed: int, split: Split, index: int) -> Item:
+        """The item at `index`: equal arguments give equal items, whatever was asked before."""
+
+    def score(self, item: Item, completion: str) -> float:
+        """Reward in [0, 1] of the text after the generation prompt (special tokens kept); 1 means passed."""
+
+
+def split_of(key: str) -> Split:
+    """The split that everything about `key` belongs to; a fifth of all keys is held out."""
+    bucket = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") / 2**32
+    return "heldout" if bucket < HELDOUT_SHARE else "train"
+
+
+def first_of_split(split: Split, draw: Callable[[int], Item]) -> Item:
+    """The first of the items `draw(0), draw(1), ...` that belongs to `split`.
+
+    Raises:
+        ValueError: none of `MAX_DRAWS` items does (the space of items is too small).
+    """
+    for attempt in range(MAX_DRAWS):
+        item = draw(attempt)
+        if split_of(item.key) == split:
+            return item
+    raise ValueError(f"no {split} item among {MAX_DRAWS} draws; widen the environment's range of values")
+
+
+def question(text: str) -> list[Message]:
+    """A one-turn prompt; the short system message stands for the template's long default."""
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
+
+
+def answer(text: str) -> Message:
+    """The assistant message that says just `text`."""
+    return {"role": "assistant", "content": text}
+
+
+def response_text(completion: str) -> str:
+    """The visible text of a completion: the end-of-turn token and surrounding space removed."""
+    return completion.removesuffix(IM_END).strip()

@@ -1,0 +1,221 @@
+"""The RL loop: sample, reward, update, and carry on exactly where a kill left it (K2 §3.2; K1.5 §2.3).
+
+Iteration i draws prompts from the curriculum, samples K responses to each from the current policy π_old, and takes
+a few optimiser steps on the squared objective plus a PTX loss. The optimiser starts afresh each iteration because
+π_old, the reference, has changed. Every random choice of iteration i comes from (seed, i), so weights and success
+rates are the whole state.
+
+Losses are divided by 2τ, which makes the on-policy gradient exactly REINFORCE's and the PTX weight independent of τ.
+In the first, on-policy step a group with equal rewards has exactly no gradient and is left out; later it is kept.
+
+Logged: `reward/mean` and `passed` (verifiable prompts), `reward/zero_std` (share of groups without signal),
+`truncated` (share over budget), `length` (tokens a response), `entropy` (nats a sampled token), `log_ratio/first_max`
+(largest |log π_θ/π_old| of a response before the first step: sampler and trainer agree if it is about 0),
+`log_ratio/last` (mean, last step), `loss/policy`, `loss/ptx`, `critique/spread` (win rates' standard deviation),
+`temperature`, `optim/*`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from statistics import fmean, pstdev
+from typing import Any
+
+import torch
+
+from k2core.corpus.packing import pack_rows
+from k2core.model.loss import cross_entropy
+from k2core.rl.config import RLConfig
+from k2core.rl.curriculum import PrioritizedSampler
+from k2core.rl.objective import advantages, sequence_log_probs, squared_loss
+from k2core.rl.rollouts import Prompt, Rollout, sample
+from k2core.stage import Job
+from k2core.training import checkpoint
+from k2core.training.dialogues import Dialogue, to_batch
+from k2core.training.history import History, Metrics
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A response with its prompt and its advantage, ready for the loss."""
+
+    prompt: Prompt
+    rollout: Rollout
+    advantage: float
+
+
+@dataclass
+class State:
+    """All that an iteration changes. The optimiser's state is none of it: it starts afresh each time."""
+
+    model: Any
+    curriculum: PrioritizedSampler
+    history: History
+    iteration: int = 0
+
+    def save(self, folder: Path, optimizer: Any) -> None:
+        """Publish a checkpoint in `folder`."""
+        content = {"iteration": self.iteration, "history": self.history.state()}
+        checkpoint.save(
+            folder, self.iteration, self.model, optimizer, content | {"curriculum": self.curriculum.state_dict()}
+        )
+
+    def restore(self, folder: Path, optimizer: Any) -> list[str]:
+        """Continue from the newest sound checkpoint in `folder`, if there is one; what was wrong with others."""
+        content, faults = checkpoint.restore(folder, self.model, optimizer)
+        if content:
+            self.iteration = content["iteration"]
+            self.history.restore(content["history"])
+            self.curriculum.load_state_dict(content["curriculum"])
+        return faults
+
+
+class Loop:
+    """Runs iterations on a state.
+
+    Args:
+        tokenizer: of the model.
+        optimizer: a `MuonClip` over `state.model`.
+        prompts: the curriculum's items; `state.curriculum` numbers them.
+        ptx: batches of supervised dialogues.
+        critique: gives, for groups of responses to `open_prompts` (by number), the rewards of each response.
+    """
+
+    def __init__(
+        self, config: RLConfig, seed: int, state: State, *, tokenizer: Any, optimizer: Any, prompts: Sequence[Prompt],
+        ptx: Any, open_prompts: Sequence[Prompt] = (),
+        critique: Callable[[Sequence[int], Sequence[Sequence[Rollout]]], list[list[float]]] | None = None,
+    ) -> None:
+        self.config, self.seed, self.state = config, seed, state
+        self.tokenizer, self.optimizer, self.prompts, self.ptx = tokenizer, optimizer, prompts, ptx
+        self.open_prompts, self.critique = open_prompts, critique
+
+    def temperature(self, iteration: int) -> float:
+        """Linear decay from exploration to exploitation (K2 §3.2.3)."""
+        done = iteration / max(1, self.config.iterations - 1)
+        return self.config.temperature_start + done * (self.config.temperature_end - self.config.temperature_start)
+
+    def iterate(self) -> Metrics:
+        """One iteration; advances the state and returns its metrics."""
+        config, iteration = self.config, self.state.iteration
+        random = Random(f"{self.seed}/rl/{iteration}")
+        temperature = self.temperature(iteration)
+        numbers = self.state.curriculum.draw(config.prompts, random)
+        prompts = [self.prompts[number] for number in numbers]
+        groups = self._sample(prompts, random, temperature)
+        for number, group in zip(numbers, groups, strict=True):
+            self.state.curriculum.update(number, fmean(rollout.passed for rollout in group))
+        rewards = [[rollout.reward for rollout in group] for group in groups]
+        metrics = _describe(groups, rewards) | {"temperature": temperature}
+        signals = [_signals(*group) for group in zip(prompts, groups, rewards, strict=True)]
+        if self.critique and self.open_prompts and iteration % config.critique_every == 0:
+            more, metrics["critique/spread"] = self._self_critique(random, temperature)
+            signals += more
+            random.shuffle(signals)
+        self.optimizer.reset_state()
+        size = -(-len(signals) // config.minibatches)
+        for step in range(config.minibatches):
+            chosen = signals[step * size : (step + 1) * size]
+            metrics |= self._update(chosen, temperature, first=step == 0, step=iteration * config.minibatches + step)
+        self.state.iteration += 1
+        return metrics
+
+    def _sample(self, prompts: Sequence[Prompt], random: Random, temperature: float) -> list[list[Rollout]]:
+        return sample(
+            self.state.model, self.tokenizer, prompts, samples=self.config.samples, temperature=temperature,
+            seed=random.getrandbits(31), overlong_reward=self.config.overlong_reward,
+        )
+
+    def _self_critique(self, random: Random, temperature: float) -> tuple[list[list[Signal]], float]:
+        """Responses to open prompts, rewarded with the critic's win rates."""
+        count = min(self.config.critique_prompts, len(self.open_prompts))
+        numbers = random.sample(range(len(self.open_prompts)), count)
+        prompts = [self.open_prompts[number] for number in numbers]
+        groups = self._sample(prompts, random, temperature)
+        wins = self.critique(numbers, groups)
+        rewards = [
+            [self.config.critique_weight * (rollout.reward if rollout.truncated else win)
+             for rollout, win in zip(group, won, strict=True)]
+            for group, won in zip(groups, wins, strict=True)
+        ]
+        signals = [_signals(*group) for group in zip(prompts, groups, rewards, strict=True)]
+        return signals, fmean(pstdev(won) for won in wins)
+
+    def _update(self, groups: Sequence[list[Signal]], temperature: float, *, first: bool, step: int) -> Metrics:
+        """One optimiser step on the squared objective over `groups` and the PTX loss."""
+        config, model = self.config, self.state.model
+        total = sum(len(group) for group in groups)
+        signals = [signal for group in groups for signal in group if not first or any(s.advantage for s in group)]
+        dialogues = [
+            Dialogue([*signal.prompt.tokens, *signal.rollout.tokens],
+                     [0] * len(signal.prompt.tokens) + [1] * len(signal.rollout.tokens))
+            for signal in signals
+        ]
+        rows = pack_rows([len(dialogue.tokens) for dialogue in dialogues], config.context)
+        policy_loss, entropy, tokens, ratios = 0.0, 0.0, 0, []
+        self.optimizer.zero_grad()
+        for start in range(0, len(rows), config.microbatch_rows):
+            chosen = rows[start : start + config.microbatch_rows]
+            members = [index for row in chosen for index in row]
+            batch, sequence_BT = to_batch(dialogues, chosen)
+            chosen_BT = sequence_BT >= 0
+            logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)[chosen_BT].float()
+            all_log_probs_MV = (logits_MV / temperature).log_softmax(dim=-1)
+            log_probs_M = all_log_probs_MV.gather(1, batch.targets_BT[chosen_BT][:, None])[:, 0]
+            log_probs_N = sequence_log_probs(log_probs_M, sequence_BT[chosen_BT], len(dialogues))[members]
+            old_N = torch.tensor([sum(signals[index].rollout.log_probs) for index in members])
+            advantages_N = torch.tensor([signals[index].advantage for index in members])
+            loss = squared_loss(log_probs_N, old_N, advantages_N, config.tau) * len(members) / total
+            (loss / (2 * config.tau)).backward()
+            with torch.no_grad():
+                policy_loss += float(loss.detach())
+                ratios += (log_probs_N - old_N).abs().tolist()
+                entropy -= float((all_log_probs_MV.exp() * all_log_probs_MV).sum())
+                tokens += len(log_probs_M)
+        batch = self.ptx.batch(step)
+        ptx_loss = cross_entropy(model(batch.tokens_BT, batch.positions_BT, batch.segments_BT), batch.targets_BT)
+        (config.ptx_weight * ptx_loss).backward()
+        metrics = {"loss/policy": policy_loss, "loss/ptx": float(ptx_loss.detach())}
+        if ratios:
+            metrics["log_ratio/last"] = fmean(ratios)
+            metrics |= {"log_ratio/first_max": max(ratios), "entropy": entropy / tokens} if first else {}
+        return metrics | self.optimizer.step(1.0)
+
+
+def run_loop(loop: Loop, job: Job, plot: Path) -> list[Metrics]:
+    """All iterations, from the newest checkpoint in `job.scratch` on; writes `plot` and returns its rows."""
+    config, state, optimizer = loop.config, loop.state, loop.optimizer
+    for fault in state.restore(job.scratch, optimizer):
+        job.say(fault)
+    if state.iteration:
+        job.say(f"resuming after iteration {state.iteration}")
+    with job.progress(config.iterations, "iteration", done=state.iteration) as bar:
+        while state.iteration < config.iterations:
+            state.history.add(loop.iterate())
+            if state.iteration % config.log_every == 0 or state.iteration == config.iterations:
+                row = state.history.close(state.iteration, {})
+                job.log(row, state.iteration)
+                bar.set_postfix_str(f"passed {row['passed']:.2f}", refresh=False)
+            if state.iteration % config.checkpoint_every == 0 or state.iteration == config.iterations:
+                state.save(job.scratch, optimizer)
+            bar.update()
+    state.history.write(plot)
+    return state.history.rows
+
+
+def _signals(prompt: Prompt, group: Sequence[Rollout], rewards: Sequence[float]) -> list[Signal]:
+    return [Signal(*triple) for triple in zip([prompt] * len(group), group, advantages(rewards), strict=True)]
+
+
+def _describe(groups: Sequence[Sequence[Rollout]], rewards: Sequence[Sequence[float]]) -> Metrics:
+    rollouts = [rollout for group in groups for rollout in group]
+    return {
+        "reward/mean": fmean(reward for group in rewards for reward in group),
+        "reward/zero_std": fmean(len(set(group)) == 1 for group in rewards),
+        "passed": fmean(rollout.passed for rollout in rollouts),
+        "truncated": fmean(rollout.truncated for rollout in rollouts),
+        "length": fmean(len(rollout.tokens) for rollout in rollouts),
+    }

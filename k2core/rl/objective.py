@@ -1,0 +1,50 @@
+"""The policy objective of Kimi K1.5 and K2.
+
+For a prompt x, K responses y_1..y_K are sampled from the policy π_old at the start of the iteration. Then, with
+whole-sequence log-probabilities and no value network (K2 §3.2.3; K1.5 §2.3.2, surrogate of equation 2):
+
+    L(θ) = E_x[ 1/K Σ_i ( r(x, y_i) - r̄(x) - τ log( π_θ(y_i|x) / π_old(y_i|x) ) )² ],   r̄(x) = 1/K Σ_i r(x, y_i)
+
+Its gradient is -2τ times the ascent direction of K1.5's equation 3,
+
+    1/K Σ_i [ (r_i - r̄) ∇log π_θ(y_i|x) - τ/2 ∇( log π_θ(y_i|x)/π_old(y_i|x) )² ],
+
+hence equal to REINFORCE with a mean baseline as long as π_θ = π_old, and drawn back to π_old afterwards, for prompts
+with equal rewards too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from torch import Tensor
+
+
+def advantages(rewards: Sequence[float]) -> list[float]:
+    """r - r̄ for the responses to one prompt, exactly 0 where all are equal; no division by the deviation."""
+    mean = rewards[0] if len(set(rewards)) == 1 else fmean(rewards)
+    return [reward - mean for reward in rewards]
+
+
+def squared_loss(log_probs_N: Tensor, old_log_probs_N: Tensor, advantages_N: Tensor, tau: float) -> Tensor:
+    """L(θ) over N = P·K responses (in any order: every prompt has K, so the mean of means is the mean).
+
+    Args:
+        log_probs_N: log π_θ(y|x), summed over the response's tokens, with gradient.
+        old_log_probs_N: log π_old(y|x), a constant.
+        advantages_N: r - r̄ of the response's prompt.
+        tau: strength of the pull to π_old, > 0.
+    """
+    return (advantages_N - tau * (log_probs_N - old_log_probs_N.detach())).square().mean()
+
+
+def sequence_log_probs(token_log_probs_M: Tensor, sequence_M: Tensor, count: int) -> Tensor:
+    """Sum of token log-probabilities a sequence.
+
+    Args:
+        token_log_probs_M: log-probability of each of M sampled tokens.
+        sequence_M: number of the response that the token belongs to.
+        count: number of responses N; the result has shape (N,).
+    """
+    return token_log_probs_M.new_zeros(count).index_add(0, sequence_M, token_log_probs_M)

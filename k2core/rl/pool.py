@@ -1,0 +1,55 @@
+"""The pool that the curriculum draws from: training items that are neither solved nor hopeless (K2 §3.2.1)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from k2core.evals.environments import prompt_of
+from k2core.rl.config import RLConfig
+from k2core.rl.curriculum import PrioritizedSampler, moderate
+from k2core.rl.gym.base import Environment
+from k2core.rl.rollouts import Prompt, sample
+from k2core.storage import write_json
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Prompts and the sampler that numbers them; `dropped` were too easy, too hard or too long."""
+
+    prompts: list[Prompt]
+    curriculum: PrioritizedSampler
+    dropped: int
+
+
+def build_pool(
+    model: Any, tokenizer: Any, environments: Mapping[str, Environment], counts: Mapping[str, int], config: RLConfig,
+    *, seed: int, scratch: Path,
+) -> Pool:
+    """Measure the success rate of `model` on the first `counts[name]` training items and keep the moderate ones.
+
+    The rates are kept in `scratch`, so that a resumed run, whose model has moved on, sees the same pool.
+    """
+    prompts = [
+        prompt_of(environments[name], environments[name].item(seed, "train", index), tokenizer)
+        for name, count in sorted(counts.items())
+        for index in range(min(count, environments[name].size("train")))
+    ]
+    fitting = [p for p in prompts if len(p.tokens) + p.max_new_tokens <= config.context]
+    file = scratch / "pool.json"
+    if not file.exists():
+        groups = sample(
+            model, tokenizer, fitting, samples=config.probe_samples, temperature=config.temperature_start, seed=seed,
+            overlong_reward=config.overlong_reward,
+        )
+        write_json(file, [fmean(rollout.passed for rollout in group) for group in groups])
+    success = json.loads(file.read_text())
+    chosen = moderate(success, config.lowest_rate, config.highest_rate)
+    curriculum = PrioritizedSampler(
+        [success[number] for number in chosen], momentum=config.success_momentum, floor=config.success_floor
+    )
+    return Pool([fitting[number] for number in chosen], curriculum, len(prompts) - len(chosen))

@@ -1,0 +1,102 @@
+"""Chat dialogues as training batches: packed whole, attention within each, loss on assistant tokens only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from k2core.corpus.batch import IGNORE, Batch
+from k2core.corpus.packing import pack_rows
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """Token ids and, for each, 1 if the model is to produce it (`k2core.chat.template.encode_dialogue`)."""
+
+    tokens: Sequence[int]
+    mask: Sequence[int]
+
+
+def to_batch(dialogues: Sequence[Dialogue], rows: Sequence[Sequence[int]]) -> tuple[Batch, Tensor]:
+    """Rows of dialogues as a batch as wide as the longest row.
+
+    Returns:
+        The batch, and `sequence_BT`: index of the dialogue whose masked token is the target there, else -1.
+        Segments number the dialogues of a row from 0; padding is a segment of its own. Positions restart at 0.
+    """
+    width = max(sum(len(dialogues[index].tokens) for index in row) for row in rows)
+    shape = (len(rows), width)
+    tokens, positions = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    targets, sequence = torch.full(shape, IGNORE), torch.full(shape, -1)
+    segments = torch.tensor([[len(row)] for row in rows]).repeat(1, width)
+    for b, row in enumerate(rows):
+        start = 0
+        for segment, index in enumerate(row):
+            ids, mask = torch.tensor(dialogues[index].tokens), torch.tensor(dialogues[index].mask, dtype=torch.bool)
+            end = start + len(ids)
+            tokens[b, start:end], positions[b, start:end] = ids, torch.arange(len(ids))
+            segments[b, start:end] = segment
+            targets[b, start : end - 1] = torch.where(mask[1:], ids[1:], IGNORE)
+            sequence[b, start : end - 1] = torch.where(mask[1:], index, -1)
+            start = end
+    return Batch(tokens, targets, positions, segments), sequence
+
+
+class DialogueSource:
+    """A `BatchSource` over dialogues: packed once, the rows in a new order every epoch; `batch(step)` is pure.
+
+    Raises:
+        ValueError: fewer rows than one batch, or a dialogue longer than `context`.
+    """
+
+    def __init__(self, dialogues: Sequence[Dialogue], *, context: int, batch_rows: int, seed: int) -> None:
+        order = list(range(len(dialogues)))
+        Random(f"{seed}/pack").shuffle(order)  # so that equally long dialogues of one kind do not share rows
+        self.dialogues = [dialogues[index] for index in order]
+        self.rows = pack_rows([len(dialogue.tokens) for dialogue in self.dialogues], context)
+        self.batch_rows, self.seed = batch_rows, seed
+        if len(self.rows) < batch_rows:
+            raise ValueError(f"{len(dialogues)} dialogues fill {len(self.rows)} rows; one batch needs {batch_rows}")
+        self._order = lru_cache(maxsize=2)(self._epoch)
+
+    def __len__(self) -> int:
+        """Rows in an epoch."""
+        return len(self.rows)
+
+    def batch(self, step: int) -> Batch:
+        """Batch number `step`; a batch may reach from one epoch into the next."""
+        numbers = range(step * self.batch_rows, (step + 1) * self.batch_rows)
+        chosen = [self._order(number // len(self.rows))[number % len(self.rows)] for number in numbers]
+        return to_batch(self.dialogues, [self.rows[row] for row in chosen])[0]
+
+    def _epoch(self, epoch: int) -> list[int]:
+        order = list(range(len(self.rows)))
+        Random(f"{self.seed}/epoch/{epoch}").shuffle(order)
+        return order
+
+
+@torch.no_grad()
+def dialogue_loss(model: Any, dialogues: Sequence[Dialogue], *, context: int, batch_rows: int) -> float:
+    """Mean loss in nats an assistant token of `model` over `dialogues`.
+
+    Raises:
+        ValueError: there is no assistant token.
+    """
+    from k2core.model.loss import token_log_probs
+
+    rows = pack_rows([len(dialogue.tokens) for dialogue in dialogues], context)
+    total, count = 0.0, 0
+    for start in range(0, len(rows), batch_rows):
+        batch, sequence = to_batch(dialogues, rows[start : start + batch_rows])
+        logits = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)
+        total -= float(token_log_probs(logits, batch.targets_BT).double().sum())
+        count += int((sequence >= 0).sum())
+    if not count:
+        raise ValueError("no assistant tokens to measure the loss on")
+    return total / count

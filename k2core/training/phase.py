@@ -1,0 +1,129 @@
+"""A pre-training phase: how much, at what rate, of what; and the state that the next phase goes on with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from k2core.recipe import Section
+from k2core.stage import Job, Metrics, StageError
+from k2core.storage import StorageError, write_json
+from k2core.training.schedule import Schedule
+
+STATE = "trainer.json"
+
+
+class Phase(Section):
+    """One stretch of training with one mixture, one context and one schedule (K2 §2.5)."""
+
+    tokens: int = Field(ge=1, description="length of the phase in tokens, rounded to whole batches")
+    batch_tokens: int = Field(ge=1, description="tokens a step")
+    context_length: int = Field(ge=2, description="tokens a row; batch_tokens must be a multiple of it")
+    schedule: Schedule = Field(description="learning rate over the phase")
+    mixture: dict[str, float] = Field(min_length=1, description="share of rows by domain; need not sum to 1")
+    log_every: int = Field(ge=1, description="steps between rows of the plot")
+    checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")
+    heldout_tokens: int = Field(ge=1, description="held-out tokens a domain for bits per byte, at most")
+    heldout_context: int = Field(ge=2, description="window for bits per byte; the same in all phases to compare them")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.batch_tokens % self.context_length:
+            raise ValueError(f"batch_tokens {self.batch_tokens} is no multiple of context_length {self.context_length}")
+        if self.tokens < self.batch_tokens:
+            raise ValueError(f"tokens {self.tokens} is less than one batch of {self.batch_tokens}")
+        if self.schedule.warmup_steps >= self.steps:
+            raise ValueError(f"schedule.warmup_steps {self.schedule.warmup_steps} does not fit into {self.steps} steps")
+        if min(self.mixture.values()) < 0 or not any(self.mixture.values()):
+            raise ValueError(f"mixture weights must not be negative, and one must be positive: {self.mixture}")
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the phase."""
+        return round(self.tokens / self.batch_tokens)
+
+
+class TrainerState(Section):
+    """What a phase hands on beside weights and optimiser state (`trainer.json`)."""
+
+    step: int = Field(ge=0, description="optimiser steps so far")
+    tokens_seen: int = Field(ge=0, description="target tokens so far")
+    documents: dict[str, int] = Field(description="training documents taken so far, by domain")
+    lr_scale: float | None = Field(description="multiplier of the learning rate at which the phase ended")
+
+    @classmethod
+    def fresh(cls) -> TrainerState:
+        return cls(step=0, tokens_seen=0, documents={}, lr_scale=None)
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainerState:
+        """Read `trainer.json` of a finished phase.
+
+        Raises:
+            StorageError: it is missing or not what a phase writes.
+        """
+        path = folder / STATE
+        try:
+            return cls.model_validate(json.loads(path.read_text()))
+        except FileNotFoundError:
+            raise StorageError(f"{path}: missing; {folder} was not made by a pre-training phase") from None
+        except ValueError as error:
+            raise StorageError(f"{path}: not a trainer state ({error}); run the phase that made it again") from None
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / STATE, self.model_dump())
+
+
+def run_phase(
+    phase: Phase, model: Any, optimizer: Any, before: TrainerState, *, tokens: Path, seed: int, job: Job, plot: Path
+) -> tuple[TrainerState, Metrics]:
+    """Train `model` through `phase`; the state to hand on, and the figures of the training itself.
+
+    Raises:
+        StageError: the learning rate would jump at the seam, the context is longer than the model's, or the shards
+            are of another vocabulary.
+    """
+    from k2core.corpus.loader import PhaseSource
+    from k2core.corpus.shards import Shards
+    from k2core.training.trainer import train
+
+    shards = Shards(tokens)
+    if before.lr_scale is not None and abs(phase.schedule.lr_start - before.lr_scale) > 1e-6 * before.lr_scale:
+        raise StageError(
+            f"the phase before ended at lr multiplier {before.lr_scale:g} but schedule.lr_start is "
+            f"{phase.schedule.lr_start:g}; set it to {before.lr_scale:g}, a jump would undo what annealing gained"
+        )
+    if phase.context_length > model.config.max_position_embeddings:
+        raise StageError(
+            f"context_length {phase.context_length} is beyond the model's max_position_embeddings "
+            f"{model.config.max_position_embeddings}; raise it in section model or shorten the rows"
+        )
+    check_vocabulary(shards.vocab_size, model.config.vocab_size, tokens)
+    source = PhaseSource(
+        shards, weights=phase.mixture, steps=phase.steps, batch_rows=phase.batch_tokens // phase.context_length,
+        context=phase.context_length, seed=seed, cursor=before.documents,
+    )  # fmt: skip
+    result = train(
+        model, optimizer, source, steps=phase.steps, schedule=phase.schedule.over(phase.steps), job=job, plot=plot,
+        log_every=phase.log_every, checkpoint_every=phase.checkpoint_every, tokens_before=before.tokens_seen,
+    )  # fmt: skip
+    after = TrainerState(
+        step=before.step + phase.steps,
+        tokens_seen=result.tokens_seen,
+        documents=source.cursor,
+        lr_scale=phase.schedule.lr_end,
+    )
+    return after, {**result.figures(), "train/steps": float(phase.steps), **source.figures()}
+
+
+def check_vocabulary(found: int, wanted: int, where: Path) -> None:
+    """Raise a StageError unless tokenizer or shards at `where` have the vocabulary of section `model`."""
+    if found != wanted:
+        raise StageError(
+            f"{where} has a vocabulary of {found}, section model says vocab_size {wanted}; "
+            f"set model.vocab_size and train_tokenizer.vocab_size to the same number"
+        )

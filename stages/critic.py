@@ -1,0 +1,96 @@
+"""Preference data from judged trajectories, and the critic that starts from the SFT model (K2 §3.2.2).
+
+The critic learns to say which of two replies is better: correct gym answers against corrupted ones, accepted
+trajectories against rejected ones of the same task and against themselves with a call changed. Every pair is shown
+in both orders. Thin: one rubric is trained (correctness), and the critic is not refined during RL.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from k2core.optim.config import MuonClipConfig
+from k2core.recipe import Compute, Section
+from k2core.stage import Job, Metrics, StageError, main
+
+SECTION = "critic"
+
+
+class Params(Section):
+    """How many pairs, for how long and how fast."""
+
+    context: int = Field(ge=32, description="tokens a packed row; longer comparisons are left out and counted")
+    batch_rows: int = Field(ge=1, description="rows a step")
+    steps: int = Field(ge=1, description="optimiser steps")
+    muon_lr: float = Field(gt=0, description="Muon's learning rate at its peak")
+    adamw_lr: float = Field(gt=0, description="AdamW's learning rate at its peak (embeddings, head, norms)")
+    warmup_steps: int = Field(ge=0, description="steps of linear warm-up")
+    final_lr_share: float = Field(ge=0, le=1, description="learning rate at the end, as a share of the peak")
+    gym_pairs: dict[str, int] = Field(description="pairs of correct and corrupted answers, by environment")
+    heldout_items: int = Field(ge=1, description="held-out pairs an environment for the accuracy")
+    log_every: int = Field(ge=1, description="steps between rows of the plot")
+    checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")
+
+
+def run(
+    params: Params, optimizer: MuonClipConfig, compute: Compute, init: Path, tokenizer: Path, trajectories: Path,
+    out: Path, plot: Path, job: Job,
+) -> Metrics:
+    """Train the critic and report its accuracy on held-out pairs before and after."""
+    compute.apply()
+    from k2core.chat.template import encode_dialogue
+    from k2core.chat.tokenizer import Tokenizer
+    from k2core.model.files import load_model, save_model
+    from k2core.optim.muonclip import MuonClip
+    from k2core.rl.critic import pairwise_accuracy, verdict
+    from k2core.rl.demonstrations import read_trajectories, split_trajectories
+    from k2core.rl.gym.registry import select, text_environments
+    from k2core.rl.preferences import Pair, gym_pairs, trajectory_pairs
+    from k2core.training.dialogues import Dialogue, DialogueSource
+    from k2core.training.schedule import linear_decay
+    from k2core.training.trainer import train
+
+    tok, seed, gym = Tokenizer.load(tokenizer), compute.seed, text_environments()
+    accepted = read_trajectories(trajectories / "accepted.jsonl")
+    rejected = read_trajectories(trajectories / "rejected.jsonl")
+    counts = select(gym, params.gym_pairs, "critic.gym_pairs")
+
+    def pairs(split: str, counts: dict[str, int]) -> list[Pair]:
+        judged = trajectory_pairs(split_trajectories(accepted, split), split_trajectories(rejected, split), seed)
+        return gym_pairs(gym, counts, split, seed) + judged
+
+    trained, heldout = pairs("train", counts), pairs("heldout", dict.fromkeys(counts, params.heldout_items))
+    dialogues = [
+        Dialogue(*encode_dialogue(tok, verdict(pair.comparison(first), first)))
+        for pair in trained for first in (True, False)
+    ]
+    fitting = [dialogue for dialogue in dialogues if len(dialogue.tokens) <= params.context]
+    if not fitting or not heldout:
+        raise StageError(f"{trajectories}: no preference pairs; raise critic.gym_pairs or make more trajectories")
+    source = DialogueSource(fitting, context=params.context, batch_rows=params.batch_rows, seed=seed)
+    job.say(f"{len(trained)} pairs in both orders ({len(dialogues) - len(fitting)} too long), {len(source)} rows; "
+            f"{len(heldout)} held-out pairs")
+    model = load_model(init)
+
+    def accuracy(when: str) -> Metrics:
+        by_source = pairwise_accuracy(model, tok, heldout, params.context)
+        return {f"accuracy/{name}_{when}": value for name, value in by_source.items()}
+
+    figures = accuracy("before")
+    settings = optimizer.model_copy(update={"muon_lr": params.muon_lr, "adamw_lr": params.adamw_lr})
+    result = train(
+        model, MuonClip(model, settings), source, steps=params.steps,
+        schedule=linear_decay(params.steps, params.warmup_steps, params.final_lr_share), job=job, plot=plot,
+        log_every=params.log_every, checkpoint_every=params.checkpoint_every,
+    )
+    save_model(model, out)
+    return figures | accuracy("after") | result.figures() | {
+        "pairs": float(len(trained)), "comparisons_too_long": float(len(dialogues) - len(fitting)),
+        "epochs": params.steps * params.batch_rows / len(source),
+    }
+
+
+if __name__ == "__main__":
+    main(run, SECTION)

@@ -1,0 +1,110 @@
+"""Supervised fine-tuning in K2's chat format, loss on assistant tokens (K2 §3.1).
+
+The mixture: judged trajectories (repeated) and gym items with their correct answers, in whole dialogues packed into
+rows. Tools are declared in TypeScript or, for a share of the dialogues, in JSON. A tenth of the tasks and the gym's
+held-out items are kept away and show what was learnt.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from k2core.optim.config import MuonClipConfig
+from k2core.recipe import Compute, Section
+from k2core.stage import Job, Metrics, StageError, main
+
+SECTION = "sft"
+
+
+class Params(Section):
+    """What is imitated, for how long and how fast."""
+
+    context: int = Field(ge=32, description="tokens a packed row; longer dialogues are left out and counted")
+    batch_rows: int = Field(ge=1, description="rows a step")
+    steps: int = Field(ge=1, description="optimiser steps")
+    muon_lr: float = Field(gt=0, description="Muon's learning rate at its peak")
+    adamw_lr: float = Field(gt=0, description="AdamW's learning rate at its peak (embeddings, head, norms)")
+    warmup_steps: int = Field(ge=0, description="steps of linear warm-up")
+    final_lr_share: float = Field(ge=0, le=1, description="learning rate at the end, as a share of the peak")
+    trajectory_repeats: int = Field(ge=1, description="copies of each trajectory in an epoch of the mixture")
+    json_share: float = Field(ge=0, le=1, description="share of dialogues that declare their tools in JSON")
+    demonstrations: dict[str, int] = Field(description="gym items with correct answers, by environment")
+    heldout_items: int = Field(ge=1, description="held-out gym items an environment for the held-out loss")
+    log_every: int = Field(ge=1, description="steps between rows of the plot")
+    checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")
+
+
+def run(
+    params: Params, optimizer: MuonClipConfig, compute: Compute, init: Path, tokenizer: Path, trajectories: Path,
+    out: Path, plot: Path, job: Job,
+) -> Metrics:
+    """Fine-tune `init` and report the held-out loss before and after."""
+    compute.apply()
+    from k2core.chat.tokenizer import Tokenizer
+    from k2core.model.files import load_model, save_model
+    from k2core.optim.muonclip import MuonClip
+    from k2core.rl.demonstrations import encode_gym, encode_trajectories, read_trajectories, split_trajectories
+    from k2core.rl.gym.registry import select, text_environments
+    from k2core.training.dialogues import DialogueSource, dialogue_loss
+    from k2core.training.schedule import linear_decay
+    from k2core.training.trainer import train
+
+    tok, seed = Tokenizer.load(tokenizer), compute.seed
+    accepted = read_trajectories(trajectories / "accepted.jsonl")
+    gym = text_environments()
+    counts = select(gym, params.demonstrations, "sft.demonstrations")
+
+    def encode(split: str, counts: dict[str, int], repeats: int) -> tuple[list, list]:
+        chosen = split_trajectories(accepted, split)
+        dialogues = encode_trajectories(tok, chosen, seed=seed, json_share=params.json_share, repeats=repeats)
+        return dialogues, encode_gym(tok, gym, counts, split, seed)
+
+    trained = [
+        dialogue for part in encode("train", counts, params.trajectory_repeats) for dialogue in part
+    ]
+    fitting = [dialogue for dialogue in trained if len(dialogue.tokens) <= params.context]
+    heldout = {
+        name: [dialogue for dialogue in dialogues if len(dialogue.tokens) <= params.context]
+        for name, dialogues in zip(
+            ("trajectories", "gym"), encode("heldout", dict.fromkeys(counts, params.heldout_items), 1), strict=True
+        )
+    }
+    empty = [name for name, dialogues in heldout.items() if not dialogues]
+    if empty or not fitting:
+        raise StageError(
+            f"{trajectories}: no {'held-out ' + empty[0] if empty else 'dialogues'} within {params.context} tokens; "
+            "raise sft.context or make more trajectories"
+        )
+    source = DialogueSource(fitting, context=params.context, batch_rows=params.batch_rows, seed=seed)
+    job.say(
+        f"{len(fitting)} dialogues ({len(trained) - len(fitting)} too long) in {len(source)} rows of "
+        f"{params.context}; {params.steps * params.batch_rows / len(source):.1f} epochs"
+    )
+
+    def losses(when: str) -> Metrics:
+        return {
+            f"heldout/{name}_loss_{when}":
+                dialogue_loss(model, dialogues, context=params.context, batch_rows=params.batch_rows)
+            for name, dialogues in heldout.items()
+        }
+
+    model = load_model(init)
+    figures = losses("before")
+    settings = optimizer.model_copy(update={"muon_lr": params.muon_lr, "adamw_lr": params.adamw_lr})
+    result = train(
+        model, MuonClip(model, settings), source, steps=params.steps,
+        schedule=linear_decay(params.steps, params.warmup_steps, params.final_lr_share), job=job, plot=plot,
+        log_every=params.log_every, checkpoint_every=params.checkpoint_every,
+    )
+    save_model(model, out)
+    figures |= losses("after")
+    return figures | result.figures() | {
+        "dialogues": float(len(fitting)), "dialogues_too_long": float(len(trained) - len(fitting)),
+        "epochs": params.steps * params.batch_rows / len(source),
+    }
+
+
+if __name__ == "__main__":
+    main(run, SECTION)

@@ -1,0 +1,53 @@
+"""Quality, language, repetition and near-duplicate signatures as attributes beside the documents.
+
+Every signal is computed once for each document; what to keep is decided in `curate`, whose thresholds can change
+without a second pass over the text.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from k2core.corpus.dedup import MinhashConfig
+from k2core.corpus.tagging import attribute_schema, tag
+from k2core.recipe import Section
+from k2core.stage import Job, Metrics, StageError, main
+from k2core.storage import read_tables, write_table
+
+SECTION = "tag"
+
+
+class Params(Section):
+    """How attributes are computed."""
+
+    language_characters: int = Field(ge=20, description="characters of a text that language identification reads")
+    minhash: MinhashConfig = Field(description="fingerprints of near duplicates")
+
+
+def run(params: Params, documents: Path, out: Path, job: Job) -> Metrics:
+    """Write the attributes of each documents' table to a table of the same name and row order."""
+    figures: Metrics = {}
+    tables = dict(read_tables(documents, ["id", "text", "domain"]))
+    total = sum(len(row["text"]) for rows in tables.values() for row in rows)
+    job.say(f"{sum(map(len, tables.values())):,} documents, {total / 1e6:.1f} MB of text")
+    with job.progress(total, "B", what="tagging") as bar:
+        for name, rows in tables.items():
+            if not rows:
+                raise StageError(f"{documents / name}: no documents; run ingest again")
+            tagged = []
+            for row in rows:
+                tagged.append(tag(row, params.language_characters, params.minhash))
+                bar.update(len(row["text"]))
+            write_table(out / name, tagged, attribute_schema())
+            source = Path(name).stem
+            english = sum(row["language"] == "en" for row in tagged)
+            figures[f"documents/{source}"] = float(len(tagged))
+            figures[f"english_share/{source}"] = english / len(tagged)
+            figures[f"mean_words/{source}"] = sum(row["words"] for row in tagged) / len(tagged)
+    return figures
+
+
+if __name__ == "__main__":
+    main(run, SECTION)

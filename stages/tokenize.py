@@ -1,0 +1,73 @@
+"""Token shards: curated and rephrased documents as token ids, one file a domain, held-out documents apart.
+
+Rephrased documents train beside their sources, in the source's domain. The documents of a shard are in a fixed random
+order, so that any first part of it is a fair sample.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from k2core.recipe import Section
+from k2core.stage import Job, Metrics, StageError, main
+
+SECTION = "tokenize"
+
+
+class Params(Section):
+    """What goes into the shards."""
+
+    max_heldout_tokens: int = Field(ge=1, description="held-out tokens kept of each domain, at most")
+
+
+def run(params: Params, curated: Path, rephrased: Path, tokenizer: Path, out: Path, job: Job) -> Metrics:
+    """Write shards and manifest; figures are tokens, documents and bytes a token by split and domain."""
+    from collections.abc import Iterator
+    from random import Random
+
+    from k2core.chat.tokenizer import Tokenizer
+    from k2core.corpus.shards import Document, write_shards
+    from k2core.storage import read_table
+
+    tok = Tokenizer.load(tokenizer)
+    groups: dict[tuple[str, str], list[str]] = {}
+    for row in read_table(curated / "documents.parquet", ["text", "domain", "split"]):
+        groups.setdefault((row["split"], row["domain"]), []).append(row["text"])
+    rewrites = read_table(rephrased / "documents.parquet", ["text", "domain"])
+    for row in rewrites:
+        groups.setdefault(("train", row["domain"]), []).append(row["text"])
+    for split in ("train", "heldout"):
+        if not any(key[0] == split for key in groups):
+            raise StageError(f"{curated}/documents.parquet: no document of split {split}; look at curate's figures")
+    count = sum(map(len, groups.values()))
+    job.say(f"{count:,} documents, {len(rewrites):,} of them rephrased, to token ids")
+
+    def documents() -> Iterator[Document]:
+        with job.progress(count, "document") as bar:
+            for (split, domain), texts in sorted(groups.items()):
+                Random(f"tokenize/{split}/{domain}").shuffle(texts)
+                left = params.max_heldout_tokens if split == "heldout" else None
+                for start in range(0, len(texts), 1000):
+                    chunk = texts[start : start + 1000]
+                    for text, ids in zip(chunk, tok.encode_batch(chunk), strict=True):
+                        if left is None or left >= len(ids) + 1:
+                            yield Document(split, domain, ids, len(text.encode()))
+                            left = left and left - len(ids) - 1
+                    bar.update(len(chunk))
+
+    manifest = write_shards(out, documents(), vocab_size=tok.vocab_size, eos_id=tok.eos_id)
+    figures: Metrics = {"documents/rephrased": float(len(rewrites))}
+    for split in ("train", "heldout"):
+        if not manifest[split]:
+            raise StageError(f"{curated}: no {split} document fits; raise tokenize.max_heldout_tokens")
+        for domain, sums in manifest[split].items():
+            figures[f"tokens/{split}/{domain}"] = float(sums["tokens"])
+            figures[f"documents/{split}/{domain}"] = float(sums["documents"])
+            figures[f"bytes_per_token/{split}/{domain}"] = sums["bytes"] / sums["tokens"]
+    return figures
+
+
+if __name__ == "__main__":
+    main(run, SECTION)

@@ -1,0 +1,132 @@
+"""The whole chain at the micro recipe, by `dvc repro`, with stages killed on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, Workspace
+
+pytestmark = pytest.mark.chain
+KILLS = {
+    "rephrase": "work/rephrase/*/*",
+    "pretrain@decay": "work/pretrain@decay/*/step-*",
+    "rl": "work/rl/*/iteration-*",
+}
+"""Stage → what must be in its scratch before it is killed with SIGKILL."""
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A copy of the project's tracked and new files, with the micro recipe."""
+    root = tmp_path_factory.mktemp("chain") / "k2"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file() and not name.startswith("metrics/") and name != "dvc.lock":
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, root / name)
+    workspace = Workspace(root)
+    workspace.run("git", "init", "-q", ".")
+    workspace.run("python", "-m", "stages", "use", "micro")
+    return workspace
+
+
+def test_the_chain_survives_kills_and_is_reproducible(chain: Workspace) -> None:
+    outputs = [_repro_and_kill(chain, stage, pattern) for stage, pattern in KILLS.items()]
+    assert all(outputs), f"stages that ended before they could be killed: {outputs}"
+    chain.run("dvc", "repro", timeout=900)
+    stages = set(yaml.safe_load(chain.lock())["stages"])
+    graph = yaml.safe_load((chain.root / "dvc.yaml").read_text())["stages"]
+    expected = {
+        name if "foreach" not in stage else f"{name}@{item}" for name, stage in graph.items()
+        for item in stage.get("foreach", [""])
+    }  # fmt: skip
+    assert stages == expected
+
+    disturbed = chain.lock()
+    chain.env["K2_TRACKING"] = "off"
+    chain.run("dvc", "repro", "--force", timeout=900)
+    assert _difference(disturbed, chain.lock()) == []
+    nothing = chain.run("dvc", "repro")
+    assert "Running stage" not in nothing.stdout
+
+
+def test_what_the_chain_leaves(chain: Workspace) -> None:
+    page = (chain.root / "report" / "index.html").read_text()
+    assert "Plotly" in page
+    assert "accepted" in page
+    for name in ("base", "sft", "rl"):
+        figures = json.loads((chain.root / "metrics" / f"evaluate-{name}.json").read_text())
+        assert 0 < figures["heldout/bits_per_byte"] < 16
+        assert 0 <= figures["tasks/pass_rate"] <= 1
+    assert json.loads((chain.root / "metrics" / "export.json").read_text())["export/max_logit_difference"] < 1e-3
+    shown = chain.run("dvc", "metrics", "show").stdout
+    assert "heldout/bits_per_byte" in shown
+    chain.run("dvc", "plots", "show", "-o", "work/plots")
+    assert "models/rl" in chain.run("python", "-m", "k2core.tracking.lineage", "models/export", "--no-mlflow").stdout
+
+
+def test_a_threshold_reruns_curate_not_tag(chain: Workspace) -> None:
+    recipe = chain.root / "params.yaml"
+    content = yaml.safe_load(recipe.read_text())
+    before = recipe.read_text()
+    content["curate"]["heldout_fraction"] *= 0.9
+    recipe.write_text(yaml.safe_dump(content, sort_keys=False))
+    status = json.loads(chain.run("dvc", "status", "--json").stdout)
+    recipe.write_text(before)
+    assert "curate" in status
+    assert "tag" not in status
+
+
+def _repro_and_kill(chain: Workspace, stage: str, pattern: str) -> bool:
+    """Run the chain until `stage` has something in scratch, kill that stage; whether it came to that."""
+    module = f"stages.{stage.split('@')[0]}"
+    repro = chain.start("dvc", "repro")
+    log: list[str] = []
+    while repro.poll() is None:
+        found = [process for process in chain.processes(module) if "python" in process.name()]
+        if found and list(chain.root.glob(pattern)):
+            os.kill(found[0].pid, signal.SIGKILL)
+            log = repro.communicate()[0].splitlines()
+            assert repro.returncode != 0, log[-5:]
+            return True
+        time.sleep(0.02)
+    log = repro.communicate()[0].splitlines()
+    assert repro.returncode == 0, "\n".join(log[-30:])
+    return False
+
+
+def _difference(first: str, second: str) -> list[str]:
+    """Paths whose digests differ between two dvc.lock files."""
+
+    def digests(text: str) -> dict[str, str]:
+        return {
+            f"{name}: {item['path']}": item["md5"]
+            for name, stage in yaml.safe_load(text)["stages"].items()
+            for item in stage.get("outs", [])
+        }
+
+    one, two = digests(first), digests(second)
+    return sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key))
+
+
+def test_gitignore_covers_every_output() -> None:
+    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    outs = [str(out).replace("${item}", "x").replace("${key}", "x")
+            for stage in graph.values() for out in stage.get("do", stage).get("outs", [])]  # fmt: skip
+    done = subprocess.run(["git", "check-ignore", *outs], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert sorted(done.stdout.split()) == sorted(outs)
+    assert Path(ROOT / ".dvcignore").exists()
