@@ -37,13 +37,20 @@ def main() -> None:
         ),
     }
     (ROOT / "logs").mkdir(exist_ok=True)
-    servers = []
+    servers, addresses = [], {}
     for name, (words, port) in commands.items():
         log = (ROOT / "logs" / f"{name.lower()}-server.log").open("w")
         servers.append(
             subprocess.Popen(words, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
         )
-        print(f"{name:<8} http://127.0.0.1:{port}   (output in {log.name})", flush=True)
+        addresses[name] = f"http://127.0.0.1:{port}"
+    print("starting (up to a minute the first time) …", flush=True)
+    for name, address in addresses.items():
+        answered = _wait(address)
+        print(
+            f"{name:<8} {address}" if answered else f"{name} does not answer: see logs/{name.lower()}-server.log",
+            flush=True,
+        )
     print("Runs go to this Prefect server too with  PREFECT_API_URL=http://127.0.0.1:4200/api make demo")
     print("Ctrl-C ends both.", flush=True)
     try:
@@ -54,6 +61,21 @@ def main() -> None:
     finally:
         for server in servers:
             end_group(server)
+
+
+def _wait(address: str) -> bool:
+    import httpx
+    from tenacity import RetryError, retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+    @retry(retry=retry_if_exception_type(httpx.HTTPError), wait=wait_fixed(0.5), stop=stop_after_delay(90))
+    def ask() -> None:
+        httpx.get(address)
+
+    try:
+        ask()
+    except RetryError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

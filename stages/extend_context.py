@@ -32,7 +32,10 @@ def run(
 ) -> Metrics:  # fmt: skip
     """Extend the context of `init`; `out` has no optimiser state, nothing goes on from it."""
     compute.apply()
+    from itertools import pairwise
     from statistics import fmean
+
+    import numpy as np
 
     from k2core.corpus.heldout import figure_names, score_all, summary
     from k2core.corpus.shards import Shards
@@ -53,15 +56,13 @@ def run(
         for name, context in (("short", params.heldout_context), ("long", params.context_length)):
             scored = score_all(model, tokens, context=context, max_tokens=params.heldout_tokens)
             figures |= figure_names(summary(scored), f"{when}/bits_per_byte_{name}")
-        low = 0
-        for high in (params.context_length // 2**power for power in (3, 2, 1, 0)):
-            bits = [
-                nats for item in scored.values()
-                for nats in item.nats_N[(item.positions_N >= low) & (item.positions_N < high)].tolist()
+        edges = [0, *(params.context_length // 2**power for power in (3, 2, 1, 0))]
+        for low, high in pairwise(edges):
+            nats = [
+                item.nats_N[(item.positions_N >= low) & (item.positions_N < high)] for item in scored.values()
             ]  # fmt: skip
-            if bits:
-                figures[f"{when}/nats_per_token/position_{low}-{high}"] = fmean(bits)
-            low = high
+            if any(map(len, nats)):
+                figures[f"{when}/nats_per_token/position_{low}-{high}"] = float(np.concatenate(nats).mean())
         found = needle_accuracy(
             model, shards, context=params.context_length, samples=params.retrieval_samples, seed=compute.seed
         )

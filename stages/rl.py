@@ -94,8 +94,8 @@ def run(
     return figures | heldout("after") | {
         "train/reward_first": fmean(row["reward/mean"] for row in rows[:tenth]),
         "train/reward_last": fmean(row["reward/mean"] for row in rows[-tenth:]),
-        "train/entropy_first": fmean(row.get("entropy", 0.0) for row in rows[:tenth]),
-        "train/entropy_last": fmean(row.get("entropy", 0.0) for row in rows[-tenth:]),
+        "train/entropy_first": fmean(row["entropy"] for row in rows[:tenth]),
+        "train/entropy_last": fmean(row["entropy"] for row in rows[-tenth:]),
         "train/zero_std_share": fmean(row["reward/zero_std"] for row in rows),
         "train/truncated_last": fmean(row["truncated"] for row in rows[-tenth:]),
         "log_ratio/first_step_max": max(row.get("log_ratio/first_max", 0.0) for row in rows),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Protocol
 
-from k2core.agentic.judge import Evidence
 from k2core.agentic.simulator import Outcome
 from k2core.agentic.tasks import Task, first_prompt
 from k2core.chat.parser import ToolCall
@@ -30,18 +29,6 @@ class Agent(Protocol):
         """The next assistant message: `content`, and `tool_calls` as `[{"name", "arguments": str}]` without ids."""
 
 
-@dataclass
-class Counter:
-    """K2's ids: `functions.NAME:IDX`, counted over the whole dialogue."""
-
-    used: int = field(default=0)
-
-    def number(self, name: str) -> str:
-        """The next id for a call of `name`."""
-        self.used += 1
-        return f"functions.{name}:{self.used - 1}"
-
-
 def converse(task: Task, agent: Agent, world: World) -> list[Message]:
     """Play the dialogue to its end: an answer without a call that leaves the user nothing to add.
 
@@ -49,11 +36,12 @@ def converse(task: Task, agent: Agent, world: World) -> list[Message]:
     `MAX_REPLIES` replies is cut there; the judge then finds no answer.
     """
     messages: list[Message] = list(first_prompt(task))
-    ids, follow_up = Counter(), task["follow_up"]
+    index, follow_up = count(), task["follow_up"]  # K2's ids are counted over the whole dialogue
     for _ in range(MAX_REPLIES):
         reply = agent.reply(messages)
         calls = [
-            ToolCall(ids.number(call["name"]), call["name"], call["arguments"]) for call in reply.get("tool_calls", [])
+            ToolCall(f"functions.{call['name']}:{next(index)}", call["name"], call["arguments"])
+            for call in reply.get("tool_calls", [])
         ]
         message: Message = {"role": "assistant", "content": reply["content"]}
         messages.append(message | ({"tool_calls": [call.wire() for call in calls]} if calls else {}))
@@ -66,7 +54,3 @@ def converse(task: Task, agent: Agent, world: World) -> list[Message]:
             follow_up = None
     return messages
 
-
-def evidence(messages: list[Message], world: World, state: str) -> Evidence:
-    """What the judge needs."""
-    return Evidence(messages, world.outcomes, state)

@@ -87,6 +87,7 @@ def judge_completion(task: dict[str, Any], tools: Mapping[str, ToolSpec], text: 
         "valid_calls": bool(outcomes) and all(outcome.valid for outcome in outcomes),
         "calls": len(outcomes) <= len(first["calls"]),
         "state": state_hash(simulator.state) == first["state"],
+        "tools": all(outcome.tool in first["tools"] for outcome in outcomes if outcome.valid),
         "facts": _facts(first["facts"], outcomes),
     })  # fmt: skip
 
@@ -122,6 +123,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], Evidence], bool]] = {
     "valid_calls": lambda check, e: all(outcome.valid for outcome in e.outcomes),
     "state": lambda check, e: e.state == check["hash"],
     "calls": lambda check, e: sum(outcome.ok for outcome in e.outcomes) <= check["at_most"],
+    "tools": lambda check, e: all(outcome.tool in check["only"] for outcome in e.outcomes if outcome.valid),
     "facts": lambda check, e: _facts(check["each"], e.outcomes),
     "mentions": lambda check, e: all(_mentions(word, e.answer) for word in check["all"]),
     "asks": _asked,

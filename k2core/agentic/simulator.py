@@ -24,21 +24,22 @@ UNAVAILABLE = "temporarily unavailable, try again"
 
 @dataclass
 class Outcome:
-    """What a call gave: a JSON object, and whether it counts as invalid (malformed) or failed."""
+    """What a call gave: a JSON object (from a real server a plain text), and whether the call was well-formed."""
 
-    result: dict[str, Any]
+    result: dict[str, Any] | str
     valid: bool = True
+    tool: str = ""
     state: str = ""
 
     @property
     def ok(self) -> bool:
         """Whether the call did something or answered something, "not found" included."""
-        return self.valid and self.result.get("error") != UNAVAILABLE
+        return self.valid and self.result != {"error": UNAVAILABLE}
 
     @property
     def text(self) -> str:
         """The tool message's content."""
-        return json.dumps(self.result, ensure_ascii=False)
+        return self.result if isinstance(self.result, str) else json.dumps(self.result, ensure_ascii=False)
 
 
 @dataclass
@@ -64,24 +65,34 @@ class Simulator:
     def execute(self, call: ToolCall) -> Outcome:
         """Carry out one call and remember the outcome with the state after it."""
         outcome = self._outcome(call)
-        outcome.state = state_hash(self.state)
+        outcome.tool, outcome.state = call.name, state_hash(self.state)
         self.outcomes.append(outcome)
         return outcome
 
     def _outcome(self, call: ToolCall) -> Outcome:
-        tool = self.tools.get(call.name)
-        if tool is None:
-            return Outcome({"error": f"unknown tool {call.name[:40]}"}, valid=False)
         try:
-            arguments = load_arguments(call.arguments)
+            tool, arguments = check_call(call, self.tools)
         except ValueError as error:
             return Outcome({"error": str(error)}, valid=False)
-        errors = argument_errors(call.name, arguments, tool.parameters)
-        if errors:
-            return Outcome({"error": errors[0]}, valid=False)
         if Random(f"{self.seed}/{len(self.outcomes)}").random() < self.failure_rate:
             return Outcome({"error": UNAVAILABLE})
         return Outcome(apply(tool.operation or {}, arguments, self.state))
+
+
+def check_call(call: ToolCall, tools: Mapping[str, ToolSpec]) -> tuple[ToolSpec, dict[str, Any]]:
+    """The tool and the arguments of a well-formed call.
+
+    Raises:
+        ValueError: unknown tool, arguments that are no JSON object or break the schema; the sentence the agent reads.
+    """
+    tool = tools.get(call.name)
+    if tool is None:
+        raise ValueError(f"unknown tool {call.name[:40]}")
+    arguments = load_arguments(call.arguments)
+    errors = argument_errors(call.name, arguments, tool.parameters)
+    if errors:
+        raise ValueError(errors[0])
+    return tool, arguments
 
 
 def apply(operation: dict[str, Any], arguments: dict[str, Any], state: State) -> dict[str, Any]:

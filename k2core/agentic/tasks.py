@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -32,7 +32,7 @@ REFUSALS = ("I cannot do that: I have no tool for it.", "Sorry, none of my tools
 REFUSAL_WORDS = ["cannot", "can't", "unable", "no tool", "none of my tools"]
 DIFFICULTY = {"single": 0, "none": 1, "ask": 1, "parallel": 2, "chain": 2}
 LEVELS = ("easy", "medium", "hard")
-MAX_DISTRACTORS = 2
+DISTRACTORS = {0: 0.35, 1: 0.45, 2: 0.2}
 NOT_FOUND_SHARE = 0.08
 OTHER_DOMAIN_SHARE = 0.4
 HELDOUT_TOOL_SHARE = 0.3
@@ -50,7 +50,6 @@ class Plan:
     refuse: bool = False
     instruction: str | None = None
     answer: str | None = None
-    names: list[str] = field(default_factory=list)
 
     @property
     def goals(self) -> list[Goal]:
@@ -63,9 +62,9 @@ class TaskMaker:
 
     def __init__(self, tools: Mapping[str, ToolSpec], mix: Mapping[str, float], seed: int) -> None:
         self.mix, self.seed = dict(mix), seed
-        executable = [tool for tool in tools.values() if tool.operation]
+        self.tools = {name: tool for name, tool in tools.items() if tool.operation}
         self.by_domain = {
-            split: {name: [t for t in executable if t.domain == name and t.split == split] for name in domains()}
+            split: {name: [t for t in self.tools.values() if t.domain == name and t.split == split] for name in domains()}
             for split in ("train", "heldout")
         }
 
@@ -110,16 +109,13 @@ class TaskMaker:
     ) -> Plan | None:
         """Another goal of the same mood about another entity."""
         tool = random.choice(available)
-        if "find" in ((tool.operation or {})["kind"], self._kind(first.tool)):
+        if "find" in (self._kind(tool.name), self._kind(first.tool)):
             return None
         second = draw_goal(domain, tool, state, random, split, avoid=first.facts)
         return Plan(domain, state, [[first, second]]) if first.question == second.question else None
 
     def _kind(self, name: str) -> str:
-        return next(
-            (t.operation or {})["kind"] for split in self.by_domain.values() for tools in split.values() for t in tools
-            if t.name == name
-        )  # fmt: skip
+        return (self.tools[name].operation or {})["kind"]
 
     def _chain(self, domain: Domain, state: State, split: Split, random: Random) -> Plan | None:
         """Read a field of one entity and give it to another."""
@@ -164,20 +160,22 @@ class TaskMaker:
             after.append(copy.deepcopy(after[-1]))
             for call in calls:
                 if call["turn"] == turn:
-                    apply(self._spec(call["name"]).operation or {}, call["arguments"], after[-1])
+                    apply(self.tools[call["name"]].operation or {}, call["arguments"], after[-1])
+        families = {FAMILIES[self._kind(goal.tool)] for goal in goals} | {"read"}
+        useful = [tool for tool in declared if FAMILIES[self._kind(tool)] in families]
         answer = plan.answer or " ".join(dict.fromkeys(goal.answer for goal in goals))
         answer = random.choice(REFUSALS) if plan.refuse else answer
         task: Task = {
             "id": name, "split": split, "kind": kind, "difficulty": difficulty(kind, len(declared), plan),
             "domain": plan.domain.domain, "system": plan.domain.system, "tools": declared, "persona": persona_name,
             "instruction": _instruction(plan, persona, random), "follow_up": None, "initial_state": plan.state,
-            "rubric": rubric(plan, len(calls), state_hash(after[-1])), "gold_calls": calls, "gold_answer": answer,
+            "rubric": rubric(plan, len(calls), state_hash(after[-1]), useful), "gold_calls": calls, "gold_answer": answer,
             "gold_question": None,
         }  # fmt: skip
         direct = [call for call in calls if call["turn"] == 0]
         task["first_turn"] = {
             "calls": direct, "state": state_hash(after[1] if direct else plan.state), "says": [],
-            "facts": [goal.facts for goal in plan.turns[0]] if direct else [],
+            "facts": [goal.facts for goal in plan.turns[0]] if direct else [], "tools": useful if direct else [],
         }  # fmt: skip
         if plan.refuse:
             task["first_turn"]["says"] = REFUSAL_WORDS
@@ -186,14 +184,9 @@ class TaskMaker:
             task["follow_up"] = persona.say("detail", said, random)
             task["gold_question"] = f"Which {label}?"
             labels = list(dict.fromkeys([label, plan.withheld.replace("_", " ")]))
-            task["first_turn"] = {"calls": [], "state": state_hash(plan.state), "says": labels, "facts": []}
+            task["first_turn"] = {"calls": [], "state": state_hash(plan.state), "says": labels, "facts": [], "tools": []}
             task["rubric"].append({"check": "asks", "any": labels})
         return task
-
-    def _spec(self, name: str) -> ToolSpec:
-        return next(
-            t for split in self.by_domain.values() for tools in split.values() for t in tools if t.name == name
-        )
 
     def _declare(self, plan: Plan, split: Split, random: Random) -> list[str]:
         """The tools a task declares: those its gold calls use (none if it is to be refused) and distractors."""
@@ -201,9 +194,9 @@ class TaskMaker:
         pool = self.by_domain["train"][plan.domain.domain]
         if plan.refuse and random.random() < OTHER_DOMAIN_SHARE:
             pool = self.by_domain["train"][random.choice([n for n in domains() if n != plan.domain.domain])]
-        served = [self._spec(name) for name in needed]
+        served = [self.tools[name] for name in needed]
         free = [tool for tool in pool if not any(could_serve(tool, other) for other in served)]
-        count = random.randint(1 if plan.refuse else 0, MAX_DISTRACTORS)
+        count = max(int(plan.refuse), random.choices(list(DISTRACTORS), list(DISTRACTORS.values()))[0])
         chosen = [tool.name for tool in random.sample(free, min(count, len(free)))]
         declared = chosen if plan.refuse else [*needed, *chosen]
         random.shuffle(declared)
@@ -227,12 +220,18 @@ def difficulty(kind: str, declared: int, plan: Plan) -> str:
     return LEVELS[min(2, DIFFICULTY[kind] + (declared > 1 + (len(plan.goals) > 1)))]
 
 
-def rubric(plan: Plan, calls: int, end_state: str) -> list[dict[str, Any]]:
-    """The checks of a whole dialogue; `k2core.agentic.judge` carries them out."""
+def rubric(plan: Plan, calls: int, end_state: str, useful: list[str]) -> list[dict[str, Any]]:
+    """The checks of a whole dialogue; `k2core.agentic.judge` carries them out.
+
+    Args:
+        calls: how many the job needs.
+        useful: declared tools of the families that the goals need, and all that only read.
+    """
     checks: list[dict[str, Any]] = [{"check": "valid_calls"}, {"check": "state", "hash": end_state}]
     checks.append({"check": "calls", "at_most": calls})
     if plan.refuse:
         return [*checks, {"check": "refuses", "any": REFUSAL_WORDS}]
+    checks.append({"check": "tools", "only": useful})
     checks.append({"check": "facts", "each": [goal.facts for goal in plan.goals]})
     return [*checks, {"check": "mentions", "all": [word for goal in plan.goals for word in goal.mentions]}]
 

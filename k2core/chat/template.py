@@ -136,3 +136,8 @@ def _assistant(content: str, calls: Sequence[dict[str, Any]]) -> Iterator[Piece]
             yield Piece(TOOL_CALL_END, True, True)
         yield Piece(TOOL_CALLS_SECTION_END, True, True)
     yield Piece(IM_END, True, True)
+
+
+def reply_text(message: Message) -> str:
+    """What a model has to write after the generation prompt to say `message`, its end token included."""
+    return "".join(piece.text for piece in _assistant(message.get("content") or "", message.get("tool_calls") or []))

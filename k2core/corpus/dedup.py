@@ -101,6 +101,7 @@ def _signer(config: MinhashConfig) -> Any:
     from datatrove.pipeline.dedup.minhash import MinhashConfig as DatatroveConfig
     from datatrove.pipeline.dedup.minhash import MinhashDedupSignature
     from datatrove.utils.hashing import HashConfig
+    from datatrove.utils.text import TextNormConfig
     from datatrove.utils.word_tokenizers import WordTokenizer
 
     class SpacedWords(WordTokenizer):
@@ -121,5 +122,7 @@ def _signer(config: MinhashConfig) -> Any:
         hashes_per_bucket=config.hashes_per_bucket,
         seed=config.seed,
         hash_config=HashConfig(precision=32),
+        # datatrove would write every number as 0; in mathematics the numbers are what tells two problems apart.
+        norm_config=TextNormConfig(norm_numbers=False),
     )
     return MinhashDedupSignature("memory://signatures", datatrove_config, language=SpacedWords())

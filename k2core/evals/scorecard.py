@@ -4,8 +4,8 @@
 |---|---|---|
 | `heldout/bits_per_byte[/DOMAIN]` | held-out text | none: one pass over fixed tokens |
 | `tool_calls/schema_accuracy` | of the greedy responses that call tools, share with valid calls only | Wilson |
-| `tool_calls/called` | share of greedy responses that call a tool | Wilson |
-| `tool_calls/exact` | share of greedy responses whose calls equal the task's expected ones | Wilson |
+| `tool_calls/trigger_accuracy` | share of greedy responses that call a tool exactly when a call is due | Wilson |
+| `tool_calls/exact` | where a call is due, share of greedy responses with exactly the expected calls | Wilson |
 | `tasks/greedy[/ENV]` | share of held-out items passed greedily | Wilson; bootstrap for the mean over environments |
 | `tasks/pass_rate[/ENV]` | the same sampled at temperature 1 (pass@1) | bootstrap over items |
 | `tasks/pass_at_K[/ENV]`, `tasks/pass_hat_K[/ENV]` | any, all of K samples pass | bootstrap over items |
@@ -28,12 +28,11 @@ Attempts = Mapping[str, Sequence[Attempt]]
 
 def call_scores(checks: Sequence[CallCheck]) -> dict[str, Score]:
     """The tool-call scores; no calls at all count as accuracy 0."""
-    called, valid = sum(check.called for check in checks), sum(check.valid for check in checks)
-    exact = sum(check.exact for check in checks)
+    due = [check for check in checks if check.due]
     return {
-        "tool_calls/schema_accuracy": _share(valid, called),
-        "tool_calls/called": _share(called, len(checks)),
-        "tool_calls/exact": _share(exact, len(checks)),
+        "tool_calls/schema_accuracy": _share(sum(check.valid for check in checks), sum(c.called for c in checks)),
+        "tool_calls/trigger_accuracy": _share(sum(check.called == check.due for check in checks), len(checks)),
+        "tool_calls/exact": _share(sum(check.exact for check in due), len(due)),
     }
 
 

@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from k2core.chat.parser import parse_assistant, schema_errors
+from k2core.chat.parser import load_arguments, parse_assistant, schema_errors
 from k2core.chat.special_tokens import TOOL_CALL_BEGIN, TOOL_CALLS_SECTION_BEGIN
 
 
 @dataclass(frozen=True)
 class CallCheck:
-    """One response: did it try to call a tool, are its calls valid, are they exactly the expected ones?"""
+    """One response: is a call due, does it try to call, are its calls valid, are they exactly the expected ones?"""
 
+    due: bool
     called: bool
     valid: bool
     exact: bool
@@ -31,12 +32,17 @@ def check_calls(text: str, tools: list[dict[str, Any]], gold_calls: Sequence[dic
     Args:
         text: the response with special tokens.
         tools: declared tools, as on the wire.
-        gold_calls: what is expected, in order: `{"name", "arguments": object}`.
+        gold_calls: what is expected, in any order: `{"name", "arguments": object}`.
     """
     parsed = parse_assistant(text)
     called = bool(parsed.tool_calls) or TOOL_CALL_BEGIN in text or TOOL_CALLS_SECTION_BEGIN in text
     valid = bool(parsed.tool_calls) and not parsed.errors and not schema_errors(parsed.tool_calls, tools)
-    expected = [(call["name"], call["arguments"]) for call in gold_calls]
-    exact = valid and [(call.name, json.loads(call.arguments)) for call in parsed.tool_calls] == expected
-    return CallCheck(called, valid, exact)
+    expected = sorted(_canonical(call["name"], call["arguments"]) for call in gold_calls)
+    exact = valid and expected == sorted(
+        _canonical(call.name, load_arguments(call.arguments)) for call in parsed.tool_calls
+    )
+    return CallCheck(bool(gold_calls), called, valid, exact)
 
+
+def _canonical(name: str, arguments: dict[str, Any]) -> str:
+    return json.dumps([name, arguments], sort_keys=True)

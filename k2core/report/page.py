@@ -12,7 +12,7 @@ from k2core.report import pictures
 from k2core.report.results import MODELS, Results
 
 RL_COLUMNS = ("passed", "reward/mean", "entropy", "length")
-SFT_COLUMNS = ("train/loss", "loss", "train/grad_norm", "grad_norm")
+SFT_COLUMNS = ("train/loss", "train/grad_norm", "qk_clip/max_logit")
 CHARACTERS = 700
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -49,16 +48,15 @@ def bits_per_byte(results: Results) -> go.Figure | None:
 def pretraining(results: Results) -> go.Figure | None:
     """Loss, learning rate and the largest attention logit over all tokens of all phases."""
     figure = make_subplots(rows=3, cols=1, shared_xaxes=True, row_heights=[0.5, 0.2, 0.3], vertical_spacing=0.05)
-    columns = (("loss", "loss (nats a token)"), ("lr", "learning rate"), ("qk_clip/max_logit", "max logit"))
+    columns = (("train/loss", "loss (nats a token)"), ("train/lr", "learning rate"), ("qk_clip/max_logit", "max logit"))
     for colour, phase in zip(COLOURS, PHASES, strict=False):
         curve = results.curves.get(f"pretrain-{phase}")
         if not curve:
             continue
         for row, (name, _) in enumerate(columns, 1):
-            column = next((key for key in curve if key in (name, f"train/{name}")), None)
-            if column:
+            if name in curve:
                 figure.add_scatter(
-                    x=_tokens(curve), y=curve[column], name=phase, legendgroup=phase, showlegend=row == 1,
+                    x=curve["train/tokens_seen"], y=curve[name], name=phase, legendgroup=phase, showlegend=row == 1,
                     line_color=colour, row=row, col=1,
                 )  # fmt: skip
     for row, (_, title) in enumerate(columns, 1):
@@ -136,10 +134,6 @@ def as_html(figure: go.Figure, name: str) -> str:
     return figure.to_html(
         full_html=False, include_plotlyjs=False, div_id=f"picture-{name}", config={"displaylogo": False}
     )
-
-
-def _tokens(curve: dict[str, Any]) -> list[Any]:
-    return next((curve[key] for key in ("tokens", "train/tokens_seen", "tokens_seen") if key in curve), curve["step"])
 
 
 def _styled(figure: go.Figure, height: int = 380) -> go.Figure:

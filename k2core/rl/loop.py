@@ -9,7 +9,8 @@ Losses are divided by 2τ, which makes the on-policy gradient exactly REINFORCE'
 In the first, on-policy step a group with equal rewards has exactly no gradient and is left out; later it is kept.
 
 Logged: `reward/mean` and `passed` (verifiable prompts), `reward/zero_std` (share of groups without signal),
-`truncated` (share over budget), `length` (tokens a response), `entropy` (nats a sampled token), `log_ratio/first_max`
+`truncated` (share over budget), `length` (tokens a response), `entropy` (nats a token, estimated by
+-log π of the sampled tokens), `log_ratio/first_max`
 (largest |log π_θ/π_old| of a response before the first step: sampler and trainer agree if it is about 0),
 `log_ratio/last` (mean, last step), `loss/policy`, `loss/ptx`, `critique/spread` (win rates' standard deviation),
 `temperature`, `optim/*`.
@@ -155,7 +156,7 @@ class Loop:
             for signal in signals
         ]
         rows = pack_rows([len(dialogue.tokens) for dialogue in dialogues], config.context)
-        policy_loss, entropy, tokens, ratios = 0.0, 0.0, 0, []
+        policy_loss, ratios = 0.0, []
         self.optimizer.zero_grad()
         for start in range(0, len(rows), config.microbatch_rows):
             chosen = rows[start : start + config.microbatch_rows]
@@ -163,8 +164,8 @@ class Loop:
             batch, sequence_BT = to_batch(dialogues, chosen)
             chosen_BT = sequence_BT >= 0
             logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)[chosen_BT].float()
-            all_log_probs_MV = (logits_MV / temperature).log_softmax(dim=-1)
-            log_probs_M = all_log_probs_MV.gather(1, batch.targets_BT[chosen_BT][:, None])[:, 0]
+            log_probs_MV = (logits_MV / temperature).log_softmax(dim=-1)
+            log_probs_M = log_probs_MV.gather(1, batch.targets_BT[chosen_BT][:, None])[:, 0]
             log_probs_N = sequence_log_probs(log_probs_M, sequence_BT[chosen_BT], len(dialogues))[members]
             old_N = torch.tensor([sum(signals[index].rollout.log_probs) for index in members])
             advantages_N = torch.tensor([signals[index].advantage for index in members])
@@ -173,15 +174,13 @@ class Loop:
             with torch.no_grad():
                 policy_loss += float(loss.detach())
                 ratios += (log_probs_N - old_N).abs().tolist()
-                entropy -= float((all_log_probs_MV.exp() * all_log_probs_MV).sum())
-                tokens += len(log_probs_M)
         batch = self.ptx.batch(step)
         ptx_loss = cross_entropy(model(batch.tokens_BT, batch.positions_BT, batch.segments_BT), batch.targets_BT)
         (config.ptx_weight * ptx_loss).backward()
         metrics = {"loss/policy": policy_loss, "loss/ptx": float(ptx_loss.detach())}
         if ratios:
             metrics["log_ratio/last"] = fmean(ratios)
-            metrics |= {"log_ratio/first_max": max(ratios), "entropy": entropy / tokens} if first else {}
+            metrics |= {"log_ratio/first_max": max(ratios)} if first else {}
         return metrics | self.optimizer.step(1.0)
 
 
@@ -218,4 +217,5 @@ def _describe(groups: Sequence[Sequence[Rollout]], rewards: Sequence[Sequence[fl
         "passed": fmean(rollout.passed for rollout in rollouts),
         "truncated": fmean(rollout.truncated for rollout in rollouts),
         "length": fmean(len(rollout.tokens) for rollout in rollouts),
+        "entropy": -fmean(value for rollout in rollouts for value in rollout.log_probs),
     }

@@ -33,7 +33,7 @@ def main(
     Console().print(tree(stages, artifact, runs))
 
 
-def tree(stages: dict[str, LockedStage], artifact: str, runs: dict[str, str]):  # noqa: ANN201 (a rich Tree)
+def tree(stages: dict[str, LockedStage], artifact: str, runs: dict[str, str]):
     """The chain as a tree; a stage met a second time is named, not repeated."""
     from rich.tree import Tree
 

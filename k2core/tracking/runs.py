@@ -160,7 +160,10 @@ class PipelineRuns:
             return found.experiment_id
         local = "MLFLOW_TRACKING_URI" not in os.environ
         return self.client.create_experiment(
-            EXPERIMENT, artifact_location=(self.root / "mlartifacts").as_uri() if local else None
+            EXPERIMENT,
+            artifact_location=(self.root / "mlartifacts").as_uri() if local else None,
+            # The page then opens on the table of runs, not on the one for LLM traces.
+            tags={"mlflow.experimentKind": "custom_model_development"},
         )
 
     def _close_orphans(self) -> None:

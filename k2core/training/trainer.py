@@ -167,7 +167,7 @@ def _step(model: Any, optimizer: Any, batch: Batch, lr_scale: float) -> Metrics:
         metrics = optimizer.step(lr_scale)
     except FloatingPointError:
         return {}
-    return {"train/loss": float(loss), **{RENAMED.get(name, name): value for name, value in metrics.items()}}
+    return {"train/loss": float(loss.detach()), **{RENAMED.get(name, name): value for name, value in metrics.items()}}
 
 
 def _result(history: History, state: dict[str, int]) -> TrainResult:

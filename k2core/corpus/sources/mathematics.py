@@ -6,6 +6,7 @@ Item i of a task is a pure function of seed + i. Where reasoning-gym's metadata 
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,6 +18,8 @@ from k2core.recipe import RecipeError, Section
 
 NAME = "mathematics"
 Entry = dict[str, Any]
+_ANSWER_FORM = re.compile(r"\s*Give (?:only )?the [^.]* final answer\.(?: Do not include units\.)?$")
+"""reasoning-gym asks for a bare answer; a text that shows the steps does not."""
 
 
 class MathematicsSource(Section):
@@ -66,7 +69,7 @@ def render(task: str, entry: Entry) -> str | None:
     if entry["answer"] is None:
         return None
     steps = _STEPS[task](entry["metadata"]) if task in _STEPS else []
-    question = entry["question"].strip().removesuffix("Give only the result as your final answer.").strip()
+    question = _ANSWER_FORM.sub("", entry["question"].strip())
     return "\n".join([f"Problem: {question}", *steps, f"Answer: {str(entry['answer']).strip()}"])
 
 

@@ -1,0 +1,104 @@
+"""Curation: rules over attributes, duplicates, the held-out split. What goes keeps its reason and its score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from k2core.corpus.dedup import Fingerprint, find_duplicates
+from k2core.corpus.documents import fraction_of, group_of
+from k2core.recipe import RecipeError, Section
+
+Row = dict[str, Any]
+EXACT, NEAR = "exact_duplicate", "near_duplicate"
+HELDOUT, TRAIN = "heldout", "train"
+
+
+class Bounds(Section):
+    """What an attribute may be; a bound that is left out does not bind. Booleans count as 0 and 1."""
+
+    min: float | None = Field(default=None, description="lowest value that is kept")
+    max: float | None = Field(default=None, description="highest value that is kept")
+
+
+class Rules(Section):
+    """The rules of one domain, applied in the order they stand in."""
+
+    languages: list[str] = Field(description="ISO 639 codes that are kept; empty keeps all")
+    attributes: dict[str, Bounds] = Field(description="attribute of data/attributes → bounds")
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a document goes: the rule's name and the value that broke it."""
+
+    reason: str
+    score: float
+
+
+def judge(rules: Rules, attributes: Row) -> Rejection | None:
+    """The first rule that `attributes` break.
+
+    Raises:
+        RecipeError: a rule names an attribute that is unknown or has no value for this kind of document.
+    """
+    if rules.languages and attributes["language"] not in rules.languages:
+        return Rejection("language", float(attributes["language_score"]))
+    for name, bounds in rules.attributes.items():
+        value = attributes.get(name)
+        if not isinstance(value, (int, float)):
+            numbers = ", ".join(key for key, item in attributes.items() if isinstance(item, (int, float)))
+            raise RecipeError(f"curate.rules: no number {name!r} for {attributes['id']}; it has {numbers}")
+        low, high = bounds.min, bounds.max
+        if (low is not None and value < low) or (high is not None and value > high):
+            return Rejection(name, float(value))
+    return None
+
+
+def quality(domain: str, attributes: Row) -> float:
+    """A score in [0, 1]: the mean of the domain's signals, higher is better.
+
+    Thin: K1.5 (appendix B) combines rules, a fastText classifier, embeddings and an LLM's judgement; here are the
+    rules alone. It ranks duplicates and tells good documents of a domain from poor ones, not one domain from another.
+    """
+    unique = 1.0 - attributes["repeated_5gram_characters"]
+    if domain == "code":
+        explained = min(1.0, 5 * (attributes["comment_share"] + attributes["docstring_share"]))
+        return round((unique + explained + float(bool(attributes["parses"]))) / 3, 4)
+    if domain == "math":
+        return round(unique, 4)
+    prose = attributes["alpha_word_share"], attributes["terminal_line_share"], min(1.0, attributes["stop_words"] / 4)
+    return round((unique + attributes["language_score"] + sum(prose)) / 5, 4)
+
+
+def deduplicate(rows: Iterable[Row], min_similarity: float) -> dict[str, Rejection]:
+    """`id` → rejection for the duplicates of `rows` (`id`, `quality`, `digest`, `minhash`), across all sources.
+
+    Of two duplicates the one of higher quality stays; equals are ordered by id.
+    """
+    ranked = sorted(rows, key=lambda row: (-row["quality"], row["id"]))
+    fingerprints = (Fingerprint(row["id"], row["digest"], row["minhash"]) for row in ranked)
+    return {
+        duplicate.id: Rejection(EXACT if duplicate.exact else NEAR, duplicate.similarity)
+        for duplicate in find_duplicates(fingerprints, min_similarity)
+    }
+
+
+def split_of(document_id: str, heldout_fraction: float) -> str:
+    """`heldout` for `heldout_fraction` of the texts, by hash of the id without its part: a text is never torn."""
+    return HELDOUT if fraction_of(f"heldout/{group_of(document_id)}") < heldout_fraction else TRAIN
+
+
+def funnel(rows: list[Row], rejections: dict[str, Rejection], steps: Iterable[str]) -> list[dict[str, Any]]:
+    """What is left after each of `steps`: `{step, documents, characters}`, from "ingested" on."""
+    sizes = {row["id"]: len(row["text"]) for row in rows}
+    documents, characters = len(sizes), sum(sizes.values())
+    table = [{"step": "ingested", "documents": documents, "characters": characters}]
+    for step in steps:
+        gone = [name for name, rejection in rejections.items() if rejection.reason == step]
+        documents, characters = documents - len(gone), characters - sum(sizes[name] for name in gone)
+        table.append({"step": step, "documents": documents, "characters": characters})
+    return table

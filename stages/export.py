@@ -1,0 +1,148 @@
+"""A Hugging Face `deepseek_v3` folder of the final model, proven to load in transformers with equal logits.
+
+The folder holds weights, configuration, generation settings, the tokenizer with its chat template, and a model card
+with the scorecard.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from k2core.recipe import Compute, Section
+from k2core.stage import Job, Metrics, StageError, main
+
+SECTION = "export"
+MAX_LOGIT_DIFFERENCE = 1e-3
+
+
+class Params(Section):
+    """Section `export`."""
+
+    name: str = Field(min_length=1, description="the model's name in its card")
+    check_sequences: int = Field(ge=1, description="random sequences on which the logits are compared")
+    check_tokens: int = Field(ge=1, description="length of each; at most the model's context")
+
+
+def run(
+    params: Params, compute: Compute, model: Path, tokenizer: Path, scorecard: Path, out: Path, job: Job
+) -> Metrics:
+    """Write `out` and compare what transformers loads from it with `model`."""
+    compute.apply()
+    from k2core.chat.tokenizer import Tokenizer
+    from k2core.model.counts import activated_parameters, total_parameters
+    from k2core.model.files import load_model
+    from k2core.model.huggingface import save_huggingface
+
+    network, tok = load_model(model), Tokenizer.load(tokenizer)
+    config = network.config
+    if tok.vocab_size != config.vocab_size:
+        raise StageError(
+            f"{tokenizer} has {tok.vocab_size} entries but {model} has {config.vocab_size}; re-run the chain from "
+            "train_tokenizer on, so that both are of one recipe"
+        )
+    if params.check_tokens > config.max_position_embeddings:
+        raise StageError(
+            f"export.check_tokens is {params.check_tokens}, more than the model's context of "
+            f"{config.max_position_embeddings} tokens; lower it"
+        )
+    save_huggingface(network, out, eos_token_ids=[tok.im_end_id, tok.eos_id])
+    for file in sorted(tokenizer.iterdir()):
+        shutil.copyfile(file, out / file.name)
+    figures = {
+        "export/parameters": float(total_parameters(network)),
+        "export/activated_parameters": float(activated_parameters(network)),
+        "export/max_logit_difference": _compare(network, out, params, compute.seed),
+    }
+    card = model_card(params.name, config, figures, json.loads(scorecard.read_text()))
+    (out / "README.md").write_text(card, encoding="utf-8")
+    job.say(f"transformers loads {out.name} with logits equal within {figures['export/max_logit_difference']:.1e}")
+    return figures
+
+
+def _compare(network: Any, folder: Path, params: Params, seed: int) -> float:
+    """Largest difference of a logit between our model and what transformers loads.
+
+    Raises:
+        StageError: a weight is missing or superfluous, the tokenizer's size is another, or the logits differ.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loaded, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+    )
+    odd = [name for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in sorted(info[kind])]
+    if odd:
+        raise StageError(f"transformers does not take all weights: {', '.join(map(str, odd[:5]))}")
+    entries = len(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    if entries != network.config.vocab_size:
+        raise StageError(f"transformers reads {entries} tokenizer entries; the model has {network.config.vocab_size}")
+    shape = (params.check_sequences, params.check_tokens)
+    tokens = torch.randint(0, network.config.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        difference = float((network(tokens) - loaded(tokens).logits).abs().max())
+    if not difference <= MAX_LOGIT_DIFFERENCE:
+        raise StageError(f"logits in transformers differ by {difference:.2g}, more than {MAX_LOGIT_DIFFERENCE}")
+    return difference
+
+
+def model_card(name: str, config: Any, figures: Metrics, scorecard: Metrics) -> str:
+    """The README of the exported folder."""
+    yarn = config.rope_scaling
+    context = f"{config.max_position_embeddings} tokens"
+    if yarn:
+        context += f" (YaRN ×{yarn.factor:g} from {yarn.original_max_position_embeddings})"
+    rows = [
+        ("Architecture", "`deepseek_v3`: multi-head latent attention, mixture of experts with a shared expert"),
+        ("Parameters", f"{figures['export/parameters']:,.0f}"),
+        ("Activated a token", f"{figures['export/activated_parameters']:,.0f}"),
+        ("Layers", f"{config.num_hidden_layers}, the first {config.first_k_dense_replace} dense"),
+        ("Experts a token", f"{config.num_experts_per_tok} of {config.n_routed_experts}, {config.n_shared_experts} shared"),
+        ("Context", context),
+        ("Vocabulary", f"{config.vocab_size:,}"),
+    ]
+    scores = [(f"`{key}`", f"{value:.4g}") for key, value in scorecard.items()]
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [deepseek_v3, kimi-k2-recipe]
+---
+# {name}
+
+Trained with Kimi K2's recipe (arXiv 2507.20534): pre-training in phases with MuonClip, YaRN, supervised fine-tuning
+on agentic dialogues, reinforcement learning. A research artefact: at small sizes it shows that the recipe works and
+is of no use as an assistant.
+
+{_table(("", ""), rows)}
+
+## Scorecard
+On held-out data, never trained on:
+
+{_table(("score", "value"), scores)}
+
+## Use
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model, tokenizer = (c.from_pretrained("PATH") for c in (AutoModelForCausalLM, AutoTokenizer))
+messages = [{{"role": "user", "content": "Hello"}}]
+inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))
+```
+transformers' logits were compared with the trained model's on export: they differ by at most
+{figures["export/max_logit_difference"]:.1e}. The training texts keep their sources' licences; `dvc.lock` of the
+project names every input by its digest.
+"""
+
+
+def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
+    return "\n".join(f"| {left} | {right} |" for left, right in [head, ("---", "---"), *rows])
+
+
+if __name__ == "__main__":
+    main(run, SECTION)

@@ -1,0 +1,68 @@
+"""Agents and rubric-based tasks over the tools (K2 §3.1).
+
+Held-out tasks, which evaluation asks and no training stage sees, have held-out names and values, and in part
+held-out tools. Tasks on a real git repository stand in a file of their own: they cannot be simulated.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from k2core.recipe import Compute, Section
+from k2core.stage import Job, Metrics, StageError, main
+
+SECTION = "tasks"
+
+
+class Params(Section):
+    """How many tasks of which kinds."""
+
+    train: int = Field(ge=1, description="tasks for training")
+    heldout: int = Field(ge=1, description="tasks for evaluation")
+    mix: dict[str, float] = Field(description="weight of each kind: single, parallel, chain, ask, none")
+    git: int = Field(ge=0, description="tasks on a real git repository, for training")
+
+
+def run(params: Params, compute: Compute, tools: Path, out: Path, job: Job) -> Metrics:
+    """Write `tasks.jsonl`, `git_tasks.jsonl` and the tools they use."""
+    from collections import Counter
+
+    from k2core.agentic.git_tasks import git_task
+    from k2core.agentic.judge import judge_completion
+    from k2core.agentic.specs import read_tools, write_lines, write_tools
+    from k2core.agentic.tasks import DIFFICULTY, TaskMaker, gold_reply
+    from k2core.chat.template import reply_text
+
+    unknown = sorted(set(params.mix) - set(DIFFICULTY))
+    if unknown:
+        raise StageError(f"tasks.mix: no kind {', '.join(unknown)}; there are {', '.join(DIFFICULTY)}")
+    specs = read_tools(tools / "tools.jsonl")
+    maker = TaskMaker(specs, params.mix, compute.seed)
+    job.say(f"{params.train} training and {params.heldout} held-out tasks over {len(specs)} tools")
+    made = [maker.task("train", i) for i in range(params.train)]
+    made += [maker.task("heldout", i) for i in range(params.heldout)]
+    for task in made:
+        verdict = judge_completion(task, specs, reply_text(gold_reply(task)))
+        if not verdict.passed:
+            raise StageError(f"task {task['id']}: its own solution fails {verdict.checks}; mend its kind in tasks.py")
+    real = [git_task(compute.seed, i) for i in range(params.git)]
+    missing = sorted({name for task in real for name in task["tools"]} - set(specs))
+    if missing:
+        raise StageError(f"{tools}: no tools {', '.join(missing)} for the git tasks; add git to tools.servers or set tasks.git to 0")
+    used = {name for task in [*made, *real] for name in task["tools"]}
+    out.mkdir()
+    write_lines(out / "tasks.jsonl", made)
+    write_lines(out / "git_tasks.jsonl", real)
+    write_tools(out / "tools.jsonl", [tool for name, tool in specs.items() if name in used])
+    figures = {"tasks": float(len(made)), "git": float(len(real)), "tools_used": float(len(used))}
+    for name in ("split", "kind", "difficulty"):
+        counts = Counter(task[name] for task in made)
+        figures |= {f"{name}/{value}": float(count) for value, count in sorted(counts.items())}
+    distinct = len({(task["instruction"], *task["tools"]) for task in made})
+    return figures | {"distinct_share": distinct / len(made)}
+
+
+if __name__ == "__main__":
+    main(run, SECTION)

@@ -1,0 +1,68 @@
+"""Dialogues of persona, agent and stateful tool simulator, judged against the rubric (K2 §3.1).
+
+Only training tasks are played. A task is tried again until a dialogue passes (rejection sampling) or the attempts
+are spent; what the judge rejected is kept. A few dialogues come from a real LLM, and those about git from a real
+server.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from k2core.llm.config import LLMConfig
+from k2core.recipe import Compute, Section
+from k2core.stage import Job, Metrics, StageError, main
+
+SECTION = "trajectories"
+
+
+class Params(Section):
+    """How the dialogues are played."""
+
+    attempts: int = Field(ge=1, description="dialogues a task at most, until one passes")
+    failure_rate: float = Field(ge=0, lt=1, description="share of calls that find the tool unavailable for the moment")
+    mistake_rate: float = Field(ge=0, le=1, description="share of the planner's dialogues with a deliberate mistake")
+    llm_tasks: int = Field(ge=0, description="tasks that the LLM agent plays too; 0 asks no LLM")
+    llm_max_tokens: int = Field(ge=16, description="tokens of one reply of the LLM agent, at most")
+    llm_temperature: float = Field(ge=0, le=2, description="sampling temperature of the LLM agent")
+
+
+def run(
+    params: Params, llm: LLMConfig, compute: Compute, tools: Path, tasks: Path, out: Path, job: Job
+) -> Metrics:  # fmt: skip
+    """Write `accepted.jsonl` and `rejected.jsonl`."""
+    from k2core.agentic.play import Player, figures
+    from k2core.agentic.specs import read_lines, read_tools, write_lines
+    from k2core.llm.client import LLM
+
+    specs = read_tools(tools / "tools.jsonl")
+    training = [task for task in read_lines(tasks / "tasks.jsonl") if task["split"] == "train"]
+    player = Player(specs, compute.seed, params.failure_rate)
+    job.say(f"{len(training)} tasks, at most {params.attempts} dialogues each; about {len(training) / 400:.0f} s")
+    played = []
+    with job.progress(len(training), "task", what="planner") as bar:
+        for task in training:
+            played += player.planner(task, params.attempts, params.mistake_rate)
+            bar.update()
+    played += player.git(read_lines(tasks / "git_tasks.jsonl"), job.scratch / "git")
+    if params.llm_tasks:
+        step = max(1, len(training) // params.llm_tasks)
+        chosen = training[::step][: params.llm_tasks]
+        job.say(f"{len(chosen)} tasks by {llm.model}, about {80 * len(chosen) / llm.expected_tokens_per_second:.0f} s")
+        with LLM.open(llm, compute, job.scratch / "llm.sqlite") as client:
+            for task in chosen:
+                played.append(player.llm(task, client, params.llm_temperature, params.llm_max_tokens))
+    accepted = [row for row in played if row["verdict"]["passed"]]
+    rejected = [row for row in played if not row["verdict"]["passed"]]
+    if not accepted:
+        raise StageError("the judge accepted no dialogue; look at the checks that failed with trajectories.mistake_rate 0")
+    out.mkdir()
+    write_lines(out / "accepted.jsonl", accepted)
+    write_lines(out / "rejected.jsonl", rejected)
+    return figures(accepted, rejected)
+
+
+if __name__ == "__main__":
+    main(run, SECTION)

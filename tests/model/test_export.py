@@ -1,0 +1,76 @@
+"""The export stage: what it writes works in transformers, and what cannot work is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from k2core.chat.tokenizer import Tokenizer
+from k2core.model.files import save_model
+from k2core.recipe import Compute
+from k2core.stage import Job, StageError
+from stages.export import Params, run
+
+VOCABULARY = 300
+
+
+@pytest.fixture
+def export(build, tmp_path):
+    """A model, a tokenizer and a scorecard in `tmp_path`; returns a function that runs the stage on them."""
+    save_model(build(yarn=True, vocab_size=VOCABULARY), tmp_path / "model")
+    text = "The quick brown fox jumps over the lazy dog, while seven wizards vex a jolly queen in a box. "
+    Tokenizer.train([text * 3], VOCABULARY).save(tmp_path / "tokenizer")
+    (tmp_path / "scorecard.json").write_text(json.dumps({"tool_calls/schema_accuracy": 0.875}))
+
+    def make(out: str, check_tokens: int = 200) -> tuple[Path, dict[str, float]]:
+        params = Params(name="toy", check_sequences=2, check_tokens=check_tokens)
+        inputs = {name: tmp_path / name for name in ("model", "tokenizer")}
+        job = Job("export", tmp_path, None)
+        figures = run(
+            params, Compute(threads=1, seed=0), **inputs, scorecard=tmp_path / "scorecard.json", out=tmp_path / out, job=job
+        )
+        return tmp_path / out, figures
+
+    return make
+
+
+def test_export_loads_generates_and_repeats(export):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, figures = export("first")
+    assert figures["export/max_logit_difference"] < 1e-4
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer("the lazy dog", return_tensors="pt")
+    torch.manual_seed(0)
+    assert model.generate(**ids, max_new_tokens=5).shape[1] > ids["input_ids"].shape[1]
+    assert model.generation_config.eos_token_id == [tokenizer.convert_tokens_to_ids(t) for t in ("<|im_end|>", "[EOS]")]
+    card = (folder / "README.md").read_text()
+    assert "# toy" in card and "| `tool_calls/schema_accuracy` | 0.875 |" in card
+    again, _ = export("second")
+    assert {f.name: f.read_bytes() for f in folder.iterdir()} == {f.name: f.read_bytes() for f in again.iterdir()}
+
+
+def test_what_cannot_be_exported_is_said_in_a_sentence(export, build, tmp_path):
+    with pytest.raises(StageError, match="check_tokens is 999, more than the model's context of 256"):
+        export("out", check_tokens=999)
+    save_model(build(vocab_size=96), tmp_path / "model")
+    with pytest.raises(StageError, match=f"tokenizer has {VOCABULARY} entries but .*model has 96"):
+        export("out")
+
+
+def test_a_wrong_conversion_is_noticed(export, monkeypatch):
+    from k2core.model import huggingface
+
+    right = huggingface.to_huggingface
+
+    def swapped(state):
+        result = right(state)
+        gate, up = (f"model.layers.1.mlp.experts.0.{name}_proj.weight" for name in ("gate", "up"))
+        return result | {gate: result[up], up: result[gate]}
+
+    monkeypatch.setattr(huggingface, "to_huggingface", swapped)
+    with pytest.raises(StageError, match="logits in transformers differ"):
+        export("out")

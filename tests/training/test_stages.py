@@ -1,0 +1,144 @@
+"""The four stages from documents to a model with a longer context, in a few seconds, by their `run` functions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+
+import pytest
+from test_trainer import MODEL, OPTIMIZER
+
+from k2core.corpus.documents import document_schema
+from k2core.model.config import YarnConfig
+from k2core.model.files import load_model
+from k2core.recipe import Compute
+from k2core.stage import Job, StageError
+from k2core.storage import dvc_md5, write_table
+from k2core.training.phase import Phase, TrainerState
+from stages import extend_context, pretrain, tokenize, train_tokenizer
+
+COMPUTE, MODEL = Compute(threads=1, seed=3), MODEL.model_copy(update={"vocab_size": 320})
+SCHEDULES = {
+    "stable": {"kind": "constant", "lr_start": 1.0, "lr_end": 1.0, "warmup_steps": 3},
+    "decay": {"kind": "cosine", "lr_start": 1.0, "lr_end": 0.1, "warmup_steps": 0},
+    "extend": {"kind": "constant", "lr_start": 0.1, "lr_end": 0.1, "warmup_steps": 0},
+}
+
+
+def phase(name: str, **changes) -> dict:
+    values = {
+        "tokens": 8192, "batch_tokens": 256, "context_length": 32, "mixture": {"web": 0.75, "math": 0.25},
+        "log_every": 4, "checkpoint_every": 10, "heldout_tokens": 1000, "heldout_context": 32,
+        "schedule": SCHEDULES[name],
+    }  # fmt: skip
+    return {**values, **changes}
+
+
+class Chain:
+    """The stages' outputs in one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        (root / "scratch").mkdir()
+
+    def job(self, name: str) -> Job:
+        (self.root / "scratch" / name).mkdir(exist_ok=True)
+        return Job(name, self.root / "scratch" / name, None)
+
+    def pretrain(self, name: str, init: str, model=MODEL, out: str | None = None, **changes) -> dict[str, float]:
+        return pretrain.run(
+            Phase(**phase(name, **changes)), model, OPTIMIZER, COMPUTE, name, self.root / init, self.root / "tokens",
+            self.root / (out or name), self.root / f"{out or name}.csv", self.job(out or name),
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    root, random = tmp_path_factory.mktemp("chain"), Random(0)
+    words = ["the", "a", "tall", "old", "river", "city", "tree", "runs", "sleeps", "sings", "under", "over", "near"]
+    rows = []
+    for number in range(240):
+        math = number % 4 == 0
+        a, b = random.randrange(100), random.randrange(100)
+        text = f"{a} + {b} = {a + b}. " * 3 if math else " ".join(random.choices(words, k=40)) + "."
+        domain, split = "math" if math else "web", "heldout" if number % 12 in (0, 1) else "train"
+        common = dict.fromkeys(("source", "license", "origin", "attribution", "language"), "x")
+        rows.append({"id": str(number), "text": text, "domain": domain, "split": split, **common})
+    import pyarrow as pa
+
+    write_table(root / "curated" / "documents.parquet", rows, document_schema(("split", pa.string())))
+    rephrased = [{**row, "text": row["text"].upper()} for row in rows[1:12:2] if row["split"] == "train"]
+    for row in rephrased:
+        del row["split"]
+    write_table(root / "rephrased" / "documents.parquet", rephrased, document_schema())
+    made = Chain(root)
+    train_tokenizer.run(
+        train_tokenizer.Params(vocab_size=320, characters_per_domain=9000), root / "curated", root / "tokenizer",
+        made.job("train_tokenizer"),
+    )  # fmt: skip
+    figures = tokenize.run(
+        tokenize.Params(max_heldout_tokens=1500), root / "curated", root / "rephrased", root / "tokenizer",
+        root / "tokens", made.job("tokenize"),
+    )  # fmt: skip
+    assert figures["documents/rephrased"] == len(rephrased) == 5
+    assert figures["documents/train/web"] + figures["documents/train/math"] == 200 + len(rephrased)
+    return made
+
+
+def test_phases_chain_and_learn(chain: Chain) -> None:
+    stable = chain.pretrain("stable", "tokenizer")
+    assert stable["heldout/bits_per_byte"] < stable["heldout/bits_per_byte_before"] - 1
+    decay = chain.pretrain("decay", "stable")
+    assert decay["heldout/bits_per_byte"] < stable["heldout/bits_per_byte"]
+    state = TrainerState.load(chain.root / "decay")
+    assert state.step == 64 and state.tokens_seen == decay["train/tokens_seen"] > stable["train/tokens_seen"]
+    assert decay["mixture/epochs/web"] == pytest.approx(2 * stable["mixture/epochs/web"], rel=0.1)
+    assert json.loads((chain.root / "tokens" / "manifest.json").read_text())["vocab_size"] == 320
+
+
+def test_the_same_inputs_give_the_same_bytes(chain: Chain) -> None:
+    chain.pretrain("stable", "tokenizer", out="again")
+    assert dvc_md5(chain.root / "again") == dvc_md5(chain.root / "stable")
+    assert dvc_md5(chain.root / "again.csv") == dvc_md5(chain.root / "stable.csv")
+
+
+def test_seams_are_checked(chain: Chain) -> None:
+    with pytest.raises(StageError, match="another shape than section model"):
+        chain.pretrain("decay", "stable", model=MODEL.model_copy(update={"rope_theta": 5e4}), out="bad")
+    with pytest.raises(StageError, match="vocabulary of 320, section model says vocab_size 300"):
+        chain.pretrain("stable", "tokenizer", model=MODEL.model_copy(update={"vocab_size": 300}), out="bad")
+    with pytest.raises(StageError, match="ended at lr multiplier 1"):
+        chain.pretrain("extend", "stable", out="bad")
+
+
+def test_context_is_extended_and_measured(chain: Chain) -> None:
+    yarn = YarnConfig(
+        factor=2, beta_fast=1, beta_slow=1, mscale=1, mscale_all_dim=1, original_max_position_embeddings=32
+    )
+    values = phase("extend", context_length=64, tokens=1024)
+
+    def extend(**changes) -> dict[str, float]:
+        return extend_context.run(
+            extend_context.Params(**{**values, **changes}, rope_scaling=yarn, retrieval_samples=4), OPTIMIZER, COMPUTE,
+            chain.root / "decay", chain.root / "tokens", chain.root / "base", chain.root / "base.csv",
+            chain.job("extend_context"),
+        )  # fmt: skip
+
+    with pytest.raises(StageError, match="make them equal"):
+        extend(context_length=32)
+    figures = extend()
+    model = load_model(chain.root / "base")
+    assert model.config.rope_scaling == yarn and model.config.max_position_embeddings == 64
+    assert sorted(file.name for file in (chain.root / "base").iterdir()) == ["config.json", "model.safetensors"]
+    assert figures["heldout/bits_per_byte"] == figures["after/bits_per_byte_short"] > 0
+    assert figures["after/bits_per_byte_long"] > 0 and "after/nats_per_token/position_32-64" in figures
+    assert 0 <= figures["after/retrieval/depth_50"] <= 1
+
+
+def test_a_vocabulary_that_the_text_cannot_give_is_refused(chain: Chain) -> None:
+    with pytest.raises(StageError, match="give more text or a smaller vocab_size"):
+        train_tokenizer.run(
+            train_tokenizer.Params(vocab_size=30_000, characters_per_domain=9000), chain.root / "curated",
+            chain.root / "bad", chain.job("bad"),
+        )  # fmt: skip
