@@ -29,14 +29,22 @@ class Params(Section):
     warmup_steps: int = Field(ge=0, description="steps of linear warm-up")
     final_lr_share: float = Field(ge=0, le=1, description="learning rate at the end, as a share of the peak")
     gym_pairs: dict[str, int] = Field(description="pairs of correct and corrupted answers, by environment")
-    heldout_items: int = Field(ge=1, description="held-out pairs an environment for the accuracy")
+    trajectory_pairs: int = Field(ge=0, description="accepted trajectories that give pairs, at most")
+    heldout_items: int = Field(ge=1, description="held-out items an environment, and trajectories, for the accuracy")
     log_every: int = Field(ge=1, description="steps between rows of the plot")
     checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")
 
 
 def run(
-    params: Params, optimizer: MuonClipConfig, compute: Compute, init: Path, tokenizer: Path, trajectories: Path,
-    out: Path, plot: Path, job: Job,
+    params: Params,
+    optimizer: MuonClipConfig,
+    compute: Compute,
+    init: Path,
+    tokenizer: Path,
+    trajectories: Path,
+    out: Path,
+    plot: Path,
+    job: Job,
 ) -> Metrics:
     """Train the critic and report its accuracy on held-out pairs before and after."""
     compute.apply()
@@ -45,7 +53,7 @@ def run(
     from k2core.model.files import load_model, save_model
     from k2core.optim.muonclip import MuonClip
     from k2core.rl.critic import pairwise_accuracy, verdict
-    from k2core.rl.demonstrations import read_trajectories, split_trajectories
+    from k2core.rl.demonstrations import read_trajectories, some, split_trajectories
     from k2core.rl.gym.registry import select, text_environments
     from k2core.rl.preferences import Pair, gym_pairs, trajectory_pairs
     from k2core.training.dialogues import Dialogue, DialogueSource
@@ -57,21 +65,25 @@ def run(
     rejected = read_trajectories(trajectories / "rejected.jsonl")
     counts = select(gym, params.gym_pairs, "critic.gym_pairs")
 
-    def pairs(split: str, counts: dict[str, int]) -> list[Pair]:
-        judged = trajectory_pairs(split_trajectories(accepted, split), split_trajectories(rejected, split), seed)
-        return gym_pairs(gym, counts, split, seed) + judged
+    def pairs(split: str, counts: dict[str, int], limit: int) -> list[Pair]:
+        chosen = some(split_trajectories(accepted, split), limit, seed)
+        return gym_pairs(gym, counts, split, seed) + trajectory_pairs(chosen, rejected, seed)
 
-    trained, heldout = pairs("train", counts), pairs("heldout", dict.fromkeys(counts, params.heldout_items))
+    trained = pairs("train", counts, params.trajectory_pairs)
+    heldout = pairs("heldout", dict.fromkeys(counts, params.heldout_items), params.heldout_items)
     dialogues = [
         Dialogue(*encode_dialogue(tok, verdict(pair.comparison(first), first)))
-        for pair in trained for first in (True, False)
+        for pair in trained
+        for first in (True, False)
     ]
     fitting = [dialogue for dialogue in dialogues if len(dialogue.tokens) <= params.context]
     if not fitting or not heldout:
         raise StageError(f"{trajectories}: no preference pairs; raise critic.gym_pairs or make more trajectories")
     source = DialogueSource(fitting, context=params.context, batch_rows=params.batch_rows, seed=seed)
-    job.say(f"{len(trained)} pairs in both orders ({len(dialogues) - len(fitting)} too long), {len(source)} rows; "
-            f"{len(heldout)} held-out pairs")
+    job.say(
+        f"{len(trained)} pairs in both orders ({len(dialogues) - len(fitting)} too long), {len(source)} rows; "
+        f"{len(heldout)} held-out pairs"
+    )
     model = load_model(init)
 
     def accuracy(when: str) -> Metrics:
@@ -81,15 +93,27 @@ def run(
     figures = accuracy("before")
     settings = optimizer.model_copy(update={"muon_lr": params.muon_lr, "adamw_lr": params.adamw_lr})
     result = train(
-        model, MuonClip(model, settings), source, steps=params.steps,
-        schedule=linear_decay(params.steps, params.warmup_steps, params.final_lr_share), job=job, plot=plot,
-        log_every=params.log_every, checkpoint_every=params.checkpoint_every,
+        model,
+        MuonClip(model, settings),
+        source,
+        steps=params.steps,
+        schedule=linear_decay(params.steps, params.warmup_steps, params.final_lr_share),
+        job=job,
+        plot=plot,
+        log_every=params.log_every,
+        checkpoint_every=params.checkpoint_every,
     )
     save_model(model, out)
-    return figures | accuracy("after") | result.figures() | {
-        "pairs": float(len(trained)), "comparisons_too_long": float(len(dialogues) - len(fitting)),
-        "epochs": params.steps * params.batch_rows / len(source),
-    }
+    return (
+        figures
+        | accuracy("after")
+        | result.figures()
+        | {
+            "pairs": float(len(trained)),
+            "comparisons_too_long": float(len(dialogues) - len(fitting)),
+            "epochs": params.steps * params.batch_rows / len(source),
+        }
+    )
 
 
 if __name__ == "__main__":

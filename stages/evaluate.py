@@ -26,7 +26,14 @@ class Params(Section):
 
 
 def run(
-    params: Params, compute: Compute, name: str, model: Path, tokenizer: Path, tokens: Path, tasks: Path, out: Path,
+    params: Params,
+    compute: Compute,
+    name: str,
+    model: Path,
+    tokenizer: Path,
+    tokens: Path,
+    tasks: Path,
+    out: Path,
     job: Job,
 ) -> Metrics:
     """Measure `model` and write `scorecard.json` and `samples.jsonl`."""
@@ -47,7 +54,12 @@ def run(
 
     def attempts(samples: int, temperature: float) -> dict:
         return attempt(
-            transformer, tok, environments, items=params.items, samples=samples, temperature=temperature,
+            transformer,
+            tok,
+            environments,
+            items=params.items,
+            samples=samples,
+            temperature=temperature,
             seed=compute.seed,
         )
 

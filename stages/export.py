@@ -102,7 +102,8 @@ def model_card(name: str, config: Any, figures: Metrics, scorecard: Metrics) -> 
         ("Parameters", f"{figures['export/parameters']:,.0f}"),
         ("Activated a token", f"{figures['export/activated_parameters']:,.0f}"),
         ("Layers", f"{config.num_hidden_layers}, the first {config.first_k_dense_replace} dense"),
-        ("Experts a token", f"{config.num_experts_per_tok} of {config.n_routed_experts}, {config.n_shared_experts} shared"),
+        ("Routed experts a token", f"{config.num_experts_per_tok} of {config.n_routed_experts}"),
+        ("Shared experts", f"{config.n_shared_experts}"),
         ("Context", context),
         ("Vocabulary", f"{config.vocab_size:,}"),
     ]

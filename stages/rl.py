@@ -23,14 +23,24 @@ class Params(RLConfig):
     """The loop's settings, the PTX mixture, and how much is measured."""
 
     ptx_demonstrations: dict[str, int] = Field(description="gym items with correct answers in the PTX mixture")
+    trajectories: int = Field(ge=1, description="accepted dialogues in the PTX mixture and as open prompts, at most")
     json_share: float = Field(ge=0, le=1, description="share of PTX dialogues that declare their tools in JSON")
     heldout_items: int = Field(ge=1, description="held-out items an environment, measured before and after")
     heldout_samples: int = Field(ge=1, description="responses to each of them, at temperature 1")
 
 
 def run(
-    params: Params, optimizer: MuonClipConfig, compute: Compute, init: Path, critic: Path, tokenizer: Path,
-    tasks: Path, trajectories: Path, out: Path, plot: Path, job: Job,
+    params: Params,
+    optimizer: MuonClipConfig,
+    compute: Compute,
+    init: Path,
+    critic: Path,
+    tokenizer: Path,
+    tasks: Path,
+    trajectories: Path,
+    out: Path,
+    plot: Path,
+    job: Job,
 ) -> Metrics:
     """Improve `init` on verified and critiqued prompts; report training reward and held-out pass rates."""
     compute.apply()
@@ -41,7 +51,7 @@ def run(
     from k2core.model.files import load_model, save_model
     from k2core.optim.muonclip import MuonClip
     from k2core.rl.critique import Critique, open_requests
-    from k2core.rl.demonstrations import encode_gym, encode_trajectories, read_trajectories, split_trajectories
+    from k2core.rl.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
     from k2core.rl.gym.registry import all_environments, select
     from k2core.rl.loop import Loop, State, run_loop
     from k2core.rl.pool import build_pool
@@ -50,11 +60,17 @@ def run(
 
     tok, seed, environments = Tokenizer.load(tokenizer), compute.seed, all_environments(tasks)
     accepted = split_trajectories(read_trajectories(trajectories / "accepted.jsonl"), "train")
+    accepted = some(accepted, params.trajectories, seed)
     model = load_model(init)
 
     def heldout(when: str) -> Metrics:
         attempts = attempt(
-            model, tok, environments, items=params.heldout_items, samples=params.heldout_samples, temperature=1.0,
+            model,
+            tok,
+            environments,
+            items=params.heldout_items,
+            samples=params.heldout_samples,
+            temperature=1.0,
             seed=seed,
         )
         rates = {name: pass_rate(tried) for name, tried in attempts.items()}
@@ -64,7 +80,12 @@ def run(
 
     figures = heldout("before")
     pool = build_pool(
-        model, tok, environments, select(environments, params.pool, "rl.pool"), params, seed=seed,
+        model,
+        tok,
+        environments,
+        select(environments, params.pool, "rl.pool"),
+        params,
+        seed=seed,
         scratch=job.scratch,
     )
     if len(pool.prompts) < params.prompts:
@@ -74,7 +95,9 @@ def run(
     dialogues += encode_trajectories(tok, accepted, seed=seed, json_share=params.json_share)
     ptx = DialogueSource(
         [dialogue for dialogue in dialogues if len(dialogue.tokens) <= params.context],
-        context=params.context, batch_rows=params.ptx_rows, seed=seed,
+        context=params.context,
+        batch_rows=params.ptx_rows,
+        seed=seed,
     )
     requests = open_requests(tok, accepted, params.context) if params.critique_prompts else []
     critique = Critique(load_model(critic), tok, requests, params.context)
@@ -84,23 +107,34 @@ def run(
     )
     settings = optimizer.model_copy(update={"muon_lr": params.muon_lr, "adamw_lr": params.adamw_lr})
     loop = Loop(
-        params, seed, State(model, pool.curriculum, History(params.log_every)),
-        tokenizer=tok, optimizer=MuonClip(model, settings),
-        prompts=pool.prompts, ptx=ptx, open_prompts=[request.prompt for request in requests], critique=critique,
+        params,
+        seed,
+        State(model, pool.curriculum, History(params.log_every)),
+        tokenizer=tok,
+        optimizer=MuonClip(model, settings),
+        prompts=pool.prompts,
+        ptx=ptx,
+        open_prompts=[request.prompt for request in requests],
+        critique=critique,
     )
     rows = run_loop(loop, job, plot)
     save_model(model, out)
     tenth = max(1, len(rows) // 10)
-    return figures | heldout("after") | {
-        "train/reward_first": fmean(row["reward/mean"] for row in rows[:tenth]),
-        "train/reward_last": fmean(row["reward/mean"] for row in rows[-tenth:]),
-        "train/entropy_first": fmean(row["entropy"] for row in rows[:tenth]),
-        "train/entropy_last": fmean(row["entropy"] for row in rows[-tenth:]),
-        "train/zero_std_share": fmean(row["reward/zero_std"] for row in rows),
-        "train/truncated_last": fmean(row["truncated"] for row in rows[-tenth:]),
-        "log_ratio/first_step_max": max(row.get("log_ratio/first_max", 0.0) for row in rows),
-        "pool/items": float(len(pool.prompts)), "pool/dropped": float(pool.dropped),
-    }
+    return (
+        figures
+        | heldout("after")
+        | {
+            "train/reward_first": fmean(row["reward/mean"] for row in rows[:tenth]),
+            "train/reward_last": fmean(row["reward/mean"] for row in rows[-tenth:]),
+            "train/entropy_first": fmean(row["entropy"] for row in rows[:tenth]),
+            "train/entropy_last": fmean(row["entropy"] for row in rows[-tenth:]),
+            "train/zero_std_share": fmean(row["reward/zero_std"] for row in rows),
+            "train/truncated_last": fmean(row["truncated"] for row in rows[-tenth:]),
+            "log_ratio/first_step_max": max(row.get("log_ratio/first_max", 0.0) for row in rows),
+            "pool/items": float(len(pool.prompts)),
+            "pool/dropped": float(pool.dropped),
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -31,23 +31,32 @@ class Params(Section):
     trajectory_repeats: int = Field(ge=1, description="copies of each trajectory in an epoch of the mixture")
     json_share: float = Field(ge=0, le=1, description="share of dialogues that declare their tools in JSON")
     demonstrations: dict[str, int] = Field(description="gym items with correct answers, by environment")
-    heldout_items: int = Field(ge=1, description="held-out gym items an environment for the held-out loss")
+    heldout_items: int = Field(
+        ge=1, description="held-out items an environment, and held-out trajectories, for the loss"
+    )
     log_every: int = Field(ge=1, description="steps between rows of the plot")
     checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")
 
 
 def run(
-    params: Params, optimizer: MuonClipConfig, compute: Compute, init: Path, tokenizer: Path, trajectories: Path,
-    out: Path, plot: Path, job: Job,
+    params: Params,
+    optimizer: MuonClipConfig,
+    compute: Compute,
+    init: Path,
+    tokenizer: Path,
+    trajectories: Path,
+    out: Path,
+    plot: Path,
+    job: Job,
 ) -> Metrics:
     """Fine-tune `init` and report the held-out loss before and after."""
     compute.apply()
     from k2core.chat.tokenizer import Tokenizer
     from k2core.model.files import load_model, save_model
     from k2core.optim.muonclip import MuonClip
-    from k2core.rl.demonstrations import encode_gym, encode_trajectories, read_trajectories, split_trajectories
+    from k2core.rl.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
     from k2core.rl.gym.registry import select, text_environments
-    from k2core.training.dialogues import DialogueSource, dialogue_loss
+    from k2core.training.dialogues import Dialogue, DialogueSource, dialogue_loss
     from k2core.training.schedule import linear_decay
     from k2core.training.trainer import train
 
@@ -56,20 +65,19 @@ def run(
     gym = text_environments()
     counts = select(gym, params.demonstrations, "sft.demonstrations")
 
-    def encode(split: str, counts: dict[str, int], repeats: int) -> tuple[list, list]:
-        chosen = split_trajectories(accepted, split)
-        dialogues = encode_trajectories(tok, chosen, seed=seed, json_share=params.json_share, repeats=repeats)
-        return dialogues, encode_gym(tok, gym, counts, split, seed)
+    def judged(split: str, limit: int, repeats: int) -> list[Dialogue]:
+        chosen = some(split_trajectories(accepted, split), limit, seed)
+        return encode_trajectories(tok, chosen, seed=seed, json_share=params.json_share, repeats=repeats)
 
-    trained = [
-        dialogue for part in encode("train", counts, params.trajectory_repeats) for dialogue in part
-    ]
-    fitting = [dialogue for dialogue in trained if len(dialogue.tokens) <= params.context]
+    def short(dialogues: list[Dialogue]) -> list[Dialogue]:
+        return [dialogue for dialogue in dialogues if len(dialogue.tokens) <= params.context]
+
+    trained = judged("train", len(accepted), params.trajectory_repeats) + encode_gym(tok, gym, counts, "train", seed)
+    fitting = short(trained)
+    few = dict.fromkeys(counts, params.heldout_items)
     heldout = {
-        name: [dialogue for dialogue in dialogues if len(dialogue.tokens) <= params.context]
-        for name, dialogues in zip(
-            ("trajectories", "gym"), encode("heldout", dict.fromkeys(counts, params.heldout_items), 1), strict=True
-        )
+        "trajectories": short(judged("heldout", params.heldout_items, 1)),
+        "gym": short(encode_gym(tok, gym, few, "heldout", seed)),
     }
     empty = [name for name, dialogues in heldout.items() if not dialogues]
     if empty or not fitting:
@@ -85,8 +93,9 @@ def run(
 
     def losses(when: str) -> Metrics:
         return {
-            f"heldout/{name}_loss_{when}":
-                dialogue_loss(model, dialogues, context=params.context, batch_rows=params.batch_rows)
+            f"heldout/{name}_loss_{when}": dialogue_loss(
+                model, dialogues, context=params.context, batch_rows=params.batch_rows
+            )
             for name, dialogues in heldout.items()
         }
 
@@ -94,16 +103,27 @@ def run(
     figures = losses("before")
     settings = optimizer.model_copy(update={"muon_lr": params.muon_lr, "adamw_lr": params.adamw_lr})
     result = train(
-        model, MuonClip(model, settings), source, steps=params.steps,
-        schedule=linear_decay(params.steps, params.warmup_steps, params.final_lr_share), job=job, plot=plot,
-        log_every=params.log_every, checkpoint_every=params.checkpoint_every,
+        model,
+        MuonClip(model, settings),
+        source,
+        steps=params.steps,
+        schedule=linear_decay(params.steps, params.warmup_steps, params.final_lr_share),
+        job=job,
+        plot=plot,
+        log_every=params.log_every,
+        checkpoint_every=params.checkpoint_every,
     )
     save_model(model, out)
     figures |= losses("after")
-    return figures | result.figures() | {
-        "dialogues": float(len(fitting)), "dialogues_too_long": float(len(trained) - len(fitting)),
-        "epochs": params.steps * params.batch_rows / len(source),
-    }
+    return (
+        figures
+        | result.figures()
+        | {
+            "dialogues": float(len(fitting)),
+            "dialogues_too_long": float(len(trained) - len(fitting)),
+            "epochs": params.steps * params.batch_rows / len(source),
+        }
+    )
 
 
 if __name__ == "__main__":

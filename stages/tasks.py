@@ -31,13 +31,14 @@ def run(params: Params, compute: Compute, tools: Path, out: Path, job: Job) -> M
 
     from k2core.agentic.git_tasks import git_task
     from k2core.agentic.judge import judge_completion
+    from k2core.agentic.plans import KINDS
     from k2core.agentic.specs import read_tools, write_lines, write_tools
-    from k2core.agentic.tasks import DIFFICULTY, TaskMaker, gold_reply
+    from k2core.agentic.tasks import TaskMaker, gold_reply
     from k2core.chat.template import reply_text
 
-    unknown = sorted(set(params.mix) - set(DIFFICULTY))
+    unknown = sorted(set(params.mix) - set(KINDS))
     if unknown:
-        raise StageError(f"tasks.mix: no kind {', '.join(unknown)}; there are {', '.join(DIFFICULTY)}")
+        raise StageError(f"tasks.mix: no kind {', '.join(unknown)}; there are {', '.join(KINDS)}")
     specs = read_tools(tools / "tools.jsonl")
     maker = TaskMaker(specs, params.mix, compute.seed)
     job.say(f"{params.train} training and {params.heldout} held-out tasks over {len(specs)} tools")
@@ -50,7 +51,7 @@ def run(params: Params, compute: Compute, tools: Path, out: Path, job: Job) -> M
     real = [git_task(compute.seed, i) for i in range(params.git)]
     missing = sorted({name for task in real for name in task["tools"]} - set(specs))
     if missing:
-        raise StageError(f"{tools}: no tools {', '.join(missing)} for the git tasks; add git to tools.servers or set tasks.git to 0")
+        raise StageError(f"{tools}: no tools {', '.join(missing)}; add git to tools.servers or set tasks.git to 0")
     used = {name for task in [*made, *real] for name in task["tools"]}
     out.mkdir()
     write_lines(out / "tasks.jsonl", made)

@@ -54,7 +54,8 @@ def run(params: Params, llm: LLMConfig, compute: Compute, out: Path, job: Job) -
     chosen = [tool for tool in order if tool.name not in plain][: params.llm_descriptions]
     reworded, accepted = {}, 0
     if chosen:
-        job.say(f"{len(chosen)} descriptions by {llm.model}, about {20 * len(chosen) / llm.expected_tokens_per_second:.0f} s")
+        seconds = 20 * len(chosen) / llm.expected_tokens_per_second
+        job.say(f"{len(chosen)} descriptions by {llm.model}, about {seconds:.0f} s")
         with LLM.open(llm, compute, job.scratch / "llm.sqlite") as client:
             texts, accepted = reword(
                 client, chosen, max_tokens=params.llm_max_tokens, temperature=params.llm_temperature, seed=seed

@@ -57,7 +57,7 @@ def run(
     accepted = [row for row in played if row["verdict"]["passed"]]
     rejected = [row for row in played if not row["verdict"]["passed"]]
     if not accepted:
-        raise StageError("the judge accepted no dialogue; look at the checks that failed with trajectories.mistake_rate 0")
+        raise StageError("the judge accepted no dialogue; set trajectories.mistake_rate to 0 and look at its checks")
     out.mkdir()
     write_lines(out / "accepted.jsonl", accepted)
     write_lines(out / "rejected.jsonl", rejected)

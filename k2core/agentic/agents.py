@@ -83,7 +83,7 @@ class PlannerAgent:
         if call is None or tool is None:
             return
         name = self.random.choice(list(arguments))
-        field = domains()[tool.domain].fields[(tool.operation or {})["arguments"][name]]
+        field = domains()[tool.domain].fields[tool.semantics["arguments"][name]]
         arguments[name] = field.draw(self.random, self.task["split"], other_than=arguments[name])
         call["arguments"] = json.dumps(arguments, ensure_ascii=False)
 
@@ -119,12 +119,13 @@ class LLMAgent:
 
     def _schema(self, messages: list[Message]) -> dict[str, Any]:
         say = {"type": "object", "properties": {"say": {"type": "string", "maxLength": 160}}, "required": ["say"]}
-        if messages[-1]["role"] == "tool":  # a small model would call for ever
+        last = messages[-1]
+        if last["role"] == "tool" and UNAVAILABLE not in last["content"]:  # a small model would call for ever
             return say
         calls = [
             {"type": "object", "required": ["tool", "arguments"],
-             "properties": {"tool": {"const": tool.name}, "arguments": {**tool.parameters, "additionalProperties": False}}}
-            for tool in self.tools
+             "properties": {"tool": {"const": t.name}, "arguments": {**t.parameters, "additionalProperties": False}}}
+            for t in self.tools
         ]  # fmt: skip
         return {"anyOf": [*calls, say]}
 

@@ -14,11 +14,25 @@ from k2core.agentic.specs import ToolSpec
 if TYPE_CHECKING:
     from k2core.llm.client import LLM
 
-LENGTH = (12, 72)
+LENGTH = (10, 60)
 SCHEMA = {
     "type": "object", "required": ["description"],
-    "properties": {"description": {"type": "string", "minLength": LENGTH[0], "maxLength": LENGTH[1]}},
+    "properties": {"description": {"type": "string", "minLength": LENGTH[0], "maxLength": LENGTH[1] + 20}},
 }  # fmt: skip
+VERBS = {
+    "create": {"add", "create", "register", "make", "insert", "enter", "save"},
+    "get": {"get", "show", "read", "retrieve", "fetch", "find", "look", "return", "check", "view"},
+    "update": {"set", "change", "update", "edit", "modify", "adjust"},
+    "adjust": {"change", "update", "adjust", "modify"},
+    "delete": {"delete", "remove", "erase", "drop"},
+    "find": {"find", "list", "search", "show", "get", "look", "retrieve", "filter"},
+}
+"""First words that keep the meaning, by kind of operation; a transition's or adjustment's own verb fits too."""
+SMALL_WORDS = set(
+    "a an the to of in on for by with from and or its it this that your new one all up into given its specific based "
+    "existing value name details information matching which have has is"
+    .split()
+)  # fmt: skip
 
 
 def reword(
@@ -35,23 +49,31 @@ def reword(
 
 
 def fitting(tool: ToolSpec, answer: str) -> str | None:
-    """The description in the LLM's answer, if it may be used: one line of the right length that names what the plain
-    description names (the entity, and the field if there is one)."""
+    """The description in the LLM's answer, if it may be used.
+
+    It must be new, short, one line of plain words; begin with a verb of the tool's operation; name the entity and
+    the field that the plain description names; and say nothing beyond the domain's words, so that nothing is invented.
+    """
     try:
         text = str(json.loads(answer)["description"]).strip().rstrip(".")
     except (ValueError, KeyError, TypeError):
         return None
-    domain = domains()[tool.domain]
-    words = set(re.findall(r"[a-z]+", text.lower()))
-    fields = [name for name in domain.fields if name in tool.description.lower().split()]
-    named = bool(words & {domain.entity, domain.plural}) and all(name in words for name in fields)
-    plain = text.isascii() and text.isprintable() and '"' not in text
-    return text if LENGTH[0] <= len(text) <= LENGTH[1] and named and plain else None
+    domain, operation = domains()[tool.domain], tool.semantics
+    words, plain = re.findall(r"[a-z]+", text.lower()), re.findall(r"[a-z]+", tool.description.lower())
+    if not LENGTH[0] <= len(text) <= LENGTH[1] or not re.fullmatch(r"[A-Za-z ,']+", text) or words == plain:
+        return None
+    verbs = VERBS[operation["kind"]] | {operation["verb"].split("_")[0]}
+    names = {domain.entity, domain.plural}
+    fields = {word for name in domain.fields for word in name.split("_")}
+    known = SMALL_WORDS | verbs | names | fields | set(plain) | {domain.domain, operation["kind"]}
+    named = bool(names & set(words)) and all(word in words for word in fields & set(plain))
+    return text if named and words[0] in verbs and set(words) <= known else None
 
 
 def _prompt(tool: ToolSpec) -> list[dict[str, str]]:
-    parameters = ", ".join(tool.parameters["properties"])
-    return [{"role": "user", "content": (
-        f"Rewrite the description of the function {tool.name}({parameters}) as one short sentence that starts with a "
-        f"verb and keeps its meaning. Old description: {tool.description}."
-    )}]  # fmt: skip
+    """One worked example shows the small model the form."""
+    example = [
+        {"role": "user", "content": "Say it in other words: Get the title of a book"},
+        {"role": "assistant", "content": '{"description": "Retrieve the title of a given book"}'},
+    ]
+    return [*example, {"role": "user", "content": f"Say it in other words: {tool.description}"}]

@@ -32,7 +32,7 @@ MAX_NAME = 32
 
 
 def evolve(domain: Domain, count: int, seed: int) -> tuple[list[ToolSpec], Counter[str]]:
-    """At least the plain tools of `domain` and evolved ones up to `count`; and how often the gate refused, by reason."""
+    """The plain tools of `domain` and evolved ones up to `count`; and how often the gate refused, by reason."""
     random = Random(f"{seed}/evolve/{domain.domain}")
     tools = list(plain_tools(domain))
     refused: Counter[str] = Counter()
@@ -126,7 +126,7 @@ def _tool(
 
 def describe(domain: Domain, tool: ToolSpec) -> str:
     """A plain description from what the operation does; it names the entity."""
-    operation = tool.operation or {}
+    operation = tool.semantics
     kind, entity, plural = operation["kind"], domain.entity, domain.plural
     a_entity = f"{'an' if entity[0] in 'aeiou' else 'a'} {entity}"
     fields = [field for field in operation["arguments"].values() if field != domain.key]
@@ -150,7 +150,7 @@ Mutation = Callable[[Domain, ToolSpec, Random], ToolSpec | None]
 
 def specialise(domain: Domain, tool: ToolSpec, random: Random) -> ToolSpec | None:
     """An operation on all fields becomes one on a single field."""
-    operation = tool.operation or {}
+    operation = tool.semantics
     kind, key = operation["kind"], domain.key
     if kind == "get" and len(operation["returns"]) > 1:
         field = random.choice(operation["returns"])
@@ -166,7 +166,7 @@ def specialise(domain: Domain, tool: ToolSpec, random: Random) -> ToolSpec | Non
 
 def rename_tool(domain: Domain, tool: ToolSpec, random: Random) -> ToolSpec | None:
     """Another verb in the name."""
-    kind = (tool.operation or {})["kind"]
+    kind = tool.semantics["kind"]
     for verb in SYNONYMS.get(kind, ()):
         if tool.name.startswith(verb + "_"):
             other = random.choice([word for word in SYNONYMS[kind] if word != verb])
@@ -176,7 +176,7 @@ def rename_tool(domain: Domain, tool: ToolSpec, random: Random) -> ToolSpec | No
 
 def rename_parameter(domain: Domain, tool: ToolSpec, random: Random) -> ToolSpec | None:
     """Another name for a parameter; the field behind it stays."""
-    operation = tool.operation or {}
+    operation = tool.semantics
     aliases = {
         name: [f"{domain.entity}_{name}"] if field == domain.key else domain.fields[field].aliases
         for name, field in operation["arguments"].items() if name == field
@@ -191,14 +191,15 @@ def rename_parameter(domain: Domain, tool: ToolSpec, random: Random) -> ToolSpec
 
 def add_optional(domain: Domain, tool: ToolSpec, random: Random) -> ToolSpec | None:
     """A creating or searching tool takes one more field, if the caller has it."""
-    operation = tool.operation or {}
+    operation = tool.semantics
     used = set(operation["arguments"].values())
-    free = [name for name, spec in domain.details.items() if name not in used and (operation["kind"] == "create" or spec.enum)]
-    if operation["kind"] not in ("create", "find") or not free:
+    kind = operation["kind"]
+    free = [name for name, spec in domain.details.items() if name not in used and (kind == "create" or spec.enum)]
+    if kind not in ("create", "find") or not free:
         return None
     field = random.choice(free)
     spec: FieldSpec = domain.fields[field]
-    joint = "with" if operation["kind"] == "create" else "and"
+    joint = "with" if kind == "create" else "and"
     parameters = {**tool.parameters, "properties": {**tool.parameters["properties"], field: spec.schema()}}
     child = replace(
         tool, name=f"{tool.name}_{joint}_{field}", parameters=parameters,
@@ -209,7 +210,7 @@ def add_optional(domain: Domain, tool: ToolSpec, random: Random) -> ToolSpec | N
 
 def drop_field(domain: Domain, tool: ToolSpec, random: Random) -> ToolSpec | None:
     """A creating tool no longer asks for one of its fields."""
-    operation = tool.operation or {}
+    operation = tool.semantics
     droppable = [name for name, field in operation["arguments"].items() if field != domain.key]
     if operation["kind"] != "create" or len(droppable) < 2:
         return None
@@ -222,7 +223,7 @@ MUTATIONS: tuple[Mutation, ...] = (specialise, specialise, rename_tool, rename_p
 
 def _rebuild(tool: ToolSpec, name: str, rename: Callable[[str], str | None]) -> ToolSpec:
     """`tool` under `name` with its parameters renamed, or left out where `rename` gives None."""
-    operation, old = tool.operation or {}, tool.parameters
+    operation, old = tool.semantics, tool.parameters
     parameters = {
         "type": "object",
         "properties": {new: schema for n, schema in old["properties"].items() if (new := rename(n))},

@@ -53,7 +53,7 @@ def draw_goal(
         missing: the entity the user names does not exist (kinds get, update, delete, adjust).
         avoid: keys that another goal of the same task is about.
     """
-    table, operation = state[domain.entity], tool.operation or {}
+    table, operation = state[domain.entity], tool.semantics
     kind = operation["kind"]
     if kind == "find":
         return _find(domain, tool, table, random)
@@ -90,7 +90,7 @@ def _label(name: str) -> str:
 
 def _parameter(tool: ToolSpec, field: str) -> str:
     """The parameter behind which `field` stands."""
-    return next(name for name, behind in (tool.operation or {})["arguments"].items() if behind == field)
+    return next(name for name, behind in tool.semantics["arguments"].items() if behind == field)
 
 
 def _new_key(domain: Domain, table: dict[str, Any], random: Random, split: Split, avoid: Sequence[str]) -> str:
@@ -112,7 +112,7 @@ def _old_key(domain: Domain, table: dict[str, Any], random: Random, split: Split
 def _create(domain: Domain, tool: ToolSpec, key: str, random: Random, split: Split) -> Goal:
     required = set(tool.parameters["required"])
     fields = {
-        name: field for name, field in (tool.operation or {})["arguments"].items()
+        name: field for name, field in tool.semantics["arguments"].items()
         if field != domain.key and (name in required or random.random() < 0.5)
     }  # fmt: skip
     values = {name: domain.fields[field].draw(random, split) for name, field in fields.items()}
@@ -130,10 +130,11 @@ def _create(domain: Domain, tool: ToolSpec, key: str, random: Random, split: Spl
 
 
 def _get(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Value] | None, random: Random) -> Goal:
-    name = random.choice((tool.operation or {})["returns"])
+    name = random.choice(tool.semantics["returns"])
     value = str((record or {}).get(name, ""))
     return Goal(
-        tool.name, {_parameter(tool, domain.key): key}, f"what is the {_label(name)} of the {_named(domain, key)}", True,
+        tool.name, {_parameter(tool, domain.key): key},
+        f"what is the {_label(name)} of the {_named(domain, key)}", True,
         f"The {_label(name)} of {quote(key)} is {quote(value)}.", [key, value], [value],
     )  # fmt: skip
 
@@ -148,7 +149,7 @@ def _delete(domain: Domain, tool: ToolSpec, key: str) -> Goal:
 def _update(
     domain: Domain, tool: ToolSpec, key: str, record: dict[str, Value] | None, random: Random, split: Split
 ) -> Goal:
-    fields = {n: f for n, f in (tool.operation or {})["arguments"].items() if f != domain.key}
+    fields = {n: f for n, f in tool.semantics["arguments"].items() if f != domain.key}
     name = random.choice(list(fields))
     label = _label(fields[name])
     value = domain.fields[fields[name]].draw(random, split, (record or {}).get(fields[name]))
@@ -161,7 +162,7 @@ def _update(
 
 
 def _transition(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Value] | None) -> Goal:
-    operation = tool.operation or {}
+    operation = tool.semantics
     step = next(step for step in domain.transitions if step.verb == operation["verb"])
     if record and record[step.field] == step.value:
         record[step.field] = next(value for value in domain.fields[step.field].enum or () if value != step.value)
@@ -172,7 +173,7 @@ def _transition(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Valu
 
 
 def _adjust(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Any] | None, random: Random) -> Goal:
-    step = next(step for step in domain.adjustments if step.verb == (tool.operation or {})["verb"])
+    step = next(step for step in domain.adjustments if step.verb == tool.semantics["verb"])
     amount = random.randint(*step.range)
     new = str((record or {}).get(step.field, 0) + step.sign * amount)
     clause = step.phrase.replace("{key}", quote(key))
@@ -185,13 +186,14 @@ def _adjust(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Any] | N
 
 def _find(domain: Domain, tool: ToolSpec, table: dict[str, dict[str, Any]], random: Random) -> Goal:
     required = set(tool.parameters["required"])
-    fields = {n: f for n, f in (tool.operation or {})["arguments"].items() if n in required}
+    fields = {n: f for n, f in tool.semantics["arguments"].items() if n in required}
     wanted = {f: table[random.choice(list(table))][f] for f in list(fields.values())[:1]}
     found = sorted(key for key, record in table.items() if all(record.get(f) == v for f, v in wanted.items()))
     ((name, value),) = wanted.items()
     return Goal(
-        tool.name, {n: wanted[f] for n, f in fields.items()}, f"which {domain.plural} have {_label(name)} {quote(value)}",
-        True, f"I found {' and '.join(quote(key) for key in found)}.", found, found,
+        tool.name, {n: wanted[f] for n, f in fields.items()},
+        f"which {domain.plural} have {_label(name)} {quote(value)}", True,
+        f"I found {' and '.join(quote(key) for key in found)}.", found, found,
     )  # fmt: skip
 
 

@@ -116,7 +116,9 @@ def _says(words: Sequence[str], text: str) -> bool:
 def _asked(check: dict[str, Any], evidence: Evidence) -> bool:
     """The first reply is a question about the missing value, before any call."""
     first = evidence.replies[0] if evidence.replies else {}
-    return bool(first) and not first.get("tool_calls") and "?" in first["content"] and _says(check["any"], first["content"])
+    if not first or first.get("tool_calls"):
+        return False
+    return "?" in first["content"] and _says(check["any"], first["content"])
 
 
 CHECKS: dict[str, Callable[[dict[str, Any], Evidence], bool]] = {
@@ -126,6 +128,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], Evidence], bool]] = {
     "tools": lambda check, e: all(outcome.tool in check["only"] for outcome in e.outcomes if outcome.valid),
     "facts": lambda check, e: _facts(check["each"], e.outcomes),
     "mentions": lambda check, e: all(_mentions(word, e.answer) for word in check["all"]),
+    "brief": lambda check, e: 0 < len(e.answer) <= check["at_most"],
     "asks": _asked,
     "refuses": lambda check, e: not e.outcomes and _says(check["any"], e.answer),
 }

@@ -52,8 +52,8 @@ class McpServer:
         category = SERVERS[self.name][2]
         return [
             ToolSpec(
-                tool.name, " ".join((tool.description or "").split()), _untitled(tool.input_schema), self.name, category,
-                f"mcp:{self.name}", None, "train",
+                tool.name, " ".join((tool.description or "").split()), _untitled(tool.input_schema), self.name,
+                category, f"mcp:{self.name}", None, "train",
             )
             for tool in self.portal.call(self.client.list_tools).tools
         ]  # fmt: skip

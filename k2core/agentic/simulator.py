@@ -76,7 +76,7 @@ class Simulator:
             return Outcome({"error": str(error)}, valid=False)
         if Random(f"{self.seed}/{len(self.outcomes)}").random() < self.failure_rate:
             return Outcome({"error": UNAVAILABLE})
-        return Outcome(apply(tool.operation or {}, arguments, self.state))
+        return Outcome(apply(tool.semantics, arguments, self.state))
 
 
 def check_call(call: ToolCall, tools: Mapping[str, ToolSpec]) -> tuple[ToolSpec, dict[str, Any]]:

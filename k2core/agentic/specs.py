@@ -24,6 +24,17 @@ class ToolSpec:
     operation: dict[str, Any] | None
     split: str
 
+    @property
+    def semantics(self) -> dict[str, Any]:
+        """The operation of a tool that has one.
+
+        Raises:
+            ValueError: a tool of a real server.
+        """
+        if self.operation is None:
+            raise ValueError(f"{self.name} ({self.origin}) has no operation to simulate")
+        return self.operation
+
     def wire(self) -> dict[str, Any]:
         """In OpenAI's format."""
         function = {"name": self.name, "description": self.description, "parameters": self.parameters}

@@ -108,8 +108,8 @@ def load_arguments(text: str) -> dict[str, Any]:
 def argument_errors(name: str, arguments: dict[str, Any], parameters: dict[str, Any]) -> list[str]:
     """Violations of the JSON Schema `parameters`, one short sentence each."""
     try:
-        found = sorted(_validator(json.dumps(parameters)).iter_errors(arguments), key=lambda error: list(map(str, error.path)))
-        return [f"{name}: {error.message[:120]}" for error in found]
+        found = _validator(json.dumps(parameters)).iter_errors(arguments)
+        return sorted(f"{name}: {error.message[:120]}" for error in found)
     except RecursionError:
         return [f"{name}: arguments are nested too deeply"]
 

@@ -53,7 +53,7 @@ def _object(schema: Schema) -> str:
     if not properties:
         return "{}"
     fields = [f"{name}{'' if name in required else '?'}: {type_of(value)}" for name, value in properties.items()]
-    comments = [_comment(value.get("description") if isinstance(value, dict) else None) for value in properties.values()]
+    comments = [_comment(value.get("description")) if isinstance(value, dict) else [] for value in properties.values()]
     if not any(comments):
         return "{" + ", ".join(fields) + "}"
     lines = [line for comment, field in zip(comments, fields, strict=True) for line in (*comment, field + ",")]

@@ -27,14 +27,22 @@ class Attempt:
 def prompt_of(environment: Environment, item: Item, tokenizer: Any) -> Prompt:
     """An item as something to sample responses for."""
     return Prompt(
-        encode_prompt(tokenizer, item.messages, item.tools), environment.max_new_tokens,
+        encode_prompt(tokenizer, item.messages, item.tools),
+        environment.max_new_tokens,
         lambda text: environment.score(item, text),
     )
 
 
 def attempt(
-    model: Any, tokenizer: Any, environments: Mapping[str, Environment], *, items: int, samples: int,
-    temperature: float, seed: int, split: Split = "heldout",
+    model: Any,
+    tokenizer: Any,
+    environments: Mapping[str, Environment],
+    *,
+    items: int,
+    samples: int,
+    temperature: float,
+    seed: int,
+    split: Split = "heldout",
 ) -> dict[str, list[Attempt]]:
     """`samples` responses to each of the first `items` items of every environment (fewer if it has no more).
 
@@ -56,4 +64,3 @@ def attempt(
 def pass_rate(attempts: Sequence[Attempt]) -> float:
     """Share of responses that passed: pass@1."""
     return fmean(attempt.passed / len(attempt.rollouts) for attempt in attempts)
-

@@ -63,11 +63,15 @@ def readable(attempts: Attempts, count: int) -> list[dict[str, Any]]:
     """The first `count` items of each environment for a person to read."""
     return [
         {
-            "environment": name, "prompt": attempt.item.messages[-1]["content"], "gold": attempt.item.gold,
-            "completion": attempt.rollouts[0].text, "score": attempt.rollouts[0].reward,
+            "environment": name,
+            "prompt": attempt.item.messages[-1]["content"],
+            "gold": attempt.item.gold,
+            "completion": attempt.rollouts[0].text,
+            "score": attempt.rollouts[0].reward,
             "truncated": attempt.rollouts[0].truncated,
         }
-        for name, tried in attempts.items() for attempt in tried[:count]
+        for name, tried in attempts.items()
+        for attempt in tried[:count]
     ]
 
 

@@ -61,9 +61,7 @@ def preferences(model: Any, tokenizer: Any, comparisons: Sequence[Comparison], c
     prompts = [encode(tokenizer, comparison) for comparison in comparisons]
     fitting = [number for number, prompt in enumerate(prompts) if len(prompt) < context]
     # a dummy target after each prompt marks the position of the verdict
-    dialogues = [
-        Dialogue([*prompts[number], choices[0]], [0] * len(prompts[number]) + [1]) for number in fitting
-    ]
+    dialogues = [Dialogue([*prompts[number], choices[0]], [0] * len(prompts[number]) + [1]) for number in fitting]
     result = [0.5] * len(comparisons)
     rows = pack_rows([len(dialogue.tokens) for dialogue in dialogues], context)
     with torch.no_grad():
@@ -91,8 +89,10 @@ def win_rates(
         for i, reply in enumerate(replies):
             j = (i + 1) % len(replies)
             if replies[j] != reply:
-                comparisons += [Comparison(request, reply, replies[j], rubric),
-                                Comparison(request, replies[j], reply, rubric)]
+                comparisons += [
+                    Comparison(request, reply, replies[j], rubric),
+                    Comparison(request, replies[j], reply, rubric),
+                ]
             places.append((group, i, j))
     scores = iter(preferences(model, tokenizer, comparisons, context))
     totals = [[0.0] * len(replies) for _, replies in groups]

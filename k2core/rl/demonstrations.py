@@ -52,6 +52,12 @@ def split_trajectories(trajectories: list[Trajectory], split: Split) -> list[Tra
     return [trajectory for trajectory in trajectories if is_heldout(trajectory) == (split == "heldout")]
 
 
+def some(trajectories: list[Trajectory], count: int, seed: int) -> list[Trajectory]:
+    """At most `count` of them, a random choice that depends on the seed alone."""
+    chosen = Random(f"{seed}/trajectories").sample(range(len(trajectories)), min(count, len(trajectories)))
+    return [trajectories[number] for number in sorted(chosen)]
+
+
 def encode_trajectories(
     tokenizer: Any, trajectories: list[Trajectory], *, seed: int, json_share: float, repeats: int = 1
 ) -> list[Dialogue]:
@@ -61,10 +67,16 @@ def encode_trajectories(
     for trajectory in trajectories:
         for copy in range(repeats):
             json_format = Random(f"{seed}/format/{trajectory['id']}/{copy}").random() < json_share
-            dialogues.append(Dialogue(*encode_dialogue(
-                tokenizer, trajectory["messages"], tools=trajectory["tools"],
-                tool_format="json" if json_format else "typescript",
-            )))
+            dialogues.append(
+                Dialogue(
+                    *encode_dialogue(
+                        tokenizer,
+                        trajectory["messages"],
+                        tools=trajectory["tools"],
+                        tool_format="json" if json_format else "typescript",
+                    )
+                )
+            )
     return dialogues
 
 
@@ -72,6 +84,7 @@ def encode_gym(
     tokenizer: Any, environments: Mapping[str, Environment], counts: Mapping[str, int], split: Split, seed: int
 ) -> list[Dialogue]:
     """The first `counts[name]` items of each environment with their correct answers."""
-    items = (environments[name].item(seed, split, index) for name, count in sorted(counts.items())
-             for index in range(count))
+    items = (
+        environments[name].item(seed, split, index) for name, count in sorted(counts.items()) for index in range(count)
+    )
     return [Dialogue(*encode_dialogue(tokenizer, [*item.messages, item.gold], tools=item.tools)) for item in items]

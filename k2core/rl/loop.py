@@ -86,8 +86,16 @@ class Loop:
     """
 
     def __init__(
-        self, config: RLConfig, seed: int, state: State, *, tokenizer: Any, optimizer: Any, prompts: Sequence[Prompt],
-        ptx: Any, open_prompts: Sequence[Prompt] = (),
+        self,
+        config: RLConfig,
+        seed: int,
+        state: State,
+        *,
+        tokenizer: Any,
+        optimizer: Any,
+        prompts: Sequence[Prompt],
+        ptx: Any,
+        open_prompts: Sequence[Prompt] = (),
         critique: Callable[[Sequence[int], Sequence[Sequence[Rollout]]], list[list[float]]] | None = None,
     ) -> None:
         self.config, self.seed, self.state = config, seed, state
@@ -126,8 +134,13 @@ class Loop:
 
     def _sample(self, prompts: Sequence[Prompt], random: Random, temperature: float) -> list[list[Rollout]]:
         return sample(
-            self.state.model, self.tokenizer, prompts, samples=self.config.samples, temperature=temperature,
-            seed=random.getrandbits(31), overlong_reward=self.config.overlong_reward,
+            self.state.model,
+            self.tokenizer,
+            prompts,
+            samples=self.config.samples,
+            temperature=temperature,
+            seed=random.getrandbits(31),
+            overlong_reward=self.config.overlong_reward,
         )
 
     def _self_critique(self, random: Random, temperature: float) -> tuple[list[list[Signal]], float]:
@@ -138,8 +151,10 @@ class Loop:
         groups = self._sample(prompts, random, temperature)
         wins = self.critique(numbers, groups)
         rewards = [
-            [self.config.critique_weight * (rollout.reward if rollout.truncated else win)
-             for rollout, win in zip(group, won, strict=True)]
+            [
+                self.config.critique_weight * (rollout.reward if rollout.truncated else win)
+                for rollout, win in zip(group, won, strict=True)
+            ]
             for group, won in zip(groups, wins, strict=True)
         ]
         signals = [_signals(*group) for group in zip(prompts, groups, rewards, strict=True)]
@@ -151,8 +166,10 @@ class Loop:
         total = sum(len(group) for group in groups)
         signals = [signal for group in groups for signal in group if not first or any(s.advantage for s in group)]
         dialogues = [
-            Dialogue([*signal.prompt.tokens, *signal.rollout.tokens],
-                     [0] * len(signal.prompt.tokens) + [1] * len(signal.rollout.tokens))
+            Dialogue(
+                [*signal.prompt.tokens, *signal.rollout.tokens],
+                [0] * len(signal.prompt.tokens) + [1] * len(signal.rollout.tokens),
+            )
             for signal in signals
         ]
         rows = pack_rows([len(dialogue.tokens) for dialogue in dialogues], config.context)

@@ -27,8 +27,14 @@ class Pool:
 
 
 def build_pool(
-    model: Any, tokenizer: Any, environments: Mapping[str, Environment], counts: Mapping[str, int], config: RLConfig,
-    *, seed: int, scratch: Path,
+    model: Any,
+    tokenizer: Any,
+    environments: Mapping[str, Environment],
+    counts: Mapping[str, int],
+    config: RLConfig,
+    *,
+    seed: int,
+    scratch: Path,
 ) -> Pool:
     """Measure the success rate of `model` on the first `counts[name]` training items and keep the moderate ones.
 
@@ -43,7 +49,12 @@ def build_pool(
     file = scratch / "pool.json"
     if not file.exists():
         groups = sample(
-            model, tokenizer, fitting, samples=config.probe_samples, temperature=config.temperature_start, seed=seed,
+            model,
+            tokenizer,
+            fitting,
+            samples=config.probe_samples,
+            temperature=config.temperature_start,
+            seed=seed,
             overlong_reward=config.overlong_reward,
         )
         write_json(file, [fmean(rollout.passed for rollout in group) for group in groups])

@@ -47,8 +47,10 @@ def gym_pairs(
             item = environment.item(seed, split, index)
             gold = item.gold["content"]
             random = Random(f"{seed}/corrupt/{name}/{split}/{index}")
-            wrong = next((text for text in (corrupt(gold, random) for _ in range(20))
-                          if environment.score(item, text) < 1.0), None)
+            wrong = next(
+                (text for text in (corrupt(gold, random) for _ in range(20)) if environment.score(item, text) < 1.0),
+                None,
+            )
             if wrong is not None:
                 pairs.append(Pair(item.messages[-1]["content"], gold, wrong, f"gym/{name}"))
     return pairs
@@ -97,8 +99,9 @@ def render_reply(*messages: dict[str, Any]) -> str:
     """Assistant messages as the critic reads them: calls as `name(arguments)`."""
     parts = []
     for message in messages:
-        parts += [f"{call['function']['name']}({call['function']['arguments']})"
-                  for call in message.get("tool_calls") or []]
+        parts += [
+            f"{call['function']['name']}({call['function']['arguments']})" for call in message.get("tool_calls") or []
+        ]
         parts += [message["content"]] if message.get("content") else []
     return " | ".join(parts)[-REPLY_CHARACTERS:]
 

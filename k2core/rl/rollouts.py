@@ -47,7 +47,13 @@ def encode_prompt(
 
 
 def sample(
-    model: Any, tokenizer: Tokenizer, prompts: Sequence[Prompt], *, samples: int, temperature: float, seed: int,
+    model: Any,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    *,
+    samples: int,
+    temperature: float,
+    seed: int,
     overlong_reward: float,
 ) -> list[list[Rollout]]:
     """`samples` responses to every prompt, in the prompts' order.
@@ -61,8 +67,13 @@ def sample(
     for budget, numbers in sorted(by_budget.items()):
         repeated = [number for number in numbers for _ in range(samples)]
         completions = generate(
-            model, [list(prompts[number].tokens) for number in repeated], max_new_tokens=budget,
-            temperature=temperature, stop_ids={tokenizer.im_end_id}, seed=seed, batch_size=SAMPLER_BATCH,
+            model,
+            [list(prompts[number].tokens) for number in repeated],
+            max_new_tokens=budget,
+            temperature=temperature,
+            stop_ids={tokenizer.im_end_id},
+            seed=seed,
+            batch_size=SAMPLER_BATCH,
         )
         for number, completion in zip(repeated, completions, strict=True):
             text = tokenizer.decode(completion.tokens)

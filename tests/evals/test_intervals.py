@@ -17,8 +17,10 @@ def test_intervals_cover_the_truth_about_95_times_in_100():
     random, hits = Random(1), {"wilson": 0, "bootstrap": 0}
     for trial in range(300):
         values = [float(random.random() < 0.4) for _ in range(50)]
-        for name, (low, high) in (("wilson", wilson(int(sum(values)), 50)),
-                                  ("bootstrap", bootstrap([values], trial, resamples=200))):
+        for name, (low, high) in (
+            ("wilson", wilson(int(sum(values)), 50)),
+            ("bootstrap", bootstrap([values], trial, resamples=200)),
+        ):
             hits[name] += low <= 0.4 <= high
     assert 0.90 <= hits["wilson"] / 300 <= 1.0
     assert 0.88 <= hits["bootstrap"] / 300 <= 1.0

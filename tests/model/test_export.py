@@ -27,12 +27,9 @@ def export(build, tmp_path):
 
     def make(out: str, check_tokens: int = 200) -> tuple[Path, dict[str, float]]:
         params = Params(name="toy", check_sequences=2, check_tokens=check_tokens)
-        inputs = {name: tmp_path / name for name in ("model", "tokenizer")}
-        job = Job("export", tmp_path, None)
-        figures = run(
-            params, Compute(threads=1, seed=0), **inputs, scorecard=tmp_path / "scorecard.json", out=tmp_path / out, job=job
-        )
-        return tmp_path / out, figures
+        paths = {"model": tmp_path / "model", "tokenizer": tmp_path / "tokenizer"}
+        paths |= {"scorecard": tmp_path / "scorecard.json", "out": tmp_path / out}
+        return tmp_path / out, run(params, Compute(threads=1, seed=0), **paths, job=Job("export", tmp_path, None))
 
     return make
 

@@ -48,13 +48,22 @@ def test_verdict_names_the_better_reply():
 
 
 def trajectory(number, place, task="t1"):
-    call = {"id": "functions.add:0", "type": "function",
-            "function": {"name": "add", "arguments": json.dumps({"place": place})}}
-    return {"id": str(number), "task_id": task, "tools": [], "messages": [
-        {"role": "user", "content": "Add it"}, {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "content": "done", "tool_call_id": "functions.add:0"},
-        {"role": "assistant", "content": "Done."},
-    ]}
+    call = {
+        "id": "functions.add:0",
+        "type": "function",
+        "function": {"name": "add", "arguments": json.dumps({"place": place})},
+    }
+    return {
+        "id": str(number),
+        "task_id": task,
+        "tools": [],
+        "messages": [
+            {"role": "user", "content": "Add it"},
+            {"role": "assistant", "content": "", "tool_calls": [call]},
+            {"role": "tool", "content": "done", "tool_call_id": "functions.add:0"},
+            {"role": "assistant", "content": "Done."},
+        ],
+    }
 
 
 def test_trajectory_pairs_match_tasks_and_break_calls():
@@ -76,3 +85,24 @@ def test_corruption_is_reproducible_and_never_silent():
 
 def test_comparison_is_a_plain_value():
     assert preferences.Pair("q", "a", "b", "s").comparison(True) == Comparison("q", "a", "b", critic.RUBRIC)
+
+
+def test_preferences_are_the_models_probabilities():
+    import torch
+    from rl_micro import CharTokenizer, micro_model
+
+    class Tokens(CharTokenizer):
+        def encode(self, text):
+            return {"A": [5], "B": [6]}.get(text, [2 + ord(letter) % 6 for letter in text])
+
+        def id_of(self, special):
+            return 1
+
+    torch.manual_seed(0)
+    model, tokenizer = micro_model(), Tokens()
+    asked = [Comparison("q", "x" * n, "y", critic.RUBRIC) for n in (1, 5, 3)]
+    together = critic.preferences(model, tokenizer, asked, 400)
+    for comparison, got in zip(asked, together, strict=True):
+        logits = model(torch.tensor([critic.encode(tokenizer, comparison)]))[0, -1]
+        assert got == pytest.approx(float(logits[[5, 6]].softmax(0)[0]), abs=1e-5)
+    assert critic.preferences(model, tokenizer, asked, 20) == [0.5, 0.5, 0.5], "too long to read: undecided"

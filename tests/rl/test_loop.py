@@ -26,8 +26,9 @@ def make_loop(**changes) -> Loop:
     torch.manual_seed(0)
     model = micro_model()
     state = State(model, PrioritizedSampler([0.5] * len(PROMPTS), momentum=0.5, floor=0.05), History(config.log_every))
-    ptx = DialogueSource([Dialogue([3, 4, n + 2, 6 + n % 2, STOP], [0, 0, 0, 1, 1]) for n in range(6)],
-                         context=32, batch_rows=1, seed=0)
+    ptx = DialogueSource(
+        [Dialogue([3, 4, n + 2, 6 + n % 2, STOP], [0, 0, 0, 1, 1]) for n in range(6)], context=32, batch_rows=1, seed=0
+    )
     return Loop(config, 7, state, tokenizer=CharTokenizer(), optimizer=micro_optimizer(model), prompts=PROMPTS, ptx=ptx)
 
 

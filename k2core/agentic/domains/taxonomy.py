@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
-from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -104,8 +103,8 @@ class Domain(Section):
     plural: str
     key: str
     fields: dict[str, FieldSpec]
-    transitions: list[Transition] = []
-    adjustments: list[Adjustment] = []
+    transitions: list[Transition] = Field([])
+    adjustments: list[Adjustment] = Field([])
     create_words: list[str]
 
     @property
@@ -141,9 +140,3 @@ def domains() -> dict[str, Domain]:
         loaded[domain.domain] = domain
     return loaded
 
-
-@cache
-def values_of(domain: str, field: str) -> tuple[Value, ...]:
-    """Every value of a field that is a list or a product of lists; empty for numbers, times and codes."""
-    spec = domains()[domain].fields[field]
-    return tuple(spec.enum or spec.choice or (" ".join(words) for words in product(*spec.join or ())))

@@ -75,7 +75,8 @@ def _dataset(task: str, config: tuple[tuple[str, Any], ...], seed: int) -> Any:
 def spell_backward() -> ReasoningGym:
     """`Backward: s u n` → `n u s`. A word and its reverse share a split."""
     return ReasoningGym(
-        name="spell_backward", task="spell_backward",
+        name="spell_backward",
+        task="spell_backward",
         config=(("min_word_len", 3), ("max_word_len", 5)),
         prompt=lambda entry: "Backward: " + " ".join(entry["metadata"]["word"]),
         key=lambda entry: min(entry["metadata"]["word"], entry["metadata"]["word"][::-1]),
@@ -85,13 +86,16 @@ def spell_backward() -> ReasoningGym:
 
 def chain_sum() -> ReasoningGym:
     """`Compute: 4 + 7` → `11`, one digit a term, also differences. The order of a sum's terms does not matter."""
+
     def key(entry: Entry) -> str:
         left, sign, right = entry["metadata"]["expression"].split()
         return f"{min(left, right)} + {max(left, right)}" if sign == "+" else f"{left} - {right}"
 
     return ReasoningGym(
-        name="chain_sum", task="chain_sum",
+        name="chain_sum",
+        task="chain_sum",
         config=(("min_terms", 2), ("max_terms", 2), ("min_digits", 1), ("max_digits", 1)),
         prompt=lambda entry: "Compute: " + entry["metadata"]["expression"],
-        key=key, max_new_tokens=8,
+        key=key,
+        max_new_tokens=8,
     )

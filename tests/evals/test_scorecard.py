@@ -1,0 +1,38 @@
+"""The scorecard's names and values from attempts with known outcomes."""
+
+import pytest
+
+from k2core.evals.environments import Attempt, pass_rate
+from k2core.evals.scorecard import readable, task_scores
+from k2core.rl.gym.base import Item, answer, question
+from k2core.rl.rollouts import Rollout
+
+
+def attempt(*passed):
+    item = Item("k", question("q"), answer("a"))
+    return Attempt(item, [Rollout([1], [0.0], "a" if ok else "b", float(ok), ok, False) for ok in passed])
+
+
+SAMPLED = {
+    "one": [attempt(True, True), attempt(True, False)],
+    "two": [attempt(False, False), attempt(False, True), attempt(False, False), attempt(False, False)],
+}
+GREEDY = {"one": [attempt(True), attempt(True)], "two": [attempt(False)] * 4}
+
+
+def test_values_are_means_over_environments_and_lie_in_their_intervals():
+    scores = task_scores(GREEDY, SAMPLED, seed=0)
+    values = {name: score["value"] for name, score in scores.items()}
+    assert values["tasks/pass_rate/one"] == 0.75 == pass_rate(SAMPLED["one"])
+    assert values["tasks/pass_rate/two"] == 0.125
+    assert values["tasks/pass_rate"] == pytest.approx((0.75 + 0.125) / 2)
+    assert values["tasks/pass_at_2/one"] == 1.0
+    assert values["tasks/pass_hat_2/one"] == 0.5
+    assert values["tasks/greedy"] == 0.5
+    assert all(0 <= score["low"] <= score["value"] <= score["high"] <= 1 for score in scores.values())
+
+
+def test_readable_has_the_first_items_of_each():
+    rows = readable(SAMPLED, 1)
+    assert [(row["environment"], row["score"]) for row in rows] == [("one", 1.0), ("two", 0.0)]
+    assert rows[0]["prompt"] == "q"
