@@ -32,7 +32,7 @@ class Params(Section):
     min_characters: int = Field(ge=1, description="shorter documents are not rewritten")
     max_characters: int = Field(ge=1, description="longer documents are not rewritten")
     chunk_tokens: int = Field(ge=16, description="longer texts are rewritten in pieces of about so many tokens (K2: 256)")
-    context_tokens: int = Field(ge=0, description="tokens of the rewrite so far that a piece sees at most")
+    context_tokens: int = Field(ge=0, description="tokens of earlier pieces and their rewrites that a piece sees at most")
     temperature: float = Field(ge=0, le=2, description="sampling temperature of the rewrites")
     gate: dict[Domain, GateLimits] = Field(description="limits of the fidelity gate, by domain")
 
@@ -59,10 +59,12 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, out: Pa
     sources = {row["id"]: row for row in train}
     accepted = [_document(item, sources[item.job.source_id]) for item, verdict in verdicts if verdict.accepted]
     if not accepted:
-        reasons = Counter(verdict.reason for _, verdict in verdicts).most_common(3)
+        _write_verdicts(job.scratch / "verdicts.parquet", verdicts)
+        counts = Counter(verdict.reason for _, verdict in verdicts).most_common(3)
+        reasons = ", ".join(f"{reason} {count}" for reason, count in counts)
         raise StageError(
-            f"rephrase: none of {len(verdicts)} rewrites passed the gate (mostly {reasons}); rewrite more, "
-            "loosen rephrase.gate or take a better llm.model"
+            f"none of {len(verdicts)} rewrites passed the gate ({reasons}, see {job.scratch / 'verdicts.parquet'}); "
+            "rewrite more, loosen rephrase.gate or take a better llm.model"
         )
     write_table(out / "documents.parquet", accepted, document_schema())
     _write_verdicts(out / "verdicts.parquet", verdicts)

@@ -120,21 +120,17 @@ def run(
     rows = run_loop(loop, job, plot)
     save_model(model, out)
     tenth = max(1, len(rows) // 10)
-    return (
-        figures
-        | heldout("after")
-        | {
-            "train/reward_first": fmean(row["reward/mean"] for row in rows[:tenth]),
-            "train/reward_last": fmean(row["reward/mean"] for row in rows[-tenth:]),
-            "train/entropy_first": fmean(row["entropy"] for row in rows[:tenth]),
-            "train/entropy_last": fmean(row["entropy"] for row in rows[-tenth:]),
-            "train/zero_std_share": fmean(row["reward/zero_std"] for row in rows),
-            "train/truncated_last": fmean(row["truncated"] for row in rows[-tenth:]),
-            "log_ratio/first_step_max": max(row.get("log_ratio/first_max", 0.0) for row in rows),
-            "pool/items": float(len(pool.prompts)),
-            "pool/dropped": float(pool.dropped),
-        }
-    )
+    figures |= heldout("after")
+    columns = {"reward": "reward/mean", "success": "curriculum/success", "entropy": "entropy", "truncated": "truncated"}
+    for when, part in (("first", rows[:tenth]), ("last", rows[-tenth:])):
+        for name, column in columns.items():
+            figures[f"train/{name}_{when}"] = fmean(row[column] for row in part)
+    return figures | {
+        "train/zero_std_share": fmean(row["reward/zero_std"] for row in rows),
+        "log_ratio/first_step_max": max(row.get("log_ratio/first_max", 0.0) for row in rows),
+        "pool/items": float(len(pool.prompts)),
+        "pool/dropped": float(pool.dropped),
+    }
 
 
 if __name__ == "__main__":

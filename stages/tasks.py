@@ -39,6 +39,8 @@ def run(params: Params, compute: Compute, tools: Path, out: Path, job: Job) -> M
     unknown = sorted(set(params.mix) - set(KINDS))
     if unknown:
         raise StageError(f"tasks.mix: no kind {', '.join(unknown)}; there are {', '.join(KINDS)}")
+    if not any(weight > 0 for weight in params.mix.values()) or min(params.mix.values()) < 0:
+        raise StageError("tasks.mix: give at least one kind a weight above zero and none a weight below it")
     specs = read_tools(tools / "tools.jsonl")
     maker = TaskMaker(specs, params.mix, compute.seed)
     job.say(f"{params.train} training and {params.heldout} held-out tasks over {len(specs)} tools")

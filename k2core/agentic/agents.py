@@ -103,7 +103,8 @@ class LLMAgent:
         self.temperature, self.max_tokens = temperature, max_tokens
 
     def reply(self, messages: list[Message]) -> Message:
-        """Ask for the next step; an answer that was cut off and is no JSON counts as something said."""
+        """Ask for the next step; an answer that is no such step (cut off, or the server knows no schemas) counts as
+        something said."""
         text = self.llm.complete(
             self._prompt(messages), max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed,
             schema=self._schema(messages),
@@ -111,11 +112,13 @@ class LLMAgent:
         try:
             step = json.loads(text)
         except ValueError:
-            return {"role": "assistant", "content": text.strip()}
-        if "tool" in step:
-            call = {"name": step["tool"], "arguments": json.dumps(step["arguments"], ensure_ascii=False)}
-            return _calling([call])
-        return {"role": "assistant", "content": step["say"].strip()}
+            step = None
+        match step:
+            case {"tool": str(name), "arguments": dict(arguments)}:
+                return _calling([{"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}])
+            case {"say": str(said)}:
+                return {"role": "assistant", "content": said.strip()}
+        return {"role": "assistant", "content": text.strip()}
 
     def _schema(self, messages: list[Message]) -> dict[str, Any]:
         say = {"type": "object", "properties": {"say": {"type": "string", "maxLength": 160}}, "required": ["say"]}

@@ -28,11 +28,11 @@ VERBS = {
     "find": {"find", "list", "search", "show", "get", "look", "retrieve", "filter"},
 }
 """First words that keep the meaning, by kind of operation; a transition's or adjustment's own verb fits too."""
-SMALL_WORDS = set(
-    "a an the to of in on for by with from and or its it this that your new one all up into given its specific based "
-    "existing value name details information matching which have has is"
-    .split()
-)  # fmt: skip
+SMALL_WORDS = {
+    "a", "an", "the", "to", "of", "in", "on", "for", "by", "with", "from", "and", "or", "its", "it", "this", "that",
+    "your", "new", "one", "all", "up", "into", "given", "specific", "based", "existing", "value", "name", "details",
+    "information", "matching", "which", "have", "has", "is",
+}  # fmt: skip
 
 
 def reword(
@@ -51,8 +51,8 @@ def reword(
 def fitting(tool: ToolSpec, answer: str) -> str | None:
     """The description in the LLM's answer, if it may be used.
 
-    It must be new, short, one line of plain words; begin with a verb of the tool's operation; name the entity and
-    the field that the plain description names; and say nothing beyond the domain's words, so that nothing is invented.
+    It must be new, short, one line of plain words; begin with a verb of the tool's operation; name the entity once,
+    and of the fields those that the plain description names; and use no word from outside, so that nothing is invented.
     """
     try:
         text = str(json.loads(answer)["description"]).strip().rstrip(".")
@@ -66,8 +66,10 @@ def fitting(tool: ToolSpec, answer: str) -> str | None:
     names = {domain.entity, domain.plural}
     fields = {word for name in domain.fields for word in name.split("_")}
     known = SMALL_WORDS | verbs | names | fields | set(plain) | {domain.domain, operation["kind"]}
-    named = bool(names & set(words)) and all(word in words for word in fields & set(plain))
-    return text if named and words[0] in verbs and set(words) <= known else None
+    content = [word for word in words if word not in SMALL_WORDS]
+    said_once = len(content) == len(set(content)) and len(names & set(words)) == 1
+    same_fields = fields & set(words) - names == fields & set(plain) - names
+    return text if words[0] in verbs and said_once and same_fields and set(words) <= known else None
 
 
 def _prompt(tool: ToolSpec) -> list[dict[str, str]]:

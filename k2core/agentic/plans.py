@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from k2core.agentic.domains.taxonomy import Domain, Split, domains
 from k2core.agentic.goals import Goal, draw_goal, draw_state, quote
@@ -23,6 +24,9 @@ from k2core.agentic.specs import ToolSpec
 KINDS = ("single", "parallel", "chain", "ask", "none")
 NOT_FOUND_SHARE = 0.08
 HELDOUT_TOOL_SHARE = 0.3
+FAMILIES = {
+    "get": "read", "find": "read", "create": "create", "delete": "delete", "update": "change", "adjust": "change",
+}  # fmt: skip
 
 
 @dataclass
@@ -88,9 +92,11 @@ class Planner:
     def _second(
         self, domain: Domain, state: State, first: Goal, available: Sequence[ToolSpec], split: Split, random: Random
     ) -> Plan | None:
-        """Another goal of the same mood about another entity."""
-        tool = random.choice(available)
-        if "find" in (tool.semantics["kind"], next(t for t in available if t.name == first.tool).semantics["kind"]):
+        """Another goal of the same mood about another entity; a twin of the first tool is not used beside it."""
+        tool, first_tool = random.choice(available), next(t for t in available if t.name == first.tool)
+        if could_serve(tool, first_tool):
+            tool = first_tool
+        if "find" in (tool.semantics["kind"], first_tool.semantics["kind"]):
             return None
         second = draw_goal(domain, tool, state, random, split, avoid=first.facts)
         return Plan(domain, state, [[first, second]]) if first.question == second.question else None
@@ -123,3 +129,19 @@ class Planner:
         arguments = {names[1][domain.key]: target, names[1][field_name]: value}
         write = Goal(writer.name, arguments, clause, False, answer, [target, str(value)], [str(value)])
         return Plan(domain, state, [[read], [write]], instruction=clause, answer=answer)
+
+
+def family(tool: ToolSpec) -> str:
+    """read, create, delete or change."""
+    return FAMILIES[tool.semantics["kind"]]
+
+
+def could_serve(tool: ToolSpec, other: ToolSpec) -> bool:
+    """Whether `tool` might do what `other` does: same domain, same family of operations, a field in common."""
+    if tool.domain != other.domain or family(tool) != family(other):
+        return False
+    return family(tool) != "change" or bool(_touched(tool.semantics) & _touched(other.semantics))
+
+
+def _touched(operation: dict[str, Any]) -> set[str]:
+    return {*operation["arguments"].values(), *operation["values"]} - {operation["key"]}

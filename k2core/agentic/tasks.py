@@ -14,7 +14,7 @@ from typing import Any
 
 from k2core.agentic.domains.taxonomy import Split, domains
 from k2core.agentic.personas import Persona, personas
-from k2core.agentic.plans import Plan, Planner
+from k2core.agentic.plans import Plan, Planner, could_serve, family
 from k2core.agentic.simulator import apply, state_hash
 from k2core.agentic.specs import ToolSpec
 
@@ -23,11 +23,8 @@ REFUSALS = ("I cannot do that: I have no tool for it.", "Sorry, none of my tools
 REFUSAL_WORDS = ["cannot", "can't", "unable", "no tool", "none of my tools"]
 DIFFICULTY = {"single": 0, "none": 1, "ask": 1, "parallel": 2, "chain": 2}
 LEVELS = ("easy", "medium", "hard")
-DISTRACTORS = {0: 0.35, 1: 0.45, 2: 0.2}
+DISTRACTORS = {0: 0.4, 1: 0.45, 2: 0.15}
 OTHER_DOMAIN_SHARE = 0.4
-FAMILIES = {
-    "get": "read", "find": "read", "create": "create", "delete": "delete", "update": "change", "adjust": "change",
-}  # fmt: skip
 MAX_ANSWER = 160
 
 
@@ -108,22 +105,6 @@ class TaskMaker:
         declared = chosen if plan.refuse else [*needed, *chosen]
         random.shuffle(declared)
         return declared
-
-
-def family(tool: ToolSpec) -> str:
-    """read, create, delete or change."""
-    return FAMILIES[tool.semantics["kind"]]
-
-
-def could_serve(tool: ToolSpec, other: ToolSpec) -> bool:
-    """Whether `tool` might do what `other` does: same domain, same family of operations, a field in common."""
-    if tool.domain != other.domain or family(tool) != family(other):
-        return False
-    return family(tool) != "change" or bool(_touched(tool.semantics) & _touched(other.semantics))
-
-
-def _touched(operation: dict[str, Any]) -> set[str]:
-    return {*operation["arguments"].values(), *operation["values"]} - {operation["key"]}
 
 
 def difficulty(kind: str, declared: int, plan: Plan) -> str:

@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 
 CHARACTERS_A_TOKEN = 4
 """A rule of thumb for English under any large vocabulary; lengths in tokens are estimated by it, server by server alike."""
-_PREAMBLE = re.compile(r"^(?:sure|certainly|here(?:'s| is| are)|of course)\b[^\n]*?:\s+", re.IGNORECASE)
+_LEAST_TOKENS, _LONGEST = 48, 1.5
+"""A piece's rewrite may have so many tokens, and so many times the tokens of the piece; what is longer has run astray."""
+_PREAMBLE = re.compile(r"^(?:(?:sure|certainly|of course|here(?:'s| is| are))\b[^\n]*?:|rewrit\w+:|text:)\s+", re.IGNORECASE)
+"""What a model says before it does what it was asked."""
+
+
+class Example(Section):
+    """A piece of text and its rewrite, shown to the model."""
+
+    text: str = Field(min_length=1, description="the piece")
+    rewrite: str = Field(min_length=1, description="the piece as the style wants it")
 
 
 class Style(Section):
@@ -34,6 +44,7 @@ class Style(Section):
 
     domain: Domain = Field(description="documents that this style is for")
     prompt: str = Field(pattern=r"\{text\}", description="instruction with {text} for the piece to rewrite")
+    examples: list[Example] = Field(description="turns that stand before the piece")
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,14 @@ def rewrite_all(
     for place in range(max((len(job.chunks) for job in jobs), default=0)):
         active = [index for index, job in enumerate(jobs) if place < len(job.chunks)]
         requests = [
-            _request(styles[jobs[i].style], jobs[i].chunks[place], " ".join(written[i]), temperature, seed, context_tokens)
+            _request(
+                styles[jobs[i].style],
+                list(zip(jobs[i].chunks, written[i], strict=False)),
+                jobs[i].chunks[place],
+                temperature,
+                seed,
+                context_tokens,
+            )
             for i in active
         ]
         for index, answer in zip(active, llm.complete_many(requests, bar), strict=True):
@@ -133,10 +151,24 @@ def rewrite_all(
     ]
 
 
-def _request(style: Style, text: str, before: str, temperature: float, seed: int, context_tokens: int) -> Request:
-    content = style.prompt.replace("{text}", text).strip()
-    if before:
-        tail = before[-context_tokens * CHARACTERS_A_TOKEN :]
-        content += f"\n\nThe rewritten text so far, to be continued without repeating it: {tail}"
-    limit = max(64, 2 * len(text) // CHARACTERS_A_TOKEN)
-    return Request([{"role": "user", "content": content}], max_tokens=limit, temperature=temperature, seed=seed)
+def _request(
+    style: Style, done: Sequence[tuple[str, str]], text: str, temperature: float, seed: int, context_tokens: int
+) -> Request:
+    """The style's examples, then as much of the pieces `done` as `context_tokens` hold, then `text`, as a dialogue."""
+    room, recent = context_tokens * CHARACTERS_A_TOKEN, []
+    for piece, rewrite in reversed(done):
+        room -= len(piece) + len(rewrite)
+        if room < 0:
+            break
+        recent.insert(0, (piece, rewrite))
+    turns = [*((example.text, example.rewrite) for example in style.examples), *recent, (text, "")]
+    messages = [
+        message
+        for piece, rewrite in turns
+        for message in (
+            {"role": "user", "content": style.prompt.replace("{text}", piece)},
+            {"role": "assistant", "content": rewrite},
+        )
+    ][:-1]
+    limit = max(_LEAST_TOKENS, int(_LONGEST * len(text) / CHARACTERS_A_TOKEN))
+    return Request(messages, max_tokens=limit, temperature=temperature, seed=seed)

@@ -1,5 +1,10 @@
 """The part of the recipe that says how the machine is used."""
 
+from __future__ import annotations
+
+import ctypes
+import sys
+
 from pydantic import Field
 
 from k2core.recipe.section import Section
@@ -15,6 +20,21 @@ class Compute(Section):
         """Set up torch for reproducible work: thread count, deterministic kernels, seed."""
         import torch
 
+        keep_freed_memory()
         torch.set_num_threads(self.threads)
         torch.use_deterministic_algorithms(True)
         torch.manual_seed(self.seed)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed: returning megabytes to the kernel each step costs about 13% of a small one's CPU.
+
+    Does nothing where the C library is another one.
+    """
+    if sys.platform != "linux":
+        return
+    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 256 * 2**20)):
+            mallopt(option, value)

@@ -17,7 +17,10 @@ class RLConfig(Section):
     minibatches: int = Field(ge=1, description="optimiser steps an iteration; only the first is on-policy")
     tau: float = Field(gt=0, description="τ, strength of the pull to the policy of the iteration's start")
     muon_lr: float = Field(gt=0, description="Muon's learning rate")
-    adamw_lr: float = Field(gt=0, description="AdamW's learning rate (embeddings, head, norms)")
+    adamw_lr: float = Field(
+        gt=0,
+        description="AdamW's learning rate (embeddings, head, norms); fresh state makes each step sign-like: keep low",
+    )
     temperature_start: float = Field(gt=0, description="sampling temperature of the first iteration")
     temperature_end: float = Field(gt=0, description="sampling temperature of the last iteration (linear decay)")
     overlong_reward: float = Field(le=0, description="reward of a response that exceeds its token budget")

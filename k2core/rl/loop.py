@@ -8,12 +8,12 @@ rates are the whole state.
 Losses are divided by 2τ, which makes the on-policy gradient exactly REINFORCE's and the PTX weight independent of τ.
 In the first, on-policy step a group with equal rewards has exactly no gradient and is left out; later it is kept.
 
-Logged: `reward/mean` and `passed` (verifiable prompts), `reward/zero_std` (share of groups without signal),
-`truncated` (share over budget), `length` (tokens a response), `entropy` (nats a token, estimated by
--log π of the sampled tokens), `log_ratio/first_max`
-(largest |log π_θ/π_old| of a response before the first step: sampler and trainer agree if it is about 0),
-`log_ratio/last` (mean, last step), `loss/policy`, `loss/ptx`, `critique/spread` (win rates' standard deviation),
-`temperature`, `optim/*`.
+Logged: `reward/mean` and `passed` (prompts as drawn: the hardest come most often, so both may fall while the policy
+improves), `curriculum/success` (running success rate, mean over the whole pool), `reward/zero_std` (share of groups
+without signal), `truncated` (share over budget), `length` (tokens a response), `entropy` (nats a token, estimated by
+-log π of the sampled tokens), `log_ratio/first_max` (largest |log π_θ/π_old| of a response before the first step:
+sampler and trainer agree if it is about 0), `log_ratio/last` (mean, last step), `loss/policy`, `loss/ptx`,
+`critique/spread` (win rates' standard deviation), `temperature`, and what the optimiser reports.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ class Loop:
         for number, group in zip(numbers, groups, strict=True):
             self.state.curriculum.update(number, fmean(rollout.passed for rollout in group))
         rewards = [[rollout.reward for rollout in group] for group in groups]
-        metrics = _describe(groups, rewards) | {"temperature": temperature}
+        success = fmean(self.state.curriculum.success)
+        metrics = _describe(groups, rewards) | {"temperature": temperature, "curriculum/success": success}
         signals = [_signals(*group) for group in zip(prompts, groups, rewards, strict=True)]
         if self.critique and self.open_prompts and iteration % config.critique_every == 0:
             more, metrics["critique/spread"] = self._self_critique(random, temperature)

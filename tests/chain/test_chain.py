@@ -18,7 +18,7 @@ pytestmark = pytest.mark.chain
 KILLS = {
     "rephrase": "work/rephrase/*/*",
     "pretrain@decay": "work/pretrain@decay/*/step-*",
-    "rl": "work/rl/*/iteration-*",
+    "rl": "work/rl/*/step-*",
 }
 """Stage → what must be in its scratch before it is killed with SIGKILL."""
 

@@ -28,7 +28,8 @@ class PackageDocsSource(Section):
 
 def documents(config: PackageDocsSource) -> Iterator[Document]:
     """One document a page or a part of one; packages that state no licence are left out."""
-    yield from sample(_parts(config.max_characters), config.limit, key=lambda document: document.id)
+    if config.limit:
+        yield from sample(_parts(config.max_characters), config.limit, key=lambda document: document.id)
 
 
 def split_page(text: str, max_characters: int) -> list[str]:

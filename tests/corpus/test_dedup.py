@@ -1,0 +1,97 @@
+"""Deduplication: planted duplicates are found, different documents stay, and what stays is decided by content."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from k2core.corpus.curation import deduplicate
+from k2core.corpus.dedup import Fingerprint, MinhashConfig, attributes, find_duplicates, similarity
+
+CONFIG = MinhashConfig(ngram_words=5, buckets=14, hashes_per_bucket=8, seed=1)
+VOCABULARY = [f"w{i}" for i in range(3000)]
+
+
+def text_of(seed: int, length: int = 200) -> list[str]:
+    return random.Random(seed).choices(VOCABULARY, k=length)
+
+
+def edited(words: list[str], edits: int, seed: int) -> list[str]:
+    """`edits` words replaced, evenly apart: 5 shingles of 196 change with each."""
+    copy, rng = list(words), random.Random(seed)
+    for edit in range(edits):
+        copy[(edit * len(words)) // edits + 3] = rng.choice(VOCABULARY) + "x"
+    return copy
+
+
+def fingerprint(name: str, words: list[str]) -> Fingerprint:
+    tags = attributes(" ".join(words), CONFIG)
+    return Fingerprint(name, tags["digest"], tags["minhash"])
+
+
+def test_planted_near_duplicates_are_found() -> None:
+    """2 edits of 200 words: Jaccard (196 - 10) / (196 + 10) = 0.90; the 14 × 8 bands find that with probability 0.999."""
+    originals = [text_of(seed) for seed in range(100)]
+    documents = [fingerprint(f"a{i}", words) for i, words in enumerate(originals)]
+    documents += [fingerprint(f"b{i}", edited(words, 2, i)) for i, words in enumerate(originals)]
+    found = find_duplicates(documents, min_similarity=0.7)
+    assert {(item.id, item.of) for item in found} <= {(f"b{i}", f"a{i}") for i in range(100)}
+    assert len(found) >= 98 and not any(item.exact for item in found)
+    assert all(item.similarity >= 0.7 for item in found)
+
+
+def test_the_s_curve_is_datatroves() -> None:
+    """At Jaccard 0.5 the chance of a shared band is 1 - (1 - 0.5^8)^14 = 0.05: different texts stay."""
+    documents = []
+    for seed in range(60):
+        words = text_of(seed)
+        documents += [fingerprint(f"a{seed}", words), fingerprint(f"b{seed}", edited(words, 13, seed))]
+    assert len(find_duplicates(documents, min_similarity=0.0)) <= 12
+    assert find_duplicates(documents, min_similarity=0.7) == []
+
+
+def test_estimated_similarity_is_near_the_true_one() -> None:
+    pairs = [(text_of(seed), edited(text_of(seed), 4, seed)) for seed in range(30)]
+    estimates = [similarity(fingerprint("a", a), fingerprint("b", b)) for a, b in pairs]
+    assert sum(estimates) / 30 == pytest.approx((196 - 20) / (196 + 20), abs=0.04)
+
+
+def test_exact_duplicates_differ_in_white_space_alone() -> None:
+    words = text_of(1)
+    a, b = attributes(" ".join(words), CONFIG), attributes("\n".join(words) + "\n", CONFIG)
+    assert a["digest"] == b["digest"] != attributes(" ".join(words[1:]), CONFIG)["digest"]
+    (found,) = find_duplicates([Fingerprint("a", a["digest"], a["minhash"]), Fingerprint("b", b["digest"], b["minhash"])], 0.7)
+    assert found.exact and (found.id, found.of) == ("b", "a")
+
+
+def test_numbers_tell_problems_apart() -> None:
+    texts = [f"Problem: what is {a} + {a + 7} ?\n{a} + {a + 7} = {2 * a + 7}\nAnswer: {2 * a + 7}" for a in range(20, 60)]
+    tags = [attributes(text, CONFIG) for text in texts]
+    documents = [Fingerprint(str(i), tag["digest"], tag["minhash"]) for i, tag in enumerate(tags)]
+    assert find_duplicates(documents, 0.7) == []
+
+
+def test_short_texts_are_compared_exactly() -> None:
+    a, b = attributes("one two", CONFIG), attributes("one three", CONFIG)
+    assert a["minhash"] == [] == b["minhash"]
+    assert find_duplicates([Fingerprint("a", a["digest"], []), Fingerprint("b", b["digest"], [])], 0.0) == []
+
+
+def test_no_chains_and_the_better_one_stays() -> None:
+    """B resembles A and C; A and C do not resemble each other. Only B goes, if A is the best."""
+    a = text_of(5)
+    b, c = edited(a, 4, 1), edited(edited(a, 4, 1), 9, 2)
+    rows = [
+        {"id": name, "quality": quality, **attributes(" ".join(words), CONFIG)}
+        for name, quality, words in (("c", 0.5, c), ("b", 0.6, b), ("a", 0.9, a))
+    ]
+    gone = deduplicate(rows, 0.65)
+    assert set(gone) == {"b"} and gone["b"].reason == "near_duplicate"
+    assert deduplicate(list(reversed(rows)), 0.65) == gone
+
+
+def test_of_equals_the_first_id_stays() -> None:
+    tags = attributes(" ".join(text_of(8)), CONFIG)
+    rows = [{"id": name, "quality": 0.5, **tags} for name in ("z", "m", "a")]
+    assert set(deduplicate(rows, 0.7)) == {"z", "m"}

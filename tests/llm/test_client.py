@@ -1,0 +1,214 @@
+"""The client against a small local server: structured output, retries, clear ends, the replay cache."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k2core.llm.cache import ReplayCache, request_key
+from k2core.llm.client import LLM, LLMUnavailable, Request
+from k2core.llm.config import LLMConfig
+from k2core.recipe import Compute, RecipeError
+from k2core.storage import StorageError
+
+MESSAGES = [{"role": "user", "content": "hello"}]
+COMPUTE = Compute(threads=1, seed=0)
+
+
+class Server:
+    """Plays `script`, an HTTP status a request (or "hang"), then 200 for ever; keeps the bodies it received."""
+
+    def __init__(self) -> None:
+        self.script: list[Any] = []
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: dict[str, str] = {}
+        self.in_flight = self.most_in_flight = 0
+        self.delay = 0.0
+        lock, server = threading.Lock(), self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                with lock:
+                    server.bodies.append(body)
+                    action = server.script.pop(0) if server.script else 200
+                    server.in_flight += 1
+                    server.most_in_flight = max(server.most_in_flight, server.in_flight)
+                time.sleep(1.0 if action == "hang" else server.delay)
+                with lock:
+                    server.in_flight -= 1
+                status = 200 if action == "hang" else action
+                text = f"answer to {body['messages'][-1]['content']}"
+                answer = {
+                    "id": "1", "object": "chat.completion", "created": 0, "model": "m",
+                    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+                    "usage": {"prompt_tokens": 1, "completion_tokens": 7, "total_tokens": 8},
+                }  # fmt: skip
+                content = json.dumps(answer if status == 200 else {"error": {"message": f"status {status}"}}).encode()
+                try:
+                    self.send_response(status)
+                    for name, value in {"content-type": "application/json", **server.headers}.items():
+                        self.send_header(name, value)
+                    self.send_header("content-length", str(len(content)))
+                    self.end_headers()
+                    self.wfile.write(content)
+                except BrokenPipeError:
+                    return  # the client gave up, as the test of time-outs wants
+
+            def log_message(self, *arguments: Any) -> None:
+                return
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+def config(url: str, **changes: Any) -> LLMConfig:
+    values = {
+        "base_url": url, "model": "m", "api_key_variable": "", "context": 512, "timeout_s": 0.5, "max_attempts": 4,
+        "max_wait_s": 0.05, "concurrency": 3, "expected_tokens_per_second": 70,
+    }  # fmt: skip
+    return LLMConfig(**{**values, **changes})
+
+
+def ask(llm: LLM, text: str = "hello", **changes: Any) -> str:
+    return llm.complete([{"role": "user", "content": text}], **{"max_tokens": 5, "temperature": 0.3, "seed": 1, **changes})
+
+
+def test_the_request_says_what_was_asked(server: Server, tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}}
+    with LLM.open(config(server.url), COMPUTE, tmp_path / "cache") as llm:
+        assert ask(llm, schema=schema) == "answer to hello"
+    (body,) = server.bodies
+    form = body.pop("response_format")
+    assert body == {"model": "m", "messages": MESSAGES, "max_tokens": 5, "temperature": 0.3, "seed": 1}
+    assert form["type"] == "json_schema" and form["json_schema"]["schema"] == schema
+
+
+@pytest.mark.parametrize("fault", [429, 500, 503, "hang"])
+def test_transient_faults_are_retried(server: Server, tmp_path: Path, fault: Any) -> None:
+    server.script = [fault, fault]
+    with LLM.open(config(server.url), COMPUTE, tmp_path / "cache") as llm:
+        assert ask(llm) == "answer to hello"
+    assert len(server.bodies) == 3
+
+
+def test_retry_after_is_honoured(server: Server, tmp_path: Path) -> None:
+    server.script, server.headers = [429], {"retry-after": "1"}
+    started = time.monotonic()
+    with LLM.open(config(server.url, max_wait_s=5), COMPUTE, tmp_path / "cache") as llm:
+        ask(llm)
+    assert time.monotonic() - started >= 1
+
+
+def test_a_server_that_stays_down_ends_in_one_sentence(server: Server, tmp_path: Path) -> None:
+    server.script = [503] * 10
+    with LLM.open(config(server.url), COMPUTE, tmp_path / "cache") as llm:
+        with pytest.raises(LLMUnavailable, match=r"does not answer after 4 tries \(HTTP status 503\); start the server"):
+            ask(llm)
+    assert len(server.bodies) == 4
+    assert issubclass(LLMUnavailable, ConnectionError)  # which the stage's command line turns into "try again"
+
+
+def test_a_dead_address_ends_in_one_sentence(server: Server, tmp_path: Path) -> None:
+    server.close()
+    with LLM.open(config(server.url, max_attempts=2), COMPUTE, tmp_path / "cache") as llm:
+        with pytest.raises(LLMUnavailable, match="does not answer after 2 tries") as caught:
+            ask(llm)
+    assert server.url in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404])
+def test_a_refused_request_is_not_retried(server: Server, tmp_path: Path, status: int) -> None:
+    server.script = [status] * 3
+    with LLM.open(config(server.url), COMPUTE, tmp_path / "cache") as llm:
+        with pytest.raises(RecipeError, match=f"refused the request .status {status}.*llm.model"):
+            ask(llm)
+    assert len(server.bodies) == 1
+
+
+def test_a_missing_key_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SOME_KEY", raising=False)
+    with pytest.raises(RecipeError, match="SOME_KEY"):
+        with LLM.open(config("http://127.0.0.1:1/v1", api_key_variable="SOME_KEY"), COMPUTE, tmp_path / "cache"):
+            pass
+
+
+def test_many_requests_keep_their_order_and_the_bound(server: Server, tmp_path: Path) -> None:
+    server.delay = 0.05
+    requests = [Request([{"role": "user", "content": str(i)}], 5, 0.3, seed=i) for i in range(9)]
+    with LLM.open(config(server.url), COMPUTE, tmp_path / "cache") as llm:
+        answers = llm.complete_many(requests)
+    assert [answer.text for answer in answers] == [f"answer to {i}" for i in range(9)]
+    assert 1 < server.most_in_flight <= 3
+    assert answers[0].completion_tokens == 7 and answers[0].finish_reason == "stop"
+
+
+def test_the_first_failure_stops_the_rest(server: Server, tmp_path: Path) -> None:
+    server.script = [404] * 50
+    requests = [Request([{"role": "user", "content": str(i)}], 5, 0.3, seed=i) for i in range(50)]
+    with LLM.open(config(server.url), COMPUTE, tmp_path / "cache") as llm:
+        with pytest.raises(RecipeError):
+            llm.complete_many(requests)
+    assert len(server.bodies) < 20
+
+
+def test_an_answer_is_asked_for_once(server: Server, tmp_path: Path) -> None:
+    for _ in range(2):  # two processes' worth: the cache is opened anew
+        with LLM.open(config(server.url), COMPUTE, tmp_path / "cache") as llm:
+            assert ask(llm) == "answer to hello"
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize("change", [{"seed": 2}, {"temperature": 0.4}, {"max_tokens": 6}, {"text": "other"}, {"schema": {}}])
+def test_another_request_is_another_answer(server: Server, tmp_path: Path, change: dict[str, Any]) -> None:
+    with LLM.open(config(server.url), COMPUTE, tmp_path / "cache") as llm:
+        ask(llm)
+        ask(llm, **change)
+    assert len(server.bodies) == 2
+
+
+def test_answers_survive_kill_9(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import os, signal; from pathlib import Path; from k2core.llm.cache import ReplayCache\n"
+        f"cache = ReplayCache(Path({str(tmp_path / 'cache')!r}))\n"
+        "for i in range(20): cache.put(str(i), {'text': str(i)})\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == -9
+    cache = ReplayCache(tmp_path / "cache")
+    assert [cache.get(str(i)) for i in range(20)] == [{"text": str(i)} for i in range(20)]
+    assert cache.get("20") is None
+    cache.close()
+
+
+def test_a_file_that_is_no_cache_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_bytes(b"not a database, but long enough to be read as one" * 50)
+    with pytest.raises(StorageError, match=r"cache: not a readable replay cache"):
+        ReplayCache(tmp_path / "cache")
+
+
+def test_the_key_ignores_the_order_of_fields() -> None:
+    assert request_key({"a": 1, "b": 2}) == request_key({"b": 2, "a": 1}) != request_key({"a": 2, "b": 1})
