@@ -8,6 +8,7 @@ from collections.abc import Iterable
 _NUMBER = re.compile(r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"”')\]]*\s+(?=[\"“'(\[]*[A-Z0-9])|\n+")
+_CLAUSE_END = re.compile(r":\s+")
 _ABBREVIATION = re.compile(r"(?:\b(?:[A-Z]|Mr|Mrs|Dr|St|Jr|Sr|No|vs|c|ca|e\.g|i\.e|[ap]\.m|[A-Z]\.[A-Z]))\.$")
 _NUMBER_WORDS = {
     word: str(value)
@@ -63,12 +64,12 @@ def common_words(texts: Iterable[str]) -> frozenset[str]:
 def names(text: str, common: frozenset[str]) -> set[str]:
     """Words that name something (people, places, months, titles), in lower case.
 
-    Inside a sentence that is every capitalised word; the first word counts unless `common` knows it with a small
+    Inside a clause that is every capitalised word; the first word (also after a colon) counts unless `common` knows it with a small
     letter. Without a dictionary of names this takes "Modernism" for one, which a faithful rewrite keeps as well.
     """
     found = set()
-    for sentence in sentences(text):
-        for place, word in enumerate(_base(word) for word in _WORD.findall(sentence)):
+    for clause in (clause for sentence in sentences(text) for clause in _CLAUSE_END.split(sentence)):
+        for place, word in enumerate(_base(word) for word in _WORD.findall(clause)):
             if word[0].isupper() and len(word) > 1 and (place > 0 or word.lower() not in common):
                 found.add(word.lower())
     return found - {"i"}

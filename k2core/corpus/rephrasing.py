@@ -43,6 +43,7 @@ class Style(Section):
     """One way of rewriting, an entry of styles.yaml."""
 
     domain: Domain = Field(description="documents that this style is for")
+    documents: str = Field(description="regular expression that a document must contain; empty for any")
     prompt: str = Field(pattern=r"\{text\}", description="instruction with {text} for the piece to rewrite")
     examples: list[Example] = Field(description="turns that stand before the piece")
 
@@ -105,10 +106,11 @@ def plan(
     for name, count in rewrites.items():
         if name not in styles:
             raise RecipeError(f"rephrase.rewrites: no style {name!r}; styles.yaml has {', '.join(styles)}")
-        fitting = [row for row in documents if row["domain"] == styles[name].domain]
+        style = styles[name]
+        fitting = [row for row in documents if row["domain"] == style.domain and re.search(style.documents, row["text"])]
         if len(fitting) < count:
             raise RecipeError(
-                f"rephrase.rewrites.{name} = {count}: only {len(fitting)} {styles[name].domain} documents fit "
+                f"rephrase.rewrites.{name} = {count}: only {len(fitting)} {style.domain} documents fit the style, "
                 "rephrase.min_characters and max_characters; lower it or ingest more"
             )
         order = sorted(fitting, key=lambda row: (fraction_of(f"{seed}/rephrase/{row['id']}"), row["id"]))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -73,10 +75,27 @@ def test_what_the_chain_leaves(chain: Workspace) -> None:
         assert 0 < figures["heldout/bits_per_byte"] < 16
         assert 0 <= figures["tasks/pass_rate"] <= 1
     assert json.loads((chain.root / "metrics" / "export.json").read_text())["export/max_logit_difference"] < 1e-3
-    shown = chain.run("dvc", "metrics", "show").stdout
-    assert "heldout/bits_per_byte" in shown
-    chain.run("dvc", "plots", "show", "-o", "work/plots")
-    assert "models/rl" in chain.run("python", "-m", "k2core.tracking.lineage", "models/export", "--no-mlflow").stdout
+
+
+def test_the_commands_of_the_readme_work(chain: Workspace) -> None:
+    """Each line of the README's second block of commands, typed in the workspace that the chain left."""
+    block = (ROOT / "README.md").read_text().split("```sh\n")[2].split("```")[0]
+    commands = [line.split("#")[0].strip() for line in block.splitlines() if line.strip()]
+    assert len(commands) >= 8
+    printed = {command: chain.run(*shlex.split(command), timeout=300).stdout for command in commands}
+    assert "heldout/bits_per_byte" in printed["dvc metrics show"]
+    assert "recipes/micro" not in printed["dvc params diff"]
+    assert (chain.root / "work" / "plots" / "index.html").exists()
+    lineage = printed["python -m k2core.tracking.lineage models/export"]
+    for word in ("models/rl", "models/stable", "data/documents", "ingest"):
+        assert word in lineage
+
+
+def test_the_make_targets_of_the_readme_exist() -> None:
+    named = set(re.findall(r"make ([a-z]+)", (ROOT / "README.md").read_text()))
+    makefile = (ROOT / "Makefile").read_text()
+    assert {"demo", "test", "ui", "recipe"} <= named
+    assert all(re.search(rf"^{name}:", makefile, re.MULTILINE) for name in named)
 
 
 def test_a_threshold_reruns_curate_not_tag(chain: Workspace) -> None:

@@ -1,0 +1,76 @@
+"""The page says what the figures say, for better and for worse, and equal runs give equal pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from k2core.report.page import headline, render
+from k2core.report.results import Results, read_results
+from k2core.storage import StorageError
+
+
+def results(sft_schema: float = 0.9, rl_passed: float = 0.6) -> Results:
+    def card(schema: float, passed: float) -> dict[str, dict[str, float]]:
+        return {
+            "heldout/bits_per_byte": {"value": 2.0},
+            "tool_calls/schema_accuracy": {"value": schema, "low": 0.0, "high": 1.0},
+            "tasks/pass_rate": {"value": passed, "low": 0.0, "high": 1.0},
+        }
+
+    dialogue = {
+        "id": "t1/planner/0",
+        "agent": "planner",
+        "messages": [
+            {"role": "user", "content": "<b>Add</b> milk"},
+            {"role": "assistant", "tool_calls": [{"function": {"name": "add_item", "arguments": '{"name": "milk"}'}}]},
+        ],
+        "verdict": {"passed": True, "checks": {"state": True}},
+    }
+    sample = {"environment": "sort", "prompt": "sort 2 1", "completion": "1 2", "score": 1.0}
+    phases = {
+        f"pretrain-{phase}": {"heldout/bits_per_byte": value} for phase, value in [("stable", 2.5), ("decay", 2.0)]
+    }
+    curve = {"step": [1.0, 2.0], "train/loss": [3.0, 2.0], "train/lr": [1.0, None], "train/tokens_seen": [10.0, 20.0]}
+    return Results(
+        figures={**phases, "sft": {"loss_before": 3.0, "loss_after": 1.0}},
+        curves={"pretrain-stable": curve, "sft": curve},
+        funnel=[{"step": "all", "documents": 10, "characters": 1000}, {"step": "exact", "documents": 7, "characters": 700}],
+        verdicts=[
+            {"source_text": "In 1900", "rewrite": "In 1900.", "accepted": True, "reason": "", "style": "plain", "x": 0.5},
+            {"source_text": "In 1900", "rewrite": "In 1901.", "accepted": False, "reason": "numbers", "style": "plain", "x": 0.1},
+        ],
+        accepted=[dialogue],
+        rejected=[{**dialogue, "verdict": {"passed": False, "checks": {"state": False, "brief": True}}}],
+        scorecards={"base": card(0.0, 0.1), "sft": card(sft_schema, 0.5), "rl": card(0.9, rl_passed)},
+        samples=dict.fromkeys(("base", "sft", "rl"), [sample]),
+    )  # fmt: skip
+
+
+def test_claims_hold_only_where_the_figures_say_so() -> None:
+    assert [row["holds"] for row in headline(results())] == [True, True, True]
+    assert [row["holds"] for row in headline(results(sft_schema=0.0, rl_passed=0.5))] == [True, False, False]
+    assert headline(results())[1]["values"] == [0.0, 0.9]
+
+
+def test_the_page_is_complete_escaped_and_reproducible() -> None:
+    page = render(results(), 3)
+    assert page == render(results(), 3)
+    body = page[page.index("<body>") :]
+    for part in ("rejected: numbers", "In 1901.", "&lt;b&gt;Add&lt;/b&gt; milk", "add_item({", "1 2", "state 1"):
+        assert part in body, part
+    assert "<b>Add" not in body
+    assert "does not hold" not in body
+    assert "does not hold" in render(results(rl_passed=0.1), 3)
+    assert body.count('id="picture-') == 6
+
+
+def test_a_missing_output_is_named(tmp_path: Path) -> None:
+    for name in ("figures", "plots"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(StorageError, match=r"funnel\.json"):
+        read_results(tmp_path / "figures", tmp_path / "plots", tmp_path, tmp_path, tmp_path, tmp_path)
+    (tmp_path / "plots" / "sft.csv").write_text("step,train/loss\n")
+    with pytest.raises(StorageError, match=r"sft\.csv: a plot without rows"):
+        read_results(tmp_path / "figures", tmp_path / "plots", tmp_path, tmp_path, tmp_path, tmp_path)
