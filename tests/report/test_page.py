@@ -36,16 +36,33 @@ def results(sft_schema: float = 0.9, rl_passed: float = 0.6) -> Results:
     return Results(
         figures={**phases, "sft": {"loss_before": 3.0, "loss_after": 1.0}},
         curves={"pretrain-stable": curve, "sft": curve},
-        funnel=[{"step": "all", "documents": 10, "characters": 1000}, {"step": "exact", "documents": 7, "characters": 700}],
+        funnel=[
+            {"step": "all", "documents": 10, "characters": 1000},
+            {"step": "exact", "documents": 7, "characters": 700},
+        ],
         verdicts=[
-            {"source_text": "In 1900", "rewrite": "In 1900.", "accepted": True, "reason": "", "style": "plain", "x": 0.5},
-            {"source_text": "In 1900", "rewrite": "In 1901.", "accepted": False, "reason": "numbers", "style": "plain", "x": 0.1},
+            {
+                "source_text": "In 1900",
+                "rewrite": "In 1900.",
+                "accepted": True,
+                "reason": "",
+                "style": "plain",
+                "x": 0.5,
+            },
+            {
+                "source_text": "In 1900",
+                "rewrite": "In 1901.",
+                "accepted": False,
+                "reason": "numbers",
+                "style": "plain",
+                "x": 0.1,
+            },
         ],
         accepted=[dialogue],
         rejected=[{**dialogue, "verdict": {"passed": False, "checks": {"state": False, "brief": True}}}],
         scorecards={"base": card(0.0, 0.1), "sft": card(sft_schema, 0.5), "rl": card(0.9, rl_passed)},
-        samples=dict.fromkeys(("base", "sft", "rl"), [sample]),
-    )  # fmt: skip
+        samples={name: [sample] for name in ("base", "sft", "rl")},
+    )
 
 
 def test_claims_hold_only_where_the_figures_say_so() -> None:

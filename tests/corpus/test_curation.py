@@ -1,0 +1,165 @@
+"""Curation and the stages `tag` and `curate`: rules, reasons, funnel, the held-out split, faults named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from k2core.corpus.curation import Bounds, Rejection, Rules, funnel, judge, quality, split_of
+from k2core.corpus.dedup import MinhashConfig
+from k2core.corpus.documents import COLUMNS, document_schema
+from k2core.corpus.tagging import attribute_schema, tag
+from k2core.recipe import RecipeError
+from k2core.stage import Job, StageError
+from k2core.storage import StorageError, read_table, write_table
+from stages import curate
+from stages import tag as tag_stage
+
+MINHASH = MinhashConfig(ngram_words=5, buckets=14, hashes_per_bucket=8, seed=1)
+RULES = Rules(languages=["en"], attributes={"words": Bounds(min=5), "stop_words": Bounds(min=1, max=6)})
+PARAMS = curate.Params(
+    rules={"knowledge": RULES, "code": Rules(languages=[], attributes={"parses": Bounds(min=1)})},
+    min_similarity=0.7,
+    heldout_fraction=0.3,
+)
+
+
+def document(name: str, text: str, domain: str = "knowledge") -> dict[str, Any]:
+    row = dict.fromkeys(COLUMNS, "x")
+    return {**row, "id": f"{domain}/{name}", "text": text, "domain": domain}
+
+
+def sentence(i: int) -> str:
+    return f"The town number {i} lies on the river and it has {i * 7} houses, {i + 3} mills and a bridge of {i * i} stones."
+
+
+def corpus() -> list[dict[str, Any]]:
+    good = [document(f"good{i}", sentence(i)) for i in range(40)]
+    bad = [
+        document("short", "The town."),
+        document("german", "Die Stadt liegt am Fluss und hat viele Häuser, eine Mühle und eine alte Brücke aus Stein."),
+        document("copy", " ".join(sentence(3).split()) + "\n"),
+        document("broken", "def f(:", "code"),
+        document("whole", "def f(x):\n    return x + 1\n", "code"),
+    ]
+    return good + bad
+
+
+def prepared(root: Path, rows: list[dict[str, Any]]) -> tuple[Path, Path]:
+    documents, attributes = root / "documents", root / "attributes"
+    write_table(documents / "a.parquet", rows, document_schema())
+    write_table(attributes / "a.parquet", [tag(row, 500, MINHASH) for row in rows], attribute_schema())
+    return documents, attributes
+
+
+def run(root: Path, rows: list[dict[str, Any]], params: curate.Params = PARAMS) -> tuple[dict[str, float], Path]:
+    documents, attributes = prepared(root, rows)
+    return curate.run(params, documents, attributes, root / "out", Job("curate", root, None)), root / "out"
+
+
+def test_every_document_is_kept_or_rejected_with_its_reason(tmp_path: Path) -> None:
+    figures, out = run(tmp_path, corpus())
+    kept, rejected = read_table(out / "documents.parquet"), read_table(out / "rejected.parquet")
+    assert sorted(row["id"] for row in kept + rejected) == sorted(row["id"] for row in corpus())
+    reasons = {row["id"]: row["reason"] for row in rejected}
+    twin = reasons.pop("knowledge/copy", None) or reasons.pop("knowledge/good3")
+    assert twin == "exact_duplicate"
+    assert reasons == {"knowledge/short": "words", "knowledge/german": "language", "code/broken": "parses"}
+    assert figures["documents"] == 45 and figures["kept"] == len(kept) == 41 and figures["rejected/words"] == 1
+    assert all(0 <= row["quality"] <= 1 for row in kept)
+
+
+def test_the_funnel_narrows_to_what_is_kept(tmp_path: Path) -> None:
+    figures, out = run(tmp_path, corpus())
+    steps = json.loads((out / "funnel.json").read_text())
+    assert [step["step"] for step in steps] == [
+        "ingested", "language", "parses", "words", "stop_words", "exact_duplicate", "near_duplicate",
+    ]  # fmt: skip
+    counts = [step["documents"] for step in steps]
+    assert counts == sorted(counts, reverse=True) and counts[0] == 45 and counts[-1] == figures["kept"]
+    assert steps[-1]["characters"] == figures["characters"]
+
+
+def test_the_same_bytes_twice(tmp_path: Path) -> None:
+    outs = [run(tmp_path / name, corpus())[1] for name in ("one", "two")]
+    for file in ("documents.parquet", "rejected.parquet", "funnel.json"):
+        assert (outs[0] / file).read_bytes() == (outs[1] / file).read_bytes()
+
+
+def test_a_new_source_moves_no_document_between_splits(tmp_path: Path) -> None:
+    def splits(rows: list[dict[str, Any]], name: str) -> dict[str, str]:
+        return {row["id"]: row["split"] for row in read_table(run(tmp_path / name, rows)[1] / "documents.parquet")}
+
+    small, large = splits(corpus()[:20], "small"), splits(corpus(), "large")
+    assert small.items() <= large.items() and set(large.values()) == {"train", "heldout"}
+
+
+def test_parts_of_a_text_share_its_split() -> None:
+    assert {split_of(f"python/m.py#{i}", 0.5) for i in range(20)} == {split_of("python/m.py", 0.5)}
+    shares = [split_of(f"a/{i}", 0.1) == "heldout" for i in range(2000)]
+    assert 0.07 < sum(shares) / 2000 < 0.13
+
+
+def test_the_first_broken_rule_is_the_reason() -> None:
+    attributes = {"id": "a", "language": "en", "language_score": 0.9, "words": 3, "stop_words": 0}
+    assert judge(RULES, attributes) == Rejection("words", 3.0)
+    assert judge(RULES, {**attributes, "words": 9}) == Rejection("stop_words", 0.0)
+    assert judge(RULES, {**attributes, "words": 9, "stop_words": 7}) == Rejection("stop_words", 7.0)
+    assert judge(RULES, {**attributes, "words": 9, "stop_words": 2}) is None
+    assert judge(RULES, {**attributes, "language": "de"}) == Rejection("language", 0.9)
+
+
+def test_quality_prefers_the_better_text() -> None:
+    prose = tag(document("a", sentence(4)), 500, MINHASH)
+    junk = tag(document("b", "- x\n- x\n- x\n- x $$ ## $$ ##\n" * 5), 500, MINHASH)
+    assert quality("knowledge", prose) > quality("knowledge", junk) + 0.2
+    documented = tag(document("a", '"""Adds."""\n# sums\ndef f(a, b):\n    return a + b\n', "code"), 500, MINHASH)
+    bare = tag(document("b", "def f(a, b):\n    return a + b\n", "code"), 500, MINHASH)
+    assert quality("code", documented) > quality("code", bare)
+
+
+@pytest.mark.parametrize("name", ["no_such_attribute", "language", "comment_share"])
+def test_a_rule_over_nothing_is_named(tmp_path: Path, name: str) -> None:
+    rules = Rules(languages=[], attributes={name: Bounds(max=1)})
+    params = PARAMS.model_copy(update={"rules": {"knowledge": rules}})
+    with pytest.raises(RecipeError, match=f"no number '{name}'.*it has .*stop_words"):
+        run(tmp_path, corpus(), params)
+
+
+def test_rules_that_leave_nothing_fail(tmp_path: Path) -> None:
+    rules = Rules(languages=[], attributes={"words": Bounds(min=10_000)})
+    with pytest.raises(StageError, match="no document is left for the split train"):
+        run(tmp_path, corpus(), PARAMS.model_copy(update={"rules": {"knowledge": rules, "code": rules}}))
+
+
+def test_missing_columns_and_other_rows_are_named(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    rows = corpus()
+    documents, attributes = prepared(tmp_path, rows)
+    job = Job("curate", tmp_path, None)
+    write_table(attributes / "a.parquet", [tag(row, 500, MINHASH) for row in rows[1:]], attribute_schema())
+    with pytest.raises(StageError, match=r"a\.parquet: its rows are not those of the documents"):
+        curate.run(PARAMS, documents, attributes, tmp_path / "out", job)
+    write_table(documents / "a.parquet", [{"id": "a", "text": "b"}], pa.schema([("id", pa.string()), ("text", pa.string())]))
+    with pytest.raises(StorageError, match="no column .*domain"):
+        tag_stage.run(tag_stage.Params(language_characters=500, minhash=MINHASH), documents, tmp_path / "t", job)
+    with pytest.raises(StorageError, match="no column .*license"):
+        curate.run(PARAMS, documents, attributes, tmp_path / "out", job)
+
+
+def test_tag_writes_a_row_a_document(tmp_path: Path) -> None:
+    documents, _ = prepared(tmp_path, corpus())
+    params = tag_stage.Params(language_characters=500, minhash=MINHASH)
+    figures = tag_stage.run(params, documents, tmp_path / "tags", Job("tag", tmp_path, None))
+    assert [row["id"] for row in read_table(tmp_path / "tags" / "a.parquet")] == [row["id"] for row in corpus()]
+    assert figures["documents/a"] == 45 and figures["english_share/a"] > 0.8
+
+
+def test_an_empty_step_leaves_the_funnel_as_it_is() -> None:
+    rows = [document("a", "xy"), document("b", "xyz")]
+    table = funnel(rows, {"knowledge/a": Rejection("words", 1.0)}, ["language", "words"])
+    assert [(step["documents"], step["characters"]) for step in table] == [(2, 5), (2, 5), (1, 3)]
