@@ -12,9 +12,8 @@ from typing import Any
 
 from pydantic import Field
 
-from k2core.corpus.curation import (
-    EXACT, HELDOUT, NEAR, TRAIN, Rules, deduplicate, funnel, judge, quality, split_of,
-)  # fmt: skip
+from k2core.corpus import curation
+from k2core.corpus.curation import EXACT, HELDOUT, NEAR, TRAIN, Rules
 from k2core.corpus.documents import COLUMNS, DOMAINS, Domain, document_schema
 from k2core.corpus.tagging import COLUMNS as ATTRIBUTES
 from k2core.recipe import Section
@@ -41,16 +40,16 @@ def run(params: Params, documents: Path, attributes: Path, out: Path, job: Job) 
         for row, tags in _joined(table, read_table(attributes / name, list(ATTRIBUTES)), name, attributes):
             rows.append(row)
             rules = params.rules.get(row["domain"])
-            if rules and (rejection := judge(rules, tags)):
+            if rules and (rejection := curation.judge(rules, tags)):
                 rejections[row["id"]] = rejection
             else:
-                row["quality"] = quality(row["domain"], tags)
+                row["quality"] = curation.quality(row["domain"], tags)
                 kept.append({**row, "digest": tags["digest"], "minhash": tags["minhash"]})
     job.say(f"{len(rows):,} documents, {len(kept):,} pass the rules; looking for duplicates")
-    rejections |= deduplicate(kept, params.min_similarity)
+    rejections |= curation.deduplicate(kept, params.min_similarity)
     kept = [row for row in rows if row["id"] not in rejections]
     for row in kept:
-        row["split"] = split_of(row["id"], params.heldout_fraction)
+        row["split"] = curation.split_of(row["id"], params.heldout_fraction)
     _check(kept, documents)
 
     rejected = [
@@ -59,7 +58,7 @@ def run(params: Params, documents: Path, attributes: Path, out: Path, job: Job) 
         if row["id"] in rejections
     ]
     _write(out, kept, rejected)
-    write_json(out / "funnel.json", funnel(rows, rejections, _steps(params)))
+    write_json(out / "funnel.json", curation.funnel(rows, rejections, _steps(params)))
     return _figures(rows, kept, rejected)
 
 

@@ -31,8 +31,8 @@ class Params(Section):
     rewrites: dict[str, int] = Field(min_length=2, description="documents to rewrite, by style of styles.yaml")
     min_characters: int = Field(ge=1, description="shorter documents are not rewritten")
     max_characters: int = Field(ge=1, description="longer documents are not rewritten")
-    chunk_tokens: int = Field(ge=16, description="longer texts are rewritten in pieces of about so many tokens (K2: 256)")
-    context_tokens: int = Field(ge=0, description="tokens of earlier pieces and their rewrites that a piece sees at most")
+    chunk_tokens: int = Field(ge=16, description="longer texts are rewritten in pieces of about this size (K2: 256)")
+    context_tokens: int = Field(ge=0, description="tokens of earlier pieces and their rewrites that a piece sees")
     temperature: float = Field(ge=0, le=2, description="sampling temperature of the rewrites")
     gate: dict[Domain, GateLimits] = Field(description="limits of the fidelity gate, by domain")
 
@@ -79,7 +79,7 @@ def _judged(
     styles = load_styles()
     domains = {styles[item.job.style].domain for item in rewrites}
     if missing := sorted(domains - gate.keys()):
-        raise StageError(f"rephrase.gate: no limits for the domain {missing[0]}, which a style of rephrase.rewrites has")
+        raise StageError(f"rephrase.gate: no limits for the domain {missing[0]}, which rephrase.rewrites asks for")
     common = common_words(row["text"] for row in train if row["domain"] in domains)
     verdicts = []
     with job.progress(len(rewrites), "rewrite", what="judging") as bar:

@@ -53,4 +53,3 @@ def converse(task: Task, agent: Agent, world: World) -> list[Message]:
             messages.append({"role": "user", "content": follow_up})
             follow_up = None
     return messages
-

@@ -132,5 +132,3 @@ CHECKS: dict[str, Callable[[dict[str, Any], Evidence], bool]] = {
     "asks": _asked,
     "refuses": lambda check, e: not e.outcomes and _says(check["any"], e.answer),
 }
-
-

@@ -121,7 +121,7 @@ def apply(operation: dict[str, Any], arguments: dict[str, Any], state: State) ->
         del table[key]
         return {"result": "deleted", entity: key}
     if kind == "adjust":
-        (name, amount), = values.items()
+        ((name, amount),) = values.items()
         new = record.get(name, 0) + operation["sign"] * amount
         if amount <= 0 or new < 0:
             return {"error": f"{name} would be {new}" if new < 0 else "amount must be positive", entity: key}

@@ -24,7 +24,11 @@ def embed(texts: list[str]) -> Any:
     with torch.inference_mode():
         for start in range(0, len(texts), _BATCH):
             batch = tokenizer(
-                texts[start : start + _BATCH], padding=True, truncation=True, max_length=_MAX_TOKENS, return_tensors="pt"
+                texts[start : start + _BATCH],
+                padding=True,
+                truncation=True,
+                max_length=_MAX_TOKENS,
+                return_tensors="pt",
             )
             hidden_BTD = model(**batch).last_hidden_state
             mask_BT1 = batch["attention_mask"].unsqueeze(-1).to(hidden_BTD.dtype)

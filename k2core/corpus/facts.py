@@ -10,13 +10,15 @@ _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"”')\]]*\s+(?=[\"“'(\[]*[A-Z0-9])|\n+")
 _CLAUSE_END = re.compile(r":\s+")
 _ABBREVIATION = re.compile(r"(?:\b(?:[A-Z]|Mr|Mrs|Dr|St|Jr|Sr|No|vs|c|ca|e\.g|i\.e|[ap]\.m|[A-Z]\.[A-Z]))\.$")
-_NUMBER_WORDS = {
-    word: str(value)
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen".split()
-    )
-} | {word: str(10 * value) for value, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+# fmt: off
+_SMALL = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+# fmt: on
+_NUMBER_WORDS = {word: str(value) for value, word in enumerate(_SMALL)}
+_NUMBER_WORDS |= {word: str(10 * value) for value, word in enumerate(_TENS, 2)}
 _AMBIGUOUS = {"one", "zero"}
 """Pronoun and idiom more often than number."""
 
@@ -64,8 +66,9 @@ def common_words(texts: Iterable[str]) -> frozenset[str]:
 def names(text: str, common: frozenset[str]) -> set[str]:
     """Words that name something (people, places, months, titles), in lower case.
 
-    Inside a clause that is every capitalised word; the first word (also after a colon) counts unless `common` knows it with a small
-    letter. Without a dictionary of names this takes "Modernism" for one, which a faithful rewrite keeps as well.
+    Inside a clause that is every capitalised word; the first word (also after a colon) counts unless `common` knows
+    it with a small letter. Without a dictionary of names this takes "Modernism" for one, which a faithful rewrite
+    keeps as well.
     """
     found = set()
     for clause in (clause for sentence in sentences(text) for clause in _CLAUSE_END.split(sentence)):

@@ -32,7 +32,7 @@ class GateLimits(Section):
     names_invented: int = Field(ge=0, description="names at most that the source does not have")
     length_ratio: tuple[float, float] = Field(description="least and greatest length, as a share of the source's")
     copied: float = Field(ge=0, le=1, description="greatest share of the rewrite's 5-grams that stand in the source")
-    language_score: float = Field(ge=0, le=1, description="least probability that the rewrite is in the source's language")
+    language_score: float = Field(ge=0, le=1, description="least probability that both texts share a language")
     similarity: float = Field(ge=-1, le=1, description="least cosine similarity of the two texts' embeddings")
     support: float = Field(
         ge=-1, le=1, description="least cosine similarity of any sentence to its nearest sentence of the source"

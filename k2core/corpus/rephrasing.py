@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 CHARACTERS_A_TOKEN = 4
-"""A rule of thumb for English under any large vocabulary; lengths in tokens are estimated by it, server by server alike."""
-_LEAST_TOKENS, _LONGEST = 48, 1.5
-"""A piece's rewrite may have so many tokens, and so many times the tokens of the piece; what is longer has run astray."""
-_PREAMBLE = re.compile(r"^(?:(?:sure|certainly|of course|here(?:'s| is| are))\b[^\n]*?:|rewrit\w+:|text:)\s+", re.IGNORECASE)
+"""A rule of thumb for English under any large vocabulary; lengths in tokens are estimated by it, for any server."""
+_LEAST_TOKENS, _LONGEST = 48, 2.0
+"""A piece's rewrite may have so many tokens, or so many times the tokens of the piece; a longer one has run astray."""
+_PREAMBLE = re.compile(
+    r"^(?:(?:sure|certainly|of course|here(?:'s| is| are))\b[^\n]*?:|rewrit\w+:|text:)\s+", re.IGNORECASE
+)
 """What a model says before it does what it was asked."""
 
 
@@ -91,9 +93,7 @@ def chunk(text: str, tokens: int) -> tuple[str, ...]:
     return tuple(pieces)
 
 
-def plan(
-    documents: Sequence[dict[str, Any]], rewrites: dict[str, int], seed: int, chunk_tokens: int
-) -> list[Job]:
+def plan(documents: Sequence[dict[str, Any]], rewrites: dict[str, int], seed: int, chunk_tokens: int) -> list[Job]:
     """The jobs: for each style its number of documents, drawn by hash from the documents of its domain.
 
     Styles of a domain draw in one order, so that a small corpus is seen in several styles before it is seen whole.
@@ -107,7 +107,8 @@ def plan(
         if name not in styles:
             raise RecipeError(f"rephrase.rewrites: no style {name!r}; styles.yaml has {', '.join(styles)}")
         style = styles[name]
-        fitting = [row for row in documents if row["domain"] == style.domain and re.search(style.documents, row["text"])]
+        of_domain = (row for row in documents if row["domain"] == style.domain)
+        fitting = [row for row in of_domain if re.search(style.documents, row["text"])]
         if len(fitting) < count:
             raise RecipeError(
                 f"rephrase.rewrites.{name} = {count}: only {len(fitting)} {style.domain} documents fit the style, "

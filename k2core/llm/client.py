@@ -1,7 +1,7 @@
 """The client: one interface for the embedded engine and any OpenAI-compatible server.
 
-    with LLM.open(config, compute, job.scratch / "llm.sqlite") as llm:
-        text = llm.complete(messages, max_tokens=200, temperature=0.3, seed=0)
+with LLM.open(config, compute, job.scratch / "llm.sqlite") as llm:
+    text = llm.complete(messages, max_tokens=200, temperature=0.3, seed=0)
 """
 
 from __future__ import annotations

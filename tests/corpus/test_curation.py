@@ -33,7 +33,7 @@ def document(name: str, text: str, domain: str = "knowledge") -> dict[str, Any]:
 
 
 def sentence(i: int) -> str:
-    return f"The town number {i} lies on the river and it has {i * 7} houses, {i + 3} mills and a bridge of {i * i} stones."
+    return f"The town number {i} lies on a river and has {i * 7} houses, {i + 3} mills and a bridge of {i * i} stones."
 
 
 def corpus() -> list[dict[str, Any]]:
@@ -94,7 +94,9 @@ def test_a_new_source_moves_no_document_between_splits(tmp_path: Path) -> None:
         return {row["id"]: row["split"] for row in read_table(run(tmp_path / name, rows)[1] / "documents.parquet")}
 
     small, large = splits(corpus()[:20], "small"), splits(corpus(), "large")
-    assert small.items() <= large.items() and set(large.values()) == {"train", "heldout"}
+    stay = small.keys() & large.keys()  # one of them may go: a better copy came with the new source
+    assert len(stay) >= 19 and all(small[name] == large[name] for name in stay)
+    assert set(large.values()) == {"train", "heldout"}
 
 
 def test_parts_of_a_text_share_its_split() -> None:
@@ -144,10 +146,12 @@ def test_missing_columns_and_other_rows_are_named(tmp_path: Path) -> None:
     write_table(attributes / "a.parquet", [tag(row, 500, MINHASH) for row in rows[1:]], attribute_schema())
     with pytest.raises(StageError, match=r"a\.parquet: its rows are not those of the documents"):
         curate.run(PARAMS, documents, attributes, tmp_path / "out", job)
-    write_table(documents / "a.parquet", [{"id": "a", "text": "b"}], pa.schema([("id", pa.string()), ("text", pa.string())]))
-    with pytest.raises(StorageError, match="no column .*domain"):
+    write_table(
+        documents / "a.parquet", [{"id": "a", "text": "b"}], pa.schema([("id", pa.string()), ("text", pa.string())])
+    )
+    with pytest.raises(StorageError, match=r"no column .*domain"):
         tag_stage.run(tag_stage.Params(language_characters=500, minhash=MINHASH), documents, tmp_path / "t", job)
-    with pytest.raises(StorageError, match="no column .*license"):
+    with pytest.raises(StorageError, match=r"no column .*license"):
         curate.run(PARAMS, documents, attributes, tmp_path / "out", job)
 
 

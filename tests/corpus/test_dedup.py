@@ -31,7 +31,7 @@ def fingerprint(name: str, words: list[str]) -> Fingerprint:
 
 
 def test_planted_near_duplicates_are_found() -> None:
-    """2 edits of 200 words: Jaccard (196 - 10) / (196 + 10) = 0.90; the 14 × 8 bands find that with probability 0.999."""
+    """2 edits of 200 words: Jaccard (196 - 10) / (196 + 10) = 0.90, found by 14 × 8 bands with probability 0.9995."""
     originals = [text_of(seed) for seed in range(100)]
     documents = [fingerprint(f"a{i}", words) for i, words in enumerate(originals)]
     documents += [fingerprint(f"b{i}", edited(words, 2, i)) for i, words in enumerate(originals)]
@@ -61,12 +61,16 @@ def test_exact_duplicates_differ_in_white_space_alone() -> None:
     words = text_of(1)
     a, b = attributes(" ".join(words), CONFIG), attributes("\n".join(words) + "\n", CONFIG)
     assert a["digest"] == b["digest"] != attributes(" ".join(words[1:]), CONFIG)["digest"]
-    (found,) = find_duplicates([Fingerprint("a", a["digest"], a["minhash"]), Fingerprint("b", b["digest"], b["minhash"])], 0.7)
+    (found,) = find_duplicates(
+        [Fingerprint("a", a["digest"], a["minhash"]), Fingerprint("b", b["digest"], b["minhash"])], 0.7
+    )
     assert found.exact and (found.id, found.of) == ("b", "a")
 
 
 def test_numbers_tell_problems_apart() -> None:
-    texts = [f"Problem: what is {a} + {a + 7} ?\n{a} + {a + 7} = {2 * a + 7}\nAnswer: {2 * a + 7}" for a in range(20, 60)]
+    texts = [
+        f"Problem: what is {a} + {a + 7} ?\n{a} + {a + 7} = {2 * a + 7}\nAnswer: {2 * a + 7}" for a in range(20, 60)
+    ]
     tags = [attributes(text, CONFIG) for text in texts]
     documents = [Fingerprint(str(i), tag["digest"], tag["minhash"]) for i, tag in enumerate(tags)]
     assert find_duplicates(documents, 0.7) == []

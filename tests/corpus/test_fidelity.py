@@ -55,13 +55,16 @@ def test_a_faithful_rewrite_passes() -> None:
         ("length_ratio", FAITHFUL + " " + FAITHFUL),
         (
             "language_score",
-            "Ada Lovelace war eine englische Mathematikerin, die mit Charles Babbage an der Analytical Engine arbeitete. "
-            "Im Jahr 1843 veröffentlichte sie die Übersetzung eines Artikels von Luigi Menabrea mit 65 Seiten Anmerkungen.",
+            "Ada Lovelace war eine englische Mathematikerin, die mit Charles Babbage an der Analytical Engine baute."
+            " Im Jahr 1843 übersetzte sie einen Artikel von Luigi Menabrea und gab ihm 65 Seiten Anmerkungen bei.",
         ),
-        ("similarity", "Ada Lovelace 1843, Charles Babbage 65: the English football team of Luigi Menabrea lost the match "
-         "again at home because it rained and the Analytical Engine of the bus had broken down on the way there."),
+        (
+            "similarity",
+            "Ada Lovelace 1843, Charles Babbage 65: the English football team of Luigi Menabrea lost the match again "
+            "at home because it rained and the Analytical Engine of the bus had broken down on the way there.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_unfaithful_rewrite_is_rejected_for_its_fault(expected: str, rewrite: str) -> None:
     verdict = judge(SOURCE, rewrite, LIMITS, COMMON)
     assert not verdict.accepted and verdict.reason == expected, verdict

@@ -12,7 +12,9 @@ from k2core.corpus.filters.words import split_words
 from k2core.corpus.tagging import COLUMNS, attribute_schema, tag
 
 MINHASH = MinhashConfig(ngram_words=5, buckets=14, hashes_per_bucket=8, seed=1)
-PROSE = "The river rises in the mountains and flows to the sea. It has many towns on its banks, and people live with it."
+PROSE = (
+    "The river rises in the mountains and flows to the sea. It has many towns on its banks, and people live with them."
+)
 
 
 def test_language_is_found_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,10 +58,17 @@ def rows() -> list[dict[str, Any]]:
          "attribution": name, "split": "train"}
         for name, (text, _) in TEXTS.items()
     ]  # fmt: skip
-    heldout = {**knowledge[0], "id": "wikipedia/Held", "text": "The held-out text must never be rewritten at all.", "split": "heldout"}
+    heldout = {
+        **knowledge[0],
+        "id": "wikipedia/Held",
+        "text": "The held-out text must never be rewritten at all.",
+        "split": "heldout",
+    }
     math = {**base, "id": "mathematics/1", "domain": "math", "split": "train",
             "text": "Problem: add 2 and 3 =\n2 + 3 = 5\nAnswer: 5"}  # fmt: skip
-    return [*knowledge, heldout, math]
+    # Too long to be rewritten, but its words are known with small letters.
+    words = {**knowledge[0], "id": "wikipedia/Words", "text": "flowing problem answer we the " * 30}
+    return [*knowledge, words, heldout, math]
 
 
 def last(request: Request) -> str:
@@ -88,7 +95,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Scripted, **chan
     }  # fmt: skip
     params = rephrase.Params(**{**values, **changes})
     compute = Compute(threads=1, seed=1)
-    return rephrase.run(params, LLM_CONFIG, compute, tmp_path / "curated", tmp_path / "out", StageJob("r", tmp_path, None))
+    return rephrase.run(
+        params, LLM_CONFIG, compute, tmp_path / "curated", tmp_path / "out", StageJob("r", tmp_path, None)
+    )
 
 
 def test_accepted_rewrites_become_documents_and_every_verdict_is_kept(
@@ -153,7 +162,7 @@ def test_the_plan_is_a_function_of_seed_and_ids() -> None:
 
 def test_unknown_styles_and_too_few_documents_are_named() -> None:
     documents = [{"id": "w/1", "text": "t", "domain": "knowledge"}]
-    with pytest.raises(RecipeError, match="no style 'haiku'; styles.yaml has encyclopedia, plain, learning_note"):
+    with pytest.raises(RecipeError, match=r"no style 'haiku'; styles\.yaml has encyclopedia, plain, learning_note"):
         plan(documents, {"haiku": 1}, 1, 256)
     with pytest.raises(RecipeError, match="plain = 2: only 1 knowledge documents fit"):
         plan(documents, {"plain": 2}, 1, 256)

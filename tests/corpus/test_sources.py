@@ -13,7 +13,15 @@ from k2core.corpus.sources import mathematics, package_docs, packages, python_so
 from k2core.recipe import RecipeError
 from k2core.storage import StorageError
 
-TASKS = ["chain_sum", "products", "gcd", "prime_factorization", "fraction_simplification", "base_conversion", "gsm_symbolic"]
+TASKS = [
+    "chain_sum",
+    "products",
+    "gcd",
+    "prime_factorization",
+    "fraction_simplification",
+    "base_conversion",
+    "gsm_symbolic",
+]
 
 
 def _wikipedia(limit: int) -> Iterator[Document]:
@@ -21,7 +29,9 @@ def _wikipedia(limit: int) -> Iterator[Document]:
 
 
 def _python(limit: int) -> Iterator[Document]:
-    return python_source.documents(python_source.PythonSource(limit=limit, packages=["attrs", "click"], max_characters=3000))
+    return python_source.documents(
+        python_source.PythonSource(limit=limit, packages=["attrs", "click"], max_characters=3000)
+    )
 
 
 def _docs(limit: int) -> Iterator[Document]:
@@ -67,7 +77,11 @@ def test_long_modules_are_cut_at_definitions() -> None:
 
 
 def test_pages_are_cut_at_headings() -> None:
-    page = "Intro\n\n" + "".join(f"## Part {i}\n\n{'word ' * 30}\n\n" for i in range(6)) + f"Title\n=====\n\n{'more ' * 30}"
+    page = (
+        "Intro\n\n"
+        + "".join(f"## Part {i}\n\n{'word ' * 30}\n\n" for i in range(6))
+        + f"Title\n=====\n\n{'more ' * 30}"
+    )
     parts = package_docs.split_page(page, 400)
     assert len(parts) > 2 and all(part.startswith(("Intro", "## Part", "Title\n==")) for part in parts)
     assert "".join("".join(parts).split()) == "".join(page.split())
@@ -104,7 +118,11 @@ def test_unknown_tasks_and_packages_are_named() -> None:
     with pytest.raises(RecipeError, match="no_such_task"):
         list(mathematics.documents(mathematics.MathematicsSource(limit=2, tasks=["no_such_task"], seed=0)))
     with pytest.raises(StorageError, match="no-such-package"):
-        list(python_source.documents(python_source.PythonSource(limit=2, packages=["no-such-package"], max_characters=900)))
+        list(
+            python_source.documents(
+                python_source.PythonSource(limit=2, packages=["no-such-package"], max_characters=900)
+            )
+        )
     with pytest.raises(StorageError, match="no_such_module"):
         packages.find_folder("no_such_module")
 

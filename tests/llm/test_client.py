@@ -46,9 +46,10 @@ class Server:
                     server.in_flight -= 1
                 status = 200 if action == "hang" else action
                 text = f"answer to {body['messages'][-1]['content']}"
+                message = {"role": "assistant", "content": text}
                 answer = {
                     "id": "1", "object": "chat.completion", "created": 0, "model": "m",
-                    "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+                    "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
                     "usage": {"prompt_tokens": 1, "completion_tokens": 7, "total_tokens": 8},
                 }  # fmt: skip
                 content = json.dumps(answer if status == 200 else {"error": {"message": f"status {status}"}}).encode()
@@ -90,7 +91,9 @@ def config(url: str, **changes: Any) -> LLMConfig:
 
 
 def ask(llm: LLM, text: str = "hello", **changes: Any) -> str:
-    return llm.complete([{"role": "user", "content": text}], **{"max_tokens": 5, "temperature": 0.3, "seed": 1, **changes})
+    return llm.complete(
+        [{"role": "user", "content": text}], **{"max_tokens": 5, "temperature": 0.3, "seed": 1, **changes}
+    )
 
 
 def test_the_request_says_what_was_asked(server: Server, tmp_path: Path) -> None:
@@ -122,7 +125,9 @@ def test_retry_after_is_honoured(server: Server, tmp_path: Path) -> None:
 def test_a_server_that_stays_down_ends_in_one_sentence(server: Server, tmp_path: Path) -> None:
     server.script = [503] * 10
     with LLM.open(config(server.url), COMPUTE, tmp_path / "cache") as llm:
-        with pytest.raises(LLMUnavailable, match=r"does not answer after 4 tries \(HTTP status 503\); start the server"):
+        with pytest.raises(
+            LLMUnavailable, match=r"does not answer after 4 tries \(HTTP status 503\); start the server"
+        ):
             ask(llm)
     assert len(server.bodies) == 4
     assert issubclass(LLMUnavailable, ConnectionError)  # which the stage's command line turns into "try again"
@@ -178,7 +183,9 @@ def test_an_answer_is_asked_for_once(server: Server, tmp_path: Path) -> None:
     assert len(server.bodies) == 1
 
 
-@pytest.mark.parametrize("change", [{"seed": 2}, {"temperature": 0.4}, {"max_tokens": 6}, {"text": "other"}, {"schema": {}}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 2}, {"temperature": 0.4}, {"max_tokens": 6}, {"text": "other"}, {"schema": {}}]
+)
 def test_another_request_is_another_answer(server: Server, tmp_path: Path, change: dict[str, Any]) -> None:
     with LLM.open(config(server.url), COMPUTE, tmp_path / "cache") as llm:
         ask(llm)

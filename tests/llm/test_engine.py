@@ -23,8 +23,15 @@ def request(text: str, **changes: object) -> Request:
     return Request([{"role": "user", "content": text}], **{"max_tokens": 12, "temperature": 0.8, "seed": 3, **changes})
 
 
-def test_the_same_request_has_the_same_answer_after_other_requests(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    schema = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"], "additionalProperties": False}
+def test_the_same_request_has_the_same_answer_after_other_requests(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"age": {"type": "integer"}},
+        "required": ["age"],
+        "additionalProperties": False,
+    }
     answers = []
     for run, others in enumerate(["Name a river.", "Rewrite: The Nile is long. And then some more words."]):
         with LLM.open(CONFIG, Compute(threads=1, seed=0), tmp_path / f"{run}.sqlite") as llm:

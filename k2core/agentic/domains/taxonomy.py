@@ -139,4 +139,3 @@ def domains() -> dict[str, Domain]:
         domain = validate(Domain, content, f"domains/{file}")
         loaded[domain.domain] = domain
     return loaded
-

@@ -1,7 +1,8 @@
 """Mathematics with answers: reasoning-gym's procedural tasks as texts, worked out where the way is known.
 
-Item i of a task is a pure function of seed and i (of their sum, but for gsm_symbolic). Where reasoning-gym's metadata or a few lines here give the steps
-(sums, Euclid's algorithm, factorisation, word problems), the text shows them before the answer.
+Item i of a task is a pure function of seed and i (of their sum, but for gsm_symbolic). Where reasoning-gym's metadata
+or a few lines here give the steps (sums, Euclid's algorithm, factorisation, word problems), the text shows them before
+the answer.
 """
 
 from __future__ import annotations

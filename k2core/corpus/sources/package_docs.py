@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata as metadata
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 
 from pydantic import Field
 
@@ -38,7 +39,7 @@ def split_page(text: str, max_characters: int) -> list[str]:
         return [text.strip()] if text.strip() else []
     edges = sorted({0, *(match.start() for match in _HEADING.finditer(text)), len(text)})
     parts: list[str] = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         section = text[start:end]
         if parts and len(parts[-1]) + len(section) <= max_characters:
             parts[-1] += section
@@ -71,7 +72,8 @@ def _parts(max_characters: int) -> Iterator[Document]:
 
 def _installed() -> list[metadata.Distribution]:
     """Every installed distribution once, by name (an environment may list one twice)."""
-    named = {package.metadata["Name"].lower(): package for package in metadata.distributions() if package.metadata["Name"]}
+    found = (package for package in metadata.distributions() if package.metadata["Name"])
+    named = {package.metadata["Name"].lower(): package for package in found}
     return [named[name] for name in sorted(named)]
 
 

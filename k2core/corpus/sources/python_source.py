@@ -8,6 +8,7 @@ import sysconfig
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from pydantic import Field
@@ -81,7 +82,7 @@ def split_module(text: str, max_characters: int) -> list[str]:
     lines = text.splitlines(keepends=True)
     edges = sorted({0, *starts[1:], len(lines)})
     parts: list[str] = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         piece = "".join(lines[start:end])
         if parts and len(parts[-1]) + len(piece) <= max_characters:
             parts[-1] += piece
