@@ -23,7 +23,7 @@ help: ## this list
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q uv
 	$(BIN)/pip install -q "$(TORCH)"
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q -r requirements.txt
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --compile-bytecode -r requirements.txt
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --no-deps -r requirements-data.txt
 	@touch $@
 
