@@ -34,23 +34,25 @@ def render(results: Results, samples: int) -> str:
 
 
 def headline(results: Results) -> list[dict[str, Any]]:
-    """The claims a reader wants checked first, each with its figures and whether it holds."""
+    """The claims a reader wants checked first, each with its figures and what they say of it.
+
+    `holds` for a rate asks that the 95% intervals do not overlap; `within noise` is an improvement smaller than that.
+    """
     cards = results.scorecards
 
-    def value(model: str, name: str) -> float:
-        return cards[model][name]["value"]
-
     phases = [results.figures[name]["heldout/bits_per_byte"] for name in _phase_names(results)]
-    rows = [
-        ("Each pre-training phase lowers held-out bits per byte", phases, all(a > b for a, b in _pairs(phases))),
-    ]
+    falls = all(before > after for before, after in _pairs(phases))
+    rows = [("Each pre-training phase lowers held-out bits per byte", phases, "holds" if falls else "does not hold")]
     for title, name, models in (
         ("SFT raises tool-call schema accuracy over the base model", "tool_calls/schema_accuracy", ("base", "sft")),
         ("RL raises the task pass rate over SFT", "tasks/pass_rate", ("sft", "rl")),
     ):
-        before, after = (value(model, name) for model in models)
-        rows.append((title, [before, after], after > before))
-    return [{"claim": title, "values": values, "holds": holds} for title, values, holds in rows]
+        before, after = (cards[model][name] for model in models)
+        verdict = "does not hold" if after["value"] <= before["value"] else "within noise"
+        if after["low"] > before["high"]:
+            verdict = "holds"
+        rows.append((title, [before["value"], after["value"]], verdict))
+    return [{"claim": title, "values": values, "verdict": verdict} for title, values, verdict in rows]
 
 
 def _phase_names(results: Results) -> list[str]:

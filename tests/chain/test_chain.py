@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Workspace
+from workspace import ROOT, Workspace
 
 pytestmark = pytest.mark.chain
 KILLS = {

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from conftest import Workspace
+from workspace import Workspace
 
 
 def states(output: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from workspace import ROOT
 
 from k2core.stage import OUTPUTS
 from stages.__main__ import recipe_faults

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import yaml
-from conftest import Workspace
+from workspace import Workspace
 
 from k2core.storage import StorageError, dvc_md5, publish, read_table, read_tables, write_json, write_table
 

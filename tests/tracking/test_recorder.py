@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Workspace, make_workspace
 from mlflow.tracking import MlflowClient
+from workspace import Workspace, make_workspace
 
 
 def runs(toy: Workspace, state: str = "") -> list:

@@ -1,0 +1,73 @@
+"""A workspace for tests: a folder with a graph, in which the real runner, DVC, Prefect and MLflow work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+
+
+class Workspace:
+    """A folder with a graph, the project's code by symlink, and the commands a user types in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.env = {
+            **{k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "MLFLOW_", "DVC_"))},
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "DVC_NO_ANALYTICS": "1",
+            "DO_NOT_TRACK": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+    def run(self, *words: str, check: bool = True, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            words, cwd=self.root, env=self.env, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        assert not check or done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            words, cwd=self.root, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        text = (self.root / file).read_text()
+        assert old in text, f"{file} does not contain {old}"
+        (self.root / file).write_text(text.replace(old, new))
+
+    def lock(self) -> str:
+        return (self.root / "dvc.lock").read_text()
+
+    def processes(self, word: str) -> list[psutil.Process]:
+        """Live processes of this workspace with `word` in their command line."""
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            try:
+                if word in " ".join(process.info["cmdline"] or []) and process.cwd() == str(self.root):
+                    found.append(process)
+            except (psutil.AccessDenied, psutil.NoSuchProcess):
+                continue
+        return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def make_workspace(root: Path, source: Path) -> Workspace:
+    """A git and DVC workspace at `root` with the files of `source` and the project's rooms."""
+    shutil.copytree(source, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for room in ("k2core", "flows"):
+        (root / room).symlink_to(ROOT / room)
+    for file in (".gitignore", ".dvcignore"):
+        shutil.copyfile(ROOT / file, root / file)
+    workspace = Workspace(root)
+    workspace.run("git", "init", "-q", ".")
+    workspace.run("dvc", "init", "-q")
+    return workspace
