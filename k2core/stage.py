@@ -134,7 +134,8 @@ def main(run: Callable[..., Metrics], section: str) -> None:
     command.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in signature}
     command.__doc__ = (sys.modules[run.__module__].__doc__ or "").strip().split("\n\n")[0]
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    # Without rich, whose import is most of what `--help` would take.
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(command)
     app()
 

@@ -6,6 +6,7 @@ the md5 of the stage's lock entry (tag `dvc.fingerprint`).
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import typer
@@ -30,7 +31,8 @@ def main(
             f"{artifact}: no stage in dvc.lock made it; these were made: {made or 'none yet (`dvc repro`)'}"
         )
     runs = _runs(stages) if mlflow else {}
-    Console().print(tree(stages, artifact, runs))
+    # A pipe has no width: lines must not be cut for one.
+    Console(width=None if sys.stdout.isatty() else 240).print(tree(stages, artifact, runs))
 
 
 def tree(stages: dict[str, LockedStage], artifact: str, runs: dict[str, str]):
