@@ -17,7 +17,8 @@ from stages.closure import closure, rewrite, stage_module
 
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 HEAVY = (
-    "torch", "transformers", "pyarrow", "datatrove", "openai", "mlflow", "prefect", "numpy", "plotly", "mcp", "reasoning_gym",
+    "torch", "transformers", "pyarrow", "datatrove", "openai", "mlflow", "prefect", "numpy", "plotly", "mcp",
+    "reasoning_gym",
 )  # fmt: skip
 BODIES = {name: stage.get("do", stage) for name, stage in GRAPH.items()}
 
