@@ -13,7 +13,6 @@ from typing import Any
 
 PACKAGES = ("k2core", "stages")
 INERT = "k2core/tracking"
-MARK = "# code"
 
 
 def closure(module: str, root: Path) -> list[str]:
@@ -49,8 +48,10 @@ def stage_module(cmd: str) -> str:
 def rewrite(text: str, root: Path) -> str:
     """`dvc.yaml` with the code dependencies of every stage brought up to date, all else as it was.
 
-    Each stage's code stands behind a `# code` line at the end of its `deps`.
+    A stage's code stands behind its data at the end of its `deps`.
     """
+    from io import StringIO
+
     from ruamel.yaml import YAML
 
     yaml = YAML()
@@ -63,8 +64,6 @@ def rewrite(text: str, root: Path) -> str:
         code = closure(stage_module(body["cmd"]), root)
         if list(body.get("deps", [])) != data + code:
             body["deps"] = data + code
-    from io import StringIO
-
     out = StringIO()
     yaml.dump(document, out)
     return out.getvalue()
