@@ -22,6 +22,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import typing
 from collections.abc import Callable
@@ -173,7 +174,7 @@ def _execute(
     from k2core.tracking.client import StageRun
 
     signal.signal(signal.SIGTERM, _terminate)
-    _die_with_parent()
+    _die_with_dvc()
     started = time.monotonic()
     with StageRun.open(name, settings, digests, [str(path) for path in outputs.values()]) as tracker:
         job = Job(name, scratch, tracker)
@@ -207,13 +208,30 @@ def _key(settings: dict[str, Any], digests: dict[str, str], words: dict[str, str
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _die_with_parent() -> None:
-    """Ask Linux for a SIGTERM when the process that started us dies: a killed `dvc` must leave no orphan stage."""
-    if sys.platform == "linux":
-        import ctypes
+SHELLS = ("sh", "dash", "bash", "zsh", "fish", "ksh")
 
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+def _die_with_dvc() -> None:
+    """Send ourselves SIGTERM when the `dvc` that started us is gone: a killed `dvc` must leave no orphan stage.
+
+    DVC runs commands through `$SHELL`; bash becomes its command, dash stays in between, so the first ancestor that
+    is no shell is watched (the kernel's parent-death signal would watch the shell).
+    """
+    import psutil
+
+    dvc = next((process for process in psutil.Process().parents() if process.name() not in SHELLS), None)
+    if dvc is None or "DVC_STAGE" not in os.environ:
+        return
+
+    def watch() -> None:
+        try:
+            while dvc.is_running() and dvc.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.5)
+        except psutil.NoSuchProcess:
+            pass  # gone between the two questions
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="watch-dvc", daemon=True).start()
 
 
 def _terminate(signum: int, frame: Any) -> None:
