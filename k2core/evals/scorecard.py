@@ -4,6 +4,7 @@
 |---|---|---|
 | `heldout/bits_per_byte[/DOMAIN]` | held-out text | none: one pass over fixed tokens |
 | `tool_calls/schema_accuracy` | of the greedy responses that call tools, share with valid calls only | Wilson |
+| `tool_calls/valid_when_due` | where a call is due, share of greedy responses that call, validly | Wilson |
 | `tool_calls/trigger_accuracy` | share of greedy responses that call a tool exactly when a call is due | Wilson |
 | `tool_calls/exact` | where a call is due, share of greedy responses with exactly the expected calls | Wilson |
 | `tasks/greedy[/ENV]` | share of held-out items passed greedily | Wilson; bootstrap for the mean over environments |
@@ -31,6 +32,7 @@ def call_scores(checks: Sequence[CallCheck]) -> dict[str, Score]:
     due = [check for check in checks if check.due]
     return {
         "tool_calls/schema_accuracy": _share(sum(check.valid for check in checks), sum(c.called for c in checks)),
+        "tool_calls/valid_when_due": _share(sum(check.valid for check in due), len(due)),
         "tool_calls/trigger_accuracy": _share(sum(check.called == check.due for check in checks), len(checks)),
         "tool_calls/exact": _share(sum(check.exact for check in due), len(due)),
     }

@@ -1,8 +1,8 @@
 """How well-formed and how right tool calls are.
 
 Schema accuracy is K2-Vendor-Verifier's: of the responses that call tools, the share in which every call names a
-declared tool and has JSON arguments that fit its schema; one bad call fails the response. A model that calls no
-tool at all has accuracy 0 here (the verifier leaves it undefined).
+declared tool and has JSON arguments that fit its schema; one bad call fails the response. It is undefined for a model
+that never calls, so the share of responses with valid calls where a call is due stands beside it.
 """
 
 from __future__ import annotations

@@ -82,20 +82,3 @@ def spell_backward() -> ReasoningGym:
         key=lambda entry: min(entry["metadata"]["word"], entry["metadata"]["word"][::-1]),
         spaced=True,
     )
-
-
-def chain_sum() -> ReasoningGym:
-    """`Compute: 4 + 7` → `11`, one digit a term, also differences. The order of a sum's terms does not matter."""
-
-    def key(entry: Entry) -> str:
-        left, sign, right = entry["metadata"]["expression"].split()
-        return f"{min(left, right)} + {max(left, right)}" if sign == "+" else f"{left} - {right}"
-
-    return ReasoningGym(
-        name="chain_sum",
-        task="chain_sum",
-        config=(("min_terms", 2), ("max_terms", 2), ("min_digits", 1), ("max_digits", 1)),
-        prompt=lambda entry: "Compute: " + entry["metadata"]["expression"],
-        key=key,
-        max_new_tokens=8,
-    )

@@ -7,13 +7,13 @@ from pathlib import Path
 from k2core.rl.gym.base import Environment
 from k2core.rl.gym.count_letters import CountLetters
 from k2core.rl.gym.pick_largest import PickLargest
-from k2core.rl.gym.reasoning import chain_sum, spell_backward
+from k2core.rl.gym.reasoning import spell_backward
 from k2core.rl.gym.sort_numbers import SortNumbers
 
 
 def text_environments() -> dict[str, Environment]:
     """Those that need no files."""
-    environments = [SortNumbers(), PickLargest(), CountLetters(), spell_backward(), chain_sum()]
+    environments = [SortNumbers(), PickLargest(), CountLetters(), spell_backward()]
     return {environment.name: environment for environment in environments}
 
 

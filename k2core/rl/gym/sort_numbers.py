@@ -1,4 +1,4 @@
-"""Sort a few whole numbers in ascending order. The key is the set of numbers, so no held-out set is ever trained on
+"""Sort a few digits in ascending order. The key is the set of numbers, so no held-out set is ever trained on
 in another order."""
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from k2core.rl.gym.base import UNLIMITED, Item, Split, answer, first_of_split, q
 
 @dataclass(frozen=True)
 class SortNumbers:
-    """`Sort: 41 7 93` → `7 41 93`; reward 1 for exactly that, else 0."""
+    """`Sort: 4 7 1` → `1 4 7`; reward 1 for exactly that, else 0."""
 
     name: str = "sort_numbers"
     max_new_tokens: int = 24
-    lengths: tuple[int, ...] = (3, 4)
-    largest: int = 99
+    lengths: tuple[int, ...] = (3, 4, 5, 6)
+    largest: int = 9
 
     def size(self, split: Split) -> int:
         """A generator never ends."""
