@@ -12,27 +12,19 @@ from pathlib import Path
 from pydantic import Field
 
 from k2core.optim.config import MuonClipConfig
-from k2core.recipe import Compute, Section
+from k2core.recipe import Compute
 from k2core.stage import Job, Metrics, StageError, main
+from k2core.training.fine_tuning import FineTuning, fine_tune
 
 SECTION = "critic"
 
 
-class Params(Section):
+class Params(FineTuning):
     """How many pairs, for how long and how fast."""
 
-    context: int = Field(ge=32, description="tokens a packed row; longer comparisons are left out and counted")
-    batch_rows: int = Field(ge=1, description="rows a step")
-    steps: int = Field(ge=1, description="optimiser steps")
-    muon_lr: float = Field(gt=0, description="Muon's learning rate at its peak")
-    adamw_lr: float = Field(gt=0, description="AdamW's learning rate at its peak (embeddings, head, norms)")
-    warmup_steps: int = Field(ge=0, description="steps of linear warm-up")
-    final_lr_share: float = Field(ge=0, le=1, description="learning rate at the end, as a share of the peak")
     gym_pairs: dict[str, int] = Field(description="pairs of correct and corrupted answers, by environment")
     trajectory_pairs: int = Field(ge=0, description="accepted trajectories that give pairs, at most")
     heldout_items: int = Field(ge=1, description="held-out items an environment, and trajectories, for the accuracy")
-    log_every: int = Field(ge=1, description="steps between rows of the plot")
-    checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")
 
 
 def run(
@@ -51,14 +43,11 @@ def run(
     from k2core.chat.template import encode_dialogue
     from k2core.chat.tokenizer import Tokenizer
     from k2core.model.files import load_model, save_model
-    from k2core.optim.muonclip import MuonClip
     from k2core.rl.critic import pairwise_accuracy, verdict
     from k2core.rl.demonstrations import read_trajectories, some, split_trajectories
     from k2core.rl.gym.registry import select, text_environments
     from k2core.rl.preferences import Pair, gym_pairs, trajectory_pairs
     from k2core.training.dialogues import Dialogue, DialogueSource
-    from k2core.training.schedule import linear_decay
-    from k2core.training.trainer import train
 
     tok, seed, gym = Tokenizer.load(tokenizer), compute.seed, text_environments()
     accepted = read_trajectories(trajectories / "accepted.jsonl")
@@ -91,18 +80,7 @@ def run(
         return {f"accuracy/{name}_{when}": value for name, value in by_source.items()}
 
     figures = accuracy("before")
-    settings = optimizer.model_copy(update={"muon_lr": params.muon_lr, "adamw_lr": params.adamw_lr})
-    result = train(
-        model,
-        MuonClip(model, settings),
-        source,
-        steps=params.steps,
-        schedule=linear_decay(params.steps, params.warmup_steps, params.final_lr_share),
-        job=job,
-        plot=plot,
-        log_every=params.log_every,
-        checkpoint_every=params.checkpoint_every,
-    )
+    result = fine_tune(model, source, params, optimizer, job, plot)
     save_model(model, out)
     return (
         figures
@@ -111,7 +89,7 @@ def run(
         | {
             "pairs": float(len(trained)),
             "comparisons_too_long": float(len(dialogues) - len(fitting)),
-            "epochs": params.steps * params.batch_rows / len(source),
+            "epochs": params.epochs(source),
         }
     )
 

@@ -12,30 +12,22 @@ from pathlib import Path
 from pydantic import Field
 
 from k2core.optim.config import MuonClipConfig
-from k2core.recipe import Compute, Section
+from k2core.recipe import Compute
 from k2core.stage import Job, Metrics, StageError, main
+from k2core.training.fine_tuning import FineTuning, fine_tune
 
 SECTION = "sft"
 
 
-class Params(Section):
+class Params(FineTuning):
     """What is imitated, for how long and how fast."""
 
-    context: int = Field(ge=32, description="tokens a packed row; longer dialogues are left out and counted")
-    batch_rows: int = Field(ge=1, description="rows a step")
-    steps: int = Field(ge=1, description="optimiser steps")
-    muon_lr: float = Field(gt=0, description="Muon's learning rate at its peak")
-    adamw_lr: float = Field(gt=0, description="AdamW's learning rate at its peak (embeddings, head, norms)")
-    warmup_steps: int = Field(ge=0, description="steps of linear warm-up")
-    final_lr_share: float = Field(ge=0, le=1, description="learning rate at the end, as a share of the peak")
     trajectory_repeats: int = Field(ge=1, description="copies of each trajectory in an epoch of the mixture")
     json_share: float = Field(ge=0, le=1, description="share of dialogues that declare their tools in JSON")
     demonstrations: dict[str, int] = Field(description="gym items with correct answers, by environment")
     heldout_items: int = Field(
         ge=1, description="held-out items an environment, and held-out trajectories, for the loss"
     )
-    log_every: int = Field(ge=1, description="steps between rows of the plot")
-    checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")
 
 
 def run(
@@ -53,12 +45,9 @@ def run(
     compute.apply()
     from k2core.chat.tokenizer import Tokenizer
     from k2core.model.files import load_model, save_model
-    from k2core.optim.muonclip import MuonClip
     from k2core.rl.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
     from k2core.rl.gym.registry import select, text_environments
     from k2core.training.dialogues import Dialogue, DialogueSource, dialogue_loss
-    from k2core.training.schedule import linear_decay
-    from k2core.training.trainer import train
 
     tok, seed = Tokenizer.load(tokenizer), compute.seed
     accepted = read_trajectories(trajectories / "accepted.jsonl")
@@ -88,7 +77,7 @@ def run(
     source = DialogueSource(fitting, context=params.context, batch_rows=params.batch_rows, seed=seed)
     job.say(
         f"{len(fitting)} dialogues ({len(trained) - len(fitting)} too long) in {len(source)} rows of "
-        f"{params.context}; {params.steps * params.batch_rows / len(source):.1f} epochs"
+        f"{params.context}; {params.epochs(source):.1f} epochs"
     )
 
     def losses(when: str) -> Metrics:
@@ -101,18 +90,7 @@ def run(
 
     model = load_model(init)
     figures = losses("before")
-    settings = optimizer.model_copy(update={"muon_lr": params.muon_lr, "adamw_lr": params.adamw_lr})
-    result = train(
-        model,
-        MuonClip(model, settings),
-        source,
-        steps=params.steps,
-        schedule=linear_decay(params.steps, params.warmup_steps, params.final_lr_share),
-        job=job,
-        plot=plot,
-        log_every=params.log_every,
-        checkpoint_every=params.checkpoint_every,
-    )
+    result = fine_tune(model, source, params, optimizer, job, plot)
     save_model(model, out)
     figures |= losses("after")
     return (
@@ -121,7 +99,7 @@ def run(
         | {
             "dialogues": float(len(fitting)),
             "dialogues_too_long": float(len(trained) - len(fitting)),
-            "epochs": params.steps * params.batch_rows / len(source),
+            "epochs": params.epochs(source),
         }
     )
 

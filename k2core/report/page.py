@@ -44,7 +44,7 @@ def headline(results: Results) -> list[dict[str, Any]]:
     falls = all(before > after for before, after in _pairs(phases))
     rows = [("Each pre-training phase lowers held-out bits per byte", phases, "holds" if falls else "does not hold")]
     for title, name, models in (
-        ("SFT raises the share of due tool calls that are valid by schema over the base model", "tool_calls/valid_when_due", ("base", "sft")),
+        ("SFT raises tool-call schema accuracy (of calls due)", "tool_calls/valid_when_due", ("base", "sft")),
         ("RL raises the task pass rate over SFT", "tasks/pass_rate", ("sft", "rl")),
     ):
         before, after = (cards[model][name] for model in models)

@@ -59,5 +59,6 @@ def test_scores():
     scores = call_scores([silent, right, needless, refused, broken])
     assert scores["tool_calls/schema_accuracy"]["value"] == pytest.approx(2 / 3)
     assert scores["tool_calls/trigger_accuracy"]["value"] == pytest.approx(3 / 5)
+    assert scores["tool_calls/valid_when_due"]["value"] == pytest.approx(1 / 3)
     assert scores["tool_calls/exact"]["value"] == pytest.approx(1 / 3)
     assert call_scores([silent])["tool_calls/schema_accuracy"] == {"value": 0.0, "low": 0.0, "high": 1.0}

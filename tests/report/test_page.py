@@ -15,7 +15,7 @@ def results(sft_schema: float = 0.9, rl_passed: float = 0.6) -> Results:
     def card(schema: float, passed: float) -> dict[str, dict[str, float]]:
         return {
             "heldout/bits_per_byte": {"value": 2.0},
-            "tool_calls/schema_accuracy": {"value": schema, "low": schema - 0.04, "high": schema + 0.04},
+            "tool_calls/valid_when_due": {"value": schema, "low": schema - 0.04, "high": schema + 0.04},
             "tasks/pass_rate": {"value": passed, "low": passed - 0.04, "high": passed + 0.04},
         }
 
