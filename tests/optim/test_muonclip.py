@@ -186,7 +186,7 @@ def test_loss_falls_and_metrics_are_bounded():
     assert losses[-1] < 0.5 * losses[0]
     assert set(figures) == {
         "grad_norm", "lr/muon", "lr/adamw", "optim/update_rms", "qk_clip/max_logit", "qk_clip/heads_clipped",
-        "qk_clip/min_gamma", "moe/load_imbalance_max", "moe/router_entropy",
+        "qk_clip/min_gamma", "moe/load_imbalance_max", "moe/router_entropy", "moe/bias_spread_max",
     }  # fmt: skip
     assert all(isinstance(value, float) and math.isfinite(value) for value in figures.values())
     assert figures["optim/update_rms"] == pytest.approx(0.2, rel=0.2)

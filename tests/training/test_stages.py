@@ -130,7 +130,9 @@ def test_context_is_extended_and_measured(chain: Chain) -> None:
     figures = extend()
     model = load_model(chain.root / "base")
     assert model.config.rope_scaling == yarn and model.config.max_position_embeddings == 64
-    assert sorted(file.name for file in (chain.root / "base").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(file.name for file in (chain.root / "base").iterdir()) == [
+        "attention.csv", "config.json", "experts.csv", "model.safetensors",
+    ]  # fmt: skip
     assert figures["heldout/bits_per_byte"] == figures["after/bits_per_byte_short"] > 0
     assert figures["after/bits_per_byte_long"] > 0 and "after/nats_per_token/position_32-64" in figures
     assert 0 <= figures["after/retrieval/depth_50"] <= 1
