@@ -50,7 +50,10 @@ def run(
             f"export.check_tokens is {params.check_tokens}, more than the model's context of "
             f"{config.max_position_embeddings} tokens; lower it"
         )
-    save_huggingface(network, out, eos_token_ids=[tok.im_end_id, tok.eos_id])
+    try:
+        save_huggingface(network, out, eos_token_ids=[tok.im_end_id, tok.eos_id])
+    except ValueError as error:
+        raise StageError(f"{model}: {error}") from None
     for file in sorted(tokenizer.iterdir()):
         shutil.copyfile(file, out / file.name)
     figures = {

@@ -74,7 +74,7 @@ def run(
     muonclip = MuonClip(model, optimizer)
     load_optimizer(muonclip, init)
     _, trained = run_phase(
-        params, model, muonclip, TrainerState.load(init), tokens=tokens, seed=compute.seed, job=job, plot=plot
+        params, model, muonclip, TrainerState.load(init), tokens=tokens, seed=compute.seed, job=job, plot=plot, out=out
     )
     save_model(model, out)
     figures |= measure(model, "after")

@@ -49,7 +49,7 @@ def run(
         muonclip = MuonClip(network, optimizer)
         load_optimizer(muonclip, init)
     after, trained = run_phase(
-        params, network, muonclip, before, tokens=tokens, seed=compute.seed, job=job, plot=plot
+        params, network, muonclip, before, tokens=tokens, seed=compute.seed, job=job, plot=plot, out=out
     )  # fmt: skip
     save_model(network, out)
     save_optimizer(muonclip, out)

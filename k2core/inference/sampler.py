@@ -1,4 +1,4 @@
-"""Batched generation over the compressed key-value cache, for RL rollouts and evaluation.
+"""Batched generation over the key-value cache, for RL rollouts and evaluation.
 
 Prompts are sorted by length into batches; equal prompts of a batch are read once. Each prompt has a random stream
 of its own, and a token is drawn by inverting the cumulative distribution at one number of that stream, so that the
@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from k2core.model.cache import LatentCache
+from k2core.model.cache import KeyValueCache
 from k2core.model.transformer import Transformer
 
 COMPACT_BELOW = 0.75
@@ -66,14 +66,14 @@ def generate(
     return completions
 
 
-def _prefill(model: Transformer, prompts: list[tuple[int, ...]], room: int) -> tuple[Tensor, LatentCache]:
+def _prefill(model: Transformer, prompts: list[tuple[int, ...]], room: int) -> tuple[Tensor, KeyValueCache]:
     """Next-token logits after each prompt, [B, V], and the cache; equal prompts are computed once."""
     unique = list(dict.fromkeys(prompts))
     device = model.lm_head.weight.device
     lengths_U = torch.tensor([len(prompt) for prompt in unique], device=device)
     width = int(lengths_U.max())
     tokens_UT = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in unique], device=device)
-    cache = LatentCache(model.config, len(unique), width + room, like=model.lm_head.weight)
+    cache = KeyValueCache(model.config, len(unique), width + room, like=model.lm_head.weight)
     hidden_UTD = model.hidden(tokens_UT, cache=cache)  # causal: the padding on the right is never seen
     cache.lengths_B = lengths_U
     last_UD = hidden_UTD[torch.arange(len(unique), device=device), lengths_U - 1]
@@ -84,7 +84,7 @@ def _prefill(model: Transformer, prompts: list[tuple[int, ...]], room: int) -> t
 
 
 def _decode(
-    model: Transformer, logits_BV: Tensor, cache: LatentCache, rows: list[Completion], streams: list[Random],
+    model: Transformer, logits_BV: Tensor, cache: KeyValueCache, rows: list[Completion], streams: list[Random],
     max_new_tokens: int, temperature: float, stop_ids: set[int],
 ) -> None:  # fmt: skip
     """Extend `rows` until each has stopped or used its budget."""

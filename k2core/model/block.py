@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from k2core.model.attention import Attention
-from k2core.model.cache import LatentCache
+from k2core.model.cache import KeyValueCache
 from k2core.model.config import ModelConfig
 from k2core.model.experts import MixtureOfExperts, SwiGLU
+from k2core.model.mha import MultiHeadAttention
+from k2core.model.mla import MultiHeadLatentAttention
 from k2core.model.norm import RMSNorm
 from k2core.model.rope import Rotation
 
@@ -20,22 +21,22 @@ class Block(nn.Module):
         dense = index < config.first_k_dense_replace
         self.index = index
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = Attention(config)
+        self.self_attn = MultiHeadLatentAttention(config) if config.attention == "mla" else MultiHeadAttention(config)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = SwiGLU(config.hidden_size, config.intermediate_size) if dense else MixtureOfExperts(config)
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, mask_B1TT: Tensor, cache: LatentCache | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Rotation, mask_B1TT: Tensor, cache: KeyValueCache | None) -> Tensor:
         """Whole sequences; what decoding will need goes to `cache`."""
         normed = self.input_layernorm(x_BTD)
-        latents_BTC = self.self_attn.latents(normed, rotation)
+        cached_BTC = self.self_attn.cached(normed, rotation)
         if cache:
-            cache.write_prompts(self.index, latents_BTC)
-        x_BTD = x_BTD + self.self_attn(normed, latents_BTC, rotation, mask_B1TT)
+            cache.write_prompts(self.index, cached_BTC)
+        x_BTD = x_BTD + self.self_attn(normed, cached_BTC, rotation, mask_B1TT)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
-    def decode(self, x_BD: Tensor, rotation: Rotation, mask_B1S: Tensor, cache: LatentCache) -> Tensor:
+    def decode(self, x_BD: Tensor, rotation: Rotation, mask_B1S: Tensor, cache: KeyValueCache) -> Tensor:
         """One new token a sequence."""
         normed = self.input_layernorm(x_BD)
-        cached_BSC = cache.append(self.index, self.self_attn.latents(normed, rotation))
+        cached_BSC = cache.append(self.index, self.self_attn.cached(normed, rotation))
         x_BD = x_BD + self.self_attn.decode(normed, cached_BSC, rotation, mask_B1S)
         return x_BD + self.mlp(self.post_attention_layernorm(x_BD))

@@ -1,4 +1,4 @@
-"""The compressed key-value cache: C = kv_lora_rank + qk_rope_head_dim numbers a token and layer, for all heads."""
+"""The key-value cache: C numbers a token and layer, which the attention makes and reads (`ModelConfig.cache_width`)."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from torch import Tensor
 from k2core.model.config import ModelConfig
 
 
-class LatentCache:
-    """Latents of a batch of sequences of different lengths, each from slot 0 on.
+class KeyValueCache:
+    """What is kept of a batch of sequences of different lengths, each from slot 0 on.
 
     Args:
         slots: most tokens that a sequence may reach.
     """
 
     def __init__(self, config: ModelConfig, sequences: int, slots: int, like: Tensor) -> None:
-        width = config.kv_lora_rank + config.qk_rope_head_dim
-        self.layers = [like.new_zeros(sequences, slots, width) for _ in range(config.num_hidden_layers)]
+        self.layers = [like.new_zeros(sequences, slots, config.cache_width) for _ in range(config.num_hidden_layers)]
         self.lengths_B = torch.zeros(sequences, dtype=torch.long, device=like.device)
 
-    def write_prompts(self, layer: int, latents_BTC: Tensor) -> None:
-        """Store the latents of right-padded prompts; padding lands in slots that later tokens overwrite."""
-        self.layers[layer][:, : latents_BTC.shape[1]] = latents_BTC
+    def write_prompts(self, layer: int, cached_BTC: Tensor) -> None:
+        """Store right-padded prompts; padding lands in slots that later tokens overwrite."""
+        self.layers[layer][:, : cached_BTC.shape[1]] = cached_BTC
 
-    def append(self, layer: int, latents_BC: Tensor) -> Tensor:
+    def append(self, layer: int, cached_BC: Tensor) -> Tensor:
         """Store one token a sequence at its length; returns the slots in use, [B, S, C]."""
-        cache, rows = self.layers[layer], torch.arange(len(latents_BC), device=latents_BC.device)
-        cache[rows, self.lengths_B] = latents_BC
+        cache, rows = self.layers[layer], torch.arange(len(cached_BC), device=cached_BC.device)
+        cache[rows, self.lengths_B] = cached_BC
         return cache[:, : int(self.lengths_B.max()) + 1]
 
     def mask(self) -> Tensor:

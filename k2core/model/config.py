@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -26,7 +26,11 @@ class YarnConfig(Section):
 
 
 class ModelConfig(Section):
-    """Section `model`: a mixture-of-experts transformer with multi-head latent attention."""
+    """Section `model`: K2's transformer, a mixture of experts with multi-head latent attention, and two variants of it.
+
+    `attention: mha` is plain multi-head attention, `first_k_dense_replace` = `num_hidden_layers` a dense model (in
+    which the experts' keys have no effect).
+    """
 
     vocab_size: int = Field(ge=2, description="token ids; must equal the tokenizer's")
     hidden_size: int = Field(ge=1, description="width of the residual stream")
@@ -34,9 +38,12 @@ class ModelConfig(Section):
     moe_intermediate_size: int = Field(ge=1, description="inner width of one expert")
     num_hidden_layers: int = Field(ge=1, description="layers")
     num_attention_heads: int = Field(ge=1, description="attention heads")
-    q_lora_rank: int = Field(ge=1, description="rank of the compressed queries")
-    kv_lora_rank: int = Field(ge=1, description="rank of the compressed keys and values; they are what is cached")
-    qk_nope_head_dim: int = Field(ge=1, description="query and key width a head without position")
+    attention: Literal["mla", "mha"] = Field(
+        description="mla: multi-head latent attention, K2's; mha: plain multi-head"
+    )
+    q_lora_rank: int | None = Field(ge=1, description="rank of the compressed queries; null with mha")
+    kv_lora_rank: int | None = Field(ge=1, description="rank of the compressed, cached keys and values; null with mha")
+    qk_nope_head_dim: int = Field(ge=0, description="query and key width a head without position; 0 only with mha")
     qk_rope_head_dim: int = Field(ge=2, multiple_of=2, description="query and key width with rotary position")
     v_head_dim: int = Field(ge=1, description="value width a head")
     n_routed_experts: int = Field(ge=2, description="routed experts a layer")
@@ -57,6 +64,17 @@ class ModelConfig(Section):
                 f"num_experts_per_tok is {self.num_experts_per_tok}, but there are only {self.n_routed_experts} "
                 "routed experts (n_routed_experts)"
             )
+        ranks = {"q_lora_rank": self.q_lora_rank, "kv_lora_rank": self.kv_lora_rank}
+        if self.attention == "mla" and None in ranks.values():
+            name = next(name for name, rank in ranks.items() if rank is None)
+            raise ValueError(f"attention mla needs {name}; give a rank, or set attention to mha")
+        if self.attention == "mla" and not self.qk_nope_head_dim:
+            raise ValueError(
+                "attention mla needs qk_nope_head_dim: its compressed keys have no position; make it positive"
+            )
+        if self.attention == "mha" and any(ranks.values()):
+            name, rank = next((name, rank) for name, rank in ranks.items() if rank)
+            raise ValueError(f"{name} is {rank}, but attention mha compresses nothing; set it to null")
         if self.first_k_dense_replace > self.num_hidden_layers:
             raise ValueError(
                 f"first_k_dense_replace is {self.first_k_dense_replace}, but there are only "
@@ -83,3 +101,10 @@ class ModelConfig(Section):
     def qk_head_dim(self) -> int:
         """Query and key width a head."""
         return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    @property
+    def cache_width(self) -> int:
+        """Numbers that decoding keeps of a token and layer, for all heads."""
+        if self.attention == "mla":
+            return self.kv_lora_rank + self.qk_rope_head_dim
+        return self.num_attention_heads * (self.qk_head_dim + self.v_head_dim)

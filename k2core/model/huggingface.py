@@ -42,8 +42,9 @@ def from_huggingface(state: dict[str, Tensor], config: ModelConfig) -> dict[str,
 
     Raises:
         KeyError: a tensor that the model needs is not in `state`.
-        ValueError: `state` has tensors that the model does not know.
+        ValueError: the model has plain multi-head attention, or `state` has tensors that the model does not know.
     """
+    _check(config)
     with torch.device("meta"):
         ours = Transformer(config).state_dict()
     names = to_huggingface(ours)
@@ -64,10 +65,23 @@ def from_huggingface(state: dict[str, Tensor], config: ModelConfig) -> dict[str,
     return result
 
 
+def _check(config: ModelConfig) -> None:
+    if config.attention != "mla":
+        raise ValueError(
+            f"attention is {config.attention}, but Hugging Face's deepseek_v3 has only multi-head latent attention "
+            "(mla); a model with plain multi-head attention stays in this project's format"
+        )
+
+
 def huggingface_config(config: ModelConfig, *, eos_token_ids: list[int], dtype: str = "float32") -> dict[str, Any]:
-    """`config.json` of a `deepseek_v3` checkpoint, in the form of K2's release."""
+    """`config.json` of a `deepseek_v3` checkpoint, in the form of K2's release.
+
+    Raises:
+        ValueError: the model has plain multi-head attention.
+    """
+    _check(config)
     yarn = config.rope_scaling
-    return config.model_dump(mode="json") | {
+    return config.model_dump(mode="json", exclude={"attention"}) | {
         "architectures": ["DeepseekV3ForCausalLM"],
         "model_type": "deepseek_v3",
         "rope_scaling": {"type": "yarn", **yarn.model_dump(mode="json")} if yarn else None,
@@ -90,7 +104,12 @@ def huggingface_config(config: ModelConfig, *, eos_token_ids: list[int], dtype: 
 
 
 def save_huggingface(model: Transformer, folder: Path, *, eos_token_ids: list[int]) -> None:
-    """Write a folder that `transformers.AutoModelForCausalLM.from_pretrained` loads (one weight file, no shards)."""
+    """Write a folder that `transformers.AutoModelForCausalLM.from_pretrained` loads (one weight file, no shards).
+
+    Raises:
+        ValueError: the model has plain multi-head attention.
+    """
+    _check(model.config)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(to_huggingface(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
     write_json(folder / "config.json", huggingface_config(model.config, eos_token_ids=eos_token_ids))

@@ -13,14 +13,15 @@ class Router(nn.Module):
     """Chooses `num_experts_per_tok` experts for each token.
 
     `e_score_correction_bias` takes part in the choice alone, never in the weights, and has no gradient: the
-    optimiser moves it after each step. `tokens_per_expert_E` counts choices since its last reset; forward passes
-    without gradient do not count.
+    optimiser moves it after each step. `tokens_per_expert_E` counts choices since its last reset, while `observing`,
+    which the model switches on for forward passes with gradient: recomputed ones do not count twice.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         E = config.n_routed_experts
         self.top_k, self.scaling = config.num_experts_per_tok, config.routed_scaling_factor
+        self.observing = False
         self.weight = nn.Parameter(torch.empty(E, config.hidden_size))
         self.register_buffer("e_score_correction_bias", torch.zeros(E))
         self.register_buffer("tokens_per_expert_E", torch.zeros(E, dtype=torch.long), persistent=False)
@@ -31,6 +32,6 @@ class Router(nn.Module):
         experts_NK = (scores_NE.detach() + self.e_score_correction_bias).topk(self.top_k, dim=-1).indices
         chosen_NK = scores_NE.gather(1, experts_NK)
         weights_NK = chosen_NK / (chosen_NK.sum(dim=-1, keepdim=True) + 1e-20) * self.scaling
-        if torch.is_grad_enabled():
+        if self.observing:
             self.tokens_per_expert_E += torch.bincount(experts_NK.flatten(), minlength=len(self.weight))
         return experts_NK, weights_NK

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
 from k2core.model.attention import Attention
 from k2core.model.block import Block
-from k2core.model.cache import LatentCache
+from k2core.model.cache import KeyValueCache
 from k2core.model.config import ModelConfig
 from k2core.model.norm import RMSNorm
 from k2core.model.rope import RotaryEmbedding
@@ -17,8 +20,10 @@ from k2core.model.router import Router
 class Transformer(nn.Module):
     """A K2-shaped language model.
 
-    Weights come from torch's default generator: seed it first. Under ``with torch.device("meta")`` nothing is
-    allocated, whatever the size.
+    Initial weights: every matrix (embedding, head, router and each expert's included, no scaling by depth) is drawn
+    from N(0, `initializer_range`²), norms are 1 and router biases 0, as in DeepSeek-V3 §4.2 (0.006 there; K2's report
+    names no value). They come from torch's default generator: seed it first. Under ``with torch.device("meta")``
+    nothing is allocated, whatever the size.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -46,7 +51,7 @@ class Transformer(nn.Module):
 
     def hidden(
         self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None,
-        cache: LatentCache | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Tensor:  # fmt: skip
         """The normalised residual stream before the head, [B, T, D]; fills `cache` where one is given."""
         T = tokens_BT.shape[1]
@@ -58,11 +63,12 @@ class Transformer(nn.Module):
         x_BTD = self.embed_tokens(tokens_BT)
         mask_B1TT = x_BTD.new_zeros(hidden_BTT.shape).masked_fill(hidden_BTT, -torch.inf)[:, None]
         rotation = self._rotation(positions_BT, x_BTD)
-        for layer in self.layers:
-            x_BTD = layer(x_BTD, rotation, mask_B1TT, cache)
+        with self._observed(torch.is_grad_enabled()):
+            for layer in self.layers:
+                x_BTD = layer(x_BTD, rotation, mask_B1TT, cache)
         return self.norm(x_BTD)
 
-    def decode(self, tokens_B: Tensor, cache: LatentCache) -> Tensor:
+    def decode(self, tokens_B: Tensor, cache: KeyValueCache) -> Tensor:
         """Logits [B, V] after one more token a sequence, which enters `cache`."""
         x_BD, mask_B1S = self.embed_tokens(tokens_B), cache.mask()
         rotation = self._rotation(cache.lengths_B, x_BD)
@@ -74,6 +80,21 @@ class Transformer(nn.Module):
     def _rotation(self, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         cos, sin = self.rotary(positions)
         return cos.to(like.dtype), sin.to(like.dtype)
+
+    @contextmanager
+    def _observed(self, on: bool) -> Iterator[None]:
+        """Within, attentions and routers note maxima and counts if `on`.
+
+        A recomputation of activations starts in the backward pass, outside of it, and is not noted.
+        """
+        observers = [*self.attentions(), *self.routers()]
+        for observer in observers:
+            observer.observing = on
+        try:
+            yield
+        finally:
+            for observer in observers:
+                observer.observing = False
 
     def attentions(self) -> list[Attention]:
         """The layers' attentions, in order."""

@@ -4,7 +4,7 @@ Logged by `step`, a fixed set of names whatever the number of layers and experts
 `grad_norm` (before clipping), `lr/muon`, `lr/adamw`, `optim/update_rms` (Muon's updates before the rate, about 0.2),
 `qk_clip/max_logit` (largest of all heads), `qk_clip/heads_clipped` (number), `qk_clip/min_gamma`,
 `moe/load_imbalance_max` (largest over layers of busiest expert / mean), `moe/router_entropy` (entropy of the load
-over ln E, mean over layers).
+over ln E, mean over layers), `moe/bias_spread_max` (largest over layers of highest - lowest expert bias).
 
 One process: gradients and maxima of several processes would have to be combined before `step`.
 """
@@ -27,7 +27,11 @@ ADAMW_MATRICES = ("embed_tokens.weight", "lm_head.weight")
 
 
 class MuonClip:
-    """Optimiser of a whole `Transformer`."""
+    """Optimiser of a whole `Transformer`.
+
+    Of the last step it keeps `max_logit_LH` and `gamma_LH` (QK-Clip's S and γ, all layers) and `load_LE` (choices of
+    each expert, layers that have experts; [0, 0] without).
+    """
 
     def __init__(self, model: Transformer, config: MuonClipConfig) -> None:
         self.model, self.config = model, config
@@ -98,20 +102,28 @@ class MuonClip:
 
     def _clip_attention(self) -> dict[str, float]:
         attentions = self.model.attentions()
-        largest = max(float(attention.max_logit_H.max()) for attention in attentions)
-        gammas = torch.stack([qk_clip(attention, self.config.qk_clip_threshold) for attention in attentions])
-        figures = {"qk_clip/heads_clipped": float((gammas < 1).sum()), "qk_clip/min_gamma": float(gammas.min())}
+        self.max_logit_LH = torch.stack([attention.max_logit_H for attention in attentions])
+        self.gamma_LH = torch.stack([qk_clip(attention, self.config.qk_clip_threshold) for attention in attentions])
+        largest = float(self.max_logit_LH.max())
+        figures = {
+            "qk_clip/heads_clipped": float((self.gamma_LH < 1).sum()),
+            "qk_clip/min_gamma": float(self.gamma_LH.min()),
+        }
         return {"qk_clip/max_logit": largest, **figures} if math.isfinite(largest) else figures
 
     def _balance_experts(self) -> dict[str, float]:
-        loads = [update_router_bias(router, self.config.router_bias_rate) for router in self.model.routers()]
-        if not loads or not bool(loads[0].any()):
+        routers = self.model.routers()
+        loads = [update_router_bias(router, self.config.router_bias_rate) for router in routers]
+        self.load_LE = torch.stack(loads) if loads else torch.zeros(0, 0)
+        if not bool(self.load_LE.any()):
             return {}
-        shares_LE = torch.stack([load / load.sum() for load in loads])
+        shares_LE = self.load_LE / self.load_LE.sum(dim=-1, keepdim=True)
+        bias_LE = torch.stack([router.e_score_correction_bias for router in routers])
         entropy_L = torch.special.entr(shares_LE).sum(dim=-1) / math.log(shares_LE.shape[1])
         return {
             "moe/load_imbalance_max": float(shares_LE.max() * shares_LE.shape[1]),
             "moe/router_entropy": float(entropy_L.mean()),
+            "moe/bias_spread_max": float((bias_LE.amax(dim=-1) - bias_LE.amin(dim=-1)).max()),
         }
 
     def state_dict(self) -> dict[str, Tensor]:

@@ -3,7 +3,8 @@
 The largest logit S of a head in this step's batch gives γ = min(1, τ / S). A logit is a sum of a part without
 position (query · key of the head) and a rotary part (query of the head · key shared by all heads). The first is
 scaled by √γ on each side; of the second only the query may move, by γ, so that other heads feel nothing. Every
-logit of the head is thereby multiplied with γ. Values, the shared rotary key and heads below τ stay as they are.
+logit of the head is thereby multiplied with γ. Plain multi-head attention shares no key: all of the head's query and
+key rows are scaled by √γ. Values, the shared rotary key and heads below τ stay as they are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from k2core.model.attention import Attention
+from k2core.model.mha import MultiHeadAttention
 
 
 @torch.no_grad()
@@ -23,8 +25,11 @@ def qk_clip(attention: Attention, threshold: float) -> Tensor:
     max_logit_H = attention.max_logit_H
     clipped_H = max_logit_H > threshold
     gamma_H = torch.where(clipped_H, threshold / torch.where(clipped_H, max_logit_H, threshold), 1.0)
-    if bool(clipped_H.any()):
-        gamma_H11 = gamma_H[:, None, None]
+    gamma_H11 = gamma_H[:, None, None]
+    if isinstance(attention, MultiHeadAttention) and bool(clipped_H.any()):
+        for projection in (attention.q_proj, attention.k_proj):
+            projection.weight.unflatten(0, (attention.heads, -1)).mul_(gamma_H11.sqrt())
+    elif bool(clipped_H.any()):
         query_HdR = attention.q_b_proj.weight.unflatten(0, (attention.heads, -1))
         query_HdR[:, : attention.nope] *= gamma_H11.sqrt()
         query_HdR[:, attention.nope :] *= gamma_H11

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError
-from k2core.storage import StorageError, write_json
+from k2core.storage import StorageError, write_json, write_text
 from k2core.training.schedule import Schedule
 
 STATE = "trainer.json"
@@ -79,9 +79,20 @@ class TrainerState(Section):
 
 
 def run_phase(
-    phase: Phase, model: Any, optimizer: Any, before: TrainerState, *, tokens: Path, seed: int, job: Job, plot: Path
+    phase: Phase,
+    model: Any,
+    optimizer: Any,
+    before: TrainerState,
+    *,
+    tokens: Path,
+    seed: int,
+    job: Job,
+    plot: Path,
+    out: Path,
 ) -> tuple[TrainerState, Metrics]:
     """Train `model` through `phase`; the state to hand on, and the figures of the training itself.
+
+    The detail of heads and experts goes to CSV files in `out`, and to MLflow.
 
     Raises:
         StageError: the learning rate would jump at the seam, the context is longer than the model's, or the shards
@@ -111,6 +122,9 @@ def run_phase(
         model, optimizer, source, steps=phase.steps, schedule=phase.schedule.over(phase.steps), job=job, plot=plot,
         log_every=phase.log_every, checkpoint_every=phase.checkpoint_every, tokens_before=before.tokens_seen,
     )  # fmt: skip
+    for name, content in result.detail.items():
+        write_text(out / name, content)
+        job.artifact(out / name)
     after = TrainerState(
         step=before.step + phase.steps,
         tokens_seen=result.tokens_seen,

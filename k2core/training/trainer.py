@@ -27,6 +27,7 @@ from k2core.model.counts import activated_parameters, total_parameters
 from k2core.model.loss import cross_entropy
 from k2core.stage import Job, StageError
 from k2core.training import checkpoint
+from k2core.training.detail import Detail
 from k2core.training.history import History, Metrics
 
 __all__ = ["Batch", "BatchSource", "TrainResult", "train"]
@@ -56,6 +57,8 @@ class TrainResult:
         max_logit: largest attention logit of all steps.
         heads_clipped: heads clipped a step, mean over the run.
         skipped: steps left out.
+        rows: the rows of the CSV.
+        detail: files with each head's and each expert's figures, name → content (`detail.py`).
     """
 
     loss: float
@@ -64,6 +67,7 @@ class TrainResult:
     heads_clipped: float
     skipped: int
     rows: list[Metrics]
+    detail: dict[str, str]
 
     def figures(self) -> Metrics:
         """The result as figures of a stage."""
@@ -103,7 +107,8 @@ def train(
     Raises:
         StageError: loss or gradient was not finite three steps in a row.
     """
-    history, state = History(log_every), {"step": 0, "tokens_seen": tokens_before, "skipped": 0, "in_a_row": 0}
+    history, detail = History(log_every), Detail()
+    state = {"step": 0, "tokens_seen": tokens_before, "skipped": 0, "in_a_row": 0}
     first = source.batch(0)
     job.say(
         f"{total_parameters(model):,} parameters, {activated_parameters(model):,} activated; {steps:,} steps of "
@@ -115,6 +120,7 @@ def train(
         job.say(fault)
     if saved:
         history.restore(saved.pop("history"))
+        detail.restore(saved.pop("detail"))
         state = saved
         job.say(f"resuming after step {state['step']:,}")
     model.train()
@@ -126,7 +132,9 @@ def train(
             batch = source.batch(step)
             metrics = _step(model, optimizer, batch, schedule(step))
             state["in_a_row"] = 0 if metrics else state["in_a_row"] + 1
-            if not metrics:
+            if metrics:
+                detail.add(optimizer)
+            else:
                 state["skipped"] += 1
                 job.say(f"step {step}: loss or gradient is not finite; the step is left out, the weights are unchanged")
             if state["in_a_row"] == MAX_SKIPPED_IN_A_ROW:
@@ -144,15 +152,17 @@ def train(
             if (step + 1) % log_every == 0 or step + 1 == steps:
                 totals = {"train/tokens_seen": float(state["tokens_seen"]), "spike/skipped": float(state["skipped"])}
                 row = history.close(step + 1, totals)
+                detail.close(step + 1, model)
                 tps = (state["tokens_seen"] - counted) / (now - clock)
                 clock, counted = now, state["tokens_seen"]
                 job.log({**row, "throughput/tps": tps}, step + 1)
                 bar.set_postfix_str(f"loss {row.get('train/loss', math.nan):.3f}, {tps:,.0f} tok/s", refresh=False)
             bar.update()
             if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
-                checkpoint.save(job.scratch, step + 1, model, optimizer, {**state, "history": history.state()})
+                kept = {**state, "history": history.state(), "detail": detail.state()}
+                checkpoint.save(job.scratch, step + 1, model, optimizer, kept)
     history.write(plot)
-    return _result(history, state)
+    return _result(history, detail, state)
 
 
 def _step(model: Any, optimizer: Any, batch: Batch, lr_scale: float) -> Metrics:
@@ -170,7 +180,7 @@ def _step(model: Any, optimizer: Any, batch: Batch, lr_scale: float) -> Metrics:
     return {"train/loss": float(loss.detach()), **{RENAMED.get(name, name): value for name, value in metrics.items()}}
 
 
-def _result(history: History, state: dict[str, int]) -> TrainResult:
+def _result(history: History, detail: Detail, state: dict[str, int]) -> TrainResult:
     rows = history.rows
     losses = [row["train/loss"] for row in rows if "train/loss" in row]
     if not losses:
@@ -183,4 +193,5 @@ def _result(history: History, state: dict[str, int]) -> TrainResult:
         heads_clipped=sum(clipped) / len(clipped),
         skipped=state["skipped"],
         rows=rows,
+        detail=detail.files(),
     )

@@ -20,7 +20,8 @@ def build(yarn: YarnConfig | None = None, initializer_range: float = 0.3) -> Tra
     torch.manual_seed(0)
     return Transformer(ModelConfig(
         vocab_size=50, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=3,
-        num_attention_heads=2, q_lora_rank=16, kv_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=12,
+        num_attention_heads=2, attention="mla",
+        q_lora_rank=16, kv_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=8, v_head_dim=12,
         n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1, first_k_dense_replace=1,
         routed_scaling_factor=2.827, rope_theta=50000.0, rope_scaling=yarn, max_position_embeddings=64,
         rms_norm_eps=1e-6, initializer_range=initializer_range,
@@ -38,9 +39,9 @@ def sample(model, given, **changes):
 
 
 def test_the_cache_holds_only_latents():
-    from k2core.model.cache import LatentCache
+    from k2core.model.cache import KeyValueCache
 
-    cache = LatentCache(build().config, 5, 20, torch.zeros(()))
+    cache = KeyValueCache(build().config, 5, 20, torch.zeros(()))
     assert [tuple(layer.shape) for layer in cache.layers] == [(5, 20, 12 + 8)] * 3
 
 

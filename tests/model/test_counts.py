@@ -12,7 +12,7 @@ from k2core.model.transformer import Transformer
 
 K2 = ModelConfig.model_validate({
     "vocab_size": 163840, "hidden_size": 7168, "intermediate_size": 18432, "moe_intermediate_size": 2048,
-    "num_hidden_layers": 61, "num_attention_heads": 64, "q_lora_rank": 1536, "kv_lora_rank": 512,
+    "num_hidden_layers": 61, "num_attention_heads": 64, "attention": "mla", "q_lora_rank": 1536, "kv_lora_rank": 512,
     "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 384,
     "num_experts_per_tok": 8, "n_shared_experts": 1, "first_k_dense_replace": 1, "routed_scaling_factor": 2.827,
     "rope_theta": 50000.0, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6, "initializer_range": 0.006,

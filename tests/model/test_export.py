@@ -56,6 +56,12 @@ def test_what_cannot_be_exported_is_said_in_a_sentence(export, build, tmp_path):
     save_model(build(vocab_size=96), tmp_path / "model")
     with pytest.raises(StageError, match=f"tokenizer has {VOCABULARY} entries but .*model has 96"):
         export("out")
+    plain = build(
+        vocab_size=VOCABULARY, attention="mha", q_lora_rank=None, kv_lora_rank=None, max_position_embeddings=256
+    )
+    save_model(plain, tmp_path / "model")
+    with pytest.raises(StageError, match="deepseek_v3 has only multi-head latent attention"):
+        export("out")
 
 
 def test_a_wrong_conversion_is_noticed(export, monkeypatch):

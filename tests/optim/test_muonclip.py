@@ -21,7 +21,8 @@ from k2core.optim.router_bias import update_router_bias
 
 SHAPE = ModelConfig(
     vocab_size=64, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=2,
-    num_attention_heads=3, q_lora_rank=16, kv_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8,
+    num_attention_heads=3, attention="mla",
+    q_lora_rank=16, kv_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8,
     n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1, first_k_dense_replace=1,
     routed_scaling_factor=2.827, rope_theta=50000.0, rope_scaling=None, max_position_embeddings=64,
     rms_norm_eps=1e-6, initializer_range=0.2,
@@ -62,6 +63,28 @@ def test_updates_are_orthogonal_and_have_the_same_rms(shape):
     assert float(singular.min()) > 0.5 and float(singular.max()) < 1.3
     cosine = torch.nn.functional.cosine_similarity(parameter.detach().flatten(), -parameter.grad.flatten(), dim=0)
     assert float(cosine) > 0.5  # downhill
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(4, 40), st.integers(4, 40), st.floats(-4, 6), st.integers(0, 99))
+def test_any_shape_and_any_size_of_gradient_gives_the_same_rms(rows, columns, exponent, seed):
+    gradient = torch.randn(1, rows, columns, generator=torch.Generator().manual_seed(seed)) * 10.0**exponent
+    singular = torch.linalg.svdvals(orthogonalize(gradient)[0])
+    assert float(singular.max()) < 1.3
+    assert 0.65 < float(singular.square().mean().sqrt()) < 1.15  # RMS of the update over UPDATE_RMS
+
+
+def test_every_matrix_of_a_model_moves_by_the_same_rms():
+    """Whatever its shape and its gradient's size; a stacked expert is a matrix of its own."""
+    model = build()
+    before = weights(model)
+    backward(model)
+    MuonClip(model, CONFIG.model_copy(update={"weight_decay": 0.0, "qk_clip_threshold": 1e9})).step(1.0)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1 and name not in ("embed_tokens.weight", "lm_head.weight"):
+            moved = (parameter.detach() - before[name]).reshape(-1, *parameter.shape[-2:])
+            rms = moved.square().mean(dim=(1, 2)).sqrt() / CONFIG.muon_lr
+            assert torch.allclose(rms, torch.tensor(UPDATE_RMS), rtol=0.25), (name, rms)
 
 
 def test_each_expert_is_orthogonalised_for_itself():
@@ -171,7 +194,41 @@ def test_router_bias_moves_towards_balance():
     assert imbalance[0] == 2.0 and imbalance[-1] < 1.2
 
 
+def test_router_bias_moves_once_a_step_however_many_micro_batches():
+    whole, parts = build(), build()
+    optimizers = MuonClip(whole, CONFIG), MuonClip(parts, CONFIG)
+    backward(whole)
+    for part in TOKENS.split(1):
+        (0.25 * cross_entropy(parts(part[:, :-1]), part[:, 1:])).backward()
+    for optimizer in optimizers:
+        optimizer.step(1.0)
+    bias = whole.routers()[0].e_score_correction_bias
+    assert torch.equal(bias, parts.routers()[0].e_score_correction_bias)
+    load = optimizers[0].load_LE[0]
+    assert torch.equal(load, optimizers[1].load_LE[0]) and int(load.sum()) == 4 * 24 * 2
+    moved = CONFIG.router_bias_rate * (load.mean() - load).sign()
+    assert bool(moved.any()) and torch.allclose(bias, moved - moved.mean(), atol=1e-7)
+    assert "layers.1.mlp.gate.e_score_correction_bias" in whole.state_dict()  # kept in checkpoints
+
+
 # The whole
+
+
+@pytest.mark.parametrize("dense", [False, True], ids=["moe", "dense"])
+@pytest.mark.parametrize("attention", ["mla", "mha"])
+def test_every_variant_learns(attention, dense):
+    changes = {"attention": attention, "first_k_dense_replace": 2 if dense else 1}
+    ranks = {} if attention == "mla" else {"q_lora_rank": None, "kv_lora_rank": None}
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig.model_validate(SHAPE.model_dump() | changes | ranks))
+    optimizer = MuonClip(model, CONFIG.model_copy(update={"qk_clip_threshold": 10.0}))
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        losses.append(backward(model))
+        figures = optimizer.step(1.0)
+    assert losses[-1] < 0.5 * losses[0]
+    assert figures["qk_clip/max_logit"] < 11 and any(name.startswith("moe/") for name in figures) != dense
 
 
 def test_loss_falls_and_metrics_are_bounded():
@@ -185,7 +242,7 @@ def test_loss_falls_and_metrics_are_bounded():
     assert losses[-1] < 0.5 * losses[0]
     assert set(figures) == {
         "grad_norm", "lr/muon", "lr/adamw", "optim/update_rms", "qk_clip/max_logit", "qk_clip/heads_clipped",
-        "qk_clip/min_gamma", "moe/load_imbalance_max", "moe/router_entropy",
+        "qk_clip/min_gamma", "moe/load_imbalance_max", "moe/router_entropy", "moe/bias_spread_max",
     }  # fmt: skip
     assert all(isinstance(value, float) and math.isfinite(value) for value in figures.values())
     assert figures["optim/update_rms"] == pytest.approx(0.2, rel=0.2)

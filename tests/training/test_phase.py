@@ -62,7 +62,17 @@ def attempt(folder: Path, *, vocab_size: int = 20, lr_scale: float | None = 1.0,
     model = SimpleNamespace(config=SimpleNamespace(vocab_size=vocab_size, max_position_embeddings=longest))
     state = TrainerState(step=0, tokens_seen=0, documents={}, lr_scale=lr_scale)
     job = Job("test", folder, None)
-    run_phase(Phase(**VALUES), model, None, state, tokens=folder, seed=0, job=job, plot=folder / "plot.csv")
+    run_phase(
+        Phase(**VALUES),
+        model,
+        None,
+        state,
+        tokens=folder,
+        seed=0,
+        job=job,
+        plot=folder / "plot.csv",
+        out=folder / "out",
+    )
 
 
 def test_faults_at_the_seam_stop_before_training(tmp_path: Path) -> None:

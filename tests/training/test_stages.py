@@ -47,9 +47,10 @@ class Chain:
         return Job(name, self.root / "scratch" / name, None)
 
     def pretrain(self, name: str, init: str, model=MODEL, out: str | None = None, **changes) -> dict[str, float]:
+        self.last = self.job(out or name)
         return pretrain.run(
             Phase(**phase(name, **changes)), model, OPTIMIZER, COMPUTE, name, self.root / init, self.root / "tokens",
-            self.root / (out or name), self.root / f"{out or name}.csv", self.job(out or name),
+            self.root / (out or name), self.root / f"{out or name}.csv", self.last,
         )  # fmt: skip
 
 
@@ -89,6 +90,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 def test_phases_chain_and_learn(chain: Chain) -> None:
     stable = chain.pretrain("stable", "tokenizer")
     assert stable["heldout/bits_per_byte"] < stable["heldout/bits_per_byte_before"] - 1
+    assert chain.last.artifacts == [chain.root / "stable" / name for name in ("attention.csv", "experts.csv")]
+    assert all(path.read_text().startswith("step,layer,") for path in chain.last.artifacts)
     decay = chain.pretrain("decay", "stable")
     assert decay["heldout/bits_per_byte"] < stable["heldout/bits_per_byte"]
     state = TrainerState.load(chain.root / "decay")
@@ -130,7 +133,9 @@ def test_context_is_extended_and_measured(chain: Chain) -> None:
     figures = extend()
     model = load_model(chain.root / "base")
     assert model.config.rope_scaling == yarn and model.config.max_position_embeddings == 64
-    assert sorted(file.name for file in (chain.root / "base").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(file.name for file in (chain.root / "base").iterdir()) == [
+        "attention.csv", "config.json", "experts.csv", "model.safetensors",
+    ]  # fmt: skip
     assert figures["heldout/bits_per_byte"] == figures["after/bits_per_byte_short"] > 0
     assert figures["after/bits_per_byte_long"] > 0 and "after/nats_per_token/position_32-64" in figures
     assert 0 <= figures["after/retrieval/depth_50"] <= 1

@@ -19,7 +19,8 @@ from k2core.training.trainer import TrainResult, train
 STEPS, VOCAB = 11, 32
 MODEL = ModelConfig(
     vocab_size=VOCAB, hidden_size=16, intermediate_size=32, moe_intermediate_size=8, num_hidden_layers=2,
-    num_attention_heads=2, q_lora_rank=8, kv_lora_rank=8, qk_nope_head_dim=4, qk_rope_head_dim=4, v_head_dim=4,
+    num_attention_heads=2, attention="mla",
+    q_lora_rank=8, kv_lora_rank=8, qk_nope_head_dim=4, qk_rope_head_dim=4, v_head_dim=4,
     n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1, first_k_dense_replace=1, routed_scaling_factor=1.0,
     rope_theta=1e4, rope_scaling=None, max_position_embeddings=32, rms_norm_eps=1e-6, initializer_range=0.05,
 )  # fmt: skip

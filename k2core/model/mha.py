@@ -1,0 +1,56 @@
+"""Plain multi-head attention (Vaswani et al. 2017 §3.2.2), with which MLA is compared.
+
+Each head has queries, keys and values of its own, straight from the residual stream; the last `qk_rope_head_dim`
+dimensions of query and key are rotated, all of them where `qk_nope_head_dim` is 0:
+
+    logit_h(t, s) = (R W_q,h x(t)) · (R W_k,h x(s)) · scale
+
+The cache holds whole keys and values: C = H · (qk_head_dim + v_head_dim) numbers a token.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from k2core.model.attention import Attention
+from k2core.model.config import ModelConfig
+from k2core.model.rope import Rotation, rotate
+
+
+class MultiHeadAttention(Attention):
+    """Attention with uncompressed queries, keys and values."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        D, H = config.hidden_size, self.heads
+        self.q_proj = nn.Linear(D, H * config.qk_head_dim, bias=False)
+        self.k_proj = nn.Linear(D, H * config.qk_head_dim, bias=False)
+        self.v_proj = nn.Linear(D, H * self.value, bias=False)
+        self.o_proj = nn.Linear(H * self.value, D, bias=False)
+
+    def cached(self, x: Tensor, rotation: Rotation) -> Tensor:
+        """Every head's rotated key, then every head's value, [..., H · (d + v)]."""
+        return torch.cat([self._rotated(self.k_proj(x), rotation).flatten(-2), self.v_proj(x)], dim=-1)
+
+    def _rotated(self, projected: Tensor, rotation: Rotation) -> Tensor:
+        """Queries or keys [..., H·d] as [..., H, d], their rotary part rotated."""
+        nope, rope = projected.unflatten(-1, (self.heads, -1)).split([self.nope, self.rope], dim=-1)
+        cos, sin = rotation
+        return torch.cat([nope, rotate(rope, (cos.unsqueeze(-2), sin.unsqueeze(-2)))], dim=-1)
+
+    def _keys_and_values(self, cached: Tensor) -> tuple[Tensor, Tensor]:
+        """What `cached` gave, as [..., H, d] and [..., H, v]."""
+        widths = [self.heads * (self.nope + self.rope), self.heads * self.value]
+        keys, values = (part.unflatten(-1, (self.heads, -1)) for part in cached.split(widths, dim=-1))
+        return keys, values
+
+    def forward(self, x_BTD: Tensor, cached_BTC: Tensor, rotation: Rotation, mask_B1TT: Tensor) -> Tensor:
+        q_BTHd = self._rotated(self.q_proj(x_BTD) * self.scale, rotation)
+        return self.o_proj(self.attend(q_BTHd, *self._keys_and_values(cached_BTC), mask_B1TT))
+
+    def decode(self, x_BD: Tensor, cache_BSC: Tensor, rotation: Rotation, mask_B1S: Tensor) -> Tensor:
+        q_BHd = self._rotated(self.q_proj(x_BD) * self.scale, rotation)
+        k_BSHd, v_BSHv = self._keys_and_values(cache_BSC)
+        logits_BHS = torch.einsum("bhd,bshd->bhs", q_BHd, k_BSHd) + mask_B1S
+        return self.o_proj(torch.einsum("bhs,bshv->bhv", logits_BHS.softmax(dim=-1), v_BSHv).flatten(1))

@@ -1,0 +1,70 @@
+"""Multi-head latent attention: compressed queries, keys and values, decoupled rotary part (DeepSeek-V2 §2.1; K2 §2.3).
+
+With x the normalised residual stream, N an RMS norm and R the rotation at a token's position (DeepSeek-V2 eq. 9-19):
+
+    c_q = N(W_qa x)                 [nope_h; rope_h] = W_qb c_q                    queries of head h
+    [c; r] = W_kva x                latent N(c), shared rotary key R r             the cache: C = rank + rope numbers
+    [k_h; v_h] = W_kvb N(c)         keys without position and values of head h
+    logit_h(t, s) = (nope_h(t) · k_h(s) + R rope_h(t) · R r(s)) · scale
+
+Two ways through the same weights: over whole sequences (training, prefill) keys and values are expanded a head;
+for one new token against a cache (decoding) the up-projections are absorbed into query and output,
+nope_h · W_k N(c) = (W_kᵀ nope_h) · N(c), so that only the latents [B, S, C] are read.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from k2core.model.attention import Attention
+from k2core.model.config import ModelConfig
+from k2core.model.norm import RMSNorm
+from k2core.model.rope import Rotation, rotate
+
+LATENT_NORM_EPS = 1e-6
+"""`deepseek_v3` fixes it for the two latent norms, whatever `rms_norm_eps` says."""
+
+
+class MultiHeadLatentAttention(Attention):
+    """Attention whose cache is one latent and one rotary key a token, for all heads."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        D, H, self.rank = config.hidden_size, self.heads, config.kv_lora_rank
+        self.q_a_proj = nn.Linear(D, config.q_lora_rank, bias=False)
+        self.q_a_layernorm = RMSNorm(config.q_lora_rank, LATENT_NORM_EPS)
+        self.q_b_proj = nn.Linear(config.q_lora_rank, H * config.qk_head_dim, bias=False)
+        self.kv_a_proj_with_mqa = nn.Linear(D, self.rank + self.rope, bias=False)
+        self.kv_a_layernorm = RMSNorm(self.rank, LATENT_NORM_EPS)
+        self.kv_b_proj = nn.Linear(self.rank, H * (self.nope + self.value), bias=False)
+        self.o_proj = nn.Linear(H * self.value, D, bias=False)
+
+    def cached(self, x: Tensor, rotation: Rotation) -> Tensor:
+        """The normalised latent and the rotated shared key, [..., rank + rope]."""
+        latent, rope = self.kv_a_proj_with_mqa(x).split([self.rank, self.rope], dim=-1)
+        return torch.cat([self.kv_a_layernorm(latent), rotate(rope, rotation)], dim=-1)
+
+    def _queries(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+        """The scaled queries of `x` [..., D]: [..., H, nope] and, rotated, [..., H, rope]."""
+        q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))).unflatten(-1, (self.heads, -1)) * self.scale
+        nope, rope = q.split([self.nope, self.rope], dim=-1)
+        cos, sin = rotation
+        return nope, rotate(rope, (cos.unsqueeze(-2), sin.unsqueeze(-2)))
+
+    def forward(self, x_BTD: Tensor, cached_BTC: Tensor, rotation: Rotation, mask_B1TT: Tensor) -> Tensor:
+        latent_BTR, rope_BTr = cached_BTC.split([self.rank, self.rope], dim=-1)
+        kv_BTHd = self.kv_b_proj(latent_BTR).unflatten(-1, (self.heads, -1))
+        k_nope, v_BTHv = kv_BTHd.split([self.nope, self.value], dim=-1)
+        k_BTHd = torch.cat([k_nope, rope_BTr.unsqueeze(-2).expand(-1, -1, self.heads, -1)], dim=-1)
+        q_BTHd = torch.cat(self._queries(x_BTD, rotation), dim=-1)
+        return self.o_proj(self.attend(q_BTHd, k_BTHd, v_BTHv, mask_B1TT))
+
+    def decode(self, x_BD: Tensor, cache_BSC: Tensor, rotation: Rotation, mask_B1S: Tensor) -> Tensor:
+        nope_BHn, rope_BHr = self._queries(x_BD, rotation)
+        up_HdR = self.kv_b_proj.weight.unflatten(0, (self.heads, -1))
+        absorbed_HBR = nope_BHn.transpose(0, 1) @ up_HdR[:, : self.nope]
+        query_BHC = torch.cat([absorbed_HBR.transpose(0, 1), rope_BHr], dim=-1)
+        weights_BHS = (query_BHC @ cache_BSC.transpose(1, 2) + mask_B1S).softmax(dim=-1)
+        context_HBR = (weights_BHS @ cache_BSC[..., : self.rank]).transpose(0, 1)
+        return self.o_proj((context_HBR @ up_HdR[:, self.nope :].transpose(1, 2)).transpose(0, 1).flatten(1))

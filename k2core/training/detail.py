@@ -1,0 +1,66 @@
+"""What single numbers hide: each head's and each expert's figures over a training, as two small CSV files.
+
+| file | columns |
+|---|---|
+| `attention.csv` | step, layer, head, max_logit (largest), gamma (smallest) since the row before |
+| `experts.csv` | step, layer, expert, load (share of its layer's routed choices since the row before), bias (now) |
+
+They grow with layers × (heads + experts) a logged step and go to MLflow as artifacts; live metrics have a fixed
+number of names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+ATTENTION, EXPERTS = "attention.csv", "experts.csv"
+
+
+def _headers() -> dict[str, list[str]]:
+    return {ATTENTION: ["step,layer,head,max_logit,gamma"], EXPERTS: ["step,layer,expert,load,bias"]}
+
+
+@dataclass
+class Detail:
+    """Figures gathered over intervals of steps, like `History`; all of it goes through JSON unchanged."""
+
+    lines: dict[str, list[str]] = field(default_factory=_headers)
+    _interval: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, optimizer: Any) -> None:
+        """What `optimizer`, a `MuonClip`, saw in the step that it just made."""
+        import torch
+
+        tensors = {"max_logit": optimizer.max_logit_LH, "gamma": optimizer.gamma_LH, "load": optimizer.load_LE}
+        new = {name: tensor.double().cpu() for name, tensor in tensors.items()}
+        merge = {"max_logit": torch.maximum, "gamma": torch.minimum, "load": torch.add}
+        old = self._interval
+        self._interval = {name: merge[name](old[name], new[name]) for name in new} if old else new
+
+    def close(self, step: int, model: Any) -> None:
+        """End the interval at `step`; one without a step leaves no lines."""
+        if not self._interval:
+            return
+        seen = {name: tensor.tolist() for name, tensor in self._interval.items()}
+        for layer, heads in enumerate(zip(seen["max_logit"], seen["gamma"], strict=True)):
+            for head, (logit, gamma) in enumerate(zip(*heads, strict=True)):
+                self.lines[ATTENTION].append(f"{step},{layer},{head},{logit:.6g},{gamma:.6g}")
+        first = model.config.first_k_dense_replace
+        for layer, (load, router) in enumerate(zip(seen["load"], model.routers(), strict=True), start=first):
+            for expert, bias in enumerate(router.e_score_correction_bias.tolist()):
+                self.lines[EXPERTS].append(f"{step},{layer},{expert},{load[expert] / sum(load):.6g},{bias:.6g}")
+        self._interval = {}
+
+    def state(self) -> dict[str, Any]:
+        return {"lines": self.lines, "interval": {name: tensor.tolist() for name, tensor in self._interval.items()}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        import torch
+
+        self.lines = state["lines"]
+        self._interval = {name: torch.tensor(v, dtype=torch.float64) for name, v in state["interval"].items()}
+
+    def files(self) -> dict[str, str]:
+        """Name → content; a dense model has no `experts.csv`."""
+        return {name: "\n".join(lines) + "\n" for name, lines in self.lines.items() if len(lines) > 1}
