@@ -6,6 +6,7 @@ The machine must be otherwise idle: figures of a busy one are worthless.
 from __future__ import annotations
 
 import importlib
+import json
 import time
 
 import torch
@@ -34,7 +35,6 @@ def main(
     sizes = scale.smoke() if smoke else scale.full()
     torch.set_num_threads(sizes.threads)
     keep_freed_memory()
-    entries = []
     for topic in chosen:
         started = time.monotonic()
         if topic == GROWTH:
@@ -44,16 +44,21 @@ def main(
                 growth.draw(points, growth.PICTURE)
         else:
             found = importlib.import_module(f"benchmarks.{topic}").run(sizes)
-            entries += found
+            if not smoke:
+                harness.save(found, harness.RESULTS)
             for entry in found:
                 verdict = {True: "met", False: "missed", None: "no goal"}[entry.met]
                 print(f"{entry.name}: {entry.ratio:.2f} ({verdict})", flush=True)
         print(f"{topic}: {time.monotonic() - started:.0f} s", flush=True)
-    if entries and not smoke:
-        rows = harness.save(entries, harness.RESULTS)
-        picture = "\n\n![Growth with sequence length, experts and batch](docs/bench-growth.svg)"
-        content = readme.table(rows) + (picture if growth.PICTURE.exists() else "")
-        readme.rewrite(harness.ROOT / "README.md", content)
+    if not smoke and harness.RESULTS.exists():
+        _write_readme()
+
+
+def _write_readme() -> None:
+    picture = "\n\n![Growth with sequence length, experts and batch](docs/bench-growth.svg)"
+    rows = json.loads(harness.RESULTS.read_text())
+    content = readme.table(rows) + (picture if growth.PICTURE.exists() else "")
+    readme.rewrite(harness.ROOT / "README.md", content)
 
 
 if __name__ == "__main__":
