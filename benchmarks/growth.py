@@ -86,7 +86,7 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
 
     matplotlib.use("Agg")
     matplotlib.rcParams.update({"svg.hashsalt": "k2", "font.size": 9})
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     axes_names = list(dict.fromkeys(point["axis"] for point in points))
     figure, grid = pyplot.subplots(
@@ -100,6 +100,9 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
                 panel.plot(values, [point[name][who] for point in shown], "o-", color=colour, label=who, ms=4)
             panel.set_xscale("log", base=2)
             panel.set_yscale("log")
+            panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
+            panel.yaxis.set_minor_formatter(ticker.NullFormatter())
             panel.set_xticks(values, [str(value) for value in values])
             panel.grid(alpha=0.3)
         row[0].set_ylabel(label)
