@@ -12,7 +12,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint ui deps lock recipe clean
+.PHONY: help setup demo test lint bench ui deps lock recipe clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ test: setup lint ## lint and all tests, the chain at a micro recipe included
 lint: setup ## ruff and the import contracts between the rooms
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+
+bench: setup ## speed against transformers and torch's optimisers, on an otherwise idle machine (about 12 minutes)
+	$(BIN)/python -m benchmarks
 
 ui: setup ## the Prefect and MLflow pages of this workspace, until Ctrl-C
 	$(BIN)/python -m flows.pages

@@ -1,0 +1,65 @@
+"""Measure our speed against the peers'. Writes benchmarks/results.json and growth.json, the README's table, the plot.
+
+The machine must be otherwise idle: figures of a busy one are worthless.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+
+import torch
+import typer
+
+from benchmarks import growth, harness, readme, scale
+from k2core.recipe.compute import keep_freed_memory
+from k2core.storage import write_json
+
+TOPICS = ("forward_backward", "max_logit", "update", "training_step", "decoding")
+GROWTH = "growth"
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+
+@app.command()
+def main(
+    topics: list[str] = typer.Argument(None, help=f"of {', '.join((*TOPICS, GROWTH))}; default: all"),
+    smoke: bool = typer.Option(False, help="tiny sizes, to see that everything runs; writes nothing"),
+) -> None:
+    """Measure."""
+    chosen = topics or [*TOPICS, GROWTH]
+    unknown = sorted(set(chosen) - {*TOPICS, GROWTH})
+    if unknown:
+        raise typer.BadParameter(f"no topic {unknown[0]}; there are {', '.join((*TOPICS, GROWTH))}")
+    sizes = scale.smoke() if smoke else scale.full()
+    torch.set_num_threads(sizes.threads)
+    keep_freed_memory()
+    for topic in chosen:
+        started = time.monotonic()
+        if topic == GROWTH:
+            points = growth.run(sizes)
+            if not smoke:
+                write_json(growth.DATA, points)
+                growth.draw(points, growth.PICTURE)
+        else:
+            found = importlib.import_module(f"benchmarks.{topic}").run(sizes)
+            if not smoke:
+                harness.save(found, harness.RESULTS)
+            for entry in found:
+                verdict = {True: "met", False: "missed", None: "no goal"}[entry.met]
+                print(f"{entry.name}: {entry.ratio:.2f} ({verdict})", flush=True)
+        print(f"{topic}: {time.monotonic() - started:.0f} s", flush=True)
+    if not smoke and harness.RESULTS.exists():
+        _write_readme()
+
+
+def _write_readme() -> None:
+    picture = "\n\n![Growth with sequence length, experts and batch](docs/bench-growth.svg)"
+    rows = json.loads(harness.RESULTS.read_text())
+    content = readme.table(rows) + (picture if growth.PICTURE.exists() else "")
+    readme.rewrite(harness.ROOT / "README.md", content)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,106 @@
+"""How much is measured: the models, batches and patience of a real run, and of a run that only tries the code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmarks.harness import ROOT
+from k2core.model.config import ModelConfig
+from k2core.model.transformer import Transformer
+from k2core.optim.config import MuonClipConfig
+from k2core.recipe.compute import Compute
+from k2core.recipe.section import load_section
+
+LAPTOP = ROOT / "recipes" / "laptop.yaml"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes of everything that is measured.
+
+    Attributes:
+        models: by name; the first one is what training step and growth are measured on, the first two what
+            decoding and the update are.
+        rows: sequences of a training batch, of `context` tokens each.
+        sequences: decoded at once, each `new_tokens` after a prompt of `prompt` tokens.
+        rounds: pairs a measurement, at least, and `seconds` of it.
+        growth: axis → its values (see growth.py).
+        few_rounds: pairs of what takes long: a point of the growth curves, `torch.optim.Muon`.
+        peak: rows and columns of the matrices whose product gives the machine's peak.
+        threads: CPU threads.
+    """
+
+    models: dict[str, ModelConfig]
+    optimizer: MuonClipConfig
+    rows: int
+    context: int
+    sequences: int
+    prompt: int
+    new_tokens: int
+    rounds: int
+    seconds: float
+    growth: dict[str, tuple[int, ...]]
+    few_rounds: int
+    peak: int
+    threads: int
+
+    def batch(self, config: ModelConfig) -> tuple[Tensor, Tensor]:
+        """Random tokens and targets, each [rows, context]."""
+        return random_batch(config, self.rows, self.context)
+
+
+def full() -> Scale:
+    """The laptop recipe's model and batch, and two larger models of K2's proportions."""
+    laptop = load_section(ModelConfig, LAPTOP, "model")
+    return Scale(
+        models={
+            "2M": laptop,
+            "12M": laptop.model_copy(update={
+                "vocab_size": 4096, "hidden_size": 256, "intermediate_size": 768, "moe_intermediate_size": 128,
+                "num_hidden_layers": 6, "num_attention_heads": 8, "q_lora_rank": 128, "kv_lora_rank": 64,
+                "n_routed_experts": 16, "num_experts_per_tok": 4,
+            }),
+            "40M": laptop.model_copy(update={
+                "vocab_size": 8192, "hidden_size": 384, "intermediate_size": 1152, "moe_intermediate_size": 192,
+                "num_hidden_layers": 9, "num_attention_heads": 8, "q_lora_rank": 192, "kv_lora_rank": 96,
+                "qk_nope_head_dim": 48, "qk_rope_head_dim": 24, "v_head_dim": 48, "n_routed_experts": 16,
+                "num_experts_per_tok": 4,
+            }),
+        },
+        optimizer=load_section(MuonClipConfig, LAPTOP, "optimizer"),
+        rows=8, context=256, sequences=64, prompt=64, new_tokens=64, rounds=5, seconds=12.0,
+        growth={"sequence length": (128, 256, 512, 1024), "experts": (4, 8, 16, 32), "batch": (1, 4, 16, 64)},
+        few_rounds=3, peak=2048,
+        threads=load_section(Compute, LAPTOP, "compute").threads,
+    )  # fmt: skip
+
+
+def smoke() -> Scale:
+    """Everything in seconds; the figures mean nothing."""
+    tiny = load_section(ModelConfig, LAPTOP, "model").model_copy(update={
+        "vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "moe_intermediate_size": 16,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "q_lora_rank": 16, "kv_lora_rank": 16,
+        "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8, "n_routed_experts": 4, "initializer_range": 0.2,
+    })  # fmt: skip
+    return Scale(
+        models={"tiny": tiny}, optimizer=load_section(MuonClipConfig, LAPTOP, "optimizer"),
+        rows=2, context=16, sequences=4, prompt=6, new_tokens=4, rounds=2, seconds=0.0,
+        growth={"sequence length": (8, 16), "experts": (4, 8), "batch": (1, 2)}, few_rounds=1, peak=32,
+        threads=1,
+    )  # fmt: skip
+
+
+def random_batch(config: ModelConfig, rows: int, context: int) -> tuple[Tensor, Tensor]:
+    """Random tokens and the ones after them, each [rows, context]."""
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(config.vocab_size, (rows, context + 1), generator=generator)
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def build(config: ModelConfig) -> Transformer:
+    """Our model with seeded random weights."""
+    torch.manual_seed(1)
+    return Transformer(config)

@@ -1,0 +1,146 @@
+"""The benchmarks' arithmetic and what they write; that each topic runs, at a size where its figures mean nothing."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import time
+from dataclasses import asdict, replace
+
+import pytest
+import torch
+
+from benchmarks import forward_backward, growth, max_logit, readme, update
+from benchmarks.harness import Entry, alternate, compare, save
+from benchmarks.peers import our_pass
+from benchmarks.scale import build, full, smoke
+from benchmarks.training_step import muonclip_step
+
+
+def entry(topic: str = "update", **changes) -> Entry:
+    made = compare(
+        "speed", [1.0, 2.0, 4.0], [3.0, 4.0, 20.0], unit="ms", ratio_of="peer / ours", better="higher", goal=2.5,
+        topic=topic, note="a peer",
+    )  # fmt: skip
+    return replace(made, machine="2 cores, 8 GiB", commit="abc", **changes)
+
+
+def test_the_ratio_is_the_median_of_the_pairs_ratios():
+    made = entry()
+    assert made.ratio == 3.0  # of 3, 2, 5; the ratio of the medians would be 2
+    assert made.spread == (2.5, 4.0)
+    assert (made.ours, made.peer) == (2.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("better", "goal", "met"),
+    [("higher", 2.0, True), ("higher", 2.1, False), ("lower", 2.0, True), ("lower", 1.9, False), ("lower", None, None)],
+)
+def test_a_goal_is_met_in_its_direction(better, goal, met):
+    made = compare(
+        "x", [2.0], [1.0], unit="ms", ratio_of="ours / peer", better=better, goal=goal, topic="update", note=""
+    )
+    assert (made.ratio, made.spread, made.met) == (2.0, (2.0, 2.0), met)
+
+
+def test_calls_alternate_and_the_first_of_each_does_not_count():
+    calls = []
+
+    def slow_at_first():
+        time.sleep(0.05 if not calls else 0)
+        calls.append("a")
+
+    times = alternate({"a": slow_at_first, "b": lambda: calls.append("b")}, rounds=3, seconds=0)
+    assert calls == ["a", "b"] * 4
+    assert [len(t) for t in times.values()] == [3, 3]
+    assert max(times["a"]) < 0.05
+
+
+def test_saving_a_topic_keeps_the_others(tmp_path):
+    path = tmp_path / "results.json"
+    save([entry("update"), entry("decoding")], path)
+    rows = save([entry("update", name="renamed")], path)
+    assert [row["name"] for row in rows] == ["speed", "renamed"]
+    assert json.loads(path.read_text()) == json.loads(json.dumps(rows))
+
+
+def test_the_readmes_block_is_rewritten_in_place(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(f"above\n\n{readme.BEGIN}\nold\n{readme.END}\n\nbelow\n")
+    rows = [asdict(entry()), asdict(entry(met=False, name="slow"))]
+    readme.rewrite(path, readme.table(rows))
+    once = path.read_text()
+    assert once.startswith(f"above\n\n{readme.BEGIN}\n| ") and once.endswith(f"{readme.END}\n\nbelow\n")
+    assert "| speed (a peer) | 2 ms | 4 ms | 3.00 (2.50 to 4.00) | ≥ 2.5 | met |" in once
+    assert "| slow (a peer) | 2 ms | 4 ms | 3.00 (2.50 to 4.00) | ≥ 2.5 | **missed** |" in once
+    assert "Measured on 2 cores, 8 GiB, commit abc." in once and "old" not in once
+    readme.rewrite(path, readme.table(rows))
+    assert path.read_text() == once
+
+
+@pytest.mark.parametrize("text", ["nothing", f"{readme.END}{readme.BEGIN}", f"{readme.BEGIN}{readme.END}{readme.END}"])
+def test_a_readme_without_its_marks_is_left_alone(tmp_path, text):
+    path = tmp_path / "README.md"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="needs the marks"):
+        readme.rewrite(path, "table")
+    assert path.read_text() == text
+
+
+def test_flops_are_those_counted_by_hand():
+    """6 a token and weight, but for embedding (none) and unvisited experts, and the attention's two products."""
+    config = smoke().models["tiny"]
+    model = build(config)
+    tokens, targets = smoke().batch(config)
+    visited = config.num_experts_per_tok / config.n_routed_experts
+    weights = sum(
+        p.numel() * (visited if ".experts." in name and "shared" not in name else 1)
+        for name, p in model.named_parameters() if p.ndim > 1 and not name.startswith("embed")
+    )  # fmt: skip
+    rows, context = tokens.shape  # of one query block: every pair is computed
+    width = config.qk_head_dim + config.v_head_dim
+    pairs = rows * config.num_attention_heads * context**2 * config.num_hidden_layers
+    assert forward_backward.flops(our_pass(model, tokens, targets)) == 6 * tokens.numel() * weights + 6 * pairs * width
+
+
+def test_both_muons_move_the_weights_alike():
+    """torch's rounds to bf16, so only nearly; a missing scale or momentum would show as a factor."""
+    model, settings = build(smoke().models["tiny"]), smoke().optimizer
+    ours, theirs = update.matrices(model), update.matrices(model)
+    before = [p.detach().clone() for p in ours]
+    for step in (update.our_muon(ours, settings), update.torch_muon(theirs, settings)):
+        step(), step()
+    moved = torch.cat([(p - b).flatten() for p, b in zip(ours, before, strict=True)]).detach()
+    moved_too = torch.cat([(p - b).flatten() for p, b in zip(theirs, before, strict=True)]).detach()
+    assert float((moved - moved_too).norm() / moved.norm()) < 0.05
+
+
+def test_the_step_without_maxima_records_none():
+    config = smoke().models["tiny"]
+    step = muonclip_step(build(config), smoke().optimizer, *smoke().batch(config))
+    assert "qk_clip/max_logit" in step()
+    max_logit._unrecorded(step)()  # raises if a maximum was recorded
+
+
+@pytest.mark.parametrize("topic", ["forward_backward", "max_logit", "update", "training_step", "decoding"])
+def test_a_topic_runs(topic):
+    entries = importlib.import_module(f"benchmarks.{topic}").run(smoke())
+    assert entries and len({made.name for made in entries}) == len(entries)
+    assert all(made.ours > 0 and made.peer > 0 and made.command.endswith(topic) for made in entries)
+
+
+def test_growth_has_a_point_for_each_value_and_a_picture_that_repeats(tmp_path):
+    scale = replace(smoke(), growth={"experts": (4, 8), "batch": (1,)})
+    points = growth.run(scale)
+    assert [(point["axis"], point["value"]) for point in points] == [("experts", 4), ("experts", 8), ("batch", 1)]
+    for name in ("a.svg", "b.svg"):
+        growth.draw(points, tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+def test_the_sizes_are_what_the_table_calls_them():
+    from k2core.model.counts import total_parameters
+
+    with torch.device("meta"):
+        millions = {name: total_parameters(build(config)) / 1e6 for name, config in full().models.items()}
+    assert all(abs(count / float(name.removesuffix("M")) - 1) < 0.25 for name, count in millions.items())
