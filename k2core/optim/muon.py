@@ -75,8 +75,9 @@ class Muon:
 
     @staticmethod
     def _parts(members: list[tuple[str, nn.Parameter]], stacked: Tensor) -> list[Tensor]:
-        parts = stacked.split([len(_matrices(parameter)) for _, parameter in members])
-        return [part.view(local(parameter).shape) for (_, parameter), part in zip(members, parts, strict=True)]
+        shapes = [local(parameter).shape for _, parameter in members]
+        parts = stacked.split([shape[:-2].numel() for shape in shapes])
+        return [part.view(shape) for shape, part in zip(shapes, parts, strict=True)]
 
 
 def _matrices(tensor: Tensor) -> Tensor:
