@@ -42,15 +42,22 @@ class Experts(nn.Module):
 
     def forward(self, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
         """Sum over each token's experts of weight × expert(token), [N, D]."""
-        chosen = experts_NK.flatten()
-        order = chosen.argsort(stable=True)  # (token, choice) pairs, expert by expert
-        ends_E = torch.bincount(chosen, minlength=len(self.down_proj)).cumsum(0).to(torch.int32)
-        tokens = order // experts_NK.shape[1]
-        sorted_MD = x_ND.index_select(0, tokens)
-        gate, up = F.grouped_mm(sorted_MD, self.gate_up_proj.flatten(1, 2).mT, offs=ends_E).chunk(2, dim=-1)
-        out_MD = F.grouped_mm(F.silu(gate) * up, self.down_proj.mT, offs=ends_E)
-        out_MD = out_MD * weights_NK.flatten().index_select(0, order).unsqueeze(1).to(out_MD.dtype)
-        return torch.zeros_like(x_ND).index_add(0, tokens, out_MD)
+        return apply_experts(x_ND, experts_NK, weights_NK, self.gate_up_proj, self.down_proj)
+
+
+def apply_experts(
+    x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor, gate_up_E2FD: Tensor, down_EDF: Tensor
+) -> Tensor:
+    """`Experts.forward` with the weights as arguments."""
+    chosen = experts_NK.flatten()
+    order = chosen.argsort(stable=True)  # (token, choice) pairs, expert by expert
+    ends_E = torch.bincount(chosen, minlength=len(down_EDF)).cumsum(0).to(torch.int32)
+    tokens = order // experts_NK.shape[1]
+    sorted_MD = x_ND.index_select(0, tokens)
+    gate, up = F.grouped_mm(sorted_MD, gate_up_E2FD.flatten(1, 2).mT, offs=ends_E).chunk(2, dim=-1)
+    out_MD = F.grouped_mm(F.silu(gate) * up, down_EDF.mT, offs=ends_E)
+    out_MD = out_MD * weights_NK.flatten().index_select(0, order).unsqueeze(1).to(out_MD.dtype)
+    return torch.zeros_like(x_ND).index_add(0, tokens, out_MD)
 
 
 class MixtureOfExperts(nn.Module):

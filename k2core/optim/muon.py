@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from k2core.optim.sharding import Layout, like, local
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
 UPDATE_RMS = 0.2
@@ -35,45 +37,50 @@ class Muon:
     """Muon over named parameters of at least two axes.
 
     The last two axes are a matrix; leading ones (experts, gate and up) are batches of matrices, each orthogonalised
-    for itself. Matrices of equal shape, whatever their parameter, go through Newton-Schulz together.
+    for itself. Matrices of equal shape, whatever their parameter, go through Newton-Schulz together. Parameters may
+    be spread over processes: momenta are spread likewise, and each matrix is orthogonalised whole on one of them.
     """
 
     def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], momentum: float, weight_decay: float) -> None:
         self.momentum, self.weight_decay = momentum, weight_decay
-        self.groups: dict[tuple[int, ...], list[tuple[str, nn.Parameter]]] = {}
+        self.groups: dict[Layout, list[tuple[str, nn.Parameter]]] = {}
         for name, parameter in parameters:
-            self.groups.setdefault(tuple(parameter.shape[-2:]), []).append((name, parameter))
+            self.groups.setdefault(Layout.of(name, parameter), []).append((name, parameter))
         self.buffers = {
-            shape: members[0][1].new_zeros(sum(_matrices(p).shape[0] for _, p in members), *shape)
-            for shape, members in self.groups.items()
+            layout: torch.cat([torch.zeros_like(_matrices(parameter)) for _, parameter in members])
+            for layout, members in self.groups.items()
         }
 
     @torch.no_grad()
     def step(self, lr: float, gradient_scale: float) -> Tensor:
         """Move the weights; returns the RMS of all updates before the learning rate (about `UPDATE_RMS`), a scalar."""
         squares, count = torch.zeros(()), 0
-        for shape, members in self.groups.items():
+        for layout, members in self.groups.items():
             gradient = torch.cat([_matrices(parameter.grad) for _, parameter in members]).mul_(gradient_scale)
-            buffer = self.buffers[shape]
+            buffer = self.buffers[layout]
             buffer.mul_(self.momentum).add_(gradient)
-            update = orthogonalize(gradient.add_(buffer, alpha=self.momentum)) * (UPDATE_RMS * max(shape) ** 0.5)
-            squares, count = squares + update.square().sum().cpu(), count + update.numel()
+            nesterov = gradient.add_(buffer, alpha=self.momentum)
+            update = layout.apply(orthogonalize, nesterov) * (UPDATE_RMS * max(layout.shape) ** 0.5)
+            squares = squares + layout.total(update.square().sum()).cpu()
+            count += sum(parameter.numel() for _, parameter in members)
             for (_, parameter), part in zip(members, self._parts(members, update), strict=True):
-                parameter.mul_(1 - lr * self.weight_decay).add_(part, alpha=-lr)
+                local(parameter).mul_(1 - lr * self.weight_decay).add_(part, alpha=-lr)
         return (squares / max(count, 1)).sqrt()
 
     def momenta(self) -> Iterator[tuple[str, Tensor]]:
-        """Each parameter's momentum, as a view in the parameter's shape."""
-        for shape, members in self.groups.items():
-            names = [name for name, _ in members]
-            yield from zip(names, self._parts(members, self.buffers[shape]), strict=True)
+        """Each parameter's momentum, as a view in the parameter's shape and spread like it."""
+        for layout, members in self.groups.items():
+            for (name, parameter), part in zip(members, self._parts(members, self.buffers[layout]), strict=True):
+                yield name, like(part, parameter)
 
     @staticmethod
     def _parts(members: list[tuple[str, nn.Parameter]], stacked: Tensor) -> list[Tensor]:
-        parts = stacked.split([_matrices(parameter).shape[0] for _, parameter in members])
-        return [part.view(parameter.shape) for (_, parameter), part in zip(members, parts, strict=True)]
+        shapes = [local(parameter).shape for _, parameter in members]
+        parts = stacked.split([shape[:-2].numel() for shape in shapes])
+        return [part.view(shape) for shape, part in zip(shapes, parts, strict=True)]
 
 
 def _matrices(tensor: Tensor) -> Tensor:
-    """`tensor` as [batch, rows, columns]."""
-    return tensor.reshape(-1, *tensor.shape[-2:])
+    """This process's part of `tensor` as [batch, rows, columns]."""
+    part = local(tensor)
+    return part.reshape(part.shape[:-2].numel(), *part.shape[-2:])

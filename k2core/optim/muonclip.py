@@ -6,7 +6,10 @@ Logged by `step`, a fixed set of names whatever the number of layers and experts
 `moe/load_imbalance_max` (largest over layers of busiest expert / mean), `moe/router_entropy` (entropy of the load
 over ln E, mean over layers), `moe/bias_spread_max` (largest over layers of highest - lowest expert bias).
 
-One process: gradients and maxima of several processes would have to be combined before `step`.
+In several processes (`torch.distributed` with its default group) every process is a data-parallel rank: it runs its
+share of the batch, of as many target tokens as the others', and parameters and gradients are DTensors split along
+their first axis (FSDP2, expert parallelism). `step` then combines maxima by MAX and loads by SUM over the ranks, and
+does and returns what one process with the whole batch would. Run with gloo on CPU, not with NCCL on GPUs.
 """
 
 from __future__ import annotations
@@ -15,19 +18,21 @@ import math
 
 import torch
 from torch import Tensor
+from torch.distributed import ReduceOp
 
 from k2core.model.transformer import Transformer
 from k2core.optim.config import MuonClipConfig
 from k2core.optim.muon import Muon
 from k2core.optim.qk_clip import qk_clip
 from k2core.optim.router_bias import update_router_bias
+from k2core.optim.sharding import all_reduce, whole
 
 ADAMW_MATRICES = ("embed_tokens.weight", "lm_head.weight")
 """Matrices that are lookup tables rather than maps between hidden spaces: AdamW's, with everything below 2-D."""
 
 
 class MuonClip:
-    """Optimiser of a whole `Transformer`.
+    """Optimiser of a whole `Transformer`, which must already be sharded, if it is to be.
 
     Of the last step it keeps `max_logit_LH` and `gamma_LH` (QK-Clip's S and γ, all layers) and `load_LE` (choices of
     each expert, layers that have experts; [0, 0] without).
@@ -90,9 +95,9 @@ class MuonClip:
         if missing:
             raise ValueError(f"no gradient for {missing[0]} ({len(missing)} parameters): call backward() before step()")
         gradients = [parameter.grad for parameter in self.parameters.values()]
-        norm = float(torch.nn.utils.get_total_norm(gradients))
+        norm = float(whole(torch.nn.utils.get_total_norm(gradients)))
         if not math.isfinite(norm):
-            bad = [n for n, p in self.parameters.items() if not bool(p.grad.isfinite().all())]
+            bad = [n for n, p in self.parameters.items() if not bool(whole(p.grad.isfinite().all()))]
             raise FloatingPointError(
                 f"the gradient is not finite (norm {norm}; {len(bad)} of {len(gradients)} parameters, first "
                 f"{bad[0] if bad else 'none: the norm overflows'}); weights are as before: look at the batch, lower "
@@ -102,6 +107,7 @@ class MuonClip:
 
     def _clip_attention(self) -> dict[str, float]:
         attentions = self.model.attentions()
+        all_reduce((attention.max_logit_H for attention in attentions), ReduceOp.MAX)
         self.max_logit_LH = torch.stack([attention.max_logit_H for attention in attentions])
         self.gamma_LH = torch.stack([qk_clip(attention, self.config.qk_clip_threshold) for attention in attentions])
         largest = float(self.max_logit_LH.max())
@@ -113,6 +119,7 @@ class MuonClip:
 
     def _balance_experts(self) -> dict[str, float]:
         routers = self.model.routers()
+        all_reduce((router.tokens_per_expert_E for router in routers), ReduceOp.SUM)
         loads = [update_router_bias(router, self.config.router_bias_rate) for router in routers]
         self.load_LE = torch.stack(loads) if loads else torch.zeros(0, 0)
         if not bool(self.load_LE.any()):
@@ -127,11 +134,14 @@ class MuonClip:
         }
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All state as flat copies: `muon/NAME`, `adamw/exp_avg/NAME`, `adamw/exp_avg_sq/NAME`, `adamw/step`."""
+        """All state as flat copies: `muon/NAME`, `adamw/exp_avg/NAME`, `adamw/exp_avg_sq/NAME`, `adamw/step`.
+
+        Sharded parameters have sharded state (DTensors, which `torch.distributed.checkpoint` can store).
+        """
         return {name: tensor.clone() for name, tensor in self._state().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state_dict` gave.
+        """Take over what `state_dict` gave, sharded in the same way.
 
         Raises:
             ValueError: names or shapes are not this optimiser's.

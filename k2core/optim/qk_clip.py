@@ -14,6 +14,7 @@ from torch import Tensor
 
 from k2core.model.attention import Attention
 from k2core.model.mha import MultiHeadAttention
+from k2core.optim.sharding import scale_rows
 
 
 @torch.no_grad()
@@ -25,14 +26,14 @@ def qk_clip(attention: Attention, threshold: float) -> Tensor:
     max_logit_H = attention.max_logit_H
     clipped_H = max_logit_H > threshold
     gamma_H = torch.where(clipped_H, threshold / torch.where(clipped_H, max_logit_H, threshold), 1.0)
-    gamma_H11 = gamma_H[:, None, None]
+    gamma_H1 = gamma_H[:, None]
     if isinstance(attention, MultiHeadAttention) and bool(clipped_H.any()):
-        for projection in (attention.q_proj, attention.k_proj):
-            projection.weight.unflatten(0, (attention.heads, -1)).mul_(gamma_H11.sqrt())
+        for weight in (attention.q_proj.weight, attention.k_proj.weight):
+            scale_rows(weight, gamma_H.sqrt().repeat_interleave(weight.shape[0] // attention.heads))
     elif bool(clipped_H.any()):
-        query_HdR = attention.q_b_proj.weight.unflatten(0, (attention.heads, -1))
-        query_HdR[:, : attention.nope] *= gamma_H11.sqrt()
-        query_HdR[:, attention.nope :] *= gamma_H11
-        attention.kv_b_proj.weight.unflatten(0, (attention.heads, -1))[:, : attention.nope] *= gamma_H11.sqrt()
+        nope_Hn = gamma_H1.sqrt().expand(-1, attention.nope)
+        rope_Hr, value_Hv = gamma_H1.expand(-1, attention.rope), torch.ones_like(gamma_H1).expand(-1, attention.value)
+        scale_rows(attention.q_b_proj.weight, torch.cat([nope_Hn, rope_Hr], dim=1).flatten())
+        scale_rows(attention.kv_b_proj.weight, torch.cat([nope_Hn, value_Hv], dim=1).flatten())
     max_logit_H.fill_(-torch.inf)
     return gamma_H

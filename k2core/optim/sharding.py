@@ -1,0 +1,108 @@
+"""What the optimiser needs of parameters spread over processes; for plain tensors in one process it all does nothing.
+
+A spread parameter is a DTensor whose first axis is split: FSDP2's rows of a matrix, or, of stacked matrices, whole
+ones (an expert-parallel rank holds its experts). Every process of the default group is taken for a data-parallel rank.
+
+Run on CPU with gloo, 2 and 4 processes (tests/optim/test_sharded.py); never on GPUs with NCCL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Shard
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part, sharing memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The full value, on every process."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def like(part: Tensor, parameter: Tensor) -> Tensor:
+    """`part`, which is this process's share of something shaped like `parameter`, spread as the parameter is."""
+    if not isinstance(parameter, DTensor):
+        return part
+    shape, stride = parameter.shape, parameter.stride()
+    return DTensor.from_local(
+        part, parameter.device_mesh, parameter.placements, run_check=False, shape=shape, stride=stride
+    )
+
+
+def all_reduce(tensors: Iterable[Tensor], op: dist.ReduceOp.RedOpType) -> None:
+    """Combine each of `tensors` (of one type) over all processes, in place, in one message."""
+    tensors = list(tensors)
+    if not tensors or not dist.is_initialized():
+        return
+    packed = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(packed, op)
+    for tensor, part in zip(tensors, packed.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def scale_rows(weight: Tensor, factors: Tensor) -> None:
+    """Multiply row i of `weight` with `factors[i]`, in place; each process its own rows."""
+    if isinstance(weight, DTensor):
+        mesh = weight.device_mesh
+        everywhere = DTensor.from_local(factors, mesh, [Replicate()] * mesh.ndim, run_check=False)
+        factors = everywhere.redistribute(placements=weight.placements).to_local()
+    local(weight).mul_(factors.unsqueeze(-1))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Shape and place of the matrices in a parameter [..., M, N]; parameters of equal layout are stacked.
+
+    Attributes:
+        split: processes hold rows of the matrices rather than whole ones.
+    """
+
+    shape: tuple[int, int]
+    mesh: DeviceMesh | None = None
+    placements: tuple[Placement, ...] = ()
+    split: bool = False
+
+    @staticmethod
+    def of(name: str, parameter: Tensor) -> Layout:
+        """Layout of `parameter`.
+
+        Raises:
+            ValueError: it is split along another axis than the first.
+        """
+        M, N = parameter.shape[-2:]
+        if not isinstance(parameter, DTensor):
+            return Layout((M, N))
+        if not all(isinstance(p, Replicate) or p == Shard(0) for p in parameter.placements):
+            raise ValueError(f"{name} is spread as {parameter.placements}; only the first axis may be split")
+        split = parameter.ndim == 2 and any(p.is_shard() for p in parameter.placements)
+        return Layout((M, N), parameter.device_mesh, parameter.placements, split)
+
+    def apply(self, function: Callable[[Tensor], Tensor], part_BmN: Tensor) -> Tensor:
+        """`function` of stacked matrices [B, M, N], of which this process has and gets back its part.
+
+        Split matrices are exchanged so that each is whole on one process (two all-to-all; gloo gathers instead).
+        """
+        if not self.split:
+            return function(part_BmN)
+        (M, N), B = self.shape, len(part_BmN)
+        rows = [Shard(1) if p.is_shard() else p for p in self.placements]
+        options = {"run_check": False, "shape": torch.Size((B, M, N)), "stride": (M * N, N, 1)}
+        matrices = DTensor.from_local(part_BmN, self.mesh, rows, **options).redistribute(placements=self.placements)
+        result = DTensor.from_local(function(matrices.to_local()), self.mesh, self.placements, **options)
+        return result.redistribute(placements=rows).to_local()
+
+    def total(self, part: Tensor) -> Tensor:
+        """Sum of `part` over the processes that the parameters are split over."""
+        if self.mesh is None:
+            return part
+        terms = [Partial() if p.is_shard() else p for p in self.placements]
+        return DTensor.from_local(part, self.mesh, terms, run_check=False).full_tensor()

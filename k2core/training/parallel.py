@@ -1,0 +1,86 @@
+"""One model over several data-parallel processes: FSDP2, and expert parallelism for the routed experts (K2 §2.4).
+
+    mesh = init_device_mesh(device, (processes,))
+    shard_experts(model, mesh)          # optional, first
+    shard(model, mesh)
+    optimizer = MuonClip(model, config)
+
+Every process starts from the same seed or weights and runs its own share of each batch, of as many target tokens as
+the others'; `MuonClip.step` then does what one process with the whole batch would. Both run on CPU with gloo, in 2
+and 4 processes, and were compared with one process (tests/optim/test_sharded.py); never run on GPUs with NCCL. The
+stages train in one process; K2's pipeline parallelism is not here.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed._functional_collectives import all_to_all_single_autograd
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Shard, distribute_tensor
+
+from k2core.model.experts import Experts, MixtureOfExperts, apply_experts
+from k2core.model.transformer import Transformer
+
+
+def shard(model: Transformer, mesh: DeviceMesh) -> None:
+    """FSDP2, a unit a layer: parameters, gradients and optimiser state are split along their first axis.
+
+    Over a mesh of two named axes the parameters are copied along the first one (hybrid sharding).
+    """
+    spread = {p for m in model.modules() if isinstance(m, ParallelExperts) for p in m.parameters()}
+    for layer in model.layers:
+        fully_shard(layer, mesh=mesh, ignored_params=spread)
+    fully_shard(model, mesh=mesh, ignored_params=spread)
+
+
+def shard_experts(model: Transformer, mesh: DeviceMesh) -> None:
+    """Expert parallelism over all processes of the one-axis `mesh`: each holds an equal number of each layer's experts.
+
+    Raises:
+        ValueError: the experts cannot be shared out equally.
+    """
+    experts, processes = model.config.n_routed_experts, mesh.size()
+    if mesh.ndim != 1 or experts % processes:
+        raise ValueError(f"{experts} routed experts cannot be shared out equally over a mesh of shape {mesh.shape}")
+    for module in list(model.modules()):
+        if isinstance(module, MixtureOfExperts):
+            module.experts = ParallelExperts(module.experts, mesh)
+
+
+class ParallelExperts(Experts):
+    """`Experts` of which this process holds some; tokens travel to their experts and back by all-to-all.
+
+    Same parameter names and global shapes. No token is dropped, so a process must have room for all tokens of all
+    processes in the worst case.
+    """
+
+    def __init__(self, experts: Experts, mesh: DeviceMesh) -> None:
+        nn.Module.__init__(self)
+        self.mesh = mesh
+        for name, parameter in experts.named_parameters():
+            spread = nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Shard(0)]))
+            # The backward pass sums over the processes' losses, each a mean; the global batch's loss is their mean.
+            spread.register_hook(lambda gradient: gradient / mesh.size())
+            self.register_parameter(name, spread)
+
+    def forward(self, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
+        """Sum over each token's experts of weight × expert(token), [N, D]; a collective of all processes."""
+        processes, group = self.mesh.size(), self.mesh.get_group()
+        chosen = experts_NK.flatten()
+        order = chosen.argsort(stable=True)  # (token, choice) pairs, expert by expert and so process by process
+        tokens = order // experts_NK.shape[1]
+        counts_PE = torch.bincount(chosen, minlength=len(self.down_proj)).view(processes, -1)
+        arriving_PE = torch.empty_like(counts_PE)  # from each process, for each expert of this one
+        dist.all_to_all_single(arriving_PE, counts_PE, group=group)
+        sent, arriving = counts_PE.sum(dim=1).tolist(), arriving_PE.sum(dim=1).tolist()
+        arrived_MD = all_to_all_single_autograd(x_ND.index_select(0, tokens), arriving, sent, group)
+        own_E = torch.arange(counts_PE.shape[1], device=x_ND.device)
+        experts_M1 = own_E.repeat(processes).repeat_interleave(arriving_PE.flatten()).unsqueeze(1)
+        ones_M1 = x_ND.new_ones(experts_M1.shape)
+        out_MD = apply_experts(arrived_MD, experts_M1, ones_M1, self.gate_up_proj.to_local(), self.down_proj.to_local())
+        returned_MD = all_to_all_single_autograd(out_MD, sent, arriving, group)
+        weighted_MD = returned_MD * weights_NK.flatten().index_select(0, order).unsqueeze(1).to(x_ND.dtype)
+        return torch.zeros_like(x_ND).index_add(0, tokens, weighted_MD)
