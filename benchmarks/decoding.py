@@ -12,7 +12,7 @@ from benchmarks.harness import Entry, alternate, compare
 from benchmarks.peers import twin, use_fastest
 from benchmarks.scale import Scale, build, random_batch
 from k2core.inference.sampler import generate
-from k2core.model.cache import LatentCache
+from k2core.model.cache import KeyValueCache
 from k2core.model.config import ModelConfig
 from k2core.model.transformer import Transformer
 
@@ -84,7 +84,7 @@ def peer_decoding(peer: PreTrainedModel, prompts_BT: Tensor, new_tokens: int) ->
 def our_cache_bytes(model: Transformer) -> float:
     """Bytes of our cache a token, from its tensors."""
     sequences, slots = 2, 8
-    cache = LatentCache(model.config, sequences, slots, like=model.lm_head.weight)
+    cache = KeyValueCache(model.config, sequences, slots, like=model.lm_head.weight)
     return sum(layer.nbytes for layer in cache.layers) / (sequences * slots)
 
 

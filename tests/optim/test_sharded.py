@@ -36,7 +36,7 @@ multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
 HEADS = 3
 """The 12 query rows of a head lie on two processes, whether there are 2 (18 rows each) or 4 (9 rows each)."""
 SHAPE = ModelConfig(
-    vocab_size=64, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=3,
+    attention="mla", vocab_size=64, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=3,
     num_attention_heads=HEADS, q_lora_rank=16, kv_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8,
     n_routed_experts=8, num_experts_per_tok=2, n_shared_experts=1, first_k_dense_replace=1,
     routed_scaling_factor=2.827, rope_theta=50000.0, rope_scaling=None, max_position_embeddings=64,
