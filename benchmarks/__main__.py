@@ -58,7 +58,7 @@ def _write_readme() -> None:
     picture = "\n\n![Growth with sequence length, experts and batch](docs/bench-growth.svg)"
     rows = json.loads(harness.RESULTS.read_text())
     content = readme.table(rows) + (picture if growth.PICTURE.exists() else "")
-    readme.rewrite(harness.ROOT / "README.md", content)
+    readme.rewrite(harness.ROOT / "README.md", "bench", content)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README's table, written between two marks."""
+"""The README's tables, each written between two marks."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from k2core.storage import write_text
-
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -25,18 +23,19 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join([*lines, "", f"Measured on {'; '.join(measured)}."])
 
 
-def rewrite(path: Path, content: str) -> None:
-    """Put `content` between the marks of the file at `path`.
+def rewrite(path: Path, name: str, content: str) -> None:
+    """Put `content` between the marks `<!-- NAME:begin -->` and `<!-- NAME:end -->` of the file at `path`.
 
     Raises:
         ValueError: the two marks are not there, once each and in order.
     """
+    begins, ends = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     text = path.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end) or text.count(BEGIN) + text.count(END) != 2:
-        raise ValueError(f"{path}: needs the marks {BEGIN} and {END}, once each and in this order")
-    write_text(path, f"{before}{BEGIN}\n{content}\n{END}{after}")
+    before, begin, rest = text.partition(begins)
+    _, end, after = rest.partition(ends)
+    if not (begin and end) or text.count(begins) + text.count(ends) != 2:
+        raise ValueError(f"{path}: needs the marks {begins} and {ends}, once each and in this order")
+    write_text(path, f"{before}{begins}\n{content}\n{ends}{after}")
 
 
 def _number(value: float) -> str:

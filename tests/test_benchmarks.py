@@ -16,6 +16,8 @@ from benchmarks.peers import our_pass
 from benchmarks.scale import build, full, smoke
 from benchmarks.training_step import muonclip_step
 
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+
 
 def entry(topic: str = "update", **changes) -> Entry:
     made = compare(
@@ -66,24 +68,24 @@ def test_saving_a_topic_keeps_the_others(tmp_path):
 
 def test_the_readmes_block_is_rewritten_in_place(tmp_path):
     path = tmp_path / "README.md"
-    path.write_text(f"above\n\n{readme.BEGIN}\nold\n{readme.END}\n\nbelow\n")
+    path.write_text(f"above\n\n{BEGIN}\nold\n{END}\n\nbelow\n")
     rows = [asdict(entry()), asdict(entry(met=False, name="slow"))]
-    readme.rewrite(path, readme.table(rows))
+    readme.rewrite(path, "bench", readme.table(rows))
     once = path.read_text()
-    assert once.startswith(f"above\n\n{readme.BEGIN}\n| ") and once.endswith(f"{readme.END}\n\nbelow\n")
+    assert once.startswith(f"above\n\n{BEGIN}\n| ") and once.endswith(f"{END}\n\nbelow\n")
     assert "| speed (a peer) | 2 ms | 4 ms | 3.00 (2.50 to 4.00) | ≥ 2.5 | met |" in once
     assert "| slow (a peer) | 2 ms | 4 ms | 3.00 (2.50 to 4.00) | ≥ 2.5 | **missed** |" in once
     assert "Measured on 2 cores, 8 GiB, commit abc." in once and "old" not in once
-    readme.rewrite(path, readme.table(rows))
+    readme.rewrite(path, "bench", readme.table(rows))
     assert path.read_text() == once
 
 
-@pytest.mark.parametrize("text", ["nothing", f"{readme.END}{readme.BEGIN}", f"{readme.BEGIN}{readme.END}{readme.END}"])
+@pytest.mark.parametrize("text", ["nothing", f"{END}{BEGIN}", f"{BEGIN}{END}{END}"])
 def test_a_readme_without_its_marks_is_left_alone(tmp_path, text):
     path = tmp_path / "README.md"
     path.write_text(text)
     with pytest.raises(ValueError, match="needs the marks"):
-        readme.rewrite(path, "table")
+        readme.rewrite(path, "bench", "table")
     assert path.read_text() == text
 
 

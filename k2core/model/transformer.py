@@ -39,15 +39,17 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=config.initializer_range)
 
     def forward(
-        self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None
-    ) -> Tensor:
-        """Logits of the next token, [B, T, V].
+        self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None,
+        wanted_BT: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Logits of the next token, [B, T, V], or [M, V] at the M positions where `wanted_BT` is true.
 
         Args:
             positions_BT: rotary positions; 0, 1, 2, … by default.
             segments_BT: attention stays within equal segment numbers (packed documents); one segment by default.
         """
-        return self.lm_head(self.hidden(tokens_BT, positions_BT, segments_BT))
+        hidden_BTD = self.hidden(tokens_BT, positions_BT, segments_BT)
+        return self.lm_head(hidden_BTD if wanted_BT is None else hidden_BTD[wanted_BT])
 
     def hidden(
         self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None,

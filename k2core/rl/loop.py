@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from k2core.corpus.packing import pack_rows
-from k2core.model.loss import cross_entropy
+from k2core.model.loss import IGNORE, cross_entropy
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.objective import advantages, sequence_log_probs, squared_loss
@@ -181,7 +181,7 @@ class Loop:
             members = [index for row in chosen for index in row]
             batch, sequence_BT = to_batch(dialogues, chosen)
             chosen_BT = sequence_BT >= 0
-            logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)[chosen_BT].float()
+            logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, chosen_BT).float()
             log_probs_MV = (logits_MV / temperature).log_softmax(dim=-1)
             log_probs_M = log_probs_MV.gather(1, batch.targets_BT[chosen_BT][:, None])[:, 0]
             log_probs_N = sequence_log_probs(log_probs_M, sequence_BT[chosen_BT], len(dialogues))[members]
@@ -193,7 +193,9 @@ class Loop:
                 policy_loss += float(loss.detach())
                 ratios += (log_probs_N - old_N).abs().tolist()
         batch = self.ptx.batch(step)
-        ptx_loss = cross_entropy(model(batch.tokens_BT, batch.positions_BT, batch.segments_BT), batch.targets_BT)
+        wanted_BT = batch.targets_BT != IGNORE
+        logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, wanted_BT)
+        ptx_loss = cross_entropy(logits_MV, batch.targets_BT[wanted_BT])
         (config.ptx_weight * ptx_loss).backward()
         metrics = {"loss/policy": policy_loss, "loss/ptx": float(ptx_loss.detach())}
         if ratios:

@@ -168,8 +168,9 @@ def train(
 def _step(model: Any, optimizer: Any, batch: Batch, lr_scale: float) -> Metrics:
     """One update; its metrics, or nothing if it was left out because loss or gradient was not finite."""
     optimizer.zero_grad()
-    logits_BTV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)
-    loss = cross_entropy(logits_BTV, batch.targets_BT)
+    wanted_BT = batch.targets_BT != IGNORE
+    logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, wanted_BT)
+    loss = cross_entropy(logits_MV, batch.targets_BT[wanted_BT])
     if not bool(loss.isfinite()):
         return {}
     loss.backward()

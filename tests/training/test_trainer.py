@@ -59,8 +59,8 @@ class NaNModel(Transformer):
     bad: tuple[int, ...] = ()
     forwards = 0
 
-    def forward(self, tokens_BT, positions_BT=None, segments_BT=None):
-        logits = super().forward(tokens_BT, positions_BT, segments_BT)
+    def forward(self, tokens_BT, positions_BT=None, segments_BT=None, wanted_BT=None):
+        logits = super().forward(tokens_BT, positions_BT, segments_BT, wanted_BT)
         step, self.forwards = self.forwards, self.forwards + 1
         return logits * torch.nan if step in self.bad else logits
 

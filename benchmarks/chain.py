@@ -1,0 +1,83 @@
+"""Write what a run of the chain measured into the README: `make demo | tee demo.log`, `time make demo`,
+`time make test`, then `python -m benchmarks.chain demo.log --again SECONDS --tests SECONDS`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from benchmarks import harness, readme
+
+PHASES = ("stable", "decay", "anneal", "long")
+MODELS = ("base", "sft", "rl")
+SCORES = {
+    "tool_calls/valid_when_due": "calls that are due and valid by schema, greedy",
+    "tool_calls/schema_accuracy": "valid by schema, of responses that call",
+    "tool_calls/trigger_accuracy": "calls exactly when it should",
+    "tool_calls/exact": "calls that are due and exact",
+    "tasks/pass_rate": "**task pass rate**, sampled at temperature 1",
+    "tasks/pass_rate/sort_numbers": "… sorting digits",
+    "tasks/pass_rate/spell_backward": "… spelling backwards",
+    "tasks/pass_rate/count_letters": "… counting letters",
+    "tasks/pass_rate/pick_largest": "… picking the largest number",
+    "tasks/pass_rate/tool_call": "… tool tasks",
+    "tasks/greedy": "task pass rate, greedy",
+    "heldout/bits_per_byte": "bits per byte",
+}
+
+
+def main(
+    first: Path = typer.Argument(help="what `make demo` printed on a clean clone"),
+    again: float = typer.Option(help="seconds that a second `make demo` took"),
+    tests: float = typer.Option(help="seconds that `make test` took"),
+) -> None:
+    """Rewrite the README's block from the log and the metrics of this workspace."""
+    log = first.read_text()
+    own = sum(float(seconds) for seconds in re.findall(r"\[[\w@]+\] done in ([\d.]+) s", log))
+    total = float(re.search(r"the chain took ([\d.]+) s", log)[1])
+    metrics = {path.stem: json.loads(path.read_text()) for path in Path("metrics").glob("*.json")}
+    scores = {name: json.loads(Path(f"data/evals/{name}/scorecard.json").read_text())["scores"] for name in MODELS}
+    share = (total - own) / total
+    lines = [
+        "| | measured | goal |", "|---|---|---|",
+        f"| the chain, {len(metrics)} stages, by `make demo` after installation | {total:.0f} s | 900 s |",
+        f"| of that not a stage's own work | {total - own:.0f} s, {share:.1%} | 10% |",
+        f"| a second `make demo` | {again:.1f} s | 5 s |",
+        f"| `make test` | {tests:.0f} s | 900 s |",
+        "", "Held-out bits per byte:", "",
+        "| | untrained | " + " | ".join(PHASES) + " | YaRN |", "|---|" + "---|" * (len(PHASES) + 2),
+        *(_bits(metrics, label, suffix) for label, suffix in
+          (("all domains", ""), ("Wikipedia summaries", "/knowledge"), ("Python", "/code"))),
+        "", "The three models on the same held-out items (95% intervals):", "",
+        "| | base | SFT | RL |", "|---|---|---|---|",
+        *(f"| {label} | " + " | ".join(_score(scores[name][key]) for name in MODELS) + " |"
+          for key, label in SCORES.items()),
+        "",
+        f"Rephrasing: {metrics['rephrase']['accepted']:.0f} of {metrics['rephrase']['rewrites']:.0f} rewrites by the "
+        f"135M model passed the fidelity gate. Trajectories: {metrics['trajectories']['accepted']:.0f} accepted, "
+        f"{metrics['trajectories']['rejected']:.0f} rejected by the judge. Export: `transformers` gives logits equal "
+        f"within {metrics['export']['export/max_logit_difference']:.1e}. Measured on {harness.machine()}, commit "
+        f"{harness.commit()}.",
+    ]  # fmt: skip
+    readme.rewrite(harness.ROOT / "README.md", "chain", "\n".join(lines))
+
+
+def _bits(metrics: dict[str, Any], label: str, suffix: str) -> str:
+    key = f"heldout/bits_per_byte{suffix}"
+    values = [metrics["pretrain-stable"][f"heldout/bits_per_byte_before{suffix}"]]
+    values += [metrics[f"pretrain-{phase}"][key] for phase in PHASES] + [metrics["extend_context"][key]]
+    return f"| {label} | " + " | ".join(f"{value:.3f}" for value in values) + " |"
+
+
+def _score(score: dict[str, float]) -> str:
+    interval = f" ({score['low']:.3f} to {score['high']:.3f})" if "low" in score else ""
+    return f"{score['value']:.3f}{interval}"
+
+
+if __name__ == "__main__":
+    typer.run(main)
