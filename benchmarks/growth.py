@@ -100,7 +100,7 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
                 panel.plot(values, [point[name][who] for point in shown], "o-", color=colour, label=who, ms=4)
             panel.set_xscale("log", base=2)
             panel.set_yscale("log")
-            panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
             panel.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
             panel.yaxis.set_minor_formatter(ticker.NullFormatter())
             panel.set_xticks(values, [str(value) for value in values])
