@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
@@ -9,16 +11,12 @@ from k2core.model.config import ModelConfig
 from k2core.model.counts import activated_parameters, total_parameters
 from k2core.model.huggingface import huggingface_config
 from k2core.model.transformer import Transformer
+from k2core.recipe import load_section
+from stages.extend_context import Params as ExtendContext
 
-K2 = ModelConfig.model_validate({
-    "vocab_size": 163840, "hidden_size": 7168, "intermediate_size": 18432, "moe_intermediate_size": 2048,
-    "num_hidden_layers": 61, "num_attention_heads": 64, "attention": "mla", "q_lora_rank": 1536, "kv_lora_rank": 512,
-    "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128, "n_routed_experts": 384,
-    "num_experts_per_tok": 8, "n_shared_experts": 1, "first_k_dense_replace": 1, "routed_scaling_factor": 2.827,
-    "rope_theta": 50000.0, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6, "initializer_range": 0.006,
-    "rope_scaling": {"factor": 32.0, "beta_fast": 1.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0,
-                     "original_max_position_embeddings": 4096},
-})  # fmt: skip
+RECIPE = Path("recipes/k2.yaml")
+YARN = load_section(ExtendContext, RECIPE, "extend_context").rope_scaling
+K2 = load_section(ModelConfig, RECIPE, "model").with_rope_scaling(YARN)
 
 
 def test_k2_has_the_reported_size():
