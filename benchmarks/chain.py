@@ -58,6 +58,9 @@ def main(
         *(f"| {label} | " + " | ".join(_score(scores[name][key]) for name in MODELS) + " |"
           for key, label in SCORES.items()),
         "",
+        f"On the same items, in pairs: SFT over base, calls due and valid {_gain(metrics, 'tool_calls/valid_when_due')}; "
+        f"RL over SFT, task pass rate {_gain(metrics, 'tasks/pass_rate')}.",
+        "",
         f"Rephrasing: {metrics['rephrase']['accepted']:.0f} of {metrics['rephrase']['rewrites']:.0f} rewrites by the "
         f"135M model passed the fidelity gate. Trajectories: {metrics['trajectories']['accepted']:.0f} accepted, "
         f"{metrics['trajectories']['rejected']:.0f} rejected by the judge. Export: `transformers` gives logits equal "
@@ -72,6 +75,11 @@ def _bits(metrics: dict[str, Any], label: str, suffix: str) -> str:
     values = [metrics["pretrain-stable"][f"heldout/bits_per_byte_before{suffix}"]]
     values += [metrics[f"pretrain-{phase}"][key] for phase in PHASES] + [metrics["extend_context"][key]]
     return f"| {label} | " + " | ".join(f"{value:.3f}" for value in values) + " |"
+
+
+def _gain(metrics: dict[str, Any], score: str) -> str:
+    value, low, high = (metrics["report"][f"gain/{score}{bound}"] for bound in ("", "/low", "/high"))
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _score(score: dict[str, float]) -> str:

@@ -43,7 +43,7 @@ def run(
     from k2core.chat.tokenizer import Tokenizer
     from k2core.corpus.heldout import bits_per_byte, figure_names
     from k2core.evals.environments import attempt
-    from k2core.evals.scorecard import call_scores, readable, task_scores
+    from k2core.evals.scorecard import call_scores, item_scores, readable, task_scores
     from k2core.evals.tool_calls import check_calls
     from k2core.model.files import load_model
     from k2core.rl.gym.registry import all_environments
@@ -73,6 +73,7 @@ def run(
     scores |= call_scores(checks) | task_scores(greedy, sampled, compute.seed)
     out.mkdir()
     write_json(out / "scorecard.json", {"model": name, "scores": scores})
+    write_json(out / "items.json", item_scores(checks, sampled))
     lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) for row in readable(greedy, params.readable)]
     write_text(out / "samples.jsonl", "".join(line + "\n" for line in lines))
     return {key: score["value"] for key, score in scores.items()}

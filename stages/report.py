@@ -10,6 +10,8 @@ from k2core.recipe import Section
 from k2core.stage import Job, Metrics, main
 
 SECTION = "report"
+SEED = 0
+"""Of the intervals' resampling."""
 
 
 class Params(Section):
@@ -30,17 +32,26 @@ def run(
     job: Job,
 ) -> Metrics:
     """Read what the stages left and write the page."""
-    from k2core.report.page import headline, render
+    from k2core.evals.scorecard import gain
+    from k2core.report.page import COMPARISONS, headline, render
     from k2core.report.results import read_results
     from k2core.storage import write_text
 
     results = read_results(figures, plots, curated, rephrased, trajectories, evals)
-    page = render(results, params.samples)
+    gains = {
+        score: gain(results.items[before][score], results.items[after][score], SEED)
+        for _, score, (before, after) in COMPARISONS
+    }
+    page = render(results, gains, params.samples)
     write_text(out / "index.html", page)
     job.artifact(out / "index.html")
-    claims = headline(results)
+    claims = headline(results, gains)
     held = sum(row["verdict"] == "holds" for row in claims)
-    return {"claims": float(len(claims)), "claims_that_hold": float(held)}
+    return {"claims": float(len(claims)), "claims_that_hold": float(held)} | {
+        f"gain/{score}{bound}": value[key]
+        for score, value in gains.items()
+        for bound, key in (("", "value"), ("/low", "low"), ("/high", "high"))
+    }
 
 
 if __name__ == "__main__":

@@ -38,6 +38,31 @@ def call_scores(checks: Sequence[CallCheck]) -> dict[str, Score]:
     }
 
 
+def item_scores(checks: Sequence[CallCheck], sampled: Attempts) -> dict[str, dict[str, list[float]]]:
+    """The items' values behind the scores that models are compared by: score → environment → a value an item.
+
+    All models are asked the same items in the same order, so the values of two models are pairs.
+    """
+    return {
+        "tool_calls/valid_when_due": {"tool_call": [float(check.valid) for check in checks if check.due]},
+        "tasks/pass_rate": {
+            name: [attempt.passed / len(attempt.rollouts) for attempt in tried] for name, tried in sampled.items()
+        },
+    }
+
+
+def gain(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]], seed: int) -> Score:
+    """What `after` is above `before`, values of the same items, mean over environments; the interval is of the pairs'
+    differences, because an item that is hard for one model is hard for the other.
+
+    Raises:
+        ValueError: they are not the same items.
+    """
+    if {name: len(values) for name, values in before.items()} != {name: len(v) for name, v in after.items()}:
+        raise ValueError("two models can only be compared on the same items; evaluate both again")
+    return _mean([[b - a for a, b in zip(before[name], after[name], strict=True)] for name in sorted(before)], seed)
+
+
 def task_scores(greedy: Attempts, sampled: Attempts, seed: int) -> dict[str, Score]:
     """Pass rates of every environment and their mean."""
     samples = len(next(iter(sampled.values()))[0].rollouts)

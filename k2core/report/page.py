@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,16 @@ from k2core.report.results import MODELS, Results
 RL_COLUMNS = ("passed", "reward/mean", "entropy", "length")
 SFT_COLUMNS = ("train/loss", "train/grad_norm", "qk_clip/max_logit")
 CHARACTERS = 700
+COMPARISONS = (
+    ("SFT raises tool-call schema accuracy (of calls due)", "tool_calls/valid_when_due", ("base", "sft")),
+    ("RL raises the task pass rate over SFT", "tasks/pass_rate", ("sft", "rl")),
+)
+"""Claim, score, and the models before and after."""
+
+Gains = Mapping[str, Mapping[str, float]]
 
 
-def render(results: Results, samples: int) -> str:
+def render(results: Results, gains: Gains, samples: int) -> str:
     """The whole page as HTML; opens offline (plotly is inside)."""
     from jinja2 import Environment, StrictUndefined
     from plotly.offline import get_plotlyjs
@@ -26,33 +34,32 @@ def render(results: Results, samples: int) -> str:
     environment.filters["short"] = lambda text: text if len(text) <= CHARACTERS else text[:CHARACTERS] + " …"
     template = environment.from_string((Path(__file__).with_name("page.html.jinja")).read_text())
     return template.render(
-        plotly=get_plotlyjs(), headline=headline(results), models=MODELS, parts=_parts(results),
+        plotly=get_plotlyjs(), headline=headline(results, gains), models=MODELS, parts=_parts(results),
         verdicts=_some_verdicts(results.verdicts, samples), dialogues=_some_dialogues(results, samples),
         completions=_completions(results, samples), scorecards=results.scorecards,
         scores=[name for name in results.scorecards[MODELS[-1]]],
     )  # fmt: skip
 
 
-def headline(results: Results) -> list[dict[str, Any]]:
+def headline(results: Results, gains: Gains) -> list[dict[str, Any]]:
     """The claims a reader wants checked first, each with its figures and what they say of it.
 
-    `holds` for a rate asks that the 95% intervals do not overlap; `within noise` is an improvement smaller than that.
+    Args:
+        gains: for each of `COMPARISONS`' scores, what it gained on the same items, with its 95% interval. A claim
+            `holds` if that lies above 0; `within noise` is a gain whose interval reaches down to 0.
     """
-    cards = results.scorecards
-
     phases = [results.figures[name]["heldout/bits_per_byte"] for name in _phase_names(results)]
     falls = all(before > after for before, after in _pairs(phases))
-    rows = [("Each pre-training phase lowers held-out bits per byte", phases, "holds" if falls else "does not hold")]
-    for title, name, models in (
-        ("SFT raises tool-call schema accuracy (of calls due)", "tool_calls/valid_when_due", ("base", "sft")),
-        ("RL raises the task pass rate over SFT", "tasks/pass_rate", ("sft", "rl")),
-    ):
-        before, after = (cards[model][name] for model in models)
-        verdict = "does not hold" if after["value"] <= before["value"] else "within noise"
-        if after["low"] > before["high"]:
-            verdict = "holds"
-        rows.append((title, [before["value"], after["value"]], verdict))
-    return [{"claim": title, "values": values, "verdict": verdict} for title, values, verdict in rows]
+    rows = [{
+        "claim": "Each pre-training phase lowers held-out bits per byte", "values": phases, "gain": None,
+        "verdict": "holds" if falls else "does not hold",
+    }]  # fmt: skip
+    for title, name, models in COMPARISONS:
+        gain = gains[name]
+        verdict = "holds" if gain["low"] > 0 else "within noise" if gain["value"] > 0 else "does not hold"
+        values = [results.scorecards[model][name]["value"] for model in models]
+        rows.append({"claim": title, "values": values, "gain": gain, "verdict": verdict})
+    return rows
 
 
 def _phase_names(results: Results) -> list[str]:

@@ -28,6 +28,8 @@ class Results:
     accepted: list[dict[str, Any]]
     rejected: list[dict[str, Any]]
     scorecards: dict[str, dict[str, dict[str, float]]]
+    items: dict[str, dict[str, dict[str, list[float]]]]
+    """Model → score → environment → its value of each item."""
     samples: dict[str, list[dict[str, Any]]]
 
 
@@ -47,6 +49,7 @@ def read_results(
         accepted=_lines(trajectories / "accepted.jsonl"),
         rejected=_lines(trajectories / "rejected.jsonl"),
         scorecards={name: _json(evals / name / "scorecard.json")["scores"] for name in MODELS},
+        items={name: _json(evals / name / "items.json") for name in MODELS},
         samples={name: _lines(evals / name / "samples.jsonl") for name in MODELS},
     )
 

@@ -3,7 +3,7 @@
 import pytest
 
 from k2core.evals.environments import Attempt, pass_rate
-from k2core.evals.scorecard import readable, task_scores
+from k2core.evals.scorecard import gain, item_scores, readable, task_scores
 from k2core.rl.gym.base import Item, answer, question
 from k2core.rl.rollouts import Rollout
 
@@ -36,3 +36,15 @@ def test_readable_has_the_first_items_of_each():
     rows = readable(SAMPLED, 1)
     assert [(row["environment"], row["score"]) for row in rows] == [("one", 1.0), ("two", 0.0)]
     assert rows[0]["prompt"] == "q"
+
+
+def test_a_gain_is_of_the_same_items():
+    values = item_scores([], SAMPLED)["tasks/pass_rate"]
+    assert values == {"one": [1.0, 0.5], "two": [0.0, 0.5, 0.0, 0.0]}
+    hard_and_easy = {"one": [0.0, 1.0] * 50}
+    better = {"one": [0.1 + value * 0.9 for value in hard_and_easy["one"]]}
+    gained = gain(hard_and_easy, better, seed=0)
+    assert gained["value"] == pytest.approx(0.05) and gained["low"] > 0.03  # unpaired, ±0.14
+    assert gain(better, hard_and_easy, seed=0)["value"] == pytest.approx(-0.05)
+    with pytest.raises(ValueError, match="same items"):
+        gain(values, hard_and_easy, seed=0)

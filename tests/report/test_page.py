@@ -11,7 +11,7 @@ from k2core.report.results import Results, read_results
 from k2core.storage import StorageError
 
 
-def results(sft_schema: float = 0.9, rl_passed: float = 0.6) -> Results:
+def results() -> Results:
     def card(schema: float, passed: float) -> dict[str, dict[str, float]]:
         return {
             "heldout/bits_per_byte": {"value": 2.0},
@@ -60,27 +60,36 @@ def results(sft_schema: float = 0.9, rl_passed: float = 0.6) -> Results:
         ],
         accepted=[dialogue],
         rejected=[{**dialogue, "verdict": {"passed": False, "checks": {"state": False, "brief": True}}}],
-        scorecards={"base": card(0.0, 0.1), "sft": card(sft_schema, 0.5), "rl": card(0.9, rl_passed)},
+        scorecards={"base": card(0.0, 0.1), "sft": card(0.9, 0.5), "rl": card(0.9, 0.6)},
+        items={},
         samples={name: [sample] for name in ("base", "sft", "rl")},
     )
 
 
+def gains(sft: float = 0.9, rl: float = 0.1) -> dict[str, dict[str, float]]:
+    return {
+        name: {"value": value, "low": value - 0.06, "high": value + 0.06}
+        for name, value in (("tool_calls/valid_when_due", sft), ("tasks/pass_rate", rl))
+    }
+
+
 def test_claims_hold_only_where_the_figures_say_so() -> None:
-    assert [row["verdict"] for row in headline(results())] == ["holds"] * 3
-    worse = headline(results(sft_schema=0.0, rl_passed=0.55))
+    assert [row["verdict"] for row in headline(results(), gains())] == ["holds"] * 3
+    worse = headline(results(), gains(sft=0.0, rl=0.05))
     assert [row["verdict"] for row in worse] == ["holds", "does not hold", "within noise"]
-    assert headline(results())[1]["values"] == [0.0, 0.9]
+    assert headline(results(), gains())[1]["values"] == [0.0, 0.9]
 
 
 def test_the_page_is_complete_escaped_and_reproducible() -> None:
-    page = render(results(), 3)
-    assert page == render(results(), 3)
+    page = render(results(), gains(), 3)
+    assert page == render(results(), gains(), 3)
     body = page[page.index("<body>") :]
     for part in ("rejected: numbers", "In 1901.", "&lt;b&gt;Add&lt;/b&gt; milk", "add_item({", "1 2", "state 1"):
         assert part in body, part
     assert "<b>Add" not in body
+    assert "gain on the same items +0.900 (95%: +0.840 to +0.960)" in body
     assert "does not hold" not in body
-    assert "does not hold" in render(results(rl_passed=0.1), 3)
+    assert "does not hold" in render(results(), gains(rl=-0.1), 3)
     assert body.count('id="picture-') == 6
 
 
