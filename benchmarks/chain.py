@@ -13,10 +13,9 @@ import typer
 
 from benchmarks import harness, readme
 from k2core.evals.scorecard import gain
+from k2core.report.results import MODELS, PHASES
 from stages.report import SEED
 
-PHASES = ("stable", "decay", "anneal", "long")
-MODELS = ("base", "sft", "rl")
 SCORES = {
     "tool_calls/valid_when_due": "calls that are due and valid by schema, greedy",
     "tool_calls/schema_accuracy": "valid by schema, of responses that call",

@@ -217,10 +217,12 @@ def _die_with_dvc() -> None:
     DVC runs commands through `$SHELL`; bash becomes its command, dash stays in between, so the first ancestor that
     is no shell is watched (the kernel's parent-death signal would watch the shell).
     """
+    if "DVC_STAGE" not in os.environ:
+        return
     import psutil
 
     dvc = next((process for process in psutil.Process().parents() if process.name() not in SHELLS), None)
-    if dvc is None or "DVC_STAGE" not in os.environ:
+    if dvc is None:
         return
 
     def watch() -> None:

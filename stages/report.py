@@ -42,10 +42,10 @@ def run(
         score: gain(results.items[before][score], results.items[after][score], SEED)
         for _, score, (before, after) in COMPARISONS
     }
-    page = render(results, gains, params.samples)
+    claims = headline(results, gains)
+    page = render(results, claims, params.samples)
     write_text(out / "index.html", page)
     job.artifact(out / "index.html")
-    claims = headline(results, gains)
     held = sum(row["verdict"] == "holds" for row in claims)
     return {"claims": float(len(claims)), "claims_that_hold": float(held)} | {
         f"gain/{score}{bound}": value[key]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from k2core.model.config import ModelConfig
-from k2core.model.rope import Rotation
+from k2core.model.rope import Rotation, rotate
 from k2core.model.yarn import logit_scale
 
 QUERY_BLOCK = 128
@@ -45,6 +45,12 @@ class Attention(nn.Module):
     def decode(self, x_BD: Tensor, cache_BSC: Tensor, rotation: Rotation, mask_B1S: Tensor) -> Tensor:
         """Attention of one new token a sequence over cached ones, which include its own."""
         raise NotImplementedError
+
+    def heads_of(self, projected: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
+        """Queries or keys [..., H·d] as [..., H, nope] and, rotated, [..., H, rope]."""
+        nope, rope = projected.unflatten(-1, (self.heads, -1)).split([self.nope, self.rope], dim=-1)
+        cos, sin = rotation
+        return nope, rotate(rope, (cos.unsqueeze(-2), sin.unsqueeze(-2)))
 
     def attend(self, q_BTHd: Tensor, k_BTHd: Tensor, v_BTHv: Tensor, mask_B1TT: Tensor) -> Tensor:
         """softmax(q·k + mask) · v with `q` already scaled, [B, T, H·v]; notes the largest logits."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from k2core.model.attention import Attention
 from k2core.model.config import ModelConfig
-from k2core.model.rope import Rotation, rotate
+from k2core.model.rope import Rotation
 
 
 class MultiHeadAttention(Attention):
@@ -35,9 +35,7 @@ class MultiHeadAttention(Attention):
 
     def _rotated(self, projected: Tensor, rotation: Rotation) -> Tensor:
         """Queries or keys [..., H·d] as [..., H, d], their rotary part rotated."""
-        nope, rope = projected.unflatten(-1, (self.heads, -1)).split([self.nope, self.rope], dim=-1)
-        cos, sin = rotation
-        return torch.cat([nope, rotate(rope, (cos.unsqueeze(-2), sin.unsqueeze(-2)))], dim=-1)
+        return torch.cat(self.heads_of(projected, rotation), dim=-1)
 
     def _keys_and_values(self, cached: Tensor) -> tuple[Tensor, Tensor]:
         """What `cached` gave, as [..., H, d] and [..., H, v]."""

@@ -47,10 +47,7 @@ class MultiHeadLatentAttention(Attention):
 
     def _queries(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
         """The scaled queries of `x` [..., D]: [..., H, nope] and, rotated, [..., H, rope]."""
-        q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))).unflatten(-1, (self.heads, -1)) * self.scale
-        nope, rope = q.split([self.nope, self.rope], dim=-1)
-        cos, sin = rotation
-        return nope, rotate(rope, (cos.unsqueeze(-2), sin.unsqueeze(-2)))
+        return self.heads_of(self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) * self.scale, rotation)
 
     def forward(self, x_BTD: Tensor, cached_BTC: Tensor, rotation: Rotation, mask_B1TT: Tensor) -> Tensor:
         latent_BTR, rope_BTr = cached_BTC.split([self.rank, self.rope], dim=-1)

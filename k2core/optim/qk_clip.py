@@ -26,14 +26,20 @@ def qk_clip(attention: Attention, threshold: float) -> Tensor:
     max_logit_H = attention.max_logit_H
     clipped_H = max_logit_H > threshold
     gamma_H = torch.where(clipped_H, threshold / torch.where(clipped_H, max_logit_H, threshold), 1.0)
+    if bool(clipped_H.any()):
+        _scale(attention, gamma_H)
+    max_logit_H.fill_(-torch.inf)
+    return gamma_H
+
+
+def _scale(attention: Attention, gamma_H: Tensor) -> None:
+    """Multiply every logit of each head with its γ, through the query and key weights."""
     gamma_H1 = gamma_H[:, None]
-    if isinstance(attention, MultiHeadAttention) and bool(clipped_H.any()):
+    if isinstance(attention, MultiHeadAttention):
         for weight in (attention.q_proj.weight, attention.k_proj.weight):
             scale_rows(weight, gamma_H.sqrt().repeat_interleave(weight.shape[0] // attention.heads))
-    elif bool(clipped_H.any()):
+    else:
         nope_Hn = gamma_H1.sqrt().expand(-1, attention.nope)
         rope_Hr, value_Hv = gamma_H1.expand(-1, attention.rope), torch.ones_like(gamma_H1).expand(-1, attention.value)
         scale_rows(attention.q_b_proj.weight, torch.cat([nope_Hn, rope_Hr], dim=1).flatten())
         scale_rows(attention.kv_b_proj.weight, torch.cat([nope_Hn, value_Hv], dim=1).flatten())
-    max_logit_H.fill_(-torch.inf)
-    return gamma_H

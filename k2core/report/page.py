@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from k2core.report import pictures
-from k2core.report.results import MODELS, Results
+from k2core.report.results import MODELS, PHASES, Results
 
 RL_COLUMNS = ("passed", "reward/mean", "entropy", "length")
 SFT_COLUMNS = ("train/loss", "train/grad_norm", "qk_clip/max_logit")
@@ -24,8 +24,8 @@ COMPARISONS = (
 Gains = Mapping[str, Mapping[str, float]]
 
 
-def render(results: Results, gains: Gains, samples: int) -> str:
-    """The whole page as HTML; opens offline (plotly is inside)."""
+def render(results: Results, claims: list[dict[str, Any]], samples: int) -> str:
+    """The whole page as HTML, `claims` (of `headline`) first; opens offline (plotly is inside)."""
     from jinja2 import Environment, StrictUndefined
     from plotly.offline import get_plotlyjs
 
@@ -34,7 +34,7 @@ def render(results: Results, gains: Gains, samples: int) -> str:
     environment.filters["short"] = lambda text: text if len(text) <= CHARACTERS else text[:CHARACTERS] + " …"
     template = environment.from_string((Path(__file__).with_name("page.html.jinja")).read_text())
     return template.render(
-        plotly=get_plotlyjs(), headline=headline(results, gains), models=MODELS, parts=_parts(results),
+        plotly=get_plotlyjs(), headline=claims, models=MODELS, parts=_parts(results),
         verdicts=_some_verdicts(results.verdicts, samples), dialogues=_some_dialogues(results, samples),
         completions=_completions(results, samples), scorecards=results.scorecards,
         scores=[name for name in results.scorecards[MODELS[-1]]],
@@ -49,7 +49,7 @@ def headline(results: Results, gains: Gains) -> list[dict[str, Any]]:
             `holds` if that lies above 0; `within noise` is a gain whose interval reaches down to 0.
     """
     phases = [results.figures[name]["heldout/bits_per_byte"] for name in _phase_names(results)]
-    falls = all(before > after for before, after in _pairs(phases))
+    falls = all(before > after for before, after in pairwise(phases))
     rows = [{
         "claim": "Each pre-training phase lowers held-out bits per byte", "values": phases, "gain": None,
         "verdict": "holds" if falls else "does not hold",
@@ -63,13 +63,7 @@ def headline(results: Results, gains: Gains) -> list[dict[str, Any]]:
 
 
 def _phase_names(results: Results) -> list[str]:
-    from k2core.report.results import PHASES
-
     return [f"pretrain-{phase}" for phase in PHASES if f"pretrain-{phase}" in results.figures]
-
-
-def _pairs(values: list[float]) -> list[tuple[float, float]]:
-    return list(pairwise(values))
 
 
 def _parts(results: Results) -> list[dict[str, Any]]:

@@ -28,7 +28,6 @@ from typing import Any
 import torch
 
 from k2core.corpus.packing import pack_rows
-from k2core.model.loss import IGNORE, cross_entropy
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.objective import advantages, sequence_log_probs, squared_loss
@@ -37,6 +36,7 @@ from k2core.stage import Job
 from k2core.training import checkpoint
 from k2core.training.dialogues import Dialogue, to_batch
 from k2core.training.history import History, Metrics
+from k2core.training.loss import batch_loss
 
 
 @dataclass(frozen=True)
@@ -192,10 +192,7 @@ class Loop:
             with torch.no_grad():
                 policy_loss += float(loss.detach())
                 ratios += (log_probs_N - old_N).abs().tolist()
-        batch = self.ptx.batch(step)
-        wanted_BT = batch.targets_BT != IGNORE
-        logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, wanted_BT)
-        ptx_loss = cross_entropy(logits_MV, batch.targets_BT[wanted_BT])
+        ptx_loss = batch_loss(model, self.ptx.batch(step))
         (config.ptx_weight * ptx_loss).backward()
         metrics = {"loss/policy": policy_loss, "loss/ptx": float(ptx_loss.detach())}
         if ratios:

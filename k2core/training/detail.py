@@ -48,8 +48,9 @@ class Detail:
                 self.lines[ATTENTION].append(f"{step},{layer},{head},{logit:.6g},{gamma:.6g}")
         first = model.config.first_k_dense_replace
         for layer, (load, router) in enumerate(zip(seen["load"], model.routers(), strict=True), start=first):
-            for expert, bias in enumerate(router.e_score_correction_bias.tolist()):
-                self.lines[EXPERTS].append(f"{step},{layer},{expert},{load[expert] / sum(load):.6g},{bias:.6g}")
+            total, biases = sum(load), router.e_score_correction_bias.tolist()
+            for expert, (choices, bias) in enumerate(zip(load, biases, strict=True)):
+                self.lines[EXPERTS].append(f"{step},{layer},{expert},{choices / total:.6g},{bias:.6g}")
         self._interval = {}
 
     def state(self) -> dict[str, Any]:

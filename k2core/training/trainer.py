@@ -24,11 +24,11 @@ from typing import Any, Protocol
 
 from k2core.corpus.batch import IGNORE, Batch
 from k2core.model.counts import activated_parameters, total_parameters
-from k2core.model.loss import cross_entropy
 from k2core.stage import Job, StageError
 from k2core.training import checkpoint
 from k2core.training.detail import Detail
 from k2core.training.history import History, Metrics
+from k2core.training.loss import batch_loss
 
 __all__ = ["Batch", "BatchSource", "TrainResult", "train"]
 
@@ -168,9 +168,7 @@ def train(
 def _step(model: Any, optimizer: Any, batch: Batch, lr_scale: float) -> Metrics:
     """One update; its metrics, or nothing if it was left out because loss or gradient was not finite."""
     optimizer.zero_grad()
-    wanted_BT = batch.targets_BT != IGNORE
-    logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, wanted_BT)
-    loss = cross_entropy(logits_MV, batch.targets_BT[wanted_BT])
+    loss = batch_loss(model, batch)
     if not bool(loss.isfinite()):
         return {}
     loss.backward()

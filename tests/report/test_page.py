@@ -81,15 +81,15 @@ def test_claims_hold_only_where_the_figures_say_so() -> None:
 
 
 def test_the_page_is_complete_escaped_and_reproducible() -> None:
-    page = render(results(), gains(), 3)
-    assert page == render(results(), gains(), 3)
+    page = render(results(), headline(results(), gains()), 3)
+    assert page == render(results(), headline(results(), gains()), 3)
     body = page[page.index("<body>") :]
     for part in ("rejected: numbers", "In 1901.", "&lt;b&gt;Add&lt;/b&gt; milk", "add_item({", "1 2", "state 1"):
         assert part in body, part
     assert "<b>Add" not in body
     assert "gain on the same items +0.900 (95%: +0.840 to +0.960)" in body
     assert "does not hold" not in body
-    assert "does not hold" in render(results(), gains(rl=-0.1), 3)
+    assert "does not hold" in render(results(), headline(results(), gains(rl=-0.1)), 3)
     assert body.count('id="picture-') == 6
 
 
