@@ -25,12 +25,14 @@ import sys
 import threading
 import time
 import typing
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from k2core.recipe import RecipeError, Section, load_section
+from k2core.recipe import Processes, RecipeError, Section, load_section
+from k2core.recipe.processes import LAUNCHER, launch, must_launch, rank
 from k2core.storage import StorageError, dvc_md5, publish, write_json
 from k2core.storage.atomic import remove
 
@@ -54,16 +56,41 @@ class Job:
     """One execution of a stage: its scratch space, its progress and its live metrics.
 
     `scratch` survives a kill and is reused by the next attempt with the same parameters, inputs and code; it is
-    removed once the outputs are published.
+    removed once the outputs are published. All processes of a stage share it; only the first speaks and records.
+
+    Attributes:
+        fingerprint: what the work depends on (inputs, sections of the recipe, code), name → digest.
+        first: whether this is the stage's only process, or the one with rank 0.
+        stopping: SIGTERM came while the work was `graceful`.
     """
 
-    def __init__(self, name: str, scratch: Path, tracker: StageRun | None) -> None:
+    def __init__(
+        self, name: str, scratch: Path, tracker: StageRun | None, fingerprint: Mapping[str, str] | None = None
+    ) -> None:
         self.name, self.scratch, self._tracker = name, scratch, tracker
+        self.fingerprint = dict(fingerprint or {})
         self.artifacts: list[Path] = []
+        self.first, self.stopping = rank() == 0, False
 
     def say(self, text: str) -> None:
         """Print a line at once: what is about to be done, with its size and expected time."""
-        print(f"[{self.name}] {text}", flush=True)
+        if self.first:
+            print(f"[{self.name}] {text}", flush=True)
+
+    @contextmanager
+    def graceful(self) -> Iterator[None]:
+        """Within, the first SIGTERM only sets `stopping`: the work ends where nothing is lost. A second one ends it."""
+
+        def stop(signum: int, frame: Any) -> None:
+            if self.stopping:
+                _terminate(signum, frame)
+            self.stopping = True
+
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def log(self, metrics: Metrics, step: int = 0) -> None:
         """Send live figures to MLflow (bounded number of names, every few steps, not every step)."""
@@ -91,6 +118,7 @@ class Job:
             ncols=None if terminal else 110,
             file=sys.stderr if terminal else _LineStream(),
             leave=True,
+            disable=not self.first,
         )
 
 
@@ -163,27 +191,48 @@ def _execute(
     name = os.environ.get("DVC_STAGE") or "@".join([section.split(".")[0], *words.values()])
     declared = {name: (key.format(**words), cls) for name, (key, cls) in sections_of(run, section).items()}
     sections = {name: load_section(cls, recipe, *key.split(".")) for name, (key, cls) in declared.items()}
+    signal.signal(signal.SIGTERM, _terminate)
+    _die_with_dvc()
+    processes = next((value for value in sections.values() if isinstance(value, Processes)), None)
+    if processes and must_launch(processes):
+        status = launch(processes)
+        if status:
+            raise SystemExit(status)
+        return
     paths = {parameter: value for parameter, value in arguments.items() if hints[parameter] is Path}
     inputs = {parameter: path for parameter, path in paths.items() if parameter not in OUTPUTS}
     outputs = {parameter: path for parameter, path in paths.items() if parameter in OUTPUTS}
     digests = {str(path): dvc_md5(path) for path in inputs.values()}
     settings = {declared[parameter][0]: value.model_dump(mode="json") for parameter, value in sections.items()}
-    scratch = WORK / name / _key(settings, digests, words)
+    tracked = {declared[name][0]: settings[declared[name][0]] for name, value in sections.items() if value.TRACKED}
+    code = _code()
+    scratch = WORK / name / _key(tracked, digests, words, code)
     scratch.mkdir(parents=True, exist_ok=True)
+    fingerprint = {parameter: digests[str(path)] for parameter, path in inputs.items()}
+    fingerprint |= {key: hashlib.md5(json.dumps(value).encode()).hexdigest() for key, value in tracked.items()}
 
     from k2core.tracking.client import StageRun
 
-    signal.signal(signal.SIGTERM, _terminate)
-    _die_with_dvc()
     started = time.monotonic()
-    with StageRun.open(name, settings, digests, [str(path) for path in outputs.values()]) as tracker:
-        job = Job(name, scratch, tracker)
+    with ExitStack() as stack:
+        if rank():
+            tracker = StageRun(None)
+            elsewhere = Path(stack.enter_context(TemporaryDirectory()))
+            scratched = {parameter: elsewhere / parameter for parameter in outputs}
+        else:
+            tracker = stack.enter_context(
+                StageRun.open(name, settings, digests, [str(path) for path in outputs.values()])
+            )
+        job = Job(name, scratch, tracker, {**fingerprint, "code": code})
         jobs = {parameter: job for parameter, hint in hints.items() if hint is Job}
-        with ExitStack() as stack:
-            scratched = {parameter: stack.enter_context(publish(path)) for parameter, path in outputs.items()}
+        with ExitStack() as published:
+            if job.first:
+                scratched = {parameter: published.enter_context(publish(path)) for parameter, path in outputs.items()}
             figures = run(**sections, **words, **inputs, **scratched, **jobs)
             if not figures:
                 raise StageError("the stage reported no figures; a stage that did nothing must not pass as done")
+        if not job.first:
+            return
         if metrics:
             write_json(metrics, figures)
         for path in job.artifacts:
@@ -197,14 +246,19 @@ def _execute(
     )
 
 
-def _key(settings: dict[str, Any], digests: dict[str, str], words: dict[str, str]) -> str:
-    """Name of the scratch folder: stale state of other parameters, inputs or code is never picked up."""
+def _code() -> str:
+    """Digest of all code that an output may depend on."""
     code = hashlib.md5()
     root = Path(__file__).parent.parent
     for file in sorted([*(root / "k2core").rglob("*.py"), *(root / "stages").rglob("*.py")]):
         if "tracking" not in file.parts:
             code.update(file.read_bytes())
-    content = json.dumps([settings, digests, words, code.hexdigest()], sort_keys=True)
+    return code.hexdigest()
+
+
+def _key(settings: dict[str, Any], digests: dict[str, str], words: dict[str, str], code: str) -> str:
+    """Name of the scratch folder: stale state of other parameters, inputs or code is never picked up."""
+    content = json.dumps([settings, digests, words, code], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -215,19 +269,24 @@ def _die_with_dvc() -> None:
     """Send ourselves SIGTERM when the `dvc` that started us is gone: a killed `dvc` must leave no orphan stage.
 
     DVC runs commands through `$SHELL`; bash becomes its command, dash stays in between, so the first ancestor that
-    is no shell is watched (the kernel's parent-death signal would watch the shell).
+    is no shell is watched (the kernel's parent-death signal would watch the shell). One of a stage's many processes
+    watches the process that launched them instead.
     """
-    if "DVC_STAGE" not in os.environ:
+    if "DVC_STAGE" not in os.environ and LAUNCHER not in os.environ:
         return
     import psutil
 
-    dvc = next((process for process in psutil.Process().parents() if process.name() not in SHELLS), None)
-    if dvc is None:
+    ancestors = psutil.Process().parents()
+    if LAUNCHER in os.environ:  # none, if it is on another machine
+        watched = next((process for process in ancestors if process.pid == int(os.environ[LAUNCHER])), None)
+    else:
+        watched = next((process for process in ancestors if process.name() not in SHELLS), None)
+    if watched is None:
         return
 
     def watch() -> None:
         try:
-            while dvc.is_running() and dvc.status() != psutil.STATUS_ZOMBIE:
+            while watched.is_running() and watched.status() != psutil.STATUS_ZOMBIE:
                 time.sleep(0.5)
         except psutil.NoSuchProcess:
             pass  # gone between the two questions

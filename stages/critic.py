@@ -14,7 +14,9 @@ from pydantic import Field
 from k2core.optim.config import MuonClipConfig
 from k2core.recipe import Compute
 from k2core.stage import Job, Metrics, StageError, main
+from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.fine_tuning import FineTuning, fine_tune
+from k2core.training.spikes import SpikeConfig
 
 SECTION = "critic"
 
@@ -31,6 +33,8 @@ def run(
     params: Params,
     optimizer: MuonClipConfig,
     compute: Compute,
+    spikes: SpikeConfig,
+    checkpoint: CheckpointConfig,
     init: Path,
     tokenizer: Path,
     trajectories: Path,
@@ -80,7 +84,7 @@ def run(
         return {f"accuracy/{name}_{when}": value for name, value in by_source.items()}
 
     figures = accuracy("before")
-    result = fine_tune(model, source, params, optimizer, job, plot)
+    result = fine_tune(model, source, params, optimizer, spikes, checkpoint, job, plot)
     save_model(model, out)
     return (
         figures

@@ -12,14 +12,18 @@ from k2core.model.config import ModelConfig
 from k2core.optim.config import MuonClipConfig
 from k2core.recipe import Compute
 from k2core.stage import Job, Metrics, StageError, main
+from k2core.training.checkpoint import CheckpointConfig
+from k2core.training.config import ParallelConfig
 from k2core.training.phase import Phase, TrainerState, check_vocabulary, run_phase
+from k2core.training.spikes import SpikeConfig
 
 SECTION = "pretrain.{phase}"
 
 
 def run(
-    params: Phase, model: ModelConfig, optimizer: MuonClipConfig, compute: Compute, phase: str, init: Path,
-    tokens: Path, out: Path, plot: Path, job: Job,
+    params: Phase, model: ModelConfig, optimizer: MuonClipConfig, compute: Compute, parallel: ParallelConfig,
+    spikes: SpikeConfig, checkpoint: CheckpointConfig, phase: str, init: Path, tokens: Path, out: Path, plot: Path,
+    job: Job,
 ) -> Metrics:  # fmt: skip
     """Train phase `phase`; figures are held-out bits per byte and what the training reports."""
     compute.apply()
@@ -29,34 +33,39 @@ def run(
     from k2core.model.transformer import Transformer
     from k2core.optim.muonclip import MuonClip
     from k2core.training.checkpoint import load_optimizer, save_optimizer
+    from k2core.training.ranks import joined
 
-    def heldout(context: int, name: str) -> Metrics:
-        values = bits_per_byte(network, tokens, context=context, max_tokens=params.heldout_tokens)
-        return figure_names(values, name)
-
-    figures: Metrics = {}
-    if (init / "tokenizer.json").exists():
+    fresh = (init / "tokenizer.json").exists()
+    if fresh:
         check_vocabulary(Tokenizer.load(init).vocab_size, model.vocab_size, init)
         job.say(f"phase {phase}: fresh weights (seed {compute.seed})")
         network, before = Transformer(model), TrainerState.fresh()
-        muonclip = MuonClip(network, optimizer)
-        figures |= heldout(params.heldout_context, "heldout/bits_per_byte_before")
     else:
         network, before = load_model(init), TrainerState.load(init)
         if network.config != model:
             raise StageError(f"{init} has another shape than section model; run the phases from the first on")
         job.say(f"phase {phase}: on from {init} after {before.tokens_seen:,} tokens")
+    with joined(parallel) as ranks:
+        ranks.spread(network, parallel)
+
+        def heldout(context: int, name: str) -> Metrics:
+            return figure_names(bits_per_byte(ranks.whole_rows(network), tokens, context=context), name)
+
         muonclip = MuonClip(network, optimizer)
-        load_optimizer(muonclip, init)
-    after, trained = run_phase(
-        params, network, muonclip, before, tokens=tokens, seed=compute.seed, job=job, plot=plot, out=out
-    )  # fmt: skip
-    save_model(network, out)
-    save_optimizer(muonclip, out)
-    after.save(out)
-    figures |= heldout(params.heldout_context, "heldout/bits_per_byte")
-    if params.context_length != params.heldout_context:
-        figures |= heldout(params.context_length, "heldout/bits_per_byte_own_context")
+        figures: Metrics = {}
+        if fresh:
+            figures |= heldout(params.heldout_context, "heldout/bits_per_byte_before")
+        else:
+            load_optimizer(muonclip, init)
+        after, trained = run_phase(
+            params, network, muonclip, before, tokens=tokens, seed=compute.seed, job=job, plot=plot, out=out,
+            spikes=spikes, checkpoint=checkpoint, ranks=ranks, micro_batch_tokens=parallel.micro_batch_tokens,
+        )  # fmt: skip
+        if params.context_length != params.heldout_context:
+            figures |= heldout(params.context_length, "heldout/bits_per_byte_own_context")
+        save_model(network, out)
+        save_optimizer(muonclip, out)
+        after.save(out)
     return figures | trained
 
 

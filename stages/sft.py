@@ -14,7 +14,9 @@ from pydantic import Field
 from k2core.optim.config import MuonClipConfig
 from k2core.recipe import Compute
 from k2core.stage import Job, Metrics, StageError, main
+from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.fine_tuning import FineTuning, fine_tune
+from k2core.training.spikes import SpikeConfig
 
 SECTION = "sft"
 
@@ -34,6 +36,8 @@ def run(
     params: Params,
     optimizer: MuonClipConfig,
     compute: Compute,
+    spikes: SpikeConfig,
+    checkpoint: CheckpointConfig,
     init: Path,
     tokenizer: Path,
     trajectories: Path,
@@ -90,7 +94,7 @@ def run(
 
     model = load_model(init)
     figures = losses("before")
-    result = fine_tune(model, source, params, optimizer, job, plot)
+    result = fine_tune(model, source, params, optimizer, spikes, checkpoint, job, plot)
     save_model(model, out)
     figures |= losses("after")
     return (

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from random import Random
 
+import numpy as np
+
 from k2core.corpus.batch import Batch
 from k2core.corpus.mixture import domain_rows
 from k2core.corpus.packing import Piece, cut, pack_rows, to_batch
@@ -54,13 +56,28 @@ class PhaseSource:
         queues = {domain: iter(self._rows(domain, count)) for domain, count in sorted(Counter(domains).items())}
         self._plan = [(domain, next(queues[domain])) for domain in domains]
 
-    def batch(self, step: int) -> Batch:
-        """Batch number `step` of the phase."""
+    def batch(self, step: int, rows: range | None = None) -> Batch:
+        """Batch number `step` of the phase, or of its rows only `rows`."""
+        chosen = self._chosen(step)
+        if rows is not None:
+            chosen = chosen[rows.start : rows.stop]
+        packed = ((self.shards.tokens("train", domain), pieces) for domain, pieces in chosen)
+        return to_batch(packed, self.context, self.shards.eos_id)
+
+    def samples(self, step: int) -> list[str]:
+        """`domain/number` of each training document in batch number `step`, as numbered in the shards."""
+        names = set()
+        for domain, pieces in self._chosen(step):
+            ends = self.shards.document_ends("train", domain)
+            numbers = np.searchsorted(ends, [piece.start + 1 for piece in pieces], side="right")
+            names |= {(domain, int(number)) for number in numbers}
+        return [f"{domain}/{number}" for domain, number in sorted(names)]
+
+    def _chosen(self, step: int) -> list[tuple[str, list[Piece]]]:
         chosen = self._plan[step * self.batch_rows : (step + 1) * self.batch_rows]
         if len(chosen) < self.batch_rows:
             raise IndexError(f"step {step} is beyond the {len(self._plan) // self.batch_rows} steps of the phase")
-        rows = ((self.shards.tokens("train", domain), pieces) for domain, pieces in chosen)
-        return to_batch(rows, self.context, self.shards.eos_id)
+        return chosen
 
     def figures(self) -> dict[str, float]:
         """Token accounting: by domain the targets and the epochs so far; shares of padding and of cropping."""

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from k2core.model.config import ModelConfig, YarnConfig
 from k2core.model.transformer import Transformer
@@ -21,9 +22,16 @@ CONFIG = "config.json"
 
 
 def save_model(model: Transformer, folder: Path) -> None:
-    """Write weights, router biases and configuration; the bytes depend on them alone."""
+    """Write weights, router biases and configuration; the bytes depend on them alone.
+
+    The parts of a model that is spread over processes are gathered: all of them must call it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
+    tensors = {
+        name: (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    save_file(tensors, folder / WEIGHTS)
     write_json(folder / CONFIG, model.config.model_dump(mode="json"))
 
 

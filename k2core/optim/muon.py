@@ -53,18 +53,24 @@ class Muon:
 
     @torch.no_grad()
     def step(self, lr: float, gradient_scale: float) -> Tensor:
-        """Move the weights; returns the RMS of all updates before the learning rate (about `UPDATE_RMS`), a scalar."""
+        """Move the weights; returns the RMS of all updates before the learning rate (about `UPDATE_RMS`), a scalar.
+
+        Args:
+            gradient_scale: positive factor of the gradients (clipping).
+        """
         squares, count = torch.zeros(()), 0
         for layout, members in self.groups.items():
-            gradient = torch.cat([_matrices(parameter.grad) for _, parameter in members]).mul_(gradient_scale)
+            gradient = torch.cat([_matrices(parameter.grad) for _, parameter in members])
             buffer = self.buffers[layout]
-            buffer.mul_(self.momentum).add_(gradient)
-            nesterov = gradient.add_(buffer, alpha=self.momentum)
-            update = layout.apply(orthogonalize, nesterov) * (UPDATE_RMS * max(layout.shape) ** 0.5)
-            squares = squares + layout.total(update.square().sum()).cpu()
+            buffer.mul_(self.momentum).add_(gradient, alpha=gradient_scale)
+            # Nesterov's gradient · scale + momentum · buffer, but for a factor that orthogonalising takes out again.
+            nesterov = gradient.add_(buffer, alpha=self.momentum / gradient_scale)
+            factor = UPDATE_RMS * max(layout.shape) ** 0.5
+            update = layout.apply(orthogonalize, nesterov)
+            squares = squares + layout.total(torch.linalg.vector_norm(update).square()).cpu() * factor**2
             count += sum(parameter.numel() for _, parameter in members)
             for (_, parameter), part in zip(members, self._parts(members, update), strict=True):
-                local(parameter).mul_(1 - lr * self.weight_decay).add_(part, alpha=-lr)
+                local(parameter).mul_(1 - lr * self.weight_decay).add_(part, alpha=-lr * factor)
         return (squares / max(count, 1)).sqrt()
 
     def momenta(self) -> Iterator[tuple[str, Tensor]]:

@@ -6,9 +6,9 @@ Logged by `step`, a fixed set of names whatever the number of layers and experts
 `moe/load_imbalance_max` (largest over layers of busiest expert / mean), `moe/router_entropy` (entropy of the load
 over ln E, mean over layers), `moe/bias_spread_max` (largest over layers of highest - lowest expert bias).
 
-In several processes (`torch.distributed` with its default group) every process is a data-parallel rank: it runs its
-share of the batch, of as many target tokens as the others', and parameters and gradients are DTensors split along
-their first axis (FSDP2, expert parallelism). `step` then combines maxima by MAX and loads by SUM over the ranks, and
+In several processes (`torch.distributed` with its default group) every process runs its share of the batch, and
+parameters and gradients are DTensors split along their first axis (FSDP2, expert parallelism), the gradients being
+the whole batch's. `step` then combines maxima by MAX and loads by SUM over the ranks, and
 does and returns what one process with the whole batch would. Run with gloo on CPU, not with NCCL on GPUs.
 """
 
@@ -65,19 +65,34 @@ class MuonClip:
         for router in self.model.routers():
             router.tokens_per_expert_E.zero_()
 
-    def step(self, lr_scale: float) -> dict[str, float]:
+    def gradient_norm(self) -> float:
+        """The global norm of the gradient as it stands, before clipping.
+
+        Raises:
+            ValueError: a parameter has no gradient.
+        """
+        missing = [name for name, parameter in self.parameters.items() if parameter.grad is None]
+        if missing:
+            raise ValueError(f"no gradient for {missing[0]} ({len(missing)} parameters): call backward() before step()")
+        return float(whole(torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values()])))
+
+    def step(self, lr_scale: float, norm: float | None = None) -> dict[str, float]:
         """One update at `lr_scale` times the configured rates; returns what the module's docstring lists.
+
+        Args:
+            norm: `gradient_norm()`, if it is known already.
 
         Raises:
             ValueError: a parameter has no gradient.
             FloatingPointError: a gradient is not finite; no weight, state or bias has been touched.
         """
-        norm, gradient_scale = self._clip()
+        norm = self.gradient_norm() if norm is None else norm
+        self._refuse_infinite(norm)
+        gradient_scale = min(1.0, self.config.max_grad_norm / (norm + 1e-6))
         muon_lr, adamw_lr = self.config.muon_lr * lr_scale, self.config.adamw_lr * lr_scale
         for group in self.adamw.param_groups:
             group["lr"] = adamw_lr
-            for parameter in group["params"]:
-                parameter.grad.mul_(gradient_scale)
+            torch._foreach_mul_([parameter.grad for parameter in group["params"]], gradient_scale)
         self.adamw.step()
         update_rms = self.muon.step(muon_lr, gradient_scale)
         return {
@@ -89,21 +104,15 @@ class MuonClip:
             **self._balance_experts(),
         }
 
-    def _clip(self) -> tuple[float, float]:
-        """The gradient's global norm, and the factor that brings it to `max_grad_norm`."""
-        missing = [name for name, parameter in self.parameters.items() if parameter.grad is None]
-        if missing:
-            raise ValueError(f"no gradient for {missing[0]} ({len(missing)} parameters): call backward() before step()")
-        gradients = [parameter.grad for parameter in self.parameters.values()]
-        norm = float(whole(torch.nn.utils.get_total_norm(gradients)))
-        if not math.isfinite(norm):
-            bad = [n for n, p in self.parameters.items() if not bool(whole(p.grad.isfinite().all()))]
-            raise FloatingPointError(
-                f"the gradient is not finite (norm {norm}; {len(bad)} of {len(gradients)} parameters, first "
-                f"{bad[0] if bad else 'none: the norm overflows'}); weights are as before: look at the batch, lower "
-                "the learning rates, or lower qk_clip_threshold"
-            )
-        return norm, min(1.0, self.config.max_grad_norm / (norm + 1e-6))
+    def _refuse_infinite(self, norm: float) -> None:
+        if math.isfinite(norm):
+            return
+        bad = [n for n, p in self.parameters.items() if not bool(whole(p.grad.isfinite().all()))]
+        raise FloatingPointError(
+            f"the gradient is not finite (norm {norm}; {len(bad)} of {len(self.parameters)} parameters, first "
+            f"{bad[0] if bad else 'none: the norm overflows'}); weights are as before: look at the batch, lower "
+            "the learning rates, or lower qk_clip_threshold"
+        )
 
     def _clip_attention(self) -> dict[str, float]:
         attentions = self.model.attentions()

@@ -1,6 +1,7 @@
 """Typed parameters: `params.yaml` has one section a stage, each checked against a pydantic class on load."""
 
 from k2core.recipe.compute import Compute
+from k2core.recipe.processes import Processes
 from k2core.recipe.section import RecipeError, Section, load_section, read_recipe, validate
 
-__all__ = ["Compute", "RecipeError", "Section", "load_section", "read_recipe", "validate"]
+__all__ = ["Compute", "Processes", "RecipeError", "Section", "load_section", "read_recipe", "validate"]

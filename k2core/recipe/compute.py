@@ -7,13 +7,16 @@ import sys
 
 from pydantic import Field
 
+from k2core.recipe.processes import local_world
 from k2core.recipe.section import Section
 
 
 class Compute(Section):
     """Section `compute`. Thread counts change the order of floating-point sums, so they are part of the recipe."""
 
-    threads: int = Field(ge=1, description="CPU threads of every torch stage and of the embedded LLM")
+    threads: int = Field(
+        ge=1, description="CPU threads of every torch stage, its processes together, and of the embedded LLM"
+    )
     seed: int = Field(ge=0, description="seed that every stage derives its own random streams from")
 
     def apply(self) -> None:
@@ -21,7 +24,7 @@ class Compute(Section):
         import torch
 
         keep_freed_memory()
-        torch.set_num_threads(self.threads)
+        torch.set_num_threads(max(1, self.threads // local_world()))
         torch.use_deterministic_algorithms(True)
         torch.manual_seed(self.seed)
 

@@ -8,7 +8,7 @@ silently ignored costs a run.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,8 +21,13 @@ class RecipeError(ValueError):
 
 
 class Section(BaseModel):
-    """Base of every parameter class: immutable, no unknown keys, no silent type conversion."""
+    """Base of every parameter class: immutable, no unknown keys, no silent type conversion.
 
+    Attributes:
+        TRACKED: whether the values can change an output; DVC and resuming take no notice of a section that cannot.
+    """
+
+    TRACKED: ClassVar[bool] = True
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
 
 

@@ -84,3 +84,17 @@ def _read_state(folder: Path) -> dict[str, Any]:
         if not (folder / name).exists() or dvc_md5(folder / name) != digest:
             raise StorageError(f"{folder / name} is torn")
     return state
+
+
+from k2core.recipe import Section
+class CheckpointConfig(Section):
+    TRACKED=False
+    keep: int; permanent_every: int; mirror: str; resume_from: str; accept: list[str]
+class Checkpoints:
+    def __init__(self, folder, settings, fingerprint, say): self.folder, self.say = folder, say
+    def restore(self, model, optimizer):
+        state, faults = restore(self.folder, model, optimizer)
+        for f in faults: self.say(f)
+        return state
+    def save(self, step, model, optimizer, state): save(self.folder, step, model, optimizer, state)
+    def finish(self): pass

@@ -58,7 +58,7 @@ class DialogueSource:
     def __init__(self, dialogues: Sequence[Dialogue], *, context: int, batch_rows: int, seed: int) -> None:
         order = list(range(len(dialogues)))
         Random(f"{seed}/pack").shuffle(order)  # so that equally long dialogues of one kind do not share rows
-        self.dialogues = [dialogues[index] for index in order]
+        self._given, self.dialogues = order, [dialogues[index] for index in order]
         self.rows = pack_rows([len(dialogue.tokens) for dialogue in self.dialogues], context)
         self.batch_rows, self.seed = batch_rows, seed
         if len(self.rows) < batch_rows:
@@ -69,11 +69,22 @@ class DialogueSource:
         """Rows in an epoch."""
         return len(self.rows)
 
-    def batch(self, step: int) -> Batch:
-        """Batch number `step`; a batch may reach from one epoch into the next."""
-        numbers = range(step * self.batch_rows, (step + 1) * self.batch_rows)
-        chosen = [self._order(number // len(self.rows))[number % len(self.rows)] for number in numbers]
+    def batch(self, step: int, rows: range | None = None) -> Batch:
+        """Batch number `step`, or of its rows only `rows`; a batch may reach from one epoch into the next."""
+        chosen = self._chosen(step)
+        if rows is not None:
+            chosen = chosen[rows.start : rows.stop]
         return to_batch(self.dialogues, [self.rows[row] for row in chosen])[0]
+
+    def samples(self, step: int) -> list[str]:
+        """`dialogue/index` of each dialogue of batch number `step`, as given to the source."""
+        indices = {self._given[index] for row in self._chosen(step) for index in self.rows[row]}
+        return [f"dialogue/{index}" for index in sorted(indices)]
+
+    def _chosen(self, step: int) -> list[int]:
+        """Numbers of the rows of batch number `step`."""
+        numbers = range(step * self.batch_rows, (step + 1) * self.batch_rows)
+        return [self._order(number // len(self.rows))[number % len(self.rows)] for number in numbers]
 
     def _epoch(self, epoch: int) -> list[int]:
         order = list(range(len(self.rows)))

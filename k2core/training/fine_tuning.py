@@ -13,7 +13,9 @@ from k2core.stage import Job
 
 if TYPE_CHECKING:
     from k2core.model.transformer import Transformer
+    from k2core.training.checkpoint import CheckpointConfig
     from k2core.training.dialogues import DialogueSource
+    from k2core.training.spikes import SpikeConfig
     from k2core.training.trainer import TrainResult
 
 
@@ -36,12 +38,13 @@ class FineTuning(Section):
 
 
 def fine_tune(
-    model: Transformer, source: DialogueSource, settings: FineTuning, optimizer: MuonClipConfig, job: Job, plot: Path
-) -> TrainResult:
+    model: Transformer, source: DialogueSource, settings: FineTuning, optimizer: MuonClipConfig, spikes: SpikeConfig,
+    checkpoint: CheckpointConfig, job: Job, plot: Path,
+) -> TrainResult:  # fmt: skip
     """Tune `model` in place with a fresh MuonClip at the settings' rates; resumes from `job.scratch`.
 
     Raises:
-        StageError: the warm-up is as long as the training, or three steps in a row were not finite.
+        StageError: the warm-up is as long as the training, or too many steps in a row were left out.
     """
     from k2core.optim.muonclip import MuonClip
     from k2core.training.schedule import linear_decay
@@ -58,4 +61,6 @@ def fine_tune(
         plot=plot,
         log_every=settings.log_every,
         checkpoint_every=settings.checkpoint_every,
+        spikes=spikes,
+        checkpoint=checkpoint,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from k2core.corpus.batch import IGNORE, Batch
@@ -16,6 +17,17 @@ def batch_loss(model: Any, batch: Batch) -> Tensor:
     Raises:
         ValueError: the batch has no target.
     """
+    logits_MV, targets_M = _wanted(model, batch)
+    return cross_entropy(logits_MV, targets_M)
+
+
+def batch_nll(model: Any, batch: Batch) -> Tensor:
+    """Sum of the negative log-likelihoods of the batch's targets in nats, 0 where it has none."""
+    logits_MV, targets_M = _wanted(model, batch)
+    return F.cross_entropy(logits_MV.float(), targets_M, reduction="sum")
+
+
+def _wanted(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:
     wanted_BT = batch.targets_BT != IGNORE
     logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, wanted_BT)
-    return cross_entropy(logits_MV, batch.targets_BT[wanted_BT])
+    return logits_MV, batch.targets_BT[wanted_BT]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,13 @@ from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError
 from k2core.storage import StorageError, write_json, write_text
 from k2core.training.schedule import Schedule
+
+if TYPE_CHECKING:
+    from k2core.model.transformer import Transformer
+    from k2core.optim.muonclip import MuonClip
+    from k2core.training.checkpoint import CheckpointConfig
+    from k2core.training.ranks import Ranks
+    from k2core.training.spikes import SpikeConfig
 
 STATE = "trainer.json"
 
@@ -26,7 +33,9 @@ class Phase(Section):
     mixture: dict[str, float] = Field(min_length=1, description="share of rows by domain; need not sum to 1")
     log_every: int = Field(ge=1, description="steps between rows of the plot")
     checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")
-    heldout_tokens: int = Field(ge=1, description="held-out tokens a domain for bits per byte, at most")
+    heldout_every: int = Field(
+        ge=1, description="steps between evaluations of held-out bits per byte; the last step always has one"
+    )
     heldout_context: int = Field(ge=2, description="window for bits per byte; the same in all phases to compare them")
 
     @model_validator(mode="after")
@@ -80,8 +89,8 @@ class TrainerState(Section):
 
 def run_phase(
     phase: Phase,
-    model: Any,
-    optimizer: Any,
+    model: Transformer,
+    optimizer: MuonClip,
     before: TrainerState,
     *,
     tokens: Path,
@@ -89,20 +98,26 @@ def run_phase(
     job: Job,
     plot: Path,
     out: Path,
+    spikes: SpikeConfig,
+    checkpoint: CheckpointConfig,
+    ranks: Ranks | None = None,
+    micro_batch_tokens: int | None = None,
 ) -> tuple[TrainerState, Metrics]:
     """Train `model` through `phase`; the state to hand on, and the figures of the training itself.
 
-    The detail of heads and experts goes to CSV files in `out`, and to MLflow.
+    The detail of heads and experts and the steps left out go to files in `out`, and to MLflow.
 
     Raises:
         StageError: the learning rate would jump at the seam, the context is longer than the model's, or the shards
             are of another vocabulary.
     """
+    from k2core.corpus.heldout import bits_per_byte, figure_names
     from k2core.corpus.loader import PhaseSource
     from k2core.corpus.shards import Shards
+    from k2core.training.ranks import Ranks
     from k2core.training.trainer import train
 
-    shards = Shards(tokens)
+    shards, ranks = Shards(tokens), ranks or Ranks()
     if before.lr_scale is not None and abs(phase.schedule.lr_start - before.lr_scale) > 1e-6 * before.lr_scale:
         raise StageError(
             f"the phase before ended at lr multiplier {before.lr_scale:g} but schedule.lr_start is "
@@ -118,9 +133,15 @@ def run_phase(
         shards, weights=phase.mixture, steps=phase.steps, batch_rows=phase.batch_tokens // phase.context_length,
         context=phase.context_length, seed=seed, cursor=before.documents,
     )  # fmt: skip
+
+    def validate() -> Metrics:
+        return figure_names(bits_per_byte(ranks.whole_rows(model), tokens, context=phase.heldout_context), "val/bpb")
+
     result = train(
         model, optimizer, source, steps=phase.steps, schedule=phase.schedule.over(phase.steps), job=job, plot=plot,
-        log_every=phase.log_every, checkpoint_every=phase.checkpoint_every, tokens_before=before.tokens_seen,
+        log_every=phase.log_every, checkpoint_every=phase.checkpoint_every, spikes=spikes, checkpoint=checkpoint,
+        ranks=ranks, micro_batch_tokens=micro_batch_tokens, tokens_before=before.tokens_seen, validate=validate,
+        validate_every=phase.heldout_every,
     )  # fmt: skip
     for name, content in result.detail.items():
         write_text(out / name, content)
@@ -131,7 +152,12 @@ def run_phase(
         documents=source.cursor,
         lr_scale=phase.schedule.lr_end,
     )
-    return after, {**result.figures(), "train/steps": float(phase.steps), **source.figures()}
+    heldout = {
+        name.replace("val/bpb", "heldout/bits_per_byte"): value
+        for name, value in result.rows[-1].items()
+        if name.startswith("val/bpb")
+    }
+    return after, {**heldout, **result.figures(), "train/steps": float(phase.steps), **source.figures()}
 
 
 def check_vocabulary(found: int, wanted: int, where: Path) -> None:

@@ -110,6 +110,35 @@ def test_a_threshold_reruns_curate_not_tag(chain: Workspace) -> None:
     assert "tag" not in status
 
 
+def test_a_phase_on_two_processes_survives_a_dead_rank_and_ends_like_one(chain: Workspace) -> None:
+    """The real command under torchrun: one rank is killed, the same command again goes on, the figures agree."""
+    chain.run("cp", "params.yaml", "two.yaml")
+    chain.edit("two.yaml", "processes: 1", "processes: 2")
+    command = (
+        "python -m stages.pretrain --recipe two.yaml --phase decay --init models/stable --tokens data/tokens "
+        "--out work/two/model --plot work/two/plot.csv --metrics work/two/metrics.json"
+    ).split()
+    before = set(chain.root.glob("work/pretrain@decay/*"))
+    first = chain.start(*command)
+    deadline = time.time() + 120
+    while not (found := [p for p in chain.root.glob("work/pretrain@decay/*/step-*") if p.parent not in before]):
+        assert first.poll() is None and time.time() < deadline, "no checkpoint before it ended"
+        time.sleep(0.02)
+    ranks = [p for p in chain.processes("stages.pretrain") if p.environ().get("RANK") == "1"]
+    ranks[0].kill()
+    assert first.wait(120) != 0
+    assert not (chain.root / "work/two/model").exists() and found
+    said = chain.run(*command).stdout
+    assert "resuming after step" in said and "2 processes" in said
+    figures, wanted = (
+        json.loads((chain.root / path).read_text()) for path in ("work/two/metrics.json", "metrics/pretrain-decay.json")
+    )
+    assert figures.keys() == wanted.keys()
+    assert figures["train/tokens_seen"] == wanted["train/tokens_seen"]
+    for name in ("train/loss", "heldout/bits_per_byte"):
+        assert abs(figures[name] - wanted[name]) < 5e-3, name
+
+
 def _repro_and_kill(chain: Workspace, stage: str, pattern: str) -> bool:
     """Run the chain until `stage` has something in scratch, kill that stage; whether it came to that."""
     module = f"stages.{stage.split('@')[0]}"

@@ -1,0 +1,80 @@
+"""As how many processes a stage runs. A stage whose parameters hold a `Processes` starts itself again under torchrun.
+
+Every process runs the whole stage (SPMD); the one with rank 0 speaks, records and publishes. Started by hand or by a
+scheduler under torchrun (`RANK`, `WORLD_SIZE` set), a stage joins the others instead of starting any.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from typing import Any
+
+from pydantic import Field
+
+from k2core.recipe.section import RecipeError, Section
+
+LAUNCHER = "K2_LAUNCHER"
+"""Environment variable with the process id of the stage that started this one: when it is gone, this one ends."""
+
+
+class Processes(Section):
+    """How many, and what starts them."""
+
+    processes: int = Field(ge=1, description="processes in all, one a GPU; 1 starts none")
+    launcher: str = Field(
+        description="what starts them, before `-m stages.NAME …`; {processes} and $VARIABLES are filled in"
+    )
+
+
+def rank() -> int:
+    """This process's number among those of the stage."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_world() -> int:
+    """Processes of the stage on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def must_launch(wanted: Processes) -> bool:
+    """Whether this process is to start the others rather than be one of them.
+
+    Raises:
+        RecipeError: torchrun started another number of processes than the recipe says.
+    """
+    if "WORLD_SIZE" not in os.environ:
+        return wanted.processes > 1
+    started = int(os.environ["WORLD_SIZE"])
+    if started != wanted.processes:
+        raise RecipeError(f"parallel.processes is {wanted.processes}, but torchrun started {started}; make them equal")
+    return False
+
+
+def launch(wanted: Processes) -> int:
+    """Run this very command line as `wanted.processes` processes and wait; the exit status. SIGTERM is passed on.
+
+    Raises:
+        RecipeError: the launcher is not there.
+    """
+    words = shlex.split(os.path.expandvars(wanted.launcher.format(processes=wanted.processes)))
+    module = sys.modules["__main__"].__spec__
+    command = [*words, "-m", module.name if module else sys.argv[0], *sys.argv[1:]]
+    try:
+        child = subprocess.Popen(command, env={**os.environ, LAUNCHER: str(os.getpid())})
+    except FileNotFoundError:
+        raise RecipeError(f"parallel.launcher: no program {words[0]} here; install it or change the recipe") from None
+
+    stopped = False
+
+    def pass_on(signum: int, frame: Any) -> None:
+        nonlocal stopped
+        stopped = True
+        child.send_signal(signum)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    status = child.wait()
+    return 128 + signal.SIGTERM if stopped else status

@@ -1,0 +1,95 @@
+"""How fast a training is: tokens a second, share of the machine's peak, and what the time goes into (live only)."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from k2core.model.config import ModelConfig
+from k2core.model.counts import activated_parameters
+from k2core.model.transformer import Transformer
+from k2core.stage import Metrics
+
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12, "H800": 989e12}
+"""Dense bf16 FLOP/s of GPUs by a part of their name (data sheets; the SXM versions)."""
+
+
+def training_flops(model: Transformer, context: int) -> float:
+    """Floating-point operations of a trained token: 6 for each activated weight, and causal attention's products.
+
+    The embedding is a look-up and does not count. As in PaLM's appendix B, recomputation does not count either.
+    """
+    config: ModelConfig = model.config
+    weights = activated_parameters(model) - model.embed_tokens.weight.numel()
+    seen = (context + 1) / 2  # keys before a token, on average over the row
+    products = 2 * config.num_attention_heads * (config.qk_head_dim + config.v_head_dim) * seen
+    return 6 * weights + 3 * config.num_hidden_layers * products
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """FLOP/s of this process's device: of a known GPU by its data sheet, of a CPU measured (fp32, 0.1 s)."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        return next((peak for part, peak in PEAKS.items() if part in name), None)
+    a = torch.ones(1024, 1024)
+    best = float("inf")
+    for _ in range(5):
+        begun = time.perf_counter()
+        torch.mm(a, a)
+        best = min(best, time.perf_counter() - begun)
+    return 2 * 1024**3 / best
+
+
+def memory_gib(device: torch.device) -> float:
+    """The most memory this process has held so far, in GiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+class Clock:
+    """Seconds since the last report, by what they were spent on: `data`, `step`, `checkpoint`, `validation`; the rest
+    is logging and the loop itself."""
+
+    def __init__(self) -> None:
+        self._begin(0)
+
+    def _begin(self, tokens: int) -> None:
+        self._since, self._tokens, self._spent = time.perf_counter(), tokens, dict[str, float]()
+
+    def start(self, tokens: int) -> None:
+        """From now on, with `tokens` seen."""
+        self._begin(tokens)
+
+    @contextmanager
+    def on(self, what: str) -> Iterator[None]:
+        """The block's time is spent on `what`."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._spent[what] = self._spent.get(what, 0.0) + time.perf_counter() - begun
+
+    def report(self, tokens: int, flops_per_token: float, peak: float | None) -> Metrics:
+        """Rates since the last report, `tokens` being the number seen by now.
+
+        Validation is measurement, not overhead: its time is left out of all rates.
+        """
+        wall = max(time.perf_counter() - self._since - self._spent.get("validation", 0.0), 1e-9)
+        rate = (tokens - self._tokens) / wall
+        figures = {
+            "throughput/tps": rate,
+            "throughput/data_loading_pct": 100 * self._spent.get("data", 0.0) / wall,
+            "throughput/overhead_pct": 100 * (1 - self._spent.get("step", 0.0) / wall),
+            "checkpoint/save_s": self._spent.get("checkpoint", 0.0),
+        }
+        if peak:
+            figures["throughput/mfu"] = rate * flops_per_token / peak
+        self._begin(tokens)
+        return figures

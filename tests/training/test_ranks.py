@@ -1,0 +1,111 @@
+"""One trainer for one process and for many: 1, 2 and 4 gloo processes give equal losses and weights."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import run as run_processes
+from test_trainer import DEFAULTS, OPTIMIZER, Source, build
+from test_trainer import run as run_alone
+from workspace import ROOT
+
+from k2core.optim.muonclip import MuonClip
+from k2core.optim.sharding import whole
+from k2core.recipe import RecipeError
+from k2core.recipe.processes import must_launch
+from k2core.stage import Job
+from k2core.training.config import ParallelConfig
+from k2core.training.ranks import Ranks
+from k2core.training.trainer import train
+
+STEPS = 6
+LAUNCHER = "python -m torch.distributed.run --standalone --nproc-per-node {processes}"
+
+
+def config(processes: int, **changes: Any) -> ParallelConfig:
+    values = {"context": 1, "expert_parallel": False, "micro_batch_tokens": 24, "recompute": False, **changes}
+    return ParallelConfig(processes=processes, launcher=LAUNCHER, **values)
+
+
+def outcome(folder: Path, parallel: ParallelConfig, rank: int, resume_at: int = 0) -> dict[str, Any]:
+    """What a training on these processes ends in, everything gathered; `resume_at`: stopped there and gone on with."""
+    os.environ["RANK"] = str(rank)
+    ranks = Ranks(parallel.processes, rank, parallel.context)
+    (folder / "scratch").mkdir(parents=True, exist_ok=True)
+    for stop_at in [resume_at, None] if resume_at else [None]:
+        model, _ = build()
+        ranks.spread(model, parallel)
+        optimizer = MuonClip(model, OPTIMIZER)
+        held = {"tokens_BT": torch.arange(24).view(2, 12)}
+        try:
+            result = train(
+                model, optimizer, Source(stop_at=stop_at), steps=STEPS, schedule=lambda step: 1.0,
+                job=Job("test", folder / "scratch", None), plot=folder / "plot.csv", ranks=ranks,
+                micro_batch_tokens=parallel.micro_batch_tokens,
+                validate=lambda held=held, model=model: {"val/x": float(ranks.whole_rows(model)(**held).abs().mean())},
+                validate_every=3, **DEFAULTS,
+            )  # fmt: skip
+        except SystemExit:
+            assert stop_at is not None
+    state = {**model.state_dict(), **{f"optimizer/{k}": v for k, v in optimizer.state_dict().items()}}
+    return {"rows": result.rows, "state": {name: whole(tensor).clone() for name, tensor in state.items()}}
+
+
+def on_rank(rank: int, processes: int, folder: Path, changes: dict[str, Any], resume_at: int) -> dict[str, Any]:
+    return outcome(folder, config(processes, **changes), rank, resume_at)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return outcome(tmp_path_factory.mktemp("alone"), config(1), 0)
+
+
+@pytest.mark.parametrize(
+    ("processes", "changes", "resume_at"),
+    [
+        (2, {}, 0),
+        (4, {}, 0),
+        (2, {"context": 2, "recompute": True}, 3),
+        (4, {"context": 2, "expert_parallel": True, "micro_batch_tokens": 6}, 0),
+    ],
+)
+def test_any_number_of_processes_trains_alike(
+    alone: dict[str, Any], tmp_path: Path, processes: int, changes: dict[str, Any], resume_at: int
+) -> None:
+    outcomes = run_processes(processes, on_rank, tmp_path, tmp_path / "work", changes, resume_at)
+    for found in outcomes:
+        assert [row["step"] for row in found["rows"]] == [3, 6]
+        for row, wanted in zip(found["rows"], alone["rows"], strict=True):
+            assert row.keys() == wanted.keys()
+            for name in ("train/loss", "train/grad_norm", "train/tokens_seen", "qk_clip/max_logit", "val/x"):
+                assert row[name] == pytest.approx(wanted[name], rel=2e-4), name
+        for name, tensor in found["state"].items():
+            assert torch.allclose(tensor, alone["state"][name], atol=5e-4), name
+
+
+def test_rows_are_shared_out_without_overlap() -> None:
+    for world, context in ((1, 1), (2, 1), (4, 1), (4, 2), (4, 4)):
+        shares = [list(Ranks(world, rank, context).rows(8)) for rank in range(world)]
+        assert sorted(row for share in shares[::context] for row in share) == list(range(8))
+        assert all(shares[rank] == shares[rank - rank % context] for rank in range(world))
+    with pytest.raises(ValueError, match="6 rows a step cannot be shared out over 4"):
+        Ranks(4, 0, 1).rows(6)
+
+
+def test_torchrun_and_the_recipe_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert must_launch(config(2)) and not must_launch(config(1))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not must_launch(config(2))
+    with pytest.raises(RecipeError, match=r"parallel.processes is 4, but torchrun started 2"):
+        must_launch(config(4))
+    with pytest.raises(ValueError, match="processes 3 is no multiple of context 2"):
+        config(3, context=2)
