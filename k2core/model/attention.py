@@ -10,11 +10,8 @@ from torch import Tensor, nn
 
 from k2core.model.config import ModelConfig
 from k2core.model.rope import Rotation, rotate
+from k2core.model.rows import Reach
 from k2core.model.yarn import logit_scale
-
-QUERY_BLOCK = 128
-"""Queries handled at once: a block sees only the keys up to its end, which skips most of the masked half. On two
-cores in fp32, with the maximum, 1.5 (T 256) to 2.5 times (T 1,024) as fast as `scaled_dot_product_attention`."""
 
 
 class Attention(nn.Module):
@@ -38,8 +35,8 @@ class Attention(nn.Module):
         """What decoding keeps of each token of `x` [..., D], [..., C]; keys in it are rotated."""
         raise NotImplementedError
 
-    def forward(self, x_BTD: Tensor, cached_BTC: Tensor, rotation: Rotation, mask_B1TT: Tensor) -> Tensor:
-        """Attention over whole sequences; `mask_B1TT` is 0 where a pair is allowed and -inf elsewhere."""
+    def forward(self, x_BTD: Tensor, cached_BSC: Tensor, rotation: Rotation, reach: Reach) -> Tensor:
+        """Attention of many tokens a sequence over all S of it; S = T but where processes share rows."""
         raise NotImplementedError
 
     def decode(self, x_BD: Tensor, cache_BSC: Tensor, rotation: Rotation, mask_B1S: Tensor) -> Tensor:
@@ -52,14 +49,14 @@ class Attention(nn.Module):
         cos, sin = rotation
         return nope, rotate(rope, (cos.unsqueeze(-2), sin.unsqueeze(-2)))
 
-    def attend(self, q_BTHd: Tensor, k_BTHd: Tensor, v_BTHv: Tensor, mask_B1TT: Tensor) -> Tensor:
+    def attend(self, q_BTHd: Tensor, k_BSHd: Tensor, v_BSHv: Tensor, reach: Reach) -> Tensor:
         """softmax(q·k + mask) · v with `q` already scaled, [B, T, H·v]; notes the largest logits."""
-        q, k, v = (part.transpose(1, 2) for part in (q_BTHd, k_BTHd, v_BTHv))
+        q, k, v = (part.transpose(1, 2) for part in (q_BTHd, k_BSHd, v_BSHv))
         blocks = []
-        for start in range(0, q.shape[2], QUERY_BLOCK):
-            end = min(start + QUERY_BLOCK, q.shape[2])
-            logits_BHQS = q[:, :, start:end] @ k[:, :, :end].transpose(-1, -2) + mask_B1TT[:, :, start:end, :end]
+        for start, end, keys in reach.blocks:
+            mask_B1QS = reach.mask_B1TS[:, :, start:end, :keys]
+            logits_BHQS = q[:, :, start:end] @ k[:, :, :keys].transpose(-1, -2) + mask_B1QS
             if self.observing:
                 torch.maximum(self.max_logit_H, logits_BHQS.detach().amax((0, 2, 3)), out=self.max_logit_H)
-            blocks.append(logits_BHQS.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v[:, :, :end])
+            blocks.append(logits_BHQS.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v[:, :, :keys])
         return torch.cat(blocks, dim=2).transpose(1, 2).flatten(2)

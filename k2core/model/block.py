@@ -11,6 +11,7 @@ from k2core.model.mha import MultiHeadAttention
 from k2core.model.mla import MultiHeadLatentAttention
 from k2core.model.norm import RMSNorm
 from k2core.model.rope import Rotation
+from k2core.model.rows import Reach
 
 
 class Block(nn.Module):
@@ -25,13 +26,13 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = SwiGLU(config.hidden_size, config.intermediate_size) if dense else MixtureOfExperts(config)
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, mask_B1TT: Tensor, cache: KeyValueCache | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Rotation, reach: Reach, cache: KeyValueCache | None) -> Tensor:
         """Whole sequences; what decoding will need goes to `cache`."""
         normed = self.input_layernorm(x_BTD)
-        cached_BTC = self.self_attn.cached(normed, rotation)
+        cached_BSC = reach.gather(self.self_attn.cached(normed, rotation))
         if cache:
-            cache.write_prompts(self.index, cached_BTC)
-        x_BTD = x_BTD + self.self_attn(normed, cached_BTC, rotation, mask_B1TT)
+            cache.write_prompts(self.index, cached_BSC)
+        x_BTD = x_BTD + self.self_attn(normed, cached_BSC, rotation, reach)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
     def decode(self, x_BD: Tensor, rotation: Rotation, mask_B1S: Tensor, cache: KeyValueCache) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from k2core.model.attention import Attention
 from k2core.model.config import ModelConfig
 from k2core.model.rope import Rotation
+from k2core.model.rows import Reach
 
 
 class MultiHeadAttention(Attention):
@@ -43,9 +44,9 @@ class MultiHeadAttention(Attention):
         keys, values = (part.unflatten(-1, (self.heads, -1)) for part in cached.split(widths, dim=-1))
         return keys, values
 
-    def forward(self, x_BTD: Tensor, cached_BTC: Tensor, rotation: Rotation, mask_B1TT: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, cached_BSC: Tensor, rotation: Rotation, reach: Reach) -> Tensor:
         q_BTHd = self._rotated(self.q_proj(x_BTD) * self.scale, rotation)
-        return self.o_proj(self.attend(q_BTHd, *self._keys_and_values(cached_BTC), mask_B1TT))
+        return self.o_proj(self.attend(q_BTHd, *self._keys_and_values(cached_BSC), reach))
 
     def decode(self, x_BD: Tensor, cache_BSC: Tensor, rotation: Rotation, mask_B1S: Tensor) -> Tensor:
         q_BHd = self._rotated(self.q_proj(x_BD) * self.scale, rotation)

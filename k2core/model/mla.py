@@ -21,6 +21,7 @@ from k2core.model.attention import Attention
 from k2core.model.config import ModelConfig
 from k2core.model.norm import RMSNorm
 from k2core.model.rope import Rotation, rotate
+from k2core.model.rows import Reach
 
 LATENT_NORM_EPS = 1e-6
 """`deepseek_v3` fixes it for the two latent norms, whatever `rms_norm_eps` says."""
@@ -49,13 +50,13 @@ class MultiHeadLatentAttention(Attention):
         """The scaled queries of `x` [..., D]: [..., H, nope] and, rotated, [..., H, rope]."""
         return self.heads_of(self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) * self.scale, rotation)
 
-    def forward(self, x_BTD: Tensor, cached_BTC: Tensor, rotation: Rotation, mask_B1TT: Tensor) -> Tensor:
-        latent_BTR, rope_BTr = cached_BTC.split([self.rank, self.rope], dim=-1)
-        kv_BTHd = self.kv_b_proj(latent_BTR).unflatten(-1, (self.heads, -1))
-        k_nope, v_BTHv = kv_BTHd.split([self.nope, self.value], dim=-1)
-        k_BTHd = torch.cat([k_nope, rope_BTr.unsqueeze(-2).expand(-1, -1, self.heads, -1)], dim=-1)
+    def forward(self, x_BTD: Tensor, cached_BSC: Tensor, rotation: Rotation, reach: Reach) -> Tensor:
+        latent_BSR, rope_BSr = cached_BSC.split([self.rank, self.rope], dim=-1)
+        kv_BSHd = self.kv_b_proj(latent_BSR).unflatten(-1, (self.heads, -1))
+        k_nope, v_BSHv = kv_BSHd.split([self.nope, self.value], dim=-1)
+        k_BSHd = torch.cat([k_nope, rope_BSr.unsqueeze(-2).expand(-1, -1, self.heads, -1)], dim=-1)
         q_BTHd = torch.cat(self._queries(x_BTD, rotation), dim=-1)
-        return self.o_proj(self.attend(q_BTHd, k_BTHd, v_BTHv, mask_B1TT))
+        return self.o_proj(self.attend(q_BTHd, k_BSHd, v_BSHv, reach))
 
     def decode(self, x_BD: Tensor, cache_BSC: Tensor, rotation: Rotation, mask_B1S: Tensor) -> Tensor:
         nope_BHn, rope_BHr = self._queries(x_BD, rotation)

@@ -15,6 +15,7 @@ from k2core.model.config import ModelConfig
 from k2core.model.norm import RMSNorm
 from k2core.model.rope import RotaryEmbedding
 from k2core.model.router import Router
+from k2core.model.rows import WholeRows
 
 
 class Transformer(nn.Module):
@@ -24,11 +25,13 @@ class Transformer(nn.Module):
     from N(0, `initializer_range`²), norms are 1 and router biases 0, as in DeepSeek-V3 §4.2 (0.006 there; K2's report
     names no value). They come from torch's default generator: seed it first. Under ``with torch.device("meta")``
     nothing is allocated, whatever the size.
+
+    `rows` says which columns of its rows a forward pass is given: all, unless processes share them.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.rows = config, WholeRows()
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -45,7 +48,7 @@ class Transformer(nn.Module):
         """Logits of the next token, [B, T, V], or [M, V] at the M positions where `wanted_BT` is true.
 
         Args:
-            positions_BT: rotary positions; 0, 1, 2, … by default.
+            positions_BT: rotary positions; the columns 0, 1, 2, … by default.
             segments_BT: attention stays within equal segment numbers (packed documents); one segment by default.
         """
         hidden_BTD = self.hidden(tokens_BT, positions_BT, segments_BT)
@@ -58,16 +61,13 @@ class Transformer(nn.Module):
         """The normalised residual stream before the head, [B, T, D]; fills `cache` where one is given."""
         T = tokens_BT.shape[1]
         if positions_BT is None:
-            positions_BT = torch.arange(T, device=tokens_BT.device)[None]
-        hidden_BTT = torch.ones(1, T, T, dtype=torch.bool, device=tokens_BT.device).triu(1)
-        if segments_BT is not None:
-            hidden_BTT = hidden_BTT | (segments_BT[:, :, None] != segments_BT[:, None, :])
+            positions_BT = self.rows.columns(T, tokens_BT.device)[None]
         x_BTD = self.embed_tokens(tokens_BT)
-        mask_B1TT = x_BTD.new_zeros(hidden_BTT.shape).masked_fill(hidden_BTT, -torch.inf)[:, None]
+        reach = self.rows.reach(T, segments_BT, x_BTD)
         rotation = self._rotation(positions_BT, x_BTD)
         with self._observed(torch.is_grad_enabled()):
             for layer in self.layers:
-                x_BTD = layer(x_BTD, rotation, mask_B1TT, cache)
+                x_BTD = layer(x_BTD, rotation, reach, cache)
         return self.norm(x_BTD)
 
     def decode(self, tokens_B: Tensor, cache: KeyValueCache) -> Tensor:

@@ -1,17 +1,25 @@
-"""One model over several data-parallel processes: FSDP2, and expert parallelism for the routed experts (K2 §2.4).
+"""One model over several processes: FSDP2, expert parallelism for the routed experts, recomputation (K2 §2.4).
 
     mesh = init_device_mesh(device, (processes,))
-    shard_experts(model, mesh)          # optional, first
-    shard(model, mesh)
+    recompute_activations(model)        # optional
+    shard_experts(model, mesh)          # optional
+    shard(model, mesh)                  # after the two
     optimizer = MuonClip(model, config)
 
-Every process starts from the same seed or weights and runs its own share of each batch, of as many target tokens as
-the others'; `MuonClip.step` then does what one process with the whole batch would. Both run on CPU with gloo, in 2
-and 4 processes, and were compared with one process (tests/optim/test_sharded.py); never run on GPUs with NCCL. The
-stages train in one process; K2's pipeline parallelism is not here.
+Every process starts from the same seed or weights and runs its own share of each batch; `MuonClip.step` then does what
+one process with the whole batch would. Gradients are averaged over the mesh: the loss of a process is the mean over its
+targets where all have as many, else their sum · processes / targets of the global batch. Processes that share rows
+(`context_parallel.py`) are members of this mesh like others: it has one axis of *all* processes, not one named axis for
+data and one for context.
+
+Run on CPU with gloo, in 2 and 4 processes, and compared with one process (tests/optim/test_sharded.py,
+tests/training/test_context_parallel.py); never run on GPUs with NCCL. K2's pipeline parallelism is not here
+(docs/parallel.md says what that means at its size).
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -20,6 +28,7 @@ from torch.distributed._functional_collectives import all_to_all_single_autograd
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
+from torch.utils.checkpoint import checkpoint
 
 from k2core.model.experts import Experts, MixtureOfExperts, apply_experts
 from k2core.model.transformer import Transformer
@@ -28,12 +37,23 @@ from k2core.model.transformer import Transformer
 def shard(model: Transformer, mesh: DeviceMesh) -> None:
     """FSDP2, a unit a layer: parameters, gradients and optimiser state are split along their first axis.
 
-    Over a mesh of two named axes the parameters are copied along the first one (hybrid sharding).
+    Over a mesh of two named axes the parameters are copied along the first one (hybrid sharding). Both axes then count
+    as data: for context parallelism pass the one-axis mesh of all processes.
     """
     spread = {p for m in model.modules() if isinstance(m, ParallelExperts) for p in m.parameters()}
     for layer in model.layers:
         fully_shard(layer, mesh=mesh, ignored_params=spread)
     fully_shard(model, mesh=mesh, ignored_params=spread)
+
+
+def recompute_activations(model: Transformer) -> None:
+    """Keep a layer's input alone and run the layer again in the backward pass: the same gradients, a third more work.
+
+    K2 recomputes selected operations instead (§2.4). The exchanges of `shard_experts` and `shard_context` are repeated,
+    those of `shard` are not.
+    """
+    for layer in model.layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
 
 
 def shard_experts(model: Transformer, mesh: DeviceMesh) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from k2core.model import attention
+from k2core.model import rows
 from k2core.model.config import ModelConfig, YarnConfig
 from k2core.model.files import load_model, save_model
 from k2core.model.loss import IGNORE, cross_entropy, token_log_probs
@@ -41,7 +41,7 @@ def test_query_blocks_change_nothing(build, monkeypatch):
     maxima = [layer.max_logit_H.clone() for layer in model.attentions()]
     for layer in model.attentions():
         layer.max_logit_H.fill_(-torch.inf)
-    monkeypatch.setattr(attention, "QUERY_BLOCK", 16)
+    monkeypatch.setattr(rows, "QUERY_BLOCK", 16)
     assert torch.allclose(model(tokens, None, segments), whole, atol=1e-5)
     for layer, expected in zip(model.attentions(), maxima, strict=True):
         assert torch.allclose(layer.max_logit_H, expected)

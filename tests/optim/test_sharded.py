@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
+from processes import run
 from torch.distributed.checkpoint import load as load_checkpoint
 from torch.distributed.checkpoint import save as save_checkpoint
 from torch.distributed.device_mesh import init_device_mesh
@@ -23,15 +21,6 @@ from k2core.optim.muon import Muon
 from k2core.optim.muonclip import MuonClip
 from k2core.optim.sharding import local, whole
 from k2core.training.parallel import shard, shard_experts
-
-PRELOADED = [
-    "pytest",
-    "torch._dynamo",
-    "torch.distributed.checkpoint",
-    "k2core.training.parallel",
-    "k2core.optim.muonclip",
-]
-multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
 
 HEADS = 3
 """The 12 query rows of a head lie on two processes, whether there are 2 (18 rows each) or 4 (9 rows each)."""
@@ -79,21 +68,6 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
     assert one.keys() == other.keys()
     for name, tensor in one.items():
         assert float((tensor - other[name]).abs().max()) <= 1e-5 * float(tensor.abs().max()), name
-
-
-def run(processes: int, scenario: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
-    """What `scenario(rank, processes, *arguments)` returned on each of `processes` gloo processes."""
-    torch.multiprocessing.start_processes(
-        _process, (processes, scenario, folder, arguments), nprocs=processes, start_method="forkserver"
-    )
-    return [torch.load(folder / f"{rank}.pt") for rank in range(processes)]
-
-
-def _process(rank: int, processes: int, scenario: Callable[..., Any], folder: Path, arguments: tuple[Any, ...]) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'init'}", rank=rank, world_size=processes)
-    torch.save(scenario(rank, processes, *arguments), folder / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 def train_sharded(
