@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
 from k2core.tracking.lock import LockedStage, downstream, is_code, read_lock
@@ -32,6 +33,8 @@ class PipelineRuns:
         self.stages: dict[str, str] = {}
         """Stage name → id of its latest run in this invocation."""
         self.statuses: dict[str, str] = {}
+        self._monitors: dict[str, SystemMetricsMonitor] = {}
+        """Run id → what samples the machine (`system/…`: CPU, memory, disk, network, GPUs) while its stage runs."""
         self.parent = self._create("pipeline", {"k2.recorder": _identity(os.getpid()), "k2.pid": str(pid)})
 
     @classmethod
@@ -42,7 +45,8 @@ class PipelineRuns:
         return runs
 
     def _open(self, root: Path) -> None:
-        self.root, self.client = root.resolve(), MlflowClient(tracking_uri(root))
+        self.root, self.uri = root.resolve(), tracking_uri(root)
+        self.client = MlflowClient(self.uri)
         self.experiment_id = self._experiment()
 
     def start_stage(self, message: dict[str, Any]) -> str:
@@ -62,6 +66,8 @@ class PipelineRuns:
             self.client.log_batch(run_id, params=params[start : start + BATCH])
         self._datasets(run_id, message["inputs"], "input")
         self.stages[message["stage"]] = run_id
+        self._monitors[run_id] = SystemMetricsMonitor(run_id, tracking_uri=self.uri)
+        self._monitors[run_id].start()
         return run_id
 
     def metrics(self, run_id: str, message: dict[str, Any]) -> None:
@@ -78,6 +84,7 @@ class PipelineRuns:
         if error:
             self.client.set_tag(run_id, "k2.error", error[:4900])
         self.statuses[stage] = status
+        self._monitors.pop(run_id).finish()
         self.client.set_terminated(run_id, status)
 
     def tag_parent(self, tags: dict[str, str]) -> None:

@@ -95,3 +95,20 @@ def test_accounting_equals_what_the_batches_hold(shards: Shards) -> None:
 def test_an_unknown_domain_is_named(shards: Shards) -> None:
     with pytest.raises(StorageError, match="no domain math; there are: code, web"):
         source(shards, weights={"math": 1.0})
+
+
+def test_a_process_reads_its_rows_only(shards: Shards) -> None:
+    phase = source(shards)
+    whole = phase.batch(2)
+    parts = [phase.batch(2, range(start, start + 2)) for start in (0, 2)]
+    for name, tensor in vars(whole).items():
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), tensor)
+
+
+def test_samples_name_the_documents_of_a_batch(shards: Shards) -> None:
+    phase = source(shards)
+    for step in range(3):
+        tokens = {int(token) for token in phase.batch(step).targets_BT.unique()} - {IGNORE, EOS}
+        named = phase.samples(step)
+        numbers = {int(name.split("/")[1]) + (1000 if name.startswith("code") else 0) for name in named}
+        assert tokens <= numbers and len(named) == len(set(named))

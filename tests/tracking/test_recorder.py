@@ -25,6 +25,7 @@ def wait_for_recorder(toy: Workspace) -> None:
 
 
 def test_a_repro_is_a_pipeline_run_with_nested_stage_runs(toy: Workspace) -> None:
+    toy.env["MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"] = "0.05"
     toy.run("dvc", "repro")
     wait_for_recorder(toy)
     (parent,) = [run for run in runs(toy) if run.info.run_name == "pipeline"]
@@ -34,6 +35,7 @@ def test_a_repro_is_a_pipeline_run_with_nested_stage_runs(toy: Workspace) -> Non
     assert {run.info.status for run in [parent, *stages.values()]} == {"FINISHED"}
     assert stages["source"].data.params["count/steps"] == "5"
     assert stages["source"].data.metrics["train/step"] == 4.0
+    assert 0 < stages["source"].data.metrics["system/system_memory_usage_percentage"] < 100
 
     locked = yaml.safe_load(toy.lock())["stages"]["join"]
     expected = {(item["path"], item["md5"]) for item in locked["deps"] if item["path"].startswith("data")}

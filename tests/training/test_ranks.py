@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +10,8 @@ import pytest
 import torch
 from processes import run as run_processes
 from test_trainer import DEFAULTS, OPTIMIZER, Source, build
-from test_trainer import run as run_alone
-from workspace import ROOT
 
+from k2core.model.transformer import Transformer
 from k2core.optim.muonclip import MuonClip
 from k2core.optim.sharding import whole
 from k2core.recipe import RecipeError
@@ -37,21 +32,22 @@ def config(processes: int, **changes: Any) -> ParallelConfig:
 
 def outcome(folder: Path, parallel: ParallelConfig, rank: int, resume_at: int = 0) -> dict[str, Any]:
     """What a training on these processes ends in, everything gathered; `resume_at`: stopped there and gone on with."""
-    os.environ["RANK"] = str(rank)
     ranks = Ranks(parallel.processes, rank, parallel.context)
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
     for stop_at in [resume_at, None] if resume_at else [None]:
         model, _ = build()
         ranks.spread(model, parallel)
         optimizer = MuonClip(model, OPTIMIZER)
-        held = {"tokens_BT": torch.arange(24).view(2, 12)}
+
+        @torch.no_grad()
+        def validate(model: Transformer = model) -> dict[str, float]:
+            return {"val/x": float(ranks.whole_rows(model)(torch.arange(24).view(2, 12)).abs().mean())}
+
         try:
             result = train(
                 model, optimizer, Source(stop_at=stop_at), steps=STEPS, schedule=lambda step: 1.0,
                 job=Job("test", folder / "scratch", None), plot=folder / "plot.csv", ranks=ranks,
-                micro_batch_tokens=parallel.micro_batch_tokens,
-                validate=lambda held=held, model=model: {"val/x": float(ranks.whole_rows(model)(**held).abs().mean())},
-                validate_every=3, **DEFAULTS,
+                micro_batch_tokens=parallel.micro_batch_tokens, validate=validate, validate_every=3, **DEFAULTS,
             )  # fmt: skip
         except SystemExit:
             assert stop_at is not None
@@ -60,6 +56,7 @@ def outcome(folder: Path, parallel: ParallelConfig, rank: int, resume_at: int = 
 
 
 def on_rank(rank: int, processes: int, folder: Path, changes: dict[str, Any], resume_at: int) -> dict[str, Any]:
+    os.environ["RANK"] = str(rank)
     return outcome(folder, config(processes, **changes), rank, resume_at)
 
 
