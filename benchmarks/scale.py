@@ -22,6 +22,7 @@ class Scale:
     """Sizes of everything that is measured.
 
     Attributes:
+        name: of the function here that makes it.
         models: by name; the first one is what training step and growth are measured on, the first two what
             decoding and the update are.
         rows: sequences of a training batch, of `context` tokens each.
@@ -29,10 +30,12 @@ class Scale:
         rounds: pairs a measurement, at least, and `seconds` of it.
         growth: axis → its values (see growth.py).
         few_rounds: pairs of what takes long: a point of the growth curves, `torch.optim.Muon`.
+        steps: of the training whose loop is measured.
         peak: rows and columns of the matrices whose product gives the machine's peak.
         threads: CPU threads.
     """
 
+    name: str
     models: dict[str, ModelConfig]
     optimizer: MuonClipConfig
     rows: int
@@ -44,6 +47,7 @@ class Scale:
     seconds: float
     growth: dict[str, tuple[int, ...]]
     few_rounds: int
+    steps: int
     peak: int
     threads: int
 
@@ -56,6 +60,7 @@ def full() -> Scale:
     """The laptop recipe's model and batch, and two larger models of K2's proportions."""
     laptop = load_section(ModelConfig, LAPTOP, "model")
     return Scale(
+        name="full",
         models={
             "2M": laptop,
             "12M": laptop.model_copy(update={
@@ -73,7 +78,7 @@ def full() -> Scale:
         optimizer=load_section(MuonClipConfig, LAPTOP, "optimizer"),
         rows=8, context=256, sequences=64, prompt=64, new_tokens=64, rounds=5, seconds=12.0,
         growth={"sequence length": (128, 256, 512, 1024), "experts": (4, 8, 16, 32), "batch": (1, 4, 16, 64)},
-        few_rounds=3, peak=2048,
+        few_rounds=3, steps=121, peak=2048,
         threads=load_section(Compute, LAPTOP, "compute").threads,
     )  # fmt: skip
 
@@ -86,9 +91,9 @@ def smoke() -> Scale:
         "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8, "n_routed_experts": 4, "initializer_range": 0.2,
     })  # fmt: skip
     return Scale(
-        models={"tiny": tiny}, optimizer=load_section(MuonClipConfig, LAPTOP, "optimizer"),
+        name="smoke", models={"tiny": tiny}, optimizer=load_section(MuonClipConfig, LAPTOP, "optimizer"),
         rows=2, context=16, sequences=4, prompt=6, new_tokens=4, rounds=2, seconds=0.0,
-        growth={"sequence length": (8, 16), "experts": (4, 8), "batch": (1, 2)}, few_rounds=1, peak=32,
+        growth={"sequence length": (8, 16), "experts": (4, 8), "batch": (1, 2)}, few_rounds=1, steps=6, peak=32,
         threads=1,
     )  # fmt: skip
 

@@ -1,0 +1,96 @@
+"""One process of a training that `benchmarks.trainer` measures: FOLDER SETTING SCALE."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+
+from benchmarks import scale
+from benchmarks.scale import LAPTOP, build
+from k2core.corpus.loader import PhaseSource
+from k2core.corpus.shards import Document, Shards, write_shards
+from k2core.optim.muonclip import MuonClip
+from k2core.recipe import Compute, load_section
+from k2core.stage import Job
+from k2core.storage import write_json
+from k2core.training.checkpoint import CheckpointConfig
+from k2core.training.config import ParallelConfig
+from k2core.training.phase import Phase
+from k2core.training.ranks import joined
+from k2core.training.spikes import SpikeConfig
+from k2core.training.trainer import train
+
+FIGURES = "figures.json"
+
+
+class Setting(BaseModel):
+    """What is measured: processes, and how they share the work."""
+
+    processes: int = 1
+    context: int = 1
+    expert_parallel: bool = False
+    steps: int = 30
+
+
+class Listener(Job):
+    """Keeps what would go to MLflow."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("trainer", folder, None)
+        self.seen: list[dict[str, float]] = []
+
+    def log(self, metrics: dict[str, float], step: int = 0) -> None:
+        self.seen.append(metrics)
+
+
+def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
+    Compute(threads=sizes.threads, seed=1).apply()
+    config = next(iter(sizes.models.values()))
+    phase, parallel = (
+        load_section(Phase, LAPTOP, "pretrain", "stable"),
+        load_section(ParallelConfig, LAPTOP, "parallel"),
+    )
+    parallel = parallel.model_copy(update=setting.model_dump(exclude={"steps"}))
+    with joined(parallel) as ranks:
+        shards = folder / "tokens"
+        if ranks.rank == 0:
+            write_tokens(shards, config.vocab_size, setting.steps * sizes.rows * sizes.context)
+        ranks.sum(0)  # the others wait for the tokens
+        model = build(config)
+        ranks.spread(model, parallel)
+        job = Listener(folder)
+        train(
+            model, MuonClip(model, sizes.optimizer),
+            PhaseSource(
+                Shards(shards), weights={"web": 1.0}, steps=setting.steps, batch_rows=sizes.rows,
+                context=sizes.context, seed=1, cursor={},
+            ),
+            steps=setting.steps, schedule=lambda step: 0.1, job=job, plot=folder / "plot.csv",
+            log_every=min(phase.log_every, setting.steps // 3), checkpoint_every=phase.checkpoint_every,
+            spikes=load_section(SpikeConfig, LAPTOP, "spikes"),
+            checkpoint=load_section(CheckpointConfig, LAPTOP, "checkpoint"), ranks=ranks,
+        )  # fmt: skip
+        if ranks.rank == 0:
+            tokens = sizes.rows * sizes.context
+            rows = [{**row, "steps_per_second": row["throughput/tps"] / tokens} for row in job.seen]
+            write_json(folder / FIGURES, rows[1:])
+
+
+def write_tokens(folder: Path, vocabulary: int, tokens: int) -> None:
+    """Documents of random tokens, of random lengths around 200."""
+    random = np.random.default_rng(1)
+    lengths = random.integers(50, 350, size=2 + tokens // 150)
+    documents = (
+        Document("train", "web", random.integers(1, vocabulary, size=length).tolist(), int(length))
+        for length in lengths.tolist()
+    )
+    write_shards(folder, documents, vocab_size=vocabulary, eos_id=0)
+
+
+if __name__ == "__main__":
+    torch.set_warn_always(False)
+    main(Path(sys.argv[1]), Setting.model_validate_json(sys.argv[2]), getattr(scale, sys.argv[3])())
