@@ -114,25 +114,10 @@ def test_a_phase_on_two_processes_survives_a_dead_rank_and_ends_like_one(chain: 
     """The real command under torchrun: one rank is killed, the same command again goes on, the figures agree."""
     chain.run("cp", "params.yaml", "two.yaml")
     chain.edit("two.yaml", "processes: 1", "processes: 2")
-    command = [
-        "python",
-        "-m",
-        "stages.pretrain",
-        "--recipe",
-        "two.yaml",
-        "--phase",
-        "decay",
-        "--init",
-        "models/stable",
-        "--tokens",
-        "data/tokens",
-        "--out",
-        "work/two/model",
-        "--plot",
-        "work/two/plot.csv",
-        "--metrics",
-        "work/two/metrics.json",
-    ]
+    command = shlex.split(
+        "python -m stages.pretrain --recipe two.yaml --phase decay --init models/stable --tokens data/tokens "
+        "--out work/two/model --plot work/two/plot.csv --metrics work/two/metrics.json"
+    )
     before = set(chain.root.glob("work/pretrain@decay/*"))
     first = chain.start(*command)
     deadline = time.time() + 120
