@@ -15,6 +15,7 @@ from k2core.optim.config import MuonClipConfig
 from k2core.recipe import Compute
 from k2core.rl.config import RLConfig
 from k2core.stage import Job, Metrics, StageError, main
+from k2core.training.checkpoint import CheckpointConfig
 
 SECTION = "rl"
 
@@ -33,6 +34,7 @@ def run(
     params: Params,
     optimizer: MuonClipConfig,
     compute: Compute,
+    checkpoint: CheckpointConfig,
     init: Path,
     critic: Path,
     tokenizer: Path,
@@ -117,7 +119,7 @@ def run(
         open_prompts=[request.prompt for request in requests],
         critique=critique,
     )
-    rows = run_loop(loop, job, plot)
+    rows = run_loop(loop, job, plot, checkpoint)
     save_model(model, out)
     tenth = max(1, len(rows) // 10)
     figures |= heldout("after")

@@ -33,7 +33,7 @@ from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.objective import advantages, sequence_log_probs, squared_loss
 from k2core.rl.rollouts import Prompt, Rollout, sample
 from k2core.stage import Job
-from k2core.training import checkpoint
+from k2core.training.checkpoint import CheckpointConfig, Checkpoints
 from k2core.training.dialogues import Dialogue, to_batch
 from k2core.training.history import History, Metrics
 from k2core.training.loss import batch_loss
@@ -57,21 +57,19 @@ class State:
     history: History
     iteration: int = 0
 
-    def save(self, folder: Path, optimizer: Any) -> None:
-        """Publish a checkpoint in `folder`."""
+    def save(self, checkpoints: Checkpoints, optimizer: Any) -> None:
+        """Have a checkpoint written."""
         content = {"iteration": self.iteration, "history": self.history.state()}
-        checkpoint.save(
-            folder, self.iteration, self.model, optimizer, content | {"curriculum": self.curriculum.state_dict()}
-        )
+        content["curriculum"] = self.curriculum.state_dict()
+        checkpoints.save(self.iteration, self.model, optimizer, content)
 
-    def restore(self, folder: Path, optimizer: Any) -> list[str]:
-        """Continue from the newest sound checkpoint in `folder`, if there is one; what was wrong with others."""
-        content, faults = checkpoint.restore(folder, self.model, optimizer)
+    def restore(self, checkpoints: Checkpoints, optimizer: Any) -> None:
+        """Continue from the newest sound checkpoint, if there is one."""
+        content = checkpoints.restore(self.model, optimizer)
         if content:
             self.iteration = content["iteration"]
             self.history.restore(content["history"])
             self.curriculum.load_state_dict(content["curriculum"])
-        return faults
 
 
 class Loop:
@@ -201,11 +199,11 @@ class Loop:
         return metrics | self.optimizer.step(1.0)
 
 
-def run_loop(loop: Loop, job: Job, plot: Path) -> list[Metrics]:
+def run_loop(loop: Loop, job: Job, plot: Path, checkpoint: CheckpointConfig) -> list[Metrics]:
     """All iterations, from the newest checkpoint in `job.scratch` on; writes `plot` and returns its rows."""
     config, state, optimizer = loop.config, loop.state, loop.optimizer
-    for fault in state.restore(job.scratch, optimizer):
-        job.say(fault)
+    checkpoints = Checkpoints(job.scratch, checkpoint, job.fingerprint, job.say, job.name)
+    state.restore(checkpoints, optimizer)
     if state.iteration:
         job.say(f"resuming after iteration {state.iteration}")
     with job.progress(config.iterations, "iteration", done=state.iteration) as bar:
@@ -216,8 +214,9 @@ def run_loop(loop: Loop, job: Job, plot: Path) -> list[Metrics]:
                 job.log(row, state.iteration)
                 bar.set_postfix_str(f"passed {row['passed']:.2f}", refresh=False)
             if state.iteration % config.checkpoint_every == 0 or state.iteration == config.iterations:
-                state.save(job.scratch, optimizer)
+                state.save(checkpoints, optimizer)
             bar.update()
+    checkpoints.finish()
     state.history.write(plot)
     return state.history.rows
 

@@ -1,100 +1,328 @@
-"""Checkpoints of a running training: whole or absent, the newest sound one is continued.
+"""Checkpoints of a running training: whole or absent, written behind its back, the newest sound one is continued.
 
-A checkpoint is a folder `step-N` with the model, the optimiser and `state.json`, which also holds a digest of the
-other files: a torn file (a full disk, a power cut) is recognised and the checkpoint before it is used.
+A checkpoint is a folder `step-N`: tensors as torch.distributed.checkpoint stores them in safetensors (each process its
+own part, read by any number of processes; nothing is a pickle), and `state.json` with the trainer's own state, what the
+training was made from, and a digest of each file. It appears by rename. Torn ones are passed over.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from safetensors.torch import save_file
+from pydantic import Field, field_validator
 
-from k2core.model.files import load_model, read_tensors, save_model
-from k2core.storage import StorageError, dvc_md5, publish, write_json
+from k2core.recipe import Section
+from k2core.storage import StorageError, publish, write_json
 from k2core.storage.atomic import remove
+from k2core.storage.s3 import Bucket, sha256
 
-KEPT = 2
+STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
 
 
-def save(folder: Path, step: int, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
-    """Write `folder/step-N` and drop all but the newest `KEPT`; `state` must be JSON without NaN."""
-    with publish(folder / f"step-{step:08d}") as scratch:
-        save_model(model, scratch)
-        save_optimizer(optimizer, scratch)
-        digests = {file.name: dvc_md5(file) for file in sorted(scratch.iterdir())}
-        write_json(scratch / "state.json", {"files": digests, **state})
-    for old in _newest_first(folder)[KEPT:]:
-        remove(old)
+class CheckpointConfig(Section):
+    """Section `checkpoint`: what is kept of a training under way, and where."""
+
+    TRACKED: ClassVar[bool] = False  # a training ends in the same bytes, wherever its checkpoints are
+
+    keep: int = Field(ge=1, description="rolling checkpoints that are kept")
+    permanent_every: int = Field(ge=0, description="steps between checkpoints that are never removed; 0: none")
+    mirror: str = Field(description="s3://bucket/prefix that checkpoints are copied to and restored from; empty: none")
+    resume_from: str = Field(
+        description="folder or s3:// address of another attempt's checkpoints, if there are no own; empty: none"
+    )
+    accept: list[str] = Field(
+        description="what may differ from what a checkpoint was made from: tokens, code, model, …"
+    )
+
+    @field_validator("mirror")
+    @classmethod
+    def _is_a_bucket(cls, value: str) -> str:
+        if value and not value.startswith("s3://"):
+            raise ValueError("must be empty or begin with s3://")
+        return value
 
 
-def restore(folder: Path, model: Any, optimizer: Any) -> tuple[dict[str, Any] | None, list[str]]:
-    """Put the newest sound checkpoint into `model` and `optimizer`.
+class Checkpoints:
+    """The checkpoints of one training in `folder`; in several processes every call is a collective.
 
-    Returns:
-        Its state, None if there is no sound one; and one sentence for each checkpoint that was passed over.
+    Args:
+        fingerprint: what the training is made from, name → digest; a checkpoint of something else is refused.
+        name: of the training; its folder in the mirror.
     """
-    faults = []
-    for candidate in _newest_first(folder):
+
+    def __init__(
+        self, folder: Path, settings: CheckpointConfig, fingerprint: Mapping[str, str], say: Callable[[str], None],
+        name: str,
+    ) -> None:  # fmt: skip
+        import torch.distributed as dist
+
+        self.folder, self.settings, self.fingerprint, self.say = folder, settings, dict(fingerprint), say
+        self.mirror = Bucket(f"{settings.mirror}/{name}") if settings.mirror else None
+        self.many = dist.is_initialized()
+        # The writing thread talks to other processes while the training does: it needs a line of its own.
+        self.group = dist.new_group(backend="gloo") if self.many else None
+        self.first = not self.many or dist.get_rank() == 0
+        self._behind = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save(self, step: int, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
+        """Write `step-N`; returns once the tensors are copied.
+
+        Args:
+            state: JSON without NaN.
+
+        Raises:
+            StorageError: the checkpoint before could not be written.
+        """
+        from torch.distributed.checkpoint import async_save
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+
+        self._wait()
+        scratch = self.folder / f".step-{step:08d}.partial"
+        if self.first:
+            remove(scratch)
+            scratch.mkdir(parents=True)
+        if self.many:
+            _barrier()
+        writer = HuggingFaceStorageWriter(str(scratch), save_distributed=True)
+        with _quiet():
+            written = async_save(_tensors(model, optimizer), storage_writer=writer, process_group=self.group)
+        content = json.dumps({"fingerprint": self.fingerprint, **state}, allow_nan=False)  # now: it will change
+        self._pending = self._behind.submit(self._publish, written, scratch, step, content)
+
+    def restore(self, model: Any, optimizer: Any) -> dict[str, Any] | None:
+        """Put the newest sound checkpoint into `model` and `optimizer`; says which were passed over.
+
+        Returns:
+            The `state` it was saved with; None if there is no sound one.
+
+        Raises:
+            StorageError: it is of other data, recipe or code; or another attempt's place has none.
+        """
+        import torch.distributed as dist
+
+        answer: list[Any] = [None, None, None]
+        if self.first:
+            try:
+                answer[:2] = self._choose()
+            except StorageError as error:
+                answer[2] = str(error)
+        if self.many:
+            dist.broadcast_object_list(answer, src=0)
+        chosen, state, fault = answer
+        if fault:
+            raise StorageError(fault)
+        if chosen is None:
+            return None
+        self._load(Path(chosen), model, optimizer)
+        return state
+
+    def finish(self) -> None:
+        """Wait for what is under way, and let go of all that is held.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        self._wait()
+        self._behind.shutdown()
+
+    def _choose(self) -> tuple[str | None, dict[str, Any] | None]:
+        """The newest sound checkpoint and its state: of the folder, else of the mirror, else of another attempt."""
+        for source in (None, self.mirror, self.settings.resume_from):
+            if source:
+                self._fetch(source)
+            for candidate in _newest_first(self.folder):
+                try:
+                    state = _read(candidate)
+                except StorageError as error:
+                    self.say(f"checkpoint passed over: {error}")
+                    continue
+                self._compare(state.pop("fingerprint"), candidate)
+                return str(candidate), state
+        if self.settings.resume_from:
+            raise StorageError(f"checkpoint.resume_from: {self.settings.resume_from} has no sound checkpoint")
+        return None, None
+
+    def _fetch(self, source: str | Bucket) -> None:
+        """Copy the newest checkpoint of `source` into the folder."""
+        import shutil
+
+        if isinstance(source, str) and not source.startswith("s3://"):
+            for candidate in _newest_first(Path(source))[:1]:
+                with publish(self.folder / candidate.name) as scratch:
+                    shutil.copytree(candidate, scratch)
+            return
+        bucket = source if isinstance(source, Bucket) else Bucket(source)
+        for name in bucket.folders(STATE)[-1:]:
+            self.say(f"fetching {bucket.url}/{name}")
+            bucket.download(name, self.folder / name)
+
+    def _compare(self, found: dict[str, str], candidate: Path) -> None:
+        names = sorted(
+            name for name in found.keys() | self.fingerprint if found.get(name) != self.fingerprint.get(name)
+        )
+        wrong = [name for name in names if name not in self.settings.accept]
+        if wrong:
+            raise StorageError(
+                f"{candidate}: made from another {', '.join(wrong)}; to go on from it nevertheless set "
+                f"checkpoint.accept: [{', '.join(names)}]; to start anew remove that folder, and its copy if it has one"
+            )
+
+    def _load(self, folder: Path, model: Any, optimizer: Any) -> None:
+        import torch
+        from torch.distributed.checkpoint import load
+        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+
+        tensors = _tensors(model, optimizer)
+        with _quiet(), torch.no_grad():
+            load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)))
+        moments = {name: tensor for name, tensor in tensors.items() if name.startswith("optimizer/")}
+        optimizer.load_state_dict({name.removeprefix("optimizer/"): tensor for name, tensor in moments.items()})
+
+    def _publish(self, written: Future[Any], scratch: Path, step: int, state: str) -> None:
+        """In the background: wait until all processes have written, then let the first one finish the checkpoint."""
         try:
-            state = _read_state(candidate)
-            model.load_state_dict(load_model(candidate).state_dict())
-            load_optimizer(optimizer, candidate)
+            written.result()
+            if not self.first:
+                return
+            digests = {file.name: sha256(file) for file in sorted(scratch.iterdir())}
+            write_json(scratch / STATE, {"files": digests, **json.loads(state)})
+            for path in [*scratch.iterdir(), scratch]:
+                _sync(path)
+            target = self.folder / f"step-{step:08d}"
+            remove(target)
+            os.replace(scratch, target)
+            _sync(self.folder)
+        except Exception:
+            if self.first:
+                remove(scratch)
+            raise
+        for old in self._superseded(path.name for path in _newest_first(self.folder)):
+            remove(self.folder / old)
+        if self.mirror:
+            self._copy()
+
+    def _superseded(self, names: Iterable[str]) -> list[str]:
+        """Which of the checkpoints `names` are neither permanent nor among the newest."""
+        every = self.settings.permanent_every
+        rolling = [name for name in names if not every or int(name.removeprefix("step-")) % every]
+        return sorted(rolling, reverse=True)[self.settings.keep :]
+
+    def _copy(self) -> None:
+        """Bring the mirror up to date; if that fails it is tried again after the next checkpoint."""
+        try:
+            for path in reversed(_newest_first(self.folder)):
+                self.mirror.upload(path, last=STATE)
+            for name in self._superseded(self.mirror.folders(STATE)):
+                self.mirror.remove(name)
         except StorageError as error:
-            faults.append(f"checkpoint passed over: {error}")
-            continue
-        return state, faults
-    return None, faults
+            self.say(f"checkpoints could not be copied, training goes on, they stay in {self.folder}: {error}")
+
+    def _wait(self) -> None:
+        """Until nothing is under way; all processes alike learn how it ended."""
+        import torch
+        import torch.distributed as dist
+
+        if self._pending is None:
+            return
+        fault = self._pending.exception()
+        self._pending = None
+        failed = torch.tensor(int(fault is not None))
+        if self.many:
+            dist.all_reduce(failed, group=self.group)
+        if failed:
+            reason = " ".join(str(fault or "another process could not write").split())
+            raise StorageError(
+                f"{self.folder}: a checkpoint could not be written ({reason}); the one before is kept: make room there "
+                "or mend the disk, then run the same command again"
+            ) from fault
 
 
 def save_optimizer(optimizer: Any, folder: Path) -> None:
-    """Write `optimizer.safetensors` beside a model."""
-    tensors = {name: tensor.contiguous() for name, tensor in optimizer.state_dict().items()}
+    """Write `optimizer.safetensors` beside a model; all processes gather what is spread over them."""
+    from safetensors.torch import save_file
+
+    from k2core.optim.sharding import whole
+
+    tensors = {name: whole(tensor).cpu().contiguous() for name, tensor in optimizer.state_dict().items()}
     save_file(tensors, folder / OPTIMIZER)
 
 
 def load_optimizer(optimizer: Any, folder: Path) -> None:
-    """Continue with the optimiser state in `folder`.
+    """Continue with the optimiser state in `folder`, spread like the live one.
 
     Raises:
         StorageError: there is none, it is torn, or it belongs to another model.
     """
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    from k2core.model.files import read_tensors
+
     tensors = read_tensors(folder / OPTIMIZER)
+    for name, live in optimizer.state_dict().items():
+        if isinstance(live, DTensor) and name in tensors:
+            moved = tensors[name].to(live.device)
+            tensors[name] = distribute_tensor(moved, live.device_mesh, live.placements, src_data_rank=None)
     try:
         optimizer.load_state_dict(tensors)
     except ValueError as error:
         raise StorageError(f"{folder / OPTIMIZER}: {error}") from None
 
 
+def _tensors(model: Any, optimizer: Any) -> dict[str, Any]:
+    """All tensors of a training by name; the model's are live, the optimiser's copies."""
+    parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch.distributed.checkpoint warns where it is used in one process, which is meant."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
+def _barrier() -> None:
+    import torch.distributed as dist
+
+    dist.barrier()
+
+
 def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True)
 
 
-def _read_state(folder: Path) -> dict[str, Any]:
-    path = folder / "state.json"
+def _read(folder: Path) -> dict[str, Any]:
+    """The state of a checkpoint whose files are as they were written.
+
+    Raises:
+        StorageError: they are not.
+    """
+    path = folder / STATE
     try:
         state = json.loads(path.read_text())
         files = state.pop("files")
     except (OSError, ValueError, KeyError) as error:
         raise StorageError(f"{path} is not readable ({error})") from None
     for name, digest in files.items():
-        if not (folder / name).exists() or dvc_md5(folder / name) != digest:
+        if not (folder / name).exists() or sha256(folder / name) != digest:
             raise StorageError(f"{folder / name} is torn")
     return state
 
 
-from k2core.recipe import Section
-class CheckpointConfig(Section):
-    TRACKED=False
-    keep: int; permanent_every: int; mirror: str; resume_from: str; accept: list[str]
-class Checkpoints:
-    def __init__(self, folder, settings, fingerprint, say): self.folder, self.say = folder, say
-    def restore(self, model, optimizer):
-        state, faults = restore(self.folder, model, optimizer)
-        for f in faults: self.say(f)
-        return state
-    def save(self, step, model, optimizer, state): save(self.folder, step, model, optimizer, state)
-    def finish(self): pass
+def _sync(path: Path) -> None:
+    """Have the kernel write a file or folder out."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -140,7 +140,7 @@ def train(
     """
     training = _Training(
         model, optimizer, source, steps, schedule, job, log_every, checkpoint_every, Spikes(spikes, job.scratch),
-        Checkpoints(job.scratch, checkpoint, job.fingerprint, job.say), ranks or Ranks(), micro_batch_tokens,
+        Checkpoints(job.scratch, checkpoint, job.fingerprint, job.say, job.name), ranks or Ranks(), micro_batch_tokens,
         tokens_before, validate, validate_every,
     )  # fmt: skip
     training.run()

@@ -8,6 +8,9 @@ from k2core.optim.config import MuonClipConfig
 from k2core.optim.muonclip import MuonClip
 from k2core.rl.config import RLConfig
 from k2core.stage import Job
+from k2core.training.checkpoint import CheckpointConfig
+
+CHECKPOINT = CheckpointConfig(keep=2, permanent_every=0, mirror="", resume_from="", accept=[])
 
 VOCAB = 8
 

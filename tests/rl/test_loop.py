@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import torch
-from rl_micro import VOCAB, CharTokenizer, job_in, micro_config, micro_model, micro_optimizer
+from rl_micro import CHECKPOINT, VOCAB, CharTokenizer, job_in, micro_config, micro_model, micro_optimizer
 
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.loop import Loop, State, run_loop
@@ -69,26 +69,26 @@ def test_the_optimizer_starts_afresh_each_iteration():
 def test_a_killed_run_ends_bit_identically(tmp_path, minibatches):
     settings = dict(iterations=5, checkpoint_every=2, minibatches=minibatches)
     whole = make_loop(**settings)
-    run_loop(whole, job_in(tmp_path / "whole"), tmp_path / "whole.csv")
+    run_loop(whole, job_in(tmp_path / "whole"), tmp_path / "whole.csv", CHECKPOINT)
 
     child = os.fork()
     if child == 0:  # dies for good in the middle of the fourth iteration
         loop = make_loop(**settings)
         step = loop.optimizer.step
 
-        def deadly(scale):
+        def deadly(*arguments):
             if loop.state.iteration == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return step(scale)
+            return step(*arguments)
 
         loop.optimizer.step = deadly
-        run_loop(loop, job_in(tmp_path / "killed"), tmp_path / "killed.csv")
+        run_loop(loop, job_in(tmp_path / "killed"), tmp_path / "killed.csv", CHECKPOINT)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     assert not (tmp_path / "killed.csv").exists()
 
     resumed = make_loop(**settings)
-    run_loop(resumed, job_in(tmp_path / "killed"), tmp_path / "killed.csv")
+    run_loop(resumed, job_in(tmp_path / "killed"), tmp_path / "killed.csv", CHECKPOINT)
     assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
     assert resumed.state.curriculum.state_dict() == whole.state.curriculum.state_dict()
     for (name, expected), (_, got) in zip(
