@@ -40,6 +40,7 @@ def run(
     """Extend the context of `init`; `out` has no optimiser state, nothing goes on from it."""
     compute.apply()
     from k2core.evals.long_context import LongContext
+    from k2core.evals.retrieval import CANDIDATES
     from k2core.model.files import load_model, save_model
     from k2core.optim.muonclip import MuonClip
     from k2core.training.checkpoint import load_optimizer
@@ -95,7 +96,7 @@ def run(
     }
     samples = {
         "samples/windows": float(len(nats_WK["after"])), "samples/needles_a_cell": float(params.retrieval_samples),
-        "samples/passages": float(params.copy_samples),
+        "samples/needle_chance": 1 / CANDIDATES, "samples/passages": float(params.copy_samples),
     }  # fmt: skip
     return short | figures | samples | training
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any
 
 import numpy as np
 import torch
@@ -99,7 +98,7 @@ def _heldout(shards: Shards, length: int) -> np.ndarray:
     if len(text) <= length:
         raise StorageError(
             f"{shards.folder}: {len(text)} held-out tokens cannot fill a row of {length}; "
-            "hold out more text (curate.heldout_fraction, tokenize.max_heldout_tokens) or shorten extend_context.lengths"
+            "hold out more text (curate.heldout_fraction, tokenize.max_heldout_tokens) or lower extend_context.lengths"
         )
     return text
 

@@ -68,5 +68,5 @@ def test_probes_have_names_shares_and_intervals_and_repeat(tmp_path: Path) -> No
 
 
 def test_no_document_as_long_as_the_window_is_a_fault(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="is a document of 512 tokens; raise extend_context.heldout_tokens"):
+    with pytest.raises(StorageError, match="is a document of 512 tokens; raise"):
         probes(tmp_path, long=512).measure(by_position(0.0))
