@@ -1,12 +1,14 @@
-"""YaRN context extension: switch the rotary scaling, train shortly on longer rows, measure both (K2 §2.5).
+"""YaRN context extension: switch the rotary scaling, train shortly on longer rows, measure what it brings (K2 §2.5).
 
-Measured before (the model as it came, beyond its context) and after: held-out bits per byte in short and long
-windows, bits a token by position in long windows, and whether a passage is found again by depth.
+Four models are measured (`k2core/evals/long_context.py`): `before` as it came, beyond its context; `yarn` with the
+scaling switched on but not trained; `after` with both; and `without_yarn`, trained alike on the same rows with the
+scaling off.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -23,7 +25,12 @@ class Params(Phase):
     """A phase at the longer context, and the extension itself; `heldout_context` is the short window."""
 
     rope_scaling: YarnConfig = Field(description="YaRN: factor and the context that the model was trained with")
-    retrieval_samples: int = Field(ge=1, description="needles a depth")
+    control: bool = Field(description="train a second model on the same rows without YaRN; doubles the training")
+    lengths: list[Annotated[int, Field(ge=96)]] = Field(
+        min_length=1, description="row lengths at which needles and repeated passages are looked for, in tokens"
+    )
+    retrieval_samples: int = Field(ge=1, description="needles a length and depth")
+    copy_samples: int = Field(ge=1, description="repeated passages a length")
 
 
 def run(
@@ -32,58 +39,66 @@ def run(
 ) -> Metrics:  # fmt: skip
     """Extend the context of `init`; `out` has no optimiser state, nothing goes on from it."""
     compute.apply()
-    from itertools import pairwise
-    from statistics import fmean
-
-    import numpy as np
-
-    from k2core.corpus.heldout import figure_names, score_all, summary
-    from k2core.corpus.shards import Shards
+    from k2core.evals.long_context import LongContext
+    from k2core.evals.retrieval import CANDIDATES
     from k2core.model.files import load_model, save_model
     from k2core.optim.muonclip import MuonClip
     from k2core.training.checkpoint import load_optimizer
-    from k2core.training.retrieval import needle_accuracy
 
     if params.context_length != params.rope_scaling.context:
         raise StageError(
             f"extend_context.context_length is {params.context_length}, but rope_scaling reaches "
             f"{params.rope_scaling.context} (factor × original context); make them equal"
         )
-    shards = Shards(tokens)
+    probes = LongContext(
+        tokens, short=params.heldout_context, long=params.context_length, max_tokens=params.heldout_tokens,
+        lengths=params.lengths, needles=params.retrieval_samples, passages=params.copy_samples, seed=compute.seed,
+    )  # fmt: skip
 
-    def measure(model, when: str) -> Metrics:
-        figures: Metrics = {}
-        for name, context in (("short", params.heldout_context), ("long", params.context_length)):
-            scored = score_all(model, tokens, context=context, max_tokens=params.heldout_tokens)
-            figures |= figure_names(summary(scored), f"{when}/bits_per_byte_{name}")
-        edges = [0, *(params.context_length // 2**power for power in (3, 2, 1, 0))]
-        for low, high in pairwise(edges):
-            nats = [
-                item.nats_N[(item.positions_N >= low) & (item.positions_N < high)] for item in scored.values()
-            ]  # fmt: skip
-            if any(map(len, nats)):
-                figures[f"{when}/nats_per_token/position_{low}-{high}"] = float(np.concatenate(nats).mean())
-        found = needle_accuracy(
-            model, shards, context=params.context_length, samples=params.retrieval_samples, seed=compute.seed
-        )
-        figures |= {f"{when}/retrieval/depth_{depth}": share for depth, share in found.items()}
-        return figures | {f"{when}/retrieval": fmean(found.values())}
+    def trained(model: Any, job: Job, plot: Path, out: Path) -> Metrics:
+        muonclip = MuonClip(model, optimizer)
+        load_optimizer(muonclip, init)
+        _, figures = run_phase(
+            params, model, muonclip, TrainerState.load(init), tokens=tokens, seed=compute.seed, job=job, plot=plot,
+            out=out,
+        )  # fmt: skip
+        return figures
 
-    figures = measure(load_model(init), "before")
+    nats_WK = {}
+
+    def measured(model: Any, when: str) -> Metrics:
+        job.say(f"measuring the model {when}: loss by position, needles and passages in {params.lengths} tokens")
+        figures, nats_WK[when] = probes.measure(model)
+        if when != "before":
+            figures |= probes.saved(nats_WK["before"], nats_WK[when])
+        return {f"{when}/{name}": value for name, value in figures.items()}
+
+    figures = measured(load_model(init), "before")
     model = load_model(init, rope_scaling=params.rope_scaling)
-    muonclip = MuonClip(model, optimizer)
-    load_optimizer(muonclip, init)
-    _, trained = run_phase(
-        params, model, muonclip, TrainerState.load(init), tokens=tokens, seed=compute.seed, job=job, plot=plot, out=out
-    )
+    figures |= measured(model, "yarn")
+    training = trained(model, job, plot, out)
     save_model(model, out)
-    figures |= measure(model, "after")
+    figures |= measured(model, "after")
+    if params.control:
+        job.say("the same training without YaRN, as a control")
+        scratch = job.scratch / "without_yarn"
+        scratch.mkdir(exist_ok=True)
+        control = load_model(init)
+        control.config = control.config.model_copy(update={"max_position_embeddings": params.context_length})
+        trained(control, Job(f"{job.name}, without YaRN", scratch, None), scratch / "plot.csv", scratch)
+        figures |= measured(control, "without_yarn")
+        saved = probes.saved(nats_WK["without_yarn"], nats_WK["after"])
+        figures |= {f"after_over_without_yarn/{name}": value for name, value in saved.items()}
     short = {
         name.replace("after/bits_per_byte_short", "heldout/bits_per_byte"): value
         for name, value in figures.items()
         if name.startswith("after/bits_per_byte_short")
     }
-    return short | figures | trained
+    samples = {
+        "samples/windows": float(len(nats_WK["after"])), "samples/needles_a_cell": float(params.retrieval_samples),
+        "samples/needle_chance": 1 / CANDIDATES, "samples/passages": float(params.copy_samples),
+    }  # fmt: skip
+    return short | figures | samples | training
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy as np
 
 from k2core.corpus.batch import Batch
 from k2core.corpus.mixture import domain_rows
-from k2core.corpus.packing import Piece, cut, pack_rows, to_batch
+from k2core.corpus.packing import Piece, cut, pack_rows, position_buckets, to_batch
 from k2core.corpus.shards import Shards
 from k2core.storage import StorageError
 
@@ -80,7 +80,8 @@ class PhaseSource:
         return chosen
 
     def figures(self) -> dict[str, float]:
-        """Token accounting: by domain the targets and the epochs so far; shares of padding and of cropping."""
+        """Token accounting: by domain the targets and the epochs so far; shares of padding, of cropping, of targets by
+        position (a model learns a long context only from the late ones)."""
         used, taken = sum(self._pairs_used.values()), sum(self._pairs_taken.values())
         figures = {f"mixture/tokens/{domain}": float(count) for domain, count in sorted(self._pairs_used.items())}
         for domain in sorted(self._pairs_used):
@@ -88,6 +89,9 @@ class PhaseSource:
             figures[f"mixture/epochs/{domain}"] = self.cursor[domain] / documents
         figures["packing/padding_share"] = 1 - used / (len(self._plan) * self.context)
         figures["packing/cropped_share"] = 1 - used / taken
+        lengths = np.array([piece.length for _, pieces in self._plan for piece in pieces])
+        for low, high in position_buckets(self.context):
+            figures[f"packing/position_share/{low}-{high}"] = float((lengths - low).clip(0, high - low).sum() / used)
         return figures
 
     def _rows(self, domain: str, count: int) -> list[list[Piece]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -29,6 +30,14 @@ def cut(start: int, end: int, context: int) -> list[Piece]:
     Piece starts may be -1: the input is then the end mark that would stand before the first document.
     """
     return [Piece(a, min(context, end - 1 - a)) for a in range(start - 1, end - 1, context)]
+
+
+def position_buckets(context: int) -> list[tuple[int, int]]:
+    """Positions 0 … context-1 in log-spaced ranges [low, high): the second half, the second quarter …, down to 32."""
+    edges = [context]
+    while edges[0] // 2 >= 32:
+        edges.insert(0, edges[0] // 2)
+    return list(pairwise([0, *edges]))
 
 
 def pack_rows(lengths: Sequence[int], context: int) -> list[list[int]]:

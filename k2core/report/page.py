@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from k2core.report import pictures
+from k2core.report import long_context, pictures
 from k2core.report.results import MODELS, PHASES, Results
 
 RL_COLUMNS = ("passed", "reward/mean", "entropy", "length")
@@ -20,6 +20,13 @@ COMPARISONS = (
     ("RL raises the task pass rate over SFT", "tasks/pass_rate", ("sft", "rl")),
 )
 """Claim, score, and the models before and after."""
+
+LONG_CONTEXT = (
+    "The model beyond the context that it was trained with, and what YaRN brings: the same training on the same rows "
+    "with and without it. Loss by position in windows that one document fills, and what is saved of it against the "
+    "model as it came; random-token needles found by depth and length; how much lower the loss of a passage is where "
+    "it has stood before."
+)
 
 Gains = Mapping[str, Mapping[str, float]]
 
@@ -73,8 +80,8 @@ def _parts(results: Results) -> list[dict[str, Any]]:
          ["ingest", "tag", "curate", "rephrase", "train_tokenizer", "tokenize"]),
         ("Pre-training", "K2's phases in its proportions: constant, cosine decay, anneal, long context.",
          [pictures.pretraining, pictures.bits_per_byte], _phase_names(results)),
-        ("Context extension", "YaRN: before and after.",
-         [pictures.before_after("extend_context")], ["extend_context"]),
+        ("Long context", LONG_CONTEXT, [long_context.loss_by_position, long_context.needles, long_context.copy_gain],
+         ["extend_context"]),
         ("Agentic data", "Tools, tasks and judged dialogues.", [], ["tools", "tasks", "trajectories"]),
         ("Supervised fine-tuning", "Loss on assistant tokens only.",
          [pictures.curves_of("sft", SFT_COLUMNS), pictures.before_after("sft")], ["sft", "critic"]),

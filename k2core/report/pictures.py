@@ -23,7 +23,7 @@ def funnel(results: Results) -> go.Figure:
             marker_color=COLOURS[0],
         )
     )
-    return _styled(figure, 120 + 34 * len(results.funnel))
+    return styled(figure, 120 + 34 * len(results.funnel))
 
 
 def bits_per_byte(results: Results) -> go.Figure | None:
@@ -42,7 +42,7 @@ def bits_per_byte(results: Results) -> go.Figure | None:
             marker_color=colour,
         )  # fmt: skip
     figure.update_layout(barmode="group", yaxis_title="bits per byte (held-out)")
-    return _styled(figure)
+    return styled(figure)
 
 
 def pretraining(results: Results) -> go.Figure | None:
@@ -62,7 +62,7 @@ def pretraining(results: Results) -> go.Figure | None:
     for row, (_, title) in enumerate(columns, 1):
         figure.update_yaxes(title_text=title, row=row, col=1)
     figure.update_xaxes(title_text="tokens", row=3, col=1)
-    return _styled(figure, 620)
+    return styled(figure, 620)
 
 
 def curves_of(name: str, columns: tuple[str, ...]) -> Callable[[Results], go.Figure | None]:
@@ -84,7 +84,7 @@ def curves_of(name: str, columns: tuple[str, ...]) -> Callable[[Results], go.Fig
                 row=1,
                 col=place,
             )
-        return _styled(figure, 300)
+        return styled(figure, 300)
 
     return picture
 
@@ -104,7 +104,7 @@ def before_after(stage: str, prefix: str = "") -> Callable[[Results], go.Figure 
         for colour, when in zip(COLOURS[-1:] + COLOURS[:1], ("before", "after"), strict=True):
             figure.add_bar(name=when, x=names, y=[figures[f"{name}_{when}"] for name in names], marker_color=colour)
         figure.update_layout(barmode="group")
-        return _styled(figure, 340)
+        return styled(figure, 340)
 
     return picture
 
@@ -126,7 +126,7 @@ def three_models(results: Results) -> go.Figure:
             },
         )  # fmt: skip
     figure.update_layout(barmode="group", yaxis_range=[0, 1.05])
-    return _styled(figure, 420)
+    return styled(figure, 420)
 
 
 def as_html(figure: go.Figure, name: str) -> str:
@@ -136,7 +136,8 @@ def as_html(figure: go.Figure, name: str) -> str:
     )
 
 
-def _styled(figure: go.Figure, height: int = 380) -> go.Figure:
+def styled(figure: go.Figure, height: int = 380) -> go.Figure:
+    """The page's look, on `figure` itself."""
     figure.update_layout(
         template="plotly_white", height=height, margin={"l": 60, "r": 20, "t": 30, "b": 50},
         font={"family": "system-ui, sans-serif", "size": 13}, legend={"orientation": "h", "y": 1.08},

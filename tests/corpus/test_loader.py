@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -90,6 +91,17 @@ def test_accounting_equals_what_the_batches_hold(shards: Shards) -> None:
     assert figures["packing/padding_share"] == pytest.approx(float((targets == IGNORE).float().mean()))
     assert figures["packing/padding_share"] < 0.05
     assert figures["mixture/epochs/web"] == phase.cursor["web"] / DOCUMENTS
+
+
+def test_shares_by_position_equal_what_the_batches_hold(tmp_path: Path) -> None:
+    documents = [Document("train", "web", [1] * length, 1) for length in (20, 40, 90, 200) * 5]
+    write_shards(tmp_path, documents, vocab_size=4, eos_id=3)
+    phase = source(Shards(tmp_path), weights={"web": 1.0}, context=128, steps=3)
+    batches = [phase.batch(step) for step in range(3)]
+    positions = torch.cat([batch.positions_BT[batch.targets_BT != IGNORE] for batch in batches])
+    for low, high in ((0, 32), (32, 64), (64, 128)):
+        share = float(((positions >= low) & (positions < high)).double().mean())
+        assert 0 < phase.figures()[f"packing/position_share/{low}-{high}"] == pytest.approx(share)
 
 
 def test_an_unknown_domain_is_named(shards: Shards) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from k2core.report.long_context import copy_gain, loss_by_position, needles
 from k2core.report.page import headline, render
 from k2core.report.results import Results, read_results
 from k2core.storage import StorageError
@@ -64,6 +65,42 @@ def results() -> Results:
         items={},
         samples={name: [sample] for name in ("base", "sft", "rl")},
     )
+
+
+def long_context_figures(models: tuple[str, ...]) -> dict[str, float]:
+    figures = {f"samples/{name}": 4.0 for name in ("windows", "needles_a_cell", "passages", "needle_chance")}
+    for number, model in enumerate(models):
+        for bucket in ("0-512", "512-1024"):
+            figures[f"{model}/nats_per_token/position_{bucket}"] = 4.0
+            if model != "before":
+                name = f"{model}/nats_saved/position_{bucket}"
+                figures |= {name: 0.1 * number, f"{name}/low": 0.0, f"{name}/high": 0.5}
+        for length in (1024, 512):
+            figures |= {f"{model}/needle/length_{length}": 0.5, f"{model}/needle/length_{length}/low": 0.4}
+            figures |= {f"{model}/needle/length_{length}/depth_{depth}": depth / 100 for depth in (0, 50, 100)}
+            name = f"{model}/copy_gain/distance_{length - 64}"
+            figures |= {name: 0.2, f"{name}/low": 0.1, f"{name}/high": 0.4}
+    return figures
+
+
+def with_long_context(*models: str) -> Results:
+    made = results()
+    made.figures["extend_context"] = {"heldout/bits_per_byte": 2.0, **long_context_figures(models)}
+    return made
+
+
+def test_long_context_is_shown_for_the_models_there_are() -> None:
+    assert [make(results()) for make in (loss_by_position, needles, copy_gain)] == [None] * 3
+    for models in (("before", "yarn", "after"), ("before", "yarn", "after", "without_yarn")):
+        shown = with_long_context(*models)
+        lines, maps, bars = loss_by_position(shown), needles(shown), copy_gain(shown)
+        assert len(lines.data) == 2 * len(models) - 1 and len(maps.data) == len(bars.data) == len(models)
+        assert list(lines.data[0].x) == ["0-512", "512-1024"]
+        assert [row[0] for row in maps.data[0].z] == [0.0, 0.5, 1.0]
+        assert [label.split("<br>")[0] for label in maps.data[0].x] == ["512", "1,024"]
+        assert list(bars.data[0].x) == ["448", "960"] and bars.data[0].error_y.array == pytest.approx((0.2, 0.2))
+    page = render(with_long_context("before", "after"), headline(results(), gains()), 3)
+    assert page.count('id="picture-') == 9 and '<h2 id="Long context">' in page
 
 
 def gains(sft: float = 0.9, rl: float = 0.1) -> dict[str, dict[str, float]]:

@@ -10,6 +10,7 @@ import pytest
 from test_trainer import MODEL, OPTIMIZER
 
 from k2core.corpus.documents import document_schema
+from k2core.corpus.shards import Document, Shards, write_shards
 from k2core.model.config import YarnConfig
 from k2core.model.files import load_model
 from k2core.recipe import Compute
@@ -117,28 +118,42 @@ def test_seams_are_checked(chain: Chain) -> None:
 
 def test_context_is_extended_and_measured(chain: Chain) -> None:
     yarn = YarnConfig(
-        factor=2, beta_fast=1, beta_slow=1, mscale=1, mscale_all_dim=1, original_max_position_embeddings=32
+        factor=4, beta_fast=1, beta_slow=1, mscale=1, mscale_all_dim=1, original_max_position_embeddings=32
     )
-    values = phase("extend", context_length=64, tokens=1024)
+    values = phase("extend", context_length=128, tokens=1024)
+    random, eos = Random(0), Shards(chain.root / "tokens").eos_id
+    long = [
+        Document(split, domain, random.choices(range(eos), k=300), 300)
+        for split in ("train", "heldout") for domain in ("web", "math") for _ in range(3 if split == "heldout" else 12)
+    ]  # fmt: skip
+    write_shards(chain.root / "long", long, vocab_size=320, eos_id=eos)
 
-    def extend(**changes) -> dict[str, float]:
+    def extend(out: str, **changes) -> dict[str, float]:
+        settings = {"control": True, "lengths": [96, 128], "retrieval_samples": 2, "copy_samples": 3, **changes}
         return extend_context.run(
-            extend_context.Params(**{**values, **changes}, rope_scaling=yarn, retrieval_samples=4), OPTIMIZER, COMPUTE,
-            chain.root / "decay", chain.root / "tokens", chain.root / "base", chain.root / "base.csv",
-            chain.job("extend_context"),
+            extend_context.Params(**{**values, **settings}, rope_scaling=yarn), OPTIMIZER, COMPUTE,
+            chain.root / "decay", chain.root / "long", chain.root / out, chain.root / f"{out}.csv", chain.job(out),
         )  # fmt: skip
 
     with pytest.raises(StageError, match="make them equal"):
-        extend(context_length=32)
-    figures = extend()
+        extend("bad", context_length=32)
+    figures = extend("base")
     model = load_model(chain.root / "base")
-    assert model.config.rope_scaling == yarn and model.config.max_position_embeddings == 64
+    assert model.config.rope_scaling == yarn and model.config.max_position_embeddings == 128
     assert sorted(file.name for file in (chain.root / "base").iterdir()) == [
         "attention.csv", "config.json", "experts.csv", "model.safetensors",
     ]  # fmt: skip
     assert figures["heldout/bits_per_byte"] == figures["after/bits_per_byte_short"] > 0
-    assert figures["after/bits_per_byte_long"] > 0 and "after/nats_per_token/position_32-64" in figures
-    assert 0 <= figures["after/retrieval/depth_50"] <= 1
+    assert figures["samples/windows"] == 12 and "after_over_without_yarn/nats_saved/position_64-128" in figures
+    for name in ("bits_per_byte_long", "nats_per_token/position_64-128", "needle/length_128/depth_50",
+                 "copy_gain/distance_64/low"):  # fmt: skip
+        assert all(f"{when}/{name}" in figures for when in ("before", "yarn", "after", "without_yarn"))
+    # the control is another model, and it neither changes the extended one nor its figures
+    assert figures["without_yarn/bits_per_byte_long"] != figures["after/bits_per_byte_long"]
+    alone = extend("alone", control=False)
+    assert alone == {name: value for name, value in figures.items() if "without_yarn/" not in name}
+    assert dvc_md5(chain.root / "alone") == dvc_md5(chain.root / "base")
+    assert extend("base") == figures  # both trainings go on from their last checkpoints
 
 
 def test_a_vocabulary_that_the_text_cannot_give_is_refused(chain: Chain) -> None:
