@@ -18,7 +18,6 @@ SECTION = "evaluate"
 class Params(Section):
     """How much is measured."""
 
-    heldout_tokens: int = Field(ge=256, description="held-out tokens a domain for bits per byte, at most")
     context: int = Field(ge=32, description="tokens a window of held-out text")
     items: int = Field(ge=1, description="held-out items an environment")
     samples: int = Field(ge=1, description="responses to each item at temperature 1; also the K of pass@K and pass^K")
@@ -63,7 +62,7 @@ def run(
             seed=compute.seed,
         )
 
-    bits = bits_per_byte(transformer, tokens, context=params.context, max_tokens=params.heldout_tokens)
+    bits = bits_per_byte(transformer, tokens, context=params.context)
     scores = {key: {"value": value} for key, value in figure_names(bits).items()}
     greedy, sampled = attempts(1, 0.0), attempts(params.samples, 1.0)
     checks = [

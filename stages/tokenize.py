@@ -29,7 +29,7 @@ def run(params: Params, curated: Path, rephrased: Path, tokenizer: Path, out: Pa
 
     from k2core.chat.tokenizer import Tokenizer
     from k2core.corpus.shards import Document, write_shards
-    from k2core.storage import read_table
+    from k2core.storage import dvc_md5, read_table
 
     tok = Tokenizer.load(tokenizer)
     groups: dict[tuple[str, str], list[str]] = {}
@@ -57,7 +57,9 @@ def run(params: Params, curated: Path, rephrased: Path, tokenizer: Path, out: Pa
                             left = left and left - len(ids) - 1
                     bar.update(len(chunk))
 
-    manifest = write_shards(out, documents(), vocab_size=tok.vocab_size, eos_id=tok.eos_id)
+    manifest = write_shards(
+        out, documents(), vocab_size=tok.vocab_size, eos_id=tok.eos_id, tokenizer=dvc_md5(tokenizer)
+    )
     figures: Metrics = {"documents/rephrased": float(len(rewrites))}
     for split in ("train", "heldout"):
         if not manifest[split]:

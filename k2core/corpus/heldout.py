@@ -38,8 +38,8 @@ class Scored:
 
 
 @torch.no_grad()
-def score(model: Callable[..., Any], shards: Shards, domain: str, *, context: int, max_tokens: int) -> Scored:
-    """Losses of `model` on the first whole documents of a held-out domain that have `max_tokens` tokens together.
+def score(model: Callable[..., Any], shards: Shards, domain: str, *, context: int) -> Scored:
+    """Losses of `model` on a held-out domain.
 
     Args:
         model: (tokens_BT, positions_BT, segments_BT) → logits_BTV.
@@ -50,10 +50,9 @@ def score(model: Callable[..., Any], shards: Shards, domain: str, *, context: in
     from k2core.model.loss import token_log_probs
 
     tokens, ends = shards.tokens("heldout", domain), shards.document_ends("heldout", domain)
-    count = max(1, int(np.searchsorted(ends, max_tokens, side="right")))
-    starts = [0, *ends[: count - 1].tolist()]
+    starts = [0, *ends[:-1].tolist()]
     pieces: list[Piece] = [
-        piece for start, end in zip(starts, ends[:count].tolist(), strict=True) for piece in cut(start, end, context)
+        piece for start, end in zip(starts, ends.tolist(), strict=True) for piece in cut(start, end, context)
     ]
     rows = pack_rows([piece.length for piece in pieces], context)
     step = max(1, ROW_TOKENS // context)
@@ -66,29 +65,25 @@ def score(model: Callable[..., Any], shards: Shards, domain: str, *, context: in
         counted_BT = batch.targets_BT != IGNORE
         nats.append(-log_probs_BT[counted_BT].double().numpy())
         positions.append(batch.positions_BT[counted_BT].numpy())
-    covered = int(shards.document_bytes("heldout", domain)[:count].sum())
+    covered = int(shards.document_bytes("heldout", domain).sum())
     return Scored(np.concatenate(nats), np.concatenate(positions), covered)
 
 
-def score_all(model: Callable[..., Any], tokens: Path, *, context: int, max_tokens: int) -> dict[str, Scored]:
+def score_all(model: Callable[..., Any], tokens: Path, *, context: int) -> dict[str, Scored]:
     """`score` for every held-out domain of the shards in `tokens`."""
     shards = Shards(tokens)
     if not shards.domains("heldout"):
         raise StorageError(f"{tokens}: no held-out documents; raise the held-out share in curate")
-    return {
-        domain: score(model, shards, domain, context=context, max_tokens=max_tokens)
-        for domain in shards.domains("heldout")
-    }
+    return {domain: score(model, shards, domain, context=context) for domain in shards.domains("heldout")}
 
 
-def bits_per_byte(model: Callable[..., Any], tokens: Path, *, context: int, max_tokens: int) -> dict[str, float]:
+def bits_per_byte(model: Callable[..., Any], tokens: Path, *, context: int) -> dict[str, float]:
     """Bits per byte of each domain, and of `all`: all bits over all bytes.
 
     Args:
-        tokens: the shards' folder.
-        max_tokens: tokens a domain, at most (at least one document is read).
+        tokens: the shards' folder; how much of it is held out, `tokenize.max_heldout_tokens` says.
     """
-    return summary(score_all(model, tokens, context=context, max_tokens=max_tokens))
+    return summary(score_all(model, tokens, context=context))
 
 
 def summary(scored: dict[str, Scored]) -> dict[str, float]:

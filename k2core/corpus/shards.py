@@ -30,8 +30,13 @@ class Document:
     bytes: int
 
 
-def write_shards(folder: Path, documents: Iterable[Document], *, vocab_size: int, eos_id: int) -> dict:
+def write_shards(
+    folder: Path, documents: Iterable[Document], *, vocab_size: int, eos_id: int, tokenizer: str = ""
+) -> dict:
     """Write shards and manifest into the new folder `folder`, documents in the order they come; the manifest.
+
+    Args:
+        tokenizer: digest of what made the tokens.
 
     Raises:
         ValueError: a token is outside the vocabulary or equals `eos_id`.
@@ -59,7 +64,8 @@ def write_shards(folder: Path, documents: Iterable[Document], *, vocab_size: int
         for file in files.values():
             file.close()
     content = {split: dict(sorted(domains.items())) for split, domains in splits.items()}
-    manifest = {"vocab_size": vocab_size, "dtype": dtype.name, "eos_id": eos_id, **content}
+    head = {"vocab_size": vocab_size, "dtype": dtype.name, "eos_id": eos_id, "tokenizer": tokenizer}
+    manifest = {**head, **content}
     write_json(folder / "manifest.json", manifest)
     return manifest
 

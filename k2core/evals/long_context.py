@@ -37,7 +37,6 @@ class LongContext:
     tokens: Path
     short: int
     long: int
-    max_tokens: int
     lengths: Sequence[int]
     needles: int
     passages: int
@@ -51,13 +50,13 @@ class LongContext:
         """
         figures: Metrics = {}
         for name, context in (("short", self.short), ("long", self.long)):
-            scored = score_all(model, self.tokens, context=context, max_tokens=self.max_tokens)
+            scored = score_all(model, self.tokens, context=context)
             figures |= figure_names(summary(scored), f"bits_per_byte_{name}")
         nats_WK = _by_position(scored, self.long)
         if not len(nats_WK):
             raise StorageError(
-                f"{self.tokens}: none of the first {self.max_tokens:,} held-out tokens of a domain is a document of "
-                f"{self.long:,} tokens; raise extend_context.heldout_tokens or hold out longer documents"
+                f"{self.tokens}: no held-out document has {self.long:,} tokens; raise tokenize.max_heldout_tokens or "
+                "hold out longer documents"
             )
         figures |= dict(zip(self._buckets("nats_per_token"), nats_WK.mean(axis=0).tolist(), strict=True))
         shards = Shards(self.tokens)

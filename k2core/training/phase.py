@@ -129,6 +129,7 @@ def run_phase(
             f"{model.config.max_position_embeddings}; raise it in section model or shorten the rows"
         )
     check_vocabulary(shards.vocab_size, model.config.vocab_size, tokens)
+    job.fingerprint["tokenizer"] = shards.manifest["tokenizer"]
     source = PhaseSource(
         shards, weights=phase.mixture, steps=phase.steps, batch_rows=phase.batch_tokens // phase.context_length,
         context=phase.context_length, seed=seed, cursor=before.documents,

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -96,14 +95,15 @@ class Ranks:
     def whole_rows(self, model: Transformer) -> Callable[..., Tensor]:
         """`model` as a function of whole rows on the CPU, for measuring; every process must call it alike."""
 
-        def logits(*inputs: Any) -> Tensor:
-            moved = [value.to(self.device) if isinstance(value, Tensor) else value for value in inputs]
+        def logits(*inputs: Tensor, **named: Tensor) -> Tensor:
+            moved = [value.to(self.device) for value in inputs]
+            more = {name: value.to(self.device) for name, value in named.items()}
             if self.context == 1:
-                return model(*moved).cpu()
+                return model(*moved, **more).cpu()
             from k2core.training.context_parallel import whole_rows
 
             with whole_rows(model):
-                return model(*moved).cpu()
+                return model(*moved, **more).cpu()
 
         return logits
 

@@ -38,7 +38,7 @@ def bigram(tokens_BT, positions_BT, segments_BT):
 
 
 def test_a_uniform_model_pays_the_vocabulary_for_every_token(tokens: Path) -> None:
-    found = bits_per_byte(uniform, tokens, context=8, max_tokens=1000)
+    found = bits_per_byte(uniform, tokens, context=8)
     assert found["code"] == pytest.approx(math.log2(VOCAB) * 3 / 6)
     assert found["web"] == pytest.approx(math.log2(VOCAB) * (8 + 31) / 51)
     assert found["all"] == pytest.approx(math.log2(VOCAB) * 42 / 57)
@@ -46,18 +46,17 @@ def test_a_uniform_model_pays_the_vocabulary_for_every_token(tokens: Path) -> No
 
 def test_windows_do_not_change_what_is_counted(tokens: Path) -> None:
     # a bigram model does not look further back than one token, which every window has
-    short, long = (bits_per_byte(bigram, tokens, context=context, max_tokens=1000) for context in (4, 64))
+    short, long = (bits_per_byte(bigram, tokens, context=context) for context in (4, 64))
     assert short == pytest.approx(long)
 
 
-def test_limits_take_whole_documents_and_their_bytes(tokens: Path) -> None:
-    scored = score(uniform, Shards(tokens), "web", context=8, max_tokens=10)
-    assert len(scored.nats_N) == 8 and scored.bytes == 20
-    assert sorted(scored.positions_N.tolist()) == list(range(8))
-    assert len(score(uniform, Shards(tokens), "web", context=8, max_tokens=1).nats_N) == 8
+def test_every_token_of_every_document_counts(tokens: Path) -> None:
+    scored = score(uniform, Shards(tokens), "web", context=8)
+    assert len(scored.nats_N) == 39 and scored.bytes == 51
+    assert scored.positions_N.max() == 7
 
 
 def test_nothing_held_out_is_a_fault(tmp_path: Path) -> None:
     write_shards(tmp_path, [Document("train", "web", [1], 1)], vocab_size=VOCAB, eos_id=EOS)
     with pytest.raises(StorageError, match="no held-out documents"):
-        bits_per_byte(uniform, tmp_path, context=8, max_tokens=10)
+        bits_per_byte(uniform, tmp_path, context=8)

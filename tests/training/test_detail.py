@@ -33,8 +33,8 @@ def test_rows_are_extremes_and_shares_of_the_interval(tmp_path: Path, monkeypatc
     model, optimizer = build()
     steps, inner = [], optimizer.step
 
-    def step(lr_scale: float):
-        figures = inner(lr_scale)
+    def step(*arguments: float):
+        figures = inner(*arguments)
         bias = model.routers()[0].e_score_correction_bias.clone()
         steps.append((optimizer.max_logit_LH, optimizer.gamma_LH, optimizer.load_LE, bias))
         return figures

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from pydantic import ValidationError
+from test_trainer import CHECKPOINT, SPIKES
 
 from k2core.corpus.shards import Document, write_shards
 from k2core.stage import Job, StageError
@@ -17,7 +18,7 @@ from k2core.training.schedule import Schedule, linear_decay
 
 VALUES = {
     "tokens": 1000, "batch_tokens": 64, "context_length": 16, "mixture": {"web": 1.0}, "log_every": 1,
-    "checkpoint_every": 1, "heldout_tokens": 10, "heldout_context": 16,
+    "checkpoint_every": 1, "heldout_every": 1, "heldout_context": 16,
     "schedule": {"kind": "constant", "lr_start": 1.0, "lr_end": 1.0, "warmup_steps": 0},
 }  # fmt: skip
 COSINE = {"kind": "cosine", "lr_start": 1.0, "lr_end": 0.1, "warmup_steps": 0}
@@ -72,6 +73,8 @@ def attempt(folder: Path, *, vocab_size: int = 20, lr_scale: float | None = 1.0,
         job=job,
         plot=folder / "plot.csv",
         out=folder / "out",
+        spikes=SPIKES,
+        checkpoint=CHECKPOINT,
     )
 
 

@@ -16,10 +16,18 @@ from k2core.model.files import load_model
 from k2core.recipe import Compute
 from k2core.stage import Job, StageError
 from k2core.storage import dvc_md5, write_table
+from k2core.training.checkpoint import CheckpointConfig
+from k2core.training.config import ParallelConfig
 from k2core.training.phase import Phase, TrainerState
+from k2core.training.spikes import SpikeConfig
 from stages import extend_context, pretrain, tokenize, train_tokenizer
 
 COMPUTE, MODEL = Compute(threads=1, seed=3), MODEL.model_copy(update={"vocab_size": 320})
+PARALLEL = ParallelConfig(
+    processes=1, launcher="", context=1, expert_parallel=False, micro_batch_tokens=100_000, recompute=False
+)
+SPIKES = SpikeConfig(window=32, min_history=16, deviations=6.0, max_in_a_row=3)
+CHECKPOINT = CheckpointConfig(keep=2, permanent_every=0, mirror="", resume_from="", accept=[])
 SCHEDULES = {
     "stable": {"kind": "constant", "lr_start": 1.0, "lr_end": 1.0, "warmup_steps": 3},
     "decay": {"kind": "cosine", "lr_start": 1.0, "lr_end": 0.1, "warmup_steps": 0},
@@ -30,7 +38,7 @@ SCHEDULES = {
 def phase(name: str, **changes) -> dict:
     values = {
         "tokens": 8192, "batch_tokens": 256, "context_length": 32, "mixture": {"web": 0.75, "math": 0.25},
-        "log_every": 4, "checkpoint_every": 10, "heldout_tokens": 1000, "heldout_context": 32,
+        "log_every": 4, "checkpoint_every": 10, "heldout_every": 8, "heldout_context": 32,
         "schedule": SCHEDULES[name],
     }  # fmt: skip
     return {**values, **changes}
@@ -50,8 +58,9 @@ class Chain:
     def pretrain(self, name: str, init: str, model=MODEL, out: str | None = None, **changes) -> dict[str, float]:
         self.last = self.job(out or name)
         return pretrain.run(
-            Phase(**phase(name, **changes)), model, OPTIMIZER, COMPUTE, name, self.root / init, self.root / "tokens",
-            self.root / (out or name), self.root / f"{out or name}.csv", self.last,
+            Phase(**phase(name, **changes)), model, OPTIMIZER, COMPUTE, PARALLEL, SPIKES, CHECKPOINT, name,
+            self.root / init, self.root / "tokens", self.root / (out or name), self.root / f"{out or name}.csv",
+            self.last,
         )  # fmt: skip
 
 
@@ -132,7 +141,8 @@ def test_context_is_extended_and_measured(chain: Chain) -> None:
         settings = {"control": True, "lengths": [96, 128], "retrieval_samples": 2, "copy_samples": 3, **changes}
         return extend_context.run(
             extend_context.Params(**{**values, **settings}, rope_scaling=yarn), OPTIMIZER, COMPUTE,
-            chain.root / "decay", chain.root / "long", chain.root / out, chain.root / f"{out}.csv", chain.job(out),
+            PARALLEL, SPIKES, CHECKPOINT, chain.root / "decay", chain.root / "long", chain.root / out,
+            chain.root / f"{out}.csv", chain.job(out),
         )  # fmt: skip
 
     with pytest.raises(StageError, match="make them equal"):
