@@ -27,7 +27,7 @@ class Params(Section):
 
 
 def run(params: Params, curated: Path, rephrased: Path, tokenizer: Path, out: Path, job: Job) -> Metrics:
-    """Write shards and manifest; figures are yardsticks, and tokens, documents and bytes a token by split and domain."""
+    """Write shards and manifest; figures are yardsticks, and tokens, documents, bytes a token by split and domain."""
     from collections.abc import Iterator
     from random import Random
 
