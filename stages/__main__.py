@@ -20,7 +20,7 @@ app = typer.Typer(add_completion=False, help=__doc__)
 
 
 @app.command()
-def check(recipe: Path = Path("params.yaml")) -> None:
+def check(recipe: Path = typer.Argument(Path("params.yaml"))) -> None:
     """Check every section of a recipe against the stage that reads it; print one line a fault."""
     faults = recipe_faults(recipe)
     for fault in faults:

@@ -1,7 +1,8 @@
 """Token shards: curated and rephrased documents as token ids, one file a domain, held-out documents apart.
 
-Rephrased documents train beside their sources, in the source's domain. The documents of a shard are in a fixed random
-order, so that any first part of it is a fair sample.
+The figures say what compressors make of the same held-out text: the yardstick for bits per byte. Rephrased documents
+train beside their sources, in the source's domain. The documents of a shard are in a fixed random order, so that any
+first part of it is a fair sample.
 """
 
 from __future__ import annotations
@@ -20,19 +21,24 @@ class Params(Section):
     """What goes into the shards."""
 
     max_heldout_tokens: int = Field(ge=1, description="held-out tokens kept of each domain, at most")
+    yardstick_bytes: int = Field(
+        ge=1, description="training text of each domain that the yardsticks' compressors have seen, at most"
+    )
 
 
 def run(params: Params, curated: Path, rephrased: Path, tokenizer: Path, out: Path, job: Job) -> Metrics:
-    """Write shards and manifest; figures are tokens, documents and bytes a token by split and domain."""
+    """Write shards and manifest; figures are yardsticks, and tokens, documents, bytes a token by split and domain."""
     from collections.abc import Iterator
     from random import Random
 
     from k2core.chat.tokenizer import Tokenizer
+    from k2core.corpus.compressors import yardsticks
     from k2core.corpus.shards import Document, write_shards
     from k2core.storage import dvc_md5, read_table
 
     tok = Tokenizer.load(tokenizer)
     groups: dict[tuple[str, str], list[str]] = {}
+    heldout: dict[str, list[str]] = {}
     for row in read_table(curated / "documents.parquet", ["text", "domain", "split"]):
         groups.setdefault((row["split"], row["domain"]), []).append(row["text"])
     rewrites = read_table(rephrased / "documents.parquet", ["text", "domain"])
@@ -53,6 +59,8 @@ def run(params: Params, curated: Path, rephrased: Path, tokenizer: Path, out: Pa
                     chunk = texts[start : start + 1000]
                     for text, ids in zip(chunk, tok.encode_batch(chunk), strict=True):
                         if left is None or left >= len(ids) + 1:
+                            if split == "heldout":
+                                heldout.setdefault(domain, []).append(text)
                             yield Document(split, domain, ids, len(text.encode()))
                             left = left and left - len(ids) - 1
                     bar.update(len(chunk))
@@ -68,7 +76,9 @@ def run(params: Params, curated: Path, rephrased: Path, tokenizer: Path, out: Pa
             figures[f"tokens/{split}/{domain}"] = float(sums["tokens"])
             figures[f"documents/{split}/{domain}"] = float(sums["documents"])
             figures[f"bytes_per_token/{split}/{domain}"] = sums["bytes"] / sums["tokens"]
-    return figures
+    job.say("what xz and zstd make of the held-out text")
+    training = {domain: texts for (split, domain), texts in groups.items() if split == "train"}
+    return figures | yardsticks(heldout, training, params.yardstick_bytes)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from k2core.report import long_context, pictures
+from k2core.report import curves, long_context, pictures
 from k2core.report.results import MODELS, PHASES, Results
 
 RL_COLUMNS = ("passed", "reward/mean", "entropy", "length")
@@ -21,6 +21,11 @@ COMPARISONS = (
 )
 """Claim, score, and the models before and after."""
 
+PRETRAINING = (
+    "K2's phases in its proportions: constant, cosine decay, anneal, long context. Bits per byte stand beside what "
+    "compressors make of the same held-out text: xz of all of a domain's documents as one stream, zstd of each alone "
+    "with a dictionary trained on training text, and what xz adds after training text."
+)
 LONG_CONTEXT = (
     "The model beyond the context that it was trained with, and what YaRN brings: the same training on the same rows "
     "with and without it. Loss by position in windows that one document fills, and what is saved of it against the "
@@ -78,8 +83,7 @@ def _parts(results: Results) -> list[dict[str, Any]]:
     layout = [
         ("Corpus", "What each rule removed, from all documents to those kept.", [pictures.funnel],
          ["ingest", "tag", "curate", "rephrase", "train_tokenizer", "tokenize"]),
-        ("Pre-training", "K2's phases in its proportions: constant, cosine decay, anneal, long context.",
-         [pictures.pretraining, pictures.bits_per_byte], _phase_names(results)),
+        ("Pre-training", PRETRAINING, [pictures.pretraining, curves.bits_per_byte], _phase_names(results)),
         ("Long context", LONG_CONTEXT, [long_context.loss_by_position, long_context.needles, long_context.copy_gain],
          ["extend_context"]),
         ("Agentic data", "Tools, tasks and judged dialogues.", [], ["tools", "tasks", "trajectories"]),

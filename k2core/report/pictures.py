@@ -26,25 +26,6 @@ def funnel(results: Results) -> go.Figure:
     return styled(figure, 120 + 34 * len(results.funnel))
 
 
-def bits_per_byte(results: Results) -> go.Figure | None:
-    """Held-out bits per byte by domain after each phase."""
-    phases = [phase for phase in PHASES if f"pretrain-{phase}" in results.figures]
-    prefix = "heldout/bits_per_byte"
-    table = {phase: results.figures[f"pretrain-{phase}"] for phase in phases}
-    if "extend_context" in results.figures:
-        phases.append("extend_context")
-        table["extend_context"] = results.figures["extend_context"]
-    names = [key for key in table[phases[0]] if key.startswith(prefix)]
-    figure = go.Figure()
-    for colour, key in zip(COLOURS, names, strict=False):
-        figure.add_bar(
-            name=key.removeprefix(prefix).strip("/") or "all", x=phases, y=[table[phase].get(key) for phase in phases],
-            marker_color=colour,
-        )  # fmt: skip
-    figure.update_layout(barmode="group", yaxis_title="bits per byte (held-out)")
-    return styled(figure)
-
-
 def pretraining(results: Results) -> go.Figure | None:
     """Loss, learning rate and the largest attention logit over all tokens of all phases."""
     figure = make_subplots(rows=3, cols=1, shared_xaxes=True, row_heights=[0.5, 0.2, 0.3], vertical_spacing=0.05)

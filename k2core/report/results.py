@@ -43,7 +43,7 @@ def read_results(
     """
     return Results(
         figures={path.stem: _json(path) for path in sorted(figures.glob("*.json"))},
-        curves={path.stem: _curve(path) for path in sorted(plots.glob("*.csv"))},
+        curves=read_curves(plots),
         funnel=_json(curated / "funnel.json"),
         verdicts=read_table(rephrased / "verdicts.parquet"),
         accepted=_lines(trajectories / "accepted.jsonl"),
@@ -52,6 +52,15 @@ def read_results(
         items={name: _json(evals / name / "items.json") for name in MODELS},
         samples={name: _lines(evals / name / "samples.jsonl") for name in MODELS},
     )
+
+
+def read_curves(plots: Path) -> dict[str, Curve]:
+    """Plot name → column → values, for every CSV in `plots`.
+
+    Raises:
+        StorageError: one has no rows.
+    """
+    return {path.stem: _curve(path) for path in sorted(plots.glob("*.csv"))}
 
 
 def _json(path: Path) -> Any:

@@ -36,7 +36,7 @@ def results() -> Results:
     curve = {"step": [1.0, 2.0], "train/loss": [3.0, 2.0], "train/lr": [1.0, None], "train/tokens_seen": [10.0, 20.0]}
     return Results(
         figures={**phases, "sft": {"loss_before": 3.0, "loss_after": 1.0}},
-        curves={"pretrain-stable": curve, "sft": curve},
+        curves={"pretrain-stable": {**curve, "val/bpb": [None, 2.5]}, "sft": curve},
         funnel=[
             {"step": "all", "documents": 10, "characters": 1000},
             {"step": "exact", "documents": 7, "characters": 700},

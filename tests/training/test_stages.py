@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 from test_trainer import MODEL, OPTIMIZER
 
+from k2core.chat.tokenizer import Tokenizer
+from k2core.corpus.compressors import xz
 from k2core.corpus.documents import document_schema
 from k2core.corpus.shards import Document, Shards, write_shards
 from k2core.model.config import YarnConfig
@@ -89,12 +92,25 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
         made.job("train_tokenizer"),
     )  # fmt: skip
     figures = tokenize.run(
-        tokenize.Params(max_heldout_tokens=1500), root / "curated", root / "rephrased", root / "tokenizer",
-        root / "tokens", made.job("tokenize"),
+        tokenize.Params(max_heldout_tokens=600, yardstick_bytes=20_000), root / "curated", root / "rephrased",
+        root / "tokenizer", root / "tokens", made.job("tokenize"),
     )  # fmt: skip
     assert figures["documents/rephrased"] == len(rephrased) == 5
     assert figures["documents/train/web"] + figures["documents/train/math"] == 200 + len(rephrased)
+    made.tokenized = figures
     return made
+
+
+def test_the_yardsticks_are_of_the_text_that_bits_per_byte_are_measured_on(chain: Chain) -> None:
+    shards, tokenizer = Shards(chain.root / "tokens"), Tokenizer.load(chain.root / "tokenizer")
+    for domain in shards.domains("heldout"):
+        ends, tokens = shards.document_ends("heldout", domain), shards.tokens("heldout", domain)
+        texts = [tokenizer.decode(ids[:-1].tolist()).encode() for ids in np.split(tokens, ends[:-1])]
+        assert sum(map(len, texts)) == shards.document_bytes("heldout", domain).sum()
+        bits = 8 * xz(texts, ()) / sum(map(len, texts))
+        assert chain.tokenized[f"yardstick/xz/{domain}"] == pytest.approx(bits)
+    kept = chain.tokenized["documents/heldout/web"] + chain.tokenized["documents/heldout/math"]
+    assert kept < 40, "the limit has left some out"
 
 
 def test_phases_chain_and_learn(chain: Chain) -> None:

@@ -1,0 +1,82 @@
+"""The evening recipe's block of the README: time, bits per byte by domain and phase with yardsticks, and the picture.
+
+It is made from a finished workspace's `metrics/` and `plots/`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from k2core.corpus.documents import DOMAINS
+from k2core.report.curves import PLOTS, YARDSTICKS, Curves, collect
+from k2core.report.pictures import COLOURS
+from k2core.report.results import read_curves
+
+PICTURE = "docs/evening-curves.svg"
+DASHES = {"dash": "--", "dot": ":", "dashdot": "-."}
+"""plotly's names → matplotlib's."""
+
+
+def block(seconds: float, workspace: Path, picture: Path) -> list[str]:
+    """Lines of Markdown; the picture is drawn to `picture`.
+
+    Args:
+        seconds: that the chain took.
+
+    Raises:
+        ValueError: the workspace's plots have no held-out bits per byte.
+    """
+    figures = {path.stem: json.loads(path.read_text()) for path in (workspace / "metrics").glob("*.json")}
+    curves = collect(read_curves(workspace / "plots"), figures)
+    if curves is None:
+        raise ValueError(f"{workspace / 'plots'}: no curve has val/bpb; run the chain first")
+    draw(curves, picture)
+    tokens = [figures[stage]["train/tokens_seen"] / 1e6 for stage in PLOTS.values()]  # plots and stages are named alike
+    return [
+        f"The chain took {seconds / 60:.0f} minutes. Held-out bits per byte after each phase, beside what compressors "
+        "make of the same text:", "",
+        "| | untrained | " + " | ".join(PLOTS) + " | " + " | ".join(label for label, _ in YARDSTICKS.values()) + " |",
+        "|---|" + "---|" * (1 + len(PLOTS) + len(YARDSTICKS)),
+        *(_row(figures, domain) for domain in ("all", *DOMAINS)),
+        "| million tokens | 0 | " + " | ".join(f"{seen:.1f}" for seen in tokens) + " |" + " |" * len(YARDSTICKS),
+        "",
+        f"![Held-out bits per byte by domain over tokens, phase by phase]({PICTURE})",
+    ]  # fmt: skip
+
+
+def _row(figures: dict[str, dict[str, float]], domain: str) -> str:
+    suffix = "" if domain == "all" else f"/{domain}"
+    values = [figures["pretrain-stable"][f"heldout/bits_per_byte_before{suffix}"]]
+    values += [figures[stage][f"heldout/bits_per_byte{suffix}"] for stage in PLOTS.values()]
+    values += [figures["tokenize"][f"yardstick/{name}{suffix}"] for name in YARDSTICKS]
+    return f"| {domain} | " + " | ".join(f"{value:.3f}" for value in values) + " |"
+
+
+def draw(curves: Curves, path: Path) -> None:
+    """A panel for each domain, as SVG that is equal for equal curves."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update({"svg.hashsalt": "k2", "font.size": 9})
+    from matplotlib import pyplot
+
+    count = len(curves.points)
+    figure, panels = pyplot.subplots(1, count, figsize=(11, 3.6), sharey=True, squeeze=False, layout="constrained")
+    for panel, (domain, phases) in zip(panels[0], curves.points.items(), strict=True):
+        for colour, (phase, points) in zip(COLOURS, phases.items(), strict=False):
+            panel.plot(*zip(*points, strict=True), "o-", color=colour, ms=2.5, label=phase)
+        for end in list(curves.ends.values())[:-1]:
+            panel.axvline(end, color="#d1d9e0", lw=0.8, zorder=0)
+        for name, bits in curves.yardsticks[domain].items():
+            label, dash = YARDSTICKS[name]
+            panel.axhline(bits, color="#5f6368", ls=DASHES[dash], lw=1, label=label)
+        panel.set_title(domain)
+        panel.set_xlabel("million tokens")
+        panel.grid(alpha=0.2)
+    panels[0][0].set_ylabel("bits per byte (held-out)")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
+    pyplot.close(figure)
