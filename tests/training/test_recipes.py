@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from workspace import ROOT
 
 from k2core.corpus.documents import DOMAINS
 from k2core.model.config import ModelConfig
@@ -14,7 +15,7 @@ from k2core.training.phase import Phase
 from stages.extend_context import Params as ExtendContext
 
 PHASES = ("stable", "decay", "anneal", "long")
-RECIPES = sorted(Path("recipes").glob("*.yaml"))
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
 def phases(recipe: Path) -> list[Phase]:
@@ -51,7 +52,7 @@ def test_shares_are_of_known_domains_and_sum_to_one(recipe: Path) -> None:
 
 def test_proportions_and_rates_of_the_models_that_are_shown() -> None:
     for name in ("laptop", "evening"):
-        stable, decay, anneal, long, _ = phases(Path(f"recipes/{name}.yaml"))
+        stable, decay, anneal, long, _ = phases(ROOT / "recipes" / f"{name}.yaml")
         assert decay.tokens / stable.tokens == pytest.approx(5.5 / 10)
         assert stable.tokens >= 7 * anneal.tokens > 7 * long.tokens, "of 10 : 0.4 : 0.06, stretched"
         ends = [phase.schedule.lr_end for phase in (stable, decay, long)]
