@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from benchmarks import forward_backward, growth, max_logit, readme, update
+from benchmarks import forward_backward, growth, max_logit, readme, trainer, update
 from benchmarks.harness import Entry, alternate, compare, save
 from benchmarks.peers import our_pass
 from benchmarks.scale import build, full, smoke
@@ -129,6 +129,13 @@ def test_a_topic_runs(topic):
     entries = importlib.import_module(f"benchmarks.{topic}").run(smoke())
     assert entries and len({made.name for made in entries}) == len(entries)
     assert all(made.ours > 0 and made.peer > 0 and made.command.endswith(topic) for made in entries)
+
+
+def test_the_trainer_topic_runs(monkeypatch):
+    monkeypatch.setattr(trainer, "SPREAD", {"FSDP2": trainer.SPREAD["FSDP2"]})
+    loop, spread = trainer.run(smoke())
+    assert 1 <= loop.ratio < 100 and loop.ours > loop.peer > 0  # ms a step with and without what is around it
+    assert 0 < spread.ratio < 10 and spread.name.startswith("2 processes, FSDP2")
 
 
 def test_growth_has_a_point_for_each_value_and_a_picture_that_repeats(tmp_path):
