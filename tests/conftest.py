@@ -16,3 +16,32 @@ def toy(tmp_path: Path) -> Iterator[Workspace]:
     yield workspace
     for process in [*workspace.processes("stages."), *workspace.processes("flows."), *workspace.processes("prefect")]:
         process.kill()
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """An S3 server on this machine."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket `s3://checkpoints`, for boto3 as configured by the environment."""
+    import boto3
+
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_endpoint, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1", "AWS_CONFIG_FILE": "/nonexistent",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    resource = boto3.resource("s3").Bucket("checkpoints")
+    resource.create()
+    yield "s3://checkpoints"
+    resource.objects.all().delete()
+    resource.delete()

@@ -202,21 +202,21 @@ class Loop:
 def run_loop(loop: Loop, job: Job, plot: Path, checkpoint: CheckpointConfig) -> list[Metrics]:
     """All iterations, from the newest checkpoint in `job.scratch` on; writes `plot` and returns its rows."""
     config, state, optimizer = loop.config, loop.state, loop.optimizer
-    checkpoints = Checkpoints(job.scratch, checkpoint, job.fingerprint, job.say, job.name)
-    state.restore(checkpoints, optimizer)
-    if state.iteration:
-        job.say(f"resuming after iteration {state.iteration}")
-    with job.progress(config.iterations, "iteration", done=state.iteration) as bar:
-        while state.iteration < config.iterations:
-            state.history.add(loop.iterate())
-            if state.iteration % config.log_every == 0 or state.iteration == config.iterations:
-                row = state.history.close(state.iteration, {})
-                job.log(row, state.iteration)
-                bar.set_postfix_str(f"passed {row['passed']:.2f}", refresh=False)
-            if state.iteration % config.checkpoint_every == 0 or state.iteration == config.iterations:
-                state.save(checkpoints, optimizer)
-            bar.update()
-    checkpoints.finish()
+    with Checkpoints(job.scratch, checkpoint, job.fingerprint, job.say, job.name) as checkpoints:
+        state.restore(checkpoints, optimizer)
+        if state.iteration:
+            job.say(f"resuming after iteration {state.iteration}")
+        with job.progress(config.iterations, "iteration", done=state.iteration) as bar:
+            while state.iteration < config.iterations:
+                state.history.add(loop.iterate())
+                if state.iteration % config.log_every == 0 or state.iteration == config.iterations:
+                    row = state.history.close(state.iteration, {})
+                    job.log(row, state.iteration)
+                    bar.set_postfix_str(f"passed {row['passed']:.2f}", refresh=False)
+                if state.iteration % config.checkpoint_every == 0 or state.iteration == config.iterations:
+                    state.save(checkpoints, optimizer)
+                bar.update()
+        checkpoints.finish()
     state.history.write(plot)
     return state.history.rows
 

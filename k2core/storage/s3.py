@@ -16,6 +16,8 @@ from k2core.storage.parquet import StorageError
 
 PART = 64 * 2**20
 """Bytes from which a file goes up in parts, and of a part."""
+ATTEMPTS = 5
+"""Of a request, with growing pauses."""
 DIGEST = "sha256"
 """Metadata of an object that holds the digest of its content."""
 
@@ -105,7 +107,7 @@ class Bucket:
         import boto3
         from botocore.config import Config
 
-        retries = {"max_attempts": 5, "mode": "standard"}
+        retries = {"max_attempts": ATTEMPTS, "mode": "standard"}
         return boto3.session.Session().client("s3", config=Config(retries=retries, connect_timeout=10, read_timeout=60))
 
     def _stored(self, client: Any, key: str) -> tuple[int, str] | None:

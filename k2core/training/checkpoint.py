@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator
 
@@ -53,6 +52,8 @@ class CheckpointConfig(Section):
 class Checkpoints:
     """The checkpoints of one training in `folder`; in several processes every call is a collective.
 
+    A context manager: leaving it waits for what is being written, however the training ended.
+
     Args:
         fingerprint: what the training is made from, name → digest; a checkpoint of something else is refused.
         name: of the training; its folder in the mirror.
@@ -64,6 +65,8 @@ class Checkpoints:
     ) -> None:  # fmt: skip
         import torch.distributed as dist
 
+        # DCP's word for being used in one process, which is meant here; said in its own thread, too.
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         self.folder, self.settings, self.fingerprint, self.say = folder, settings, dict(fingerprint), say
         self.mirror = Bucket(f"{settings.mirror}/{name}") if settings.mirror else None
         self.many = dist.is_initialized()
@@ -93,8 +96,7 @@ class Checkpoints:
         if self.many:
             _barrier()
         writer = HuggingFaceStorageWriter(str(scratch), save_distributed=True)
-        with _quiet():
-            written = async_save(_tensors(model, optimizer), storage_writer=writer, process_group=self.group)
+        written = async_save(_tensors(model, optimizer), storage_writer=writer, process_group=self.group)
         content = json.dumps({"fingerprint": self.fingerprint, **state}, allow_nan=False)  # now: it will change
         self._pending = self._behind.submit(self._publish, written, scratch, step, content)
 
@@ -126,12 +128,17 @@ class Checkpoints:
         return state
 
     def finish(self) -> None:
-        """Wait for what is under way, and let go of all that is held.
+        """Wait for what is under way.
 
         Raises:
             StorageError: it could not be written.
         """
         self._wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *fault: object) -> None:
         self._behind.shutdown()
 
     def _choose(self) -> tuple[str | None, dict[str, Any] | None]:
@@ -182,7 +189,7 @@ class Checkpoints:
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
         tensors = _tensors(model, optimizer)
-        with _quiet(), torch.no_grad():
+        with torch.no_grad():
             load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)))
         moments = {name: tensor for name, tensor in tensors.items() if name.startswith("optimizer/")}
         optimizer.load_state_dict({name.removeprefix("optimizer/"): tensor for name, tensor in moments.items()})
@@ -201,7 +208,7 @@ class Checkpoints:
             remove(target)
             os.replace(scratch, target)
             _sync(self.folder)
-        except Exception:
+        except BaseException:  # torch's CheckpointException is no Exception
             if self.first:
                 remove(scratch)
             raise
@@ -281,14 +288,6 @@ def _tensors(model: Any, optimizer: Any) -> dict[str, Any]:
     """All tensors of a training by name; the model's are live, the optimiser's copies."""
     parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """torch.distributed.checkpoint warns where it is used in one process, which is meant."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
 
 
 def _barrier() -> None:

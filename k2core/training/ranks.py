@@ -94,16 +94,18 @@ class Ranks:
 
     def whole_rows(self, model: Transformer) -> Callable[..., Tensor]:
         """`model` as a function of whole rows on the CPU, for measuring; every process must call it alike."""
+        from torch.distributed.fsdp import FSDPModule
+
+        from k2core.training.context_parallel import whole_rows
 
         def logits(*inputs: Tensor, **named: Tensor) -> Tensor:
             moved = [value.to(self.device) for value in inputs]
             more = {name: value.to(self.device) for name, value in named.items()}
-            if self.context == 1:
-                return model(*moved, **more).cpu()
-            from k2core.training.context_parallel import whole_rows
-
             with whole_rows(model):
-                return model(*moved, **more).cpu()
+                result = model(*moved, **more).cpu()
+            if isinstance(model, FSDPModule):  # without a backward pass its outer weights would stay gathered
+                model.reshard()
+            return result
 
         return logits
 

@@ -138,12 +138,12 @@ def train(
         StorageError: a checkpoint could not be written, or is of other data, recipe or code.
         SystemExit: SIGTERM came; a checkpoint has been written.
     """
-    training = _Training(
-        model, optimizer, source, steps, schedule, job, log_every, checkpoint_every, Spikes(spikes, job.scratch),
-        Checkpoints(job.scratch, checkpoint, job.fingerprint, job.say, job.name), ranks or Ranks(), micro_batch_tokens,
-        tokens_before, validate, validate_every,
-    )  # fmt: skip
-    training.run()
+    with Checkpoints(job.scratch, checkpoint, job.fingerprint, job.say, job.name) as checkpoints:
+        training = _Training(
+            model, optimizer, source, steps, schedule, job, log_every, checkpoint_every, Spikes(spikes, job.scratch),
+            checkpoints, ranks or Ranks(), micro_batch_tokens, tokens_before, validate, validate_every,
+        )  # fmt: skip
+        training.run()
     if job.first:
         training.history.write(plot)
     return training.result()

@@ -37,12 +37,13 @@ def outcome(folder: Path, parallel: ParallelConfig, rank: int, resume_at: int = 
     for stop_at in [resume_at, None] if resume_at else [None]:
         model, _ = build()
         ranks.spread(model, parallel)
-        optimizer = MuonClip(model, OPTIMIZER)
 
         @torch.no_grad()
         def validate(model: Transformer = model) -> dict[str, float]:
             return {"val/x": float(ranks.whole_rows(model)(torch.arange(24).view(2, 12)).abs().mean())}
 
+        validate()  # as a stage does before it trains
+        optimizer = MuonClip(model, OPTIMIZER)
         try:
             result = train(
                 model, optimizer, Source(stop_at=stop_at), steps=STEPS, schedule=lambda step: 1.0,
