@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from random import Random
 
@@ -17,6 +18,8 @@ from k2core.corpus.shards import Document, Shards, write_shards
 from k2core.model.config import YarnConfig
 from k2core.model.files import load_model
 from k2core.recipe import Compute
+from k2core.report.curves import collect
+from k2core.report.results import read_curves
 from k2core.stage import Job, StageError
 from k2core.storage import dvc_md5, write_table
 from k2core.training.checkpoint import CheckpointConfig
@@ -124,6 +127,16 @@ def test_phases_chain_and_learn(chain: Chain) -> None:
     assert state.step == 64 and state.tokens_seen == decay["train/tokens_seen"] > stable["train/tokens_seen"]
     assert decay["mixture/epochs/web"] == pytest.approx(2 * stable["mixture/epochs/web"], rel=0.1)
     assert json.loads((chain.root / "tokens" / "manifest.json").read_text())["vocab_size"] == 320
+
+    (chain.root / "plots").mkdir()
+    for name in ("stable", "decay"):
+        shutil.copyfile(chain.root / f"{name}.csv", chain.root / "plots" / f"pretrain-{name}.csv")
+    curves = collect(read_curves(chain.root / "plots"), {"tokenize": chain.tokenized})
+    seen, bits = curves.points["math"]["decay"][-1]
+    assert seen == pytest.approx(decay["train/tokens_seen"] / 1e6)
+    assert bits == pytest.approx(decay["heldout/bits_per_byte/math"], rel=1e-4)
+    assert len(curves.points["all"]["stable"]) == 4, "heldout_every 8 of 32 steps"
+    assert len(curves.yardsticks["all"]) == 3
 
 
 def test_the_same_inputs_give_the_same_bytes(chain: Chain) -> None:
