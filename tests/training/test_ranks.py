@@ -11,7 +11,6 @@ import torch
 from processes import run as run_processes
 from test_trainer import DEFAULTS, OPTIMIZER, Source, build
 
-from k2core.model.transformer import Transformer
 from k2core.optim.muonclip import MuonClip
 from k2core.optim.sharding import whole
 from k2core.recipe import RecipeError
@@ -30,35 +29,35 @@ def config(processes: int, **changes: Any) -> ParallelConfig:
     return ParallelConfig(processes=processes, launcher=LAUNCHER, **values)
 
 
-def outcome(folder: Path, parallel: ParallelConfig, rank: int, resume_at: int = 0) -> dict[str, Any]:
-    """What a training on these processes ends in, everything gathered; `resume_at`: stopped there and gone on with."""
+def outcome(folder: Path, parallel: ParallelConfig, rank: int, stop_at: int | None = None) -> dict[str, Any]:
+    """What a training on these processes ends in, everything gathered."""
     ranks = Ranks(parallel.processes, rank, parallel.context)
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
-    for stop_at in [resume_at, None] if resume_at else [None]:
-        model, _ = build()
-        ranks.spread(model, parallel)
+    model, _ = build()
+    ranks.spread(model, parallel)
 
-        @torch.no_grad()
-        def validate(model: Transformer = model) -> dict[str, float]:
-            return {"val/x": float(ranks.whole_rows(model)(torch.arange(24).view(2, 12)).abs().mean())}
+    @torch.no_grad()
+    def validate() -> dict[str, float]:
+        return {"val/x": float(ranks.whole_rows(model)(torch.arange(24).view(2, 12)).abs().mean())}
 
-        validate()  # as a stage does before it trains
-        optimizer = MuonClip(model, OPTIMIZER)
-        try:
-            result = train(
-                model, optimizer, Source(stop_at=stop_at), steps=STEPS, schedule=lambda step: 1.0,
-                job=Job("test", folder / "scratch", None), plot=folder / "plot.csv", ranks=ranks,
-                micro_batch_tokens=parallel.micro_batch_tokens, validate=validate, validate_every=3, **DEFAULTS,
-            )  # fmt: skip
-        except SystemExit:
-            assert stop_at is not None
+    validate()  # as a stage does before it trains
+    optimizer = MuonClip(model, OPTIMIZER)
+    result = train(
+        model, optimizer, Source(stop_at=stop_at), steps=STEPS, schedule=lambda step: 1.0,
+        job=Job("test", folder / "scratch", None), plot=folder / "plot.csv", ranks=ranks,
+        micro_batch_tokens=parallel.micro_batch_tokens, validate=validate, validate_every=3, **DEFAULTS,
+    )  # fmt: skip
     state = {**model.state_dict(), **{f"optimizer/{k}": v for k, v in optimizer.state_dict().items()}}
     return {"rows": result.rows, "state": {name: whole(tensor).clone() for name, tensor in state.items()}}
 
 
-def on_rank(rank: int, processes: int, folder: Path, changes: dict[str, Any], resume_at: int) -> dict[str, Any]:
+def on_rank(rank: int, processes: int, folder: Path, changes: dict[str, Any], resume_at: int | None) -> dict[str, Any]:
+    """`outcome`, stopped at a step and gone on with if `resume_at` says so."""
     os.environ["RANK"] = str(rank)
-    return outcome(folder, config(processes, **changes), rank, resume_at)
+    if resume_at:
+        with pytest.raises(SystemExit):
+            outcome(folder, config(processes, **changes), rank, stop_at=resume_at)
+    return outcome(folder, config(processes, **changes), rank)
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +68,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("processes", "changes", "resume_at"),
     [
-        (2, {}, 0),
-        (4, {}, 0),
+        (2, {}, None),
+        (4, {}, None),
         (2, {"context": 2, "recompute": True}, 3),
-        (4, {"context": 2, "expert_parallel": True, "micro_batch_tokens": 6}, 0),
+        (4, {"context": 2, "expert_parallel": True, "micro_batch_tokens": 6}, None),
     ],
 )
 def test_any_number_of_processes_trains_alike(
-    alone: dict[str, Any], tmp_path: Path, processes: int, changes: dict[str, Any], resume_at: int
+    alone: dict[str, Any], tmp_path: Path, processes: int, changes: dict[str, Any], resume_at: int | None
 ) -> None:
     outcomes = run_processes(processes, on_rank, tmp_path, tmp_path / "work", changes, resume_at)
     for found in outcomes:
@@ -87,6 +86,22 @@ def test_any_number_of_processes_trains_alike(
                 assert row[name] == pytest.approx(wanted[name], rel=2e-4), name
         for name, tensor in found["state"].items():
             assert torch.allclose(tensor, alone["state"][name], atol=5e-4), name
+
+
+def stopped_on_rank(rank: int, processes: int, folder: Path) -> None:
+    os.environ["RANK"] = str(rank)
+    with pytest.raises(SystemExit):
+        outcome(folder, config(processes), rank, stop_at=3)
+
+
+def test_a_training_goes_on_with_another_number_of_processes(alone: dict[str, Any], tmp_path: Path) -> None:
+    run_processes(2, stopped_on_rank, tmp_path, tmp_path / "work")
+    found = outcome(tmp_path / "work", config(1), 0)
+    assert [row["train/loss"] for row in found["rows"]] == pytest.approx(
+        [row["train/loss"] for row in alone["rows"]], rel=2e-4
+    )
+    for name, tensor in found["state"].items():
+        assert torch.allclose(tensor, alone["state"][name], atol=5e-4), name
 
 
 def test_rows_are_shared_out_without_overlap() -> None:
