@@ -33,9 +33,14 @@ def block(seconds: float, workspace: Path, picture: Path) -> list[str]:
         raise ValueError(f"{workspace / 'plots'}: no curve has val/bpb; run the chain first")
     draw(curves, picture)
     tokens = [figures[stage]["train/tokens_seen"] / 1e6 for stage in PLOTS.values()]  # plots and stages are named alike
+    what = (
+        "The chain"
+        if "evaluate-rl" in figures
+        else "From raw text to YaRN (what follows was not run at this recipe) it"
+    )
     return [
-        f"The chain took {seconds / 60:.0f} minutes. Held-out bits per byte after each phase, beside what compressors "
-        "make of the same text:", "",
+        f"{what} took {seconds / 60:.0f} minutes. Held-out bits per byte after each phase, beside what compressors make "
+        "of the same text:", "",
         "| | untrained | " + " | ".join(PLOTS) + " | " + " | ".join(label for label, _ in YARDSTICKS.values()) + " |",
         "|---|" + "---|" * (1 + len(PLOTS) + len(YARDSTICKS)),
         *(_row(figures, domain) for domain in ("all", *DOMAINS)),

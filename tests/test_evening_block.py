@@ -46,13 +46,21 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_block_is_written_from_the_workspace(workspace: Path) -> None:
     chain.main(workspace / "evening.log", "evening", None, None)
     text = (workspace / "README.md").read_text()
-    assert text.startswith("above\n<!-- evening:begin -->\nThe chain took 118 minutes.") and text.endswith("\nbelow\n")
+    assert text.startswith("above\n<!-- evening:begin -->\nWhat follows YaRN was not run") and text.endswith(
+        "\nbelow\n"
+    )
+    assert "from raw text to there it took 118 minutes." in text
     assert "| all | 4.500 | 2.900 | 2.800 | 2.700 | 2.600 | 2.500 | 2.400 | 2.300 | 2.200 |" in text
     assert "| code | 4.500 | 2.880 |" in text
     assert "| million tokens | 0 | 3.0 | 6.0 | 9.0 | 12.0 | 15.0 | | | |" in text
     table = [line.count("|") for line in text.splitlines() if line.startswith("|")]
     assert len(table) == 8 and len(set(table)) == 1
     assert (workspace / "docs" / "evening-curves.svg").read_text().startswith("<?xml")
+
+
+def test_a_whole_chain_is_called_so(workspace: Path) -> None:
+    (workspace / "metrics" / "evaluate-rl.json").write_text("{}")
+    assert evening.block(7080, workspace, workspace / "a.svg")[0].startswith("The chain took 118 minutes.")
 
 
 def test_the_picture_repeats(workspace: Path) -> None:

@@ -52,7 +52,8 @@ def collect(curves: Mapping[str, Curve], figures: Mapping[str, Mapping[str, floa
     columns = sorted({name for curve in measured.values() for name in curve if name.startswith(VALUE)})
     points: dict[str, dict[str, Points]] = {_domain(column): {} for column in columns}
     for column in columns:
-        last: Points = []
+        untrained = figures.get("pretrain-stable", {}).get(_before(column))
+        last: Points = [] if untrained is None else [(0.0, untrained)]
         for phase, curve in measured.items():
             pairs = zip(curve["train/tokens_seen"], curve.get(column, ()), strict=False)
             own = [(seen / 1e6, bits) for seen, bits in pairs if seen is not None and bits is not None]
@@ -96,6 +97,11 @@ def bits_per_byte(results: Results) -> go.Figure | None:
     figure.update_xaxes(title_text="million tokens")
     figure.update_yaxes(title_text="bits per byte (held-out)", row=1, col=1)
     return styled(figure, 420).update_layout(margin_t=70, legend_y=1.22)
+
+
+def _before(column: str) -> str:
+    """The figure that says what the untrained model had of `column`."""
+    return column.replace(VALUE, "heldout/bits_per_byte_before")
 
 
 def _domain(column: str) -> str:

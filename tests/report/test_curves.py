@@ -38,6 +38,10 @@ def test_points_go_on_from_phase_to_phase(plots: Path) -> None:
     assert list(curves.points) == ["all", "code", "web"]
     assert curves.points["all"] == {"stable": [(2, 3.0), (3, 2.5)], "YaRN": [(3, 2.5), (5, 2.0)]}
     assert curves.ends == {"stable": 3, "YaRN": 5}
+    before = {"pretrain-stable": {"heldout/bits_per_byte_before": 4.4, "heldout/bits_per_byte_before/web": 4.6}}
+    begun = collect(read_curves(plots), {**FIGURES, **before}).points
+    assert begun["all"]["stable"][0] == (0, 4.4) and begun["web"]["stable"][0] == (0, 4.6)
+    assert begun["code"] == curves.points["code"]
     assert curves.yardsticks["code"] == {"xz": 2.2, "xz_after_training": 1.6}
     assert curves.yardsticks["web"] == {"xz": 2.6}
 
