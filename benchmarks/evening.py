@@ -33,14 +33,11 @@ def block(seconds: float, workspace: Path, picture: Path) -> list[str]:
         raise ValueError(f"{workspace / 'plots'}: no curve has val/bpb; run the chain first")
     draw(curves, picture)
     tokens = [figures[stage]["train/tokens_seen"] / 1e6 for stage in PLOTS.values()]  # plots and stages are named alike
-    what = (
-        "The chain"
-        if "evaluate-rl" in figures
-        else "From raw text to YaRN (what follows was not run at this recipe) it"
-    )
+    whole = "evaluate-rl" in figures
+    what = "The chain took" if whole else "What follows YaRN was not run at this recipe; from raw text to there it took"
     return [
-        f"{what} took {seconds / 60:.0f} minutes. Held-out bits per byte after each phase, beside what compressors make "
-        "of the same text:", "",
+        f"{what} {seconds / 60:.0f} minutes. Held-out bits per byte after each phase, beside what compressors make of "
+        "the same text:", "",
         "| | untrained | " + " | ".join(PLOTS) + " | " + " | ".join(label for label, _ in YARDSTICKS.values()) + " |",
         "|---|" + "---|" * (1 + len(PLOTS) + len(YARDSTICKS)),
         *(_row(figures, domain) for domain in ("all", *DOMAINS)),
