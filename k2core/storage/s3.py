@@ -28,6 +28,10 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class TornError(StorageError):
+    """An object is not what was once sent."""
+
+
 class Bucket:
     """`s3://bucket/prefix`.
 
@@ -45,13 +49,15 @@ class Bucket:
     def folders(self, holding: str) -> list[str]:
         """Names of the folders directly below that hold a file `holding`, in order."""
         with self._errors():
-            pages = self._client().get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self._key(""))
-            keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+            keys = list(self._keys(self._client(), ""))
         parts = [key[len(self._key("")) :].split("/") for key in keys]
         return sorted(part[0] for part in parts if len(part) == 2 and part[1] == holding)
 
     def upload(self, folder: Path, last: str) -> None:
         """Copy the files of `folder` to a folder of its name, the file `last` at the end: with it, all are there.
+
+        The folder is left alone if it has `last` already, which must thus differ wherever another file does. Otherwise
+        what is not of `folder` is deleted first, `last` before all others.
 
         Raises:
             StorageError: the bucket is not there or cannot be reached, or an object is not what was sent.
@@ -60,15 +66,22 @@ class Bucket:
 
         config = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART)
         files = sorted(folder.iterdir(), key=lambda file: (file.name == last, file.name))
+        mark = self._key(f"{folder.name}/{last}")
         with self._errors():
             client = self._client()
+            if self._stored(client, mark) == (_size(folder / last), sha256(folder / last)):
+                return
+            client.delete_object(Bucket=self.name, Key=mark)
+            expected = {self._key(f"{folder.name}/{file.name}") for file in files}
+            for key in set(self._keys(client, f"{folder.name}/")) - expected:
+                client.delete_object(Bucket=self.name, Key=key)
             for file in files:
                 key, digest = self._key(f"{folder.name}/{file.name}"), sha256(file)
-                if self._stored(client, key) == (file.stat().st_size, digest):
+                if self._stored(client, key) == (_size(file), digest):
                     continue
                 extra = {"Metadata": {DIGEST: digest}, "ChecksumAlgorithm": "SHA256"}
                 client.upload_file(str(file), self.name, key, ExtraArgs=extra, Config=config)
-                if self._stored(client, key) != (file.stat().st_size, digest):
+                if self._stored(client, key) != (_size(file), digest):
                     raise StorageError(
                         f"{self.url}/{folder.name}/{file.name} is not what was sent; who else writes there?"
                     )
@@ -77,28 +90,29 @@ class Bucket:
         """Copy the folder `name` to `target`, which appears when it is whole.
 
         Raises:
-            StorageError: the bucket cannot be reached, or an object is not what was once sent.
+            TornError: an object is not what was once sent.
+            StorageError: the bucket cannot be reached.
         """
         with self._errors():
             client = self._client()
-            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self._key(f"{name}/"))
-            keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
             with publish(target) as scratch:
                 scratch.mkdir()
-                for key in keys:
+                for key in self._keys(client, f"{name}/"):
                     file = scratch / key.rsplit("/", 1)[1]
                     client.download_file(self.name, key, str(file))
-                    if self._stored(client, key) != (file.stat().st_size, sha256(file)):
-                        raise StorageError(f"s3://{self.name}/{key} is torn; remove that folder")
+                    if self._stored(client, key) != (_size(file), sha256(file)):
+                        raise TornError(f"s3://{self.name}/{key} is torn; remove that folder")
 
     def remove(self, name: str) -> None:
         """Delete the folder `name`."""
         with self._errors():
             client = self._client()
-            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self._key(f"{name}/"))
-            for page in pages:
-                for item in page.get("Contents", []):
-                    client.delete_object(Bucket=self.name, Key=item["Key"])
+            for key in self._keys(client, f"{name}/"):
+                client.delete_object(Bucket=self.name, Key=key)
+
+    def _keys(self, client: Any, below: str) -> Iterator[str]:
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=self._key(below))
+        return (item["Key"] for page in pages for item in page.get("Contents", []))
 
     def _key(self, rest: str) -> str:
         return f"{self.prefix}/{rest}" if self.prefix else rest
@@ -130,5 +144,9 @@ class Bucket:
 
         try:
             yield
-        except (BotoCoreError, ClientError, Boto3Error) as error:
+        except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:  # ValueError: an endpoint that is no URL
             raise StorageError(f"{self.url}: {' '.join(str(error).split())}") from None
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size

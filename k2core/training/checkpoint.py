@@ -2,16 +2,19 @@
 
 A checkpoint is a folder `step-N`: tensors as torch.distributed.checkpoint stores them in safetensors (each process its
 own part, read by any number of processes; nothing is a pickle), and `state.json` with the trainer's own state, what the
-training was made from, and a digest of each file. It appears by rename. Torn ones are passed over.
+training was made from, and a digest of each file and of itself. It appears by rename. Torn ones are passed over.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -20,7 +23,7 @@ from pydantic import Field, field_validator
 from k2core.recipe import Section
 from k2core.storage import StorageError, publish, write_json
 from k2core.storage.atomic import remove
-from k2core.storage.s3 import Bucket, sha256
+from k2core.storage.s3 import Bucket, TornError, sha256
 
 STATE = "state.json"
 OPTIMIZER = "optimizer.safetensors"
@@ -68,13 +71,16 @@ class Checkpoints:
         # DCP's word for being used in one process, which is meant here; said in its own thread, too.
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         self.folder, self.settings, self.fingerprint, self.say = folder, settings, dict(fingerprint), say
-        self.mirror = Bucket(f"{settings.mirror}/{name}") if settings.mirror else None
+        self.mirror = Bucket(f"{settings.mirror.rstrip('/')}/{name}") if settings.mirror else None
         self.many = dist.is_initialized()
+        self.first = not self.many or dist.get_rank() == 0
+        self._tidy()  # the other processes wait for it in `new_group`
         # The writing thread talks to other processes while the training does: it needs a line of its own.
         self.group = dist.new_group(backend="gloo") if self.many else None
-        self.first = not self.many or dist.get_rank() == 0
         self._behind = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
+        self._begun, self._sound = 0, set[str]()  # step that was restored; checkpoints written or read since
+        self._uncopied = False
 
     def save(self, step: int, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
         """Write `step-N`; returns once the tensors are copied.
@@ -90,11 +96,6 @@ class Checkpoints:
 
         self._wait()
         scratch = self.folder / f".step-{step:08d}.partial"
-        if self.first:
-            remove(scratch)
-            scratch.mkdir(parents=True)
-        if self.many:
-            _barrier()
         writer = HuggingFaceStorageWriter(str(scratch), save_distributed=True)
         written = async_save(_tensors(model, optimizer), storage_writer=writer, process_group=self.group)
         content = json.dumps({"fingerprint": self.fingerprint, **state}, allow_nan=False)  # now: it will change
@@ -107,7 +108,8 @@ class Checkpoints:
             The `state` it was saved with; None if there is no sound one.
 
         Raises:
-            StorageError: it is of other data, recipe or code; or another attempt's place has none.
+            StorageError: it is of other data, recipe or code, or does not fit; another attempt's place has none; the
+                mirror cannot be reached.
         """
         import torch.distributed as dist
 
@@ -117,6 +119,9 @@ class Checkpoints:
                 answer[:2] = self._choose()
             except StorageError as error:
                 answer[2] = str(error)
+            except OSError as error:
+                answer[2] = f"{self.folder}: no checkpoint could be brought there ({error}); make room or mend the disk"
+            self._tidy()
         if self.many:
             dist.broadcast_object_list(answer, src=0)
         chosen, state, fault = answer
@@ -128,12 +133,14 @@ class Checkpoints:
         return state
 
     def finish(self) -> None:
-        """Wait for what is under way.
+        """Wait for what is under way; what could not be copied to the mirror is tried once more.
 
         Raises:
             StorageError: it could not be written.
         """
         self._wait()
+        if self._uncopied:
+            self._copy()
 
     def __enter__(self) -> Self:
         return self
@@ -141,36 +148,50 @@ class Checkpoints:
     def __exit__(self, *fault: object) -> None:
         self._behind.shutdown()
 
+    def _tidy(self) -> None:
+        """Remove what broke off half-way: a part of it in a new checkpoint of the same step would be read with it."""
+        for partial in self.folder.glob(".step-*.partial") if self.first else ():
+            remove(partial)
+
     def _choose(self) -> tuple[str | None, dict[str, Any] | None]:
         """The newest sound checkpoint and its state: of the folder, else of the mirror, else of another attempt."""
-        for source in (None, self.mirror, self.settings.resume_from):
-            if source:
-                self._fetch(source)
-            for candidate in _newest_first(self.folder):
-                try:
-                    state = _read(candidate)
-                except StorageError as error:
-                    self.say(f"checkpoint passed over: {error}")
-                    continue
-                self._compare(state.pop("fingerprint"), candidate)
-                return str(candidate), state
+        for candidate in self._candidates():
+            try:
+                state = _read(candidate)
+            except StorageError as error:
+                self.say(f"checkpoint passed over: {error}")
+                continue
+            self._compare(state.pop("fingerprint"), candidate)
+            self._begun = _step(candidate.name)
+            self._sound.add(candidate.name)
+            return str(candidate), state
         if self.settings.resume_from:
             raise StorageError(f"checkpoint.resume_from: {self.settings.resume_from} has no sound checkpoint")
         return None, None
 
-    def _fetch(self, source: str | Bucket) -> None:
-        """Copy the newest checkpoint of `source` into the folder."""
-        import shutil
+    def _candidates(self) -> Iterator[Path]:
+        """Checkpoints in the folder; those of other places are copied there when it is their turn."""
+        yield from _newest_first(self.folder)
+        source = self.settings.resume_from
+        if self.mirror:
+            yield from self._fetch(self.mirror)
+        if source.startswith("s3://"):
+            yield from self._fetch(Bucket(source))
+        elif source:
+            for path in _newest_first(Path(source)):
+                with publish(self.folder / path.name) as scratch:
+                    shutil.copytree(path, scratch)
+                yield self.folder / path.name
 
-        if isinstance(source, str) and not source.startswith("s3://"):
-            for candidate in _newest_first(Path(source))[:1]:
-                with publish(self.folder / candidate.name) as scratch:
-                    shutil.copytree(candidate, scratch)
-            return
-        bucket = source if isinstance(source, Bucket) else Bucket(source)
-        for name in bucket.folders(STATE)[-1:]:
+    def _fetch(self, bucket: Bucket) -> Iterator[Path]:
+        for name in reversed(bucket.folders(STATE)):
             self.say(f"fetching {bucket.url}/{name}")
-            bucket.download(name, self.folder / name)
+            try:
+                bucket.download(name, self.folder / name)
+            except TornError as error:
+                self.say(f"checkpoint passed over: {error}")
+                continue
+            yield self.folder / name
 
     def _compare(self, found: dict[str, str], candidate: Path) -> None:
         names = sorted(
@@ -185,12 +206,17 @@ class Checkpoints:
 
     def _load(self, folder: Path, model: Any, optimizer: Any) -> None:
         import torch
-        from torch.distributed.checkpoint import load
+        from torch.distributed.checkpoint import CheckpointException, load
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
         tensors = _tensors(model, optimizer)
-        with torch.no_grad():
-            load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)))
+        try:
+            with torch.no_grad():
+                load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)))
+        except CheckpointException as error:
+            raise StorageError(
+                f"{folder}: does not fit this model ({_reason(error)}); change the model back, or remove that folder"
+            ) from None
         moments = {name: tensor for name, tensor in tensors.items() if name.startswith("optimizer/")}
         optimizer.load_state_dict({name.removeprefix("optimizer/"): tensor for name, tensor in moments.items()})
 
@@ -201,7 +227,8 @@ class Checkpoints:
             if not self.first:
                 return
             digests = {file.name: sha256(file) for file in sorted(scratch.iterdir())}
-            write_json(scratch / STATE, {"files": digests, **json.loads(state)})
+            content = {"files": digests, **json.loads(state)}
+            write_json(scratch / STATE, {"sha256": _digest(content), **content})
             for path in [*scratch.iterdir(), scratch]:
                 _sync(path)
             target = self.folder / f"step-{step:08d}"
@@ -209,29 +236,49 @@ class Checkpoints:
             os.replace(scratch, target)
             _sync(self.folder)
         except BaseException:  # torch's CheckpointException is no Exception
-            if self.first:
-                remove(scratch)
+            with suppress(OSError):  # the disk may be gone: the first fault is the one to tell
+                self._tidy()
             raise
+        self._sound.add(target.name)
         for old in self._superseded(path.name for path in _newest_first(self.folder)):
             remove(self.folder / old)
         if self.mirror:
             self._copy()
 
     def _superseded(self, names: Iterable[str]) -> list[str]:
-        """Which of the checkpoints `names` are neither permanent nor among the newest."""
+        """Which of the checkpoints `names` are neither permanent nor among the newest.
+
+        Those beyond the restored one that this attempt has not written were passed over: counted among the newest,
+        they would drive out sound ones.
+        """
+        names = sorted(names, reverse=True)
+        astray = [name for name in names if _step(name) > self._begun and name not in self._sound]
         every = self.settings.permanent_every
-        rolling = [name for name in names if not every or int(name.removeprefix("step-")) % every]
-        return sorted(rolling, reverse=True)[self.settings.keep :]
+        rolling = [name for name in names if name not in astray and (not every or _step(name) % every)]
+        return astray + rolling[self.settings.keep :]
 
     def _copy(self) -> None:
-        """Bring the mirror up to date; if that fails it is tried again after the next checkpoint."""
+        """Bring the mirror up to date; if that fails it is tried again after the next checkpoint and at the end."""
+        self._uncopied = True
         try:
             for path in reversed(_newest_first(self.folder)):
-                self.mirror.upload(path, last=STATE)
+                if self._is_sound(path):
+                    self.mirror.upload(path, last=STATE)
             for name in self._superseded(self.mirror.folders(STATE)):
                 self.mirror.remove(name)
+            self._uncopied = False
         except StorageError as error:
             self.say(f"checkpoints could not be copied, training goes on, they stay in {self.folder}: {error}")
+
+    def _is_sound(self, path: Path) -> bool:
+        """Whether a checkpoint, maybe of an earlier attempt, may replace one in the mirror."""
+        if path.name not in self._sound:
+            try:
+                _read(path)
+            except StorageError:
+                return False
+            self._sound.add(path.name)
+        return True
 
     def _wait(self) -> None:
         """Until nothing is under way; all processes alike learn how it ended."""
@@ -246,7 +293,7 @@ class Checkpoints:
         if self.many:
             dist.all_reduce(failed, group=self.group)
         if failed:
-            reason = " ".join(str(fault or "another process could not write").split())
+            reason = _reason(fault) if fault else "another process could not write"
             raise StorageError(
                 f"{self.folder}: a checkpoint could not be written ({reason}); the one before is kept: make room there "
                 "or mend the disk, then run the same command again"
@@ -290,10 +337,15 @@ def _tensors(model: Any, optimizer: Any) -> dict[str, Any]:
     return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
 
-def _barrier() -> None:
-    import torch.distributed as dist
+def _reason(fault: BaseException) -> str:
+    """What went wrong in one line, without DCP's traces."""
+    for rank, (error, _) in getattr(fault, "failures", {}).items():
+        return f"process {rank}: {_reason(error)}"
+    return " ".join(str(fault).split())
 
-    dist.barrier()
+
+def _step(name: str) -> int:
+    return int(name.removeprefix("step-"))
 
 
 def _newest_first(folder: Path) -> list[Path]:
@@ -306,16 +358,22 @@ def _read(folder: Path) -> dict[str, Any]:
     Raises:
         StorageError: they are not.
     """
-    path = folder / STATE
     try:
-        state = json.loads(path.read_text())
+        state = json.loads((folder / STATE).read_text())
+        if not isinstance(state, dict) or state.pop("sha256", None) != _digest(state):
+            raise StorageError(f"{folder / STATE} is torn")
         files = state.pop("files")
-    except (OSError, ValueError, KeyError) as error:
-        raise StorageError(f"{path} is not readable ({error})") from None
-    for name, digest in files.items():
-        if not (folder / name).exists() or sha256(folder / name) != digest:
-            raise StorageError(f"{folder / name} is torn")
+        found = {file.name: sha256(file) for file in folder.iterdir() if file.name != STATE}
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{folder} is not readable ({error})") from None
+    wrong = sorted(name for name in files.keys() | found if files.get(name) != found.get(name))
+    if wrong:
+        raise StorageError(f"{folder / wrong[0]} is torn, missing or of another checkpoint")
     return state
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _sync(path: Path) -> None:
