@@ -14,6 +14,8 @@ from k2core.report.pictures import COLOURS
 from k2core.report.results import read_curves
 
 PICTURE = "docs/evening-curves.svg"
+MODELS = {"before": "before", "yarn": "YaRN, untrained", "after": "YaRN, trained", "without_yarn": "trained without"}
+"""Of the extension's figures → column."""
 DASHES = {"dash": "--", "dot": ":", "dashdot": "-."}
 """plotly's names → matplotlib's."""
 
@@ -44,7 +46,31 @@ def block(seconds: float, workspace: Path, picture: Path) -> list[str]:
         "| million tokens | 0 | " + " | ".join(f"{seen:.1f}" for seen in tokens) + " |" + " |" * len(YARDSTICKS),
         "",
         f"![Held-out bits per byte by domain over tokens, phase by phase]({PICTURE})",
+        "",
+        *_long_context(figures["extend_context"]),
     ]  # fmt: skip
+
+
+def _long_context(figures: dict[str, float]) -> list[str]:
+    """What YaRN brings: the four models' losses by position and copy gains by distance (`evals/long_context.py`)."""
+    kinds = [name.removeprefix("after/") for name in figures if name.startswith("after/")]
+    positions = [kind for kind in kinds if kind.startswith("nats_per_token/")]
+    gains = [kind for kind in kinds if kind.startswith("copy_gain/") and kind.count("/") == 1]
+    lines = [
+        "Beyond the context that it was trained with, nats a token by position and, in the last rows, how much less a "
+        "passage of 32 tokens loses where it stood before; in brackets the 95% interval of what YaRN saves over the "
+        "same training without it:", "",
+        "| | " + " | ".join(MODELS.values()) + " | YaRN over without |", "|---|" + "---|" * (len(MODELS) + 1),
+    ]  # fmt: skip
+    for kind in [*positions, *gains]:
+        label = kind.split("/")[1].replace("_", " ")
+        saved = "after_over_without_yarn/" + kind.replace("nats_per_token", "nats_saved")
+        low, high = figures.get(f"{saved}/low"), figures.get(f"{saved}/high")
+        over = "" if low is None else f"{figures[saved]:+.3f} ({low:+.3f} to {high:+.3f})"
+        values = " | ".join(f"{figures[f'{model}/{kind}']:.3f}" for model in MODELS)
+        what = label if kind in positions else f"copy gain, {label}"
+        lines.append(f"| {what} | {values} | {over} |")
+    return lines
 
 
 def _row(figures: dict[str, dict[str, float]], domain: str) -> str:

@@ -29,7 +29,11 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         bits = {s: 3 - place / 10 - 0.01 * at for at, s in enumerate(suffixes)}
         before = {f"heldout/bits_per_byte_before{s}": 4.5 for s in suffixes} if place == 1 else {}
         figures = {f"heldout/bits_per_byte{s}": value for s, value in bits.items()}
-        write(stage, {**before, **figures, "train/tokens_seen": 3e6 * place})
+        long = {f"{m}/nats_per_token/position_512-1024": 3.0 + at for at, m in enumerate(evening.MODELS)}
+        long |= {f"{m}/copy_gain/distance_960{end}": 0.5 for m in evening.MODELS for end in ("", "/low", "/high")}
+        name = "after_over_without_yarn/nats_saved/position_512-1024"
+        long |= {name: 1.0, f"{name}/low": 0.9, f"{name}/high": 1.1}
+        write(stage, {**before, **figures, **long, "train/tokens_seen": 3e6 * place})
         header = ",".join(["step", "train/tokens_seen", *(f"val/bpb{s}" for s in suffixes)])
         rows = [
             f"10,{3e6 * place - 1.5e6:.6g}," + "," * (len(suffixes) - 1),
@@ -54,7 +58,9 @@ def test_the_block_is_written_from_the_workspace(workspace: Path) -> None:
     assert "| code | 4.500 | 2.880 |" in text
     assert "| million tokens | 0 | 3.0 | 6.0 | 9.0 | 12.0 | 15.0 | | | |" in text
     table = [line.count("|") for line in text.splitlines() if line.startswith("|")]
-    assert len(table) == 8 and len(set(table)) == 1
+    assert len(table) == 8 + 4 and len(set(table[:8])) == len(set(table[8:])) == 1
+    assert "| position 512-1024 | 3.000 | 4.000 | 5.000 | 6.000 | +1.000 (+0.900 to +1.100) |" in text
+    assert "| copy gain, distance 960 | 0.500 | 0.500 | 0.500 | 0.500 |  |" in text
     assert (workspace / "docs" / "evening-curves.svg").read_text().startswith("<?xml")
 
 
