@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 from workspace import Workspace, make_workspace
+
+from k2core.tracking.runs import PipelineRuns
 
 
 def runs(toy: Workspace, state: str = "") -> list:
@@ -25,7 +28,6 @@ def wait_for_recorder(toy: Workspace) -> None:
 
 
 def test_a_repro_is_a_pipeline_run_with_nested_stage_runs(toy: Workspace) -> None:
-    toy.env["MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL"] = "0.05"
     toy.run("dvc", "repro")
     wait_for_recorder(toy)
     (parent,) = [run for run in runs(toy) if run.info.run_name == "pipeline"]
@@ -35,7 +37,6 @@ def test_a_repro_is_a_pipeline_run_with_nested_stage_runs(toy: Workspace) -> Non
     assert {run.info.status for run in [parent, *stages.values()]} == {"FINISHED"}
     assert stages["source"].data.params["count/steps"] == "5"
     assert stages["source"].data.metrics["train/step"] == 4.0
-    assert 0 < stages["source"].data.metrics["system/system_memory_usage_percentage"] < 100
 
     locked = yaml.safe_load(toy.lock())["stages"]["join"]
     expected = {(item["path"], item["md5"]) for item in locked["deps"] if item["path"].startswith("data")}
@@ -57,6 +58,21 @@ def test_a_repro_is_a_pipeline_run_with_nested_stage_runs(toy: Workspace) -> Non
     lineage = toy.run("python", "-m", "k2core.tracking.lineage", "data/join").stdout
     for word in ("data/source", "data/left", "data/right", stages["source"].info.run_id):
         assert word in lineage.replace("\n", "")
+
+
+def test_the_machine_is_watched_while_a_stage_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    pipeline = PipelineRuns(tmp_path, os.getpid())
+    run_id = pipeline.start_stage({"stage": "source", "params": {}, "inputs": {}})
+    deadline, metrics = time.monotonic() + 30, {}
+    while "system/system_memory_usage_percentage" not in metrics:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+        metrics = pipeline.client.get_run(run_id).data.metrics
+    assert 0 < metrics["system/system_memory_usage_percentage"] < 100
+    pipeline.end_stage("source", run_id, "FINISHED", "")
+    assert pipeline.client.get_run(run_id).info.status == "FINISHED"
 
 
 def test_a_killed_stage_is_marked_and_continues_to_the_same_bytes(toy: Workspace, tmp_path: Path) -> None:
