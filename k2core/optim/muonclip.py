@@ -3,7 +3,7 @@
 Logged by `step`, a fixed set of names whatever the number of layers and experts:
 `grad_norm` (before clipping), `lr/muon`, `lr/adamw`, `optim/update_rms` (Muon's updates before the rate, about 0.2),
 `qk_clip/max_logit` (largest of all heads), `qk_clip/heads_clipped` (number), `qk_clip/min_gamma`,
-`moe/load_imbalance_max` (largest over layers of busiest expert / mean), `moe/router_entropy` (entropy of the load
+`moe/load_imbalance_max` (largest over layers of busiest expert / mean), `moe/router_entropy_mean` (entropy of the load
 over ln E, mean over layers), `moe/bias_spread_max` (largest over layers of highest - lowest expert bias).
 
 In several processes (`torch.distributed` with its default group) every process runs its share of the batch, and
@@ -138,7 +138,7 @@ class MuonClip:
         entropy_L = torch.special.entr(shares_LE).sum(dim=-1) / math.log(shares_LE.shape[1])
         return {
             "moe/load_imbalance_max": float(shares_LE.max() * shares_LE.shape[1]),
-            "moe/router_entropy": float(entropy_L.mean()),
+            "moe/router_entropy_mean": float(entropy_L.mean()),
             "moe/bias_spread_max": float((bias_LE.amax(dim=-1) - bias_LE.amin(dim=-1)).max()),
         }
 

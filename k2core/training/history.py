@@ -12,8 +12,14 @@ from k2core.storage import write_text
 Metrics = dict[str, float]
 
 
+LARGEST = ("spike/score",)
+"""Metrics of which an interval's largest is wanted though their usual names do not say so."""
+
+
 def extreme(name: str) -> str | None:
-    """`max` or `min` if the metric's name says that it is one; such metrics are not averaged."""
+    """`max` or `min` if the metric is one, mostly by its name; such metrics are not averaged."""
+    if name in LARGEST:
+        return "max"
     words = name.replace("/", "_").split("_")
     return next((word for word in ("max", "min") if word in words), None)
 

@@ -10,7 +10,7 @@ Logged metrics (`plots/*.csv`; live in MLflow):
 | `train/tokens_seen` | target tokens so far, earlier phases included |
 | `val/bpb`, `val/bpb/DOMAIN` | held-out bits per byte, in the rows where it was measured |
 | `qk_clip/*`, `moe/*`, `optim/*` | what the optimiser reports |
-| `spike/score_max` | largest loss or gradient norm of the interval, in deviations from its recent mean (`spikes.py`) |
+| `spike/score` | largest loss or gradient norm of the interval, in deviations from its recent mean (`spikes.py`) |
 | `spike/skipped` | steps left out so far |
 | `throughput/tps`, `throughput/mfu` | target tokens a second; share of the peak (live only, like all below) |
 | `throughput/data_loading_pct`, `throughput/overhead_pct` | share of the time for batches; for all but the step |
@@ -274,7 +274,7 @@ class _Training:
         metrics = self.optimizer.step(self.schedule(self.step), norm)
         self.detail.add(self.optimizer)
         named = {RENAMED.get(name, name): value for name, value in metrics.items()}
-        return {"train/loss": loss, "spike/score_max": score, **named}
+        return {"train/loss": loss, "spike/score": score, **named}
 
     def _left_out(self) -> None:
         """Record that the present step was left out, and why."""

@@ -242,11 +242,11 @@ def test_loss_falls_and_metrics_are_bounded():
     assert losses[-1] < 0.5 * losses[0]
     assert set(figures) == {
         "grad_norm", "lr/muon", "lr/adamw", "optim/update_rms", "qk_clip/max_logit", "qk_clip/heads_clipped",
-        "qk_clip/min_gamma", "moe/load_imbalance_max", "moe/router_entropy", "moe/bias_spread_max",
+        "qk_clip/min_gamma", "moe/load_imbalance_max", "moe/router_entropy_mean", "moe/bias_spread_max",
     }  # fmt: skip
     assert all(isinstance(value, float) and math.isfinite(value) for value in figures.values())
     assert figures["optim/update_rms"] == pytest.approx(0.2, rel=0.2)
-    assert 0 < figures["moe/router_entropy"] <= 1 <= figures["moe/load_imbalance_max"] <= 4
+    assert 0 < figures["moe/router_entropy_mean"] <= 1 <= figures["moe/load_imbalance_max"] <= 4
 
 
 def test_every_parameter_has_exactly_one_rule():
