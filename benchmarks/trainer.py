@@ -58,7 +58,7 @@ def measured(setting: Setting, scale: Scale) -> list[dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(setting.processes)]
         command = [sys.executable, *(launcher if setting.processes > 1 else [])]
-        command += ["-m", trainer_worker.__name__, folder, json.dumps(setting.model_dump()), scale.name]
+        command += ["-m", trainer_worker.__name__, folder, setting.model_dump_json(), scale.name]
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, check=False,
             env={**os.environ, "PYTHONPATH": str(ROOT), "TORCH_CPP_LOG_LEVEL": "ERROR"},

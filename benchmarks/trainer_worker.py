@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 from pydantic import BaseModel
 
 from benchmarks import scale
@@ -50,11 +49,9 @@ class Listener(Job):
 def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
     Compute(threads=sizes.threads, seed=1).apply()
     config = next(iter(sizes.models.values()))
-    phase, parallel = (
-        load_section(Phase, LAPTOP, "pretrain", "stable"),
-        load_section(ParallelConfig, LAPTOP, "parallel"),
-    )
-    parallel = parallel.model_copy(update=setting.model_dump(exclude={"steps"}))
+    phase = load_section(Phase, LAPTOP, "pretrain", "stable")
+    shared = setting.model_dump(exclude={"steps"})
+    parallel = load_section(ParallelConfig, LAPTOP, "parallel").model_copy(update=shared)
     with joined(parallel) as ranks:
         shards = folder / "tokens"
         if ranks.rank == 0:
@@ -92,5 +89,4 @@ def write_tokens(folder: Path, vocabulary: int, tokens: int) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_warn_always(False)
     main(Path(sys.argv[1]), Setting.model_validate_json(sys.argv[2]), getattr(scale, sys.argv[3])())

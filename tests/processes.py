@@ -1,4 +1,4 @@
-"""Several gloo processes for a test."""
+"""Several gloo processes for a test, and a model whose parts they can share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from k2core.model.config import ModelConfig
+from k2core.optim.config import MuonClipConfig
+
 PRELOADED = [
     "pytest",
     "torch._dynamo",
@@ -18,6 +21,20 @@ PRELOADED = [
     "k2core.optim.muonclip",
 ]
 multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
+
+HEADS = 3
+"""The 12 query rows of a head lie on two processes, whether there are 2 (18 rows each) or 4 (9 rows each)."""
+SHAPE = ModelConfig(
+    attention="mla", vocab_size=64, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=3,
+    num_attention_heads=HEADS, q_lora_rank=16, kv_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8,
+    n_routed_experts=8, num_experts_per_tok=2, n_shared_experts=1, first_k_dense_replace=1,
+    routed_scaling_factor=2.827, rope_theta=50000.0, rope_scaling=None, max_position_embeddings=64,
+    rms_norm_eps=1e-6, initializer_range=0.2,
+)  # fmt: skip
+CONFIG = MuonClipConfig(
+    muon_lr=0.01, adamw_lr=0.01, momentum=0.95, weight_decay=0.1, adamw_beta1=0.9, adamw_beta2=0.95, adamw_eps=1e-8,
+    max_grad_norm=1.0, qk_clip_threshold=0.5, router_bias_rate=0.01,
+)  # fmt: skip
 
 
 def run(processes: int, scenario: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:

@@ -66,12 +66,14 @@ class PhaseSource:
 
     def samples(self, step: int) -> list[str]:
         """`domain/number` of each training document in batch number `step`, as numbered in the shards."""
-        names = set()
+        starts: dict[str, list[int]] = {}
         for domain, pieces in self._chosen(step):
-            ends = self.shards.document_ends("train", domain)
-            numbers = np.searchsorted(ends, [piece.start + 1 for piece in pieces], side="right")
-            names |= {(domain, int(number)) for number in numbers}
-        return [f"{domain}/{number}" for domain, number in sorted(names)]
+            starts.setdefault(domain, []).extend(piece.start + 1 for piece in pieces)
+        names = []
+        for domain in sorted(starts):
+            ends = self.shards.document_ends("train", domain)  # a scan of the whole shard
+            names += [f"{domain}/{number}" for number in np.unique(np.searchsorted(ends, starts[domain], side="right"))]
+        return names
 
     def _chosen(self, step: int) -> list[tuple[str, list[Piece]]]:
         chosen = self._plan[step * self.batch_rows : (step + 1) * self.batch_rows]

@@ -266,10 +266,10 @@ class _Training:
             nats += float(nll.detach())
         [nats] = self.ranks.sum(nats)
         loss, norm = nats / targets, self.optimizer.gradient_norm()
-        self.reason = self.spikes.verdict(loss, norm)
-        if self.reason:
-            return {}
         score = self.spikes.score(loss, norm)
+        if score > self.spikes.settings.deviations:
+            self.reason = self.spikes.verdict(loss, norm)
+            return {}
         self.spikes.accept(loss, norm)
         metrics = self.optimizer.step(self.schedule(self.step), norm)
         self.detail.add(self.optimizer)
@@ -279,8 +279,10 @@ class _Training:
     def _left_out(self) -> None:
         """Record that the present step was left out, and why."""
         known = self.spikes.records.get(self.step)
-        reason = known["reason"] if known else self.reason
-        self.spikes.skip(self.step, reason, self.source.samples(self.step), write=self.job.first)
+        reason, samples = (
+            (known["reason"], known["samples"]) if known else (self.reason, self.source.samples(self.step))
+        )
+        self.spikes.skip(self.step, reason, samples, write=self.job.first)
         self.job.say(f"step {self.step} is left out, the weights are unchanged: {reason}; its samples: {SKIPPED}")
         if self.spikes.in_a_row == self.spikes.settings.max_in_a_row:
             self.checkpoints.finish()

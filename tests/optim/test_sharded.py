@@ -7,34 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-from processes import run
+from processes import CONFIG, SHAPE, run
 from torch.distributed.checkpoint import load as load_checkpoint
 from torch.distributed.checkpoint import save as save_checkpoint
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from k2core.model.config import ModelConfig
 from k2core.model.loss import cross_entropy
 from k2core.model.transformer import Transformer
-from k2core.optim.config import MuonClipConfig
 from k2core.optim.muon import Muon
 from k2core.optim.muonclip import MuonClip
 from k2core.optim.sharding import local, whole
 from k2core.training.parallel import shard, shard_experts
 
-HEADS = 3
-"""The 12 query rows of a head lie on two processes, whether there are 2 (18 rows each) or 4 (9 rows each)."""
-SHAPE = ModelConfig(
-    attention="mla", vocab_size=64, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=3,
-    num_attention_heads=HEADS, q_lora_rank=16, kv_lora_rank=12, qk_nope_head_dim=8, qk_rope_head_dim=4, v_head_dim=8,
-    n_routed_experts=8, num_experts_per_tok=2, n_shared_experts=1, first_k_dense_replace=1,
-    routed_scaling_factor=2.827, rope_theta=50000.0, rope_scaling=None, max_position_embeddings=64,
-    rms_norm_eps=1e-6, initializer_range=0.2,
-)  # fmt: skip
-CONFIG = MuonClipConfig(
-    muon_lr=0.01, adamw_lr=0.01, momentum=0.95, weight_decay=0.1, adamw_beta1=0.9, adamw_beta2=0.95, adamw_eps=1e-8,
-    max_grad_norm=1.0, qk_clip_threshold=0.5, router_bias_rate=0.01,
-)  # fmt: skip
 STEPS, MICRO_BATCHES, SEQUENCES = 3, 2, 4
 TOKENS = torch.randint(0, 64, (STEPS, MICRO_BATCHES, SEQUENCES, 25), generator=torch.Generator().manual_seed(3))
 
