@@ -139,16 +139,16 @@ def datatrove(folder: Path, language: Any = None) -> set[str]:
     from datatrove.utils.text import TextNormConfig
     from datatrove.utils.typeshelper import Languages
 
-    ours = load_section(MinhashConfig, LAPTOP, "tag", "minhash")
+    recipe = load_section(MinhashConfig, LAPTOP, "tag", "minhash")
     config = DatatroveConfig(
-        n_grams=ours.ngram_words, num_buckets=ours.buckets, hashes_per_bucket=ours.hashes_per_bucket, seed=ours.seed,
+        n_grams=recipe.ngram_words, num_buckets=recipe.buckets, hashes_per_bucket=recipe.hashes_per_bucket, seed=recipe.seed,
         norm_config=TextNormConfig(norm_numbers=False),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as out, _quiet():
         reader = JsonlReader(str(folder), compression=None)
         steps: list[tuple[int, list[Any]]] = [
             (1, [reader, MinhashDedupSignature(f"{out}/signatures", config, language or Languages.english)]),
-            (ours.buckets, [
+            (recipe.buckets, [
                 MinhashDedupBuckets(f"{out}/signatures", f"{out}/buckets", config=config, lines_to_buffer=-1)
             ]),
             (1, [MinhashDedupCluster(f"{out}/buckets", f"{out}/remove", config, lines_to_buffer=-1)]),
