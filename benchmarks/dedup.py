@@ -141,8 +141,8 @@ def datatrove(folder: Path, language: Any = None) -> set[str]:
 
     recipe = load_section(MinhashConfig, LAPTOP, "tag", "minhash")
     config = DatatroveConfig(
-        n_grams=recipe.ngram_words, num_buckets=recipe.buckets, hashes_per_bucket=recipe.hashes_per_bucket, seed=recipe.seed,
-        norm_config=TextNormConfig(norm_numbers=False),
+        n_grams=recipe.ngram_words, num_buckets=recipe.buckets, hashes_per_bucket=recipe.hashes_per_bucket,
+        seed=recipe.seed, norm_config=TextNormConfig(norm_numbers=False),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as out, _quiet():
         reader = JsonlReader(str(folder), compression=None)
