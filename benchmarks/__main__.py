@@ -1,4 +1,4 @@
-"""Measure our speed against the peers'. Writes benchmarks/results.json and growth.json, the README's table, the plot.
+"""Measure our speed against the peers'. Writes benchmarks/results.json, the curves' points, README's table, pictures.
 
 The machine must be otherwise idle: figures of a busy one are worthless.
 """
@@ -12,36 +12,36 @@ import time
 import torch
 import typer
 
-from benchmarks import growth, harness, readme, scale
+from benchmarks import dedup_curves, growth, harness, readme, scale
 from k2core.recipe.compute import keep_freed_memory
 from k2core.storage import write_json
 
-TOPICS = ("forward_backward", "max_logit", "update", "training_step", "trainer", "decoding")
-GROWTH = "growth"
+TOPICS = ("forward_backward", "max_logit", "update", "training_step", "trainer", "decoding", "dedup")
+CURVES = {"growth": growth, "dedup_curves": dedup_curves}
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
 
 @app.command()
 def main(
-    topics: list[str] = typer.Argument(None, help=f"of {', '.join((*TOPICS, GROWTH))}; default: all"),
+    topics: list[str] = typer.Argument(None, help=f"of {', '.join((*TOPICS, *CURVES))}; default: all"),
     smoke: bool = typer.Option(False, help="tiny sizes, to see that everything runs; writes nothing"),
 ) -> None:
     """Measure."""
-    chosen = topics or [*TOPICS, GROWTH]
-    unknown = sorted(set(chosen) - {*TOPICS, GROWTH})
+    chosen = topics or [*TOPICS, *CURVES]
+    unknown = sorted(set(chosen) - {*TOPICS, *CURVES})
     if unknown:
-        raise typer.BadParameter(f"no topic {unknown[0]}; there are {', '.join((*TOPICS, GROWTH))}")
+        raise typer.BadParameter(f"no topic {unknown[0]}; there are {', '.join((*TOPICS, *CURVES))}")
     sizes = scale.smoke() if smoke else scale.full()
     torch.set_num_threads(sizes.threads)
     keep_freed_memory()
     for topic in chosen:
         started = time.monotonic()
-        if topic == GROWTH:
-            points = growth.run(sizes)
+        if curves := CURVES.get(topic):
+            points = curves.run(sizes)
             if not smoke:
-                write_json(growth.DATA, points)
-                growth.draw(points, growth.PICTURE)
+                write_json(curves.DATA, points)
+                curves.draw(points, curves.PICTURE)
         else:
             found = importlib.import_module(f"benchmarks.{topic}").run(sizes)
             if not smoke:
@@ -55,9 +55,10 @@ def main(
 
 
 def _write_readme() -> None:
-    picture = "\n\n![Growth with sequence length, experts and batch](docs/bench-growth.svg)"
-    rows = json.loads(harness.RESULTS.read_text())
-    content = readme.table(rows) + (picture if growth.PICTURE.exists() else "")
+    content = readme.table(json.loads(harness.RESULTS.read_text()))
+    for curves in CURVES.values():
+        if curves.PICTURE.exists():
+            content += f"\n\n![{curves.CAPTION}]({curves.PICTURE.relative_to(harness.ROOT)})"
     readme.rewrite(harness.ROOT / "README.md", "bench", content)
 
 

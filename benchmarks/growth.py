@@ -20,6 +20,7 @@ from k2core.model.config import ModelConfig
 
 DATA = ROOT / "benchmarks" / "growth.json"
 PICTURE = ROOT / "docs" / "bench-growth.svg"
+CAPTION = "Growth with sequence length, experts and batch"
 
 FIGURES = {
     "forward_backward": "forward + backward,\nµs a token",

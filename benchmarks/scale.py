@@ -33,6 +33,8 @@ class Scale:
         steps: of the training whose loop is measured.
         peak: rows and columns of the matrices whose product gives the machine's peak.
         threads: CPU threads.
+        documents: sizes of the corpora that are deduplicated, ×1, ×4, ×16.
+        pairs: planted near duplicates at each of `jaccards`.
     """
 
     name: str
@@ -50,6 +52,9 @@ class Scale:
     steps: int
     peak: int
     threads: int
+    documents: tuple[int, ...]
+    pairs: int
+    jaccards: tuple[float, ...]
 
     def batch(self, config: ModelConfig) -> tuple[Tensor, Tensor]:
         """Random tokens and targets, each [rows, context]."""
@@ -80,6 +85,8 @@ def full() -> Scale:
         growth={"sequence length": (128, 256, 512, 1024), "experts": (4, 8, 16, 32), "batch": (1, 4, 16, 64)},
         few_rounds=3, steps=121, peak=2048,
         threads=load_section(Compute, LAPTOP, "compute").threads,
+        documents=(600, 2400, 9600), pairs=2000,
+        jaccards=(0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
     )  # fmt: skip
 
 
@@ -94,7 +101,7 @@ def smoke() -> Scale:
         name="smoke", models={"tiny": tiny}, optimizer=load_section(MuonClipConfig, LAPTOP, "optimizer"),
         rows=2, context=16, sequences=4, prompt=6, new_tokens=4, rounds=2, seconds=0.0,
         growth={"sequence length": (8, 16), "experts": (4, 8), "batch": (1, 2)}, few_rounds=1, steps=6, peak=32,
-        threads=1,
+        threads=1, documents=(10, 40), pairs=8, jaccards=(0.5, 0.9),
     )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
-"""Thresholds, exact and MinHash dedup, held-out split; what is rejected is kept with the reason.
+"""Thresholds, dedup by document and paragraph, held-out split, decontamination; what goes is kept with the reason.
 
 Each domain has its rules over the attributes of `tag`; duplicates are sought across all sources among what the rules
-keep. The held-out part is chosen by hash of the document's id, so that it stays what it is when sources grow.
+keep. The held-out part is chosen by hash of the document's id, so that it stays what it is when sources grow. Training
+documents that hold passages of evaluation sets or of held-out text go last.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any
 from pydantic import Field
 
 from k2core.corpus import curation
-from k2core.corpus.curation import EXACT, HELDOUT, NEAR, TRAIN, Rules
+from k2core.corpus.curation import CONTAMINATED, EXACT, HELDOUT, NEAR, PARAGRAPHS, TRAIN, DecontaminationConfig, Rules
 from k2core.corpus.documents import COLUMNS, DOMAINS, Domain, document_schema
+from k2core.corpus.paragraphs import ParagraphConfig
 from k2core.corpus.tagging import COLUMNS as ATTRIBUTES
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
@@ -30,11 +32,15 @@ class Params(Section):
     min_similarity: float = Field(
         ge=0, le=1, description="share of equal MinHash values from which a document is a near duplicate"
     )
+    paragraphs: ParagraphConfig = Field(description="paragraphs that stand in several documents")
     heldout_fraction: float = Field(gt=0, lt=1, description="share of texts that no training ever sees")
+    decontamination: DecontaminationConfig = Field(description="passages that no training document may hold")
 
 
-def run(params: Params, documents: Path, attributes: Path, out: Path, job: Job) -> Metrics:
+def run(params: Params, documents: Path, attributes: Path, tasks: Path, out: Path, job: Job) -> Metrics:
     """Write kept and rejected documents and the funnel."""
+    from k2core.evals.text_sets import text_sets
+
     rows, rejections, kept = [], {}, []
     for name, table in read_tables(documents, COLUMNS):
         for row, tags in _joined(table, read_table(attributes / name, list(ATTRIBUTES)), name, attributes):
@@ -47,19 +53,30 @@ def run(params: Params, documents: Path, attributes: Path, out: Path, job: Job) 
                 kept.append({**row, "digest": tags["digest"], "minhash": tags["minhash"]})
     job.say(f"{len(rows):,} documents, {len(kept):,} pass the rules; looking for duplicates")
     rejections |= curation.deduplicate(kept, params.min_similarity)
-    kept = [row for row in rows if row["id"] not in rejections]
-    for row in kept:
-        row["split"] = curation.split_of(row["id"], params.heldout_fraction)
+    repeats = curation.repeated_paragraphs([row for row in rows if row["id"] not in rejections], params.paragraphs)
+    rejections |= {name: curation.rejection_of(found) for name, found in repeats.items() if found.goes}
+    texts = {name: found.text for name, found in repeats.items() if not found.goes}
+    kept = [
+        {
+            **row,
+            "text": texts.get(row["id"], row["text"]),
+            "split": curation.split_of(row["id"], params.heldout_fraction),
+        }
+        for row in rows
+        if row["id"] not in rejections
+    ]
+    sets = text_sets(tasks)
+    job.say(f"{len(kept):,} documents left; looking for {', '.join(group.name for group in sets)} and held-out text")
+    contaminated, searched = curation.decontaminate(kept, sets, params.decontamination)
+    rejections |= contaminated
+    kept = [row for row in kept if row["id"] not in contaminated]
     _check(kept, documents)
 
-    rejected = [
-        {**row, "reason": rejections[row["id"]].reason, "score": rejections[row["id"]].score}
-        for row in rows
-        if row["id"] in rejections
-    ]
+    rejected = [{**row, **vars(rejections[row["id"]])} for row in rows if row["id"] in rejections]
     _write(out, kept, rejected)
-    write_json(out / "funnel.json", curation.funnel(rows, rejections, _steps(params)))
-    return _figures(rows, kept, rejected)
+    cut = {row["id"]: len(row["text"]) - len(texts[row["id"]]) for row in rows if row["id"] in texts}
+    write_json(out / "funnel.json", curation.funnel(rows, rejections, _steps(params), cut))
+    return _figures(rows, kept, rejected) | searched | {"paragraphs_cut_from": float(len(cut))}
 
 
 def _joined(table: list[dict[str, Any]], tags: list[dict[str, Any]], name: str, attributes: Path) -> list[Any]:
@@ -83,13 +100,13 @@ def _write(out: Path, kept: list[dict[str, Any]], rejected: list[dict[str, Any]]
 
     extra = ("quality", pa.float64()), ("split", pa.string())
     write_table(out / "documents.parquet", kept, document_schema(*extra))
-    extra = ("reason", pa.string()), ("score", pa.float64())
+    extra = ("reason", pa.string()), ("score", pa.float64()), ("matched", pa.string()), ("passage", pa.string())
     write_table(out / "rejected.parquet", rejected, document_schema(*extra))
 
 
 def _steps(params: Params) -> list[str]:
     rules = [name for domain in DOMAINS if domain in params.rules for name in params.rules[domain].attributes]
-    return ["language", *dict.fromkeys(rules), EXACT, NEAR]
+    return ["language", *dict.fromkeys(rules), EXACT, NEAR, PARAGRAPHS, CONTAMINATED]
 
 
 def _figures(rows: list[Any], kept: list[dict[str, Any]], rejected: list[dict[str, Any]]) -> Metrics:
@@ -106,8 +123,9 @@ def _figures(rows: list[Any], kept: list[dict[str, Any]], rejected: list[dict[st
         figures[f"characters/{domain}"] = float(sum(len(row["text"]) for row in chosen))
         if chosen:
             figures[f"mean_quality/{domain}"] = sum(row["quality"] for row in chosen) / len(chosen)
-    for reason, count in sorted(Counter(row["reason"] for row in rejected).items()):
-        figures[f"rejected/{reason}"] = float(count)
+    reasons = Counter({reason: 0 for reason in (EXACT, NEAR, PARAGRAPHS, CONTAMINATED)})
+    reasons.update(row["reason"] for row in rejected)
+    figures |= {f"rejected/{reason}": float(count) for reason, count in sorted(reasons.items())}
     return figures
 
 

@@ -1,19 +1,24 @@
-"""Curation: rules over attributes, duplicates, the held-out split. What goes keeps its reason and its score."""
+"""Curation: rules over attributes, duplicates, the held-out split, contamination. What goes keeps reason and score."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from k2core.corpus.dedup import Fingerprint, find_duplicates
 from k2core.corpus.documents import fraction_of, group_of
+from k2core.corpus.paragraphs import ParagraphConfig, Repeats, find_repeats
 from k2core.recipe import RecipeError, Section
 
+if TYPE_CHECKING:
+    from k2core.corpus.decontamination import EvaluationSet
+
 Row = dict[str, Any]
-EXACT, NEAR = "exact_duplicate", "near_duplicate"
+EXACT, NEAR, PARAGRAPHS, CONTAMINATED = "exact_duplicate", "near_duplicate", "duplicate_paragraphs", "contaminated"
 HELDOUT, TRAIN = "heldout", "train"
 
 
@@ -31,12 +36,26 @@ class Rules(Section):
     attributes: dict[str, Bounds] = Field(description="attribute of data/attributes → bounds")
 
 
+class DecontaminationConfig(Section):
+    """Which passages of evaluation text no training document may hold."""
+
+    item_words: int = Field(ge=8, description="words of an evaluation item in a row that are too many")
+    heldout_words: int = Field(ge=8, description="words of a held-out document in a row that are too many")
+
+
 @dataclass(frozen=True)
 class Rejection:
-    """Why a document goes: the rule's name and the value that broke it."""
+    """Why a document goes: the rule's name and the value that broke it.
+
+    Attributes:
+        matched: what it repeats: another document's id, or `SET/ITEM` of evaluation; empty for a rule over attributes.
+        passage: the words that it shares with that, where they are a passage.
+    """
 
     reason: str
     score: float
+    matched: str = ""
+    passage: str = ""
 
 
 def judge(rules: Rules, attributes: Row) -> Rejection | None:
@@ -79,12 +98,48 @@ def deduplicate(rows: Iterable[Row], min_similarity: float) -> dict[str, Rejecti
 
     Of two duplicates the one of higher quality stays; equals are ordered by id.
     """
-    ranked = sorted(rows, key=lambda row: (-row["quality"], row["id"]))
-    fingerprints = (Fingerprint(row["id"], row["digest"], row["minhash"]) for row in ranked)
+    fingerprints = (Fingerprint(row["id"], row["digest"], row["minhash"]) for row in _ranked(rows))
     return {
-        duplicate.id: Rejection(EXACT if duplicate.exact else NEAR, duplicate.similarity)
+        duplicate.id: Rejection(EXACT if duplicate.exact else NEAR, duplicate.similarity, duplicate.of)
         for duplicate in find_duplicates(fingerprints, min_similarity)
     }
+
+
+def repeated_paragraphs(rows: Iterable[Row], config: ParagraphConfig) -> dict[str, Repeats]:
+    """`id` → what of the document stands in better ones, over all sources of the domains that are compared."""
+    compared = [row for row in rows if row["domain"] in config.domains]
+    return find_repeats(((row["id"], row["text"]) for row in _ranked(compared)), config)
+
+
+def rejection_of(repeats: Repeats) -> Rejection:
+    """The rejection of a document that would lose too much; the score is the share in repeated paragraphs."""
+    return Rejection(PARAGRAPHS, repeats.share, repeats.of, repeats.first)
+
+
+def decontaminate(
+    rows: Sequence[Row], sets: Sequence[EvaluationSet], config: DecontaminationConfig
+) -> tuple[dict[str, Rejection], dict[str, float]]:
+    """Rejections of the training documents that hold a passage of an evaluation set or of held-out text; figures.
+
+    The score is the share of the item's words that the passage has. `searched/SET` is how many items were sought,
+    `too_short/SET` how many are too short to be.
+    """
+    from k2core.corpus.decontamination import EvaluationSet, Index, find_contaminated
+
+    heldout = EvaluationSet(HELDOUT, {row["id"]: row["text"] for row in rows if row["split"] == HELDOUT})
+    training = [(row["id"], row["text"]) for row in rows if row["split"] == TRAIN]
+    items, own = Index(sets, config.item_words), Index([heldout], config.heldout_words)
+    hits = find_contaminated(training, own, phrases_count=False)
+    hits |= find_contaminated(training, items, phrases_count=True)
+    figures = {}
+    for what in ("searched", "too_short"):
+        counts: Counter[str] = getattr(items, what) + getattr(own, what)
+        figures |= {f"{what}/{group.name}": float(counts[group.name]) for group in (*sets, heldout)}
+    return {name: Rejection(CONTAMINATED, hit.share, hit.item, hit.passage) for name, hit in hits.items()}, figures
+
+
+def _ranked(rows: Iterable[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: (-row["quality"], row["id"]))
 
 
 def split_of(document_id: str, heldout_fraction: float) -> str:
@@ -92,12 +147,22 @@ def split_of(document_id: str, heldout_fraction: float) -> str:
     return HELDOUT if fraction_of(f"heldout/{group_of(document_id)}") < heldout_fraction else TRAIN
 
 
-def funnel(rows: list[Row], rejections: dict[str, Rejection], steps: Iterable[str]) -> list[dict[str, Any]]:
-    """What is left after each of `steps`: `{step, documents, characters}`, from "ingested" on."""
+def funnel(
+    rows: list[Row], rejections: dict[str, Rejection], steps: Iterable[str], cut: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """What is left after each of `steps`: `{step, documents, characters}`, from "ingested" on.
+
+    Args:
+        rows: documents with their texts as ingested.
+        cut: `id` → characters of repeated paragraphs that were cut out of documents which did not go for them.
+    """
     sizes = {row["id"]: len(row["text"]) for row in rows}
     documents, characters = len(sizes), sum(sizes.values())
     table = [{"step": "ingested", "documents": documents, "characters": characters}]
     for step in steps:
+        if step == PARAGRAPHS:
+            characters -= sum(cut.values())
+            sizes = {name: size - cut.get(name, 0) for name, size in sizes.items()}
         gone = [name for name, rejection in rejections.items() if rejection.reason == step]
         documents, characters = documents - len(gone), characters - sum(sizes[name] for name in gone)
         table.append({"step": step, "documents": documents, "characters": characters})

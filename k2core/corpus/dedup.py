@@ -1,19 +1,21 @@
 """Exact and near duplicates: fingerprints when tagging, the choice of what stays when curating.
 
-Signatures are datatrove's (`MinhashDedupSignature`: shingles of simplified text, 14 buckets of 8 hashes find pairs of
-Jaccard similarity 0.8 with probability 0.924). The other three datatrove steps are not used: at this size an
-index of buckets in memory takes a second, while they pass everything through files and merge by union-find, where
-a chain of small steps (A like B, B like C) drops documents that resemble nothing which is kept. Here a document goes
-only if it resembles a kept one, and which is kept follows from quality and id alone.
+A signature is rensa's R-MinHash (Rust) over the hashes of a text's word n-grams: 14 buckets of 8 hashes find pairs of
+Jaccard similarity 0.8 with probability 0.92. It depends on text, configuration and the version of rensa's algorithm
+(2, as long as rensa stays below 0.6), not on machine, threads or process: SplitMix64 of n-gram and seed picks a place
+of the signature in each of three rounds, and a place keeps its minimum. datatrove's MinHash is the same in kind, by
+numpy and a file a step; `python -m benchmarks dedup` compares the two. Its clustering is by union-find, where a chain
+of small steps (A like B, B like C) drops documents that resemble nothing which is kept. Here a document goes only if
+it resembles a kept one, and which is kept follows from quality and id alone.
 """
 
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from pydantic import Field
@@ -53,13 +55,11 @@ class Duplicate:
 
 def attributes(text: str, config: MinhashConfig) -> dict[str, Any]:
     """The fingerprints of one text. A text shorter than a shingle has no `minhash` (an empty list)."""
-    import numpy as np
+    from k2core.corpus.shingles import ngram_hashes, simple_words, word_hashes
 
     digest = hashlib.sha256(" ".join(text.split()).encode()).hexdigest()
-    signer = _signer(config)
-    shingles = np.unique(signer.get_shingles(text)).reshape(-1, 1)
-    signature = signer.get_signature(shingles) if shingles.size else []
-    return {"digest": digest, "minhash": [np.asarray(bucket, dtype="<u4").tobytes() for bucket in signature]}
+    shingles_N = ngram_hashes(word_hashes(simple_words(text)), config.ngram_words)
+    return {"digest": digest, "minhash": _signature(shingles_N, config) if len(shingles_N) else []}
 
 
 def find_duplicates(ranked: Iterable[Fingerprint], min_similarity: float) -> list[Duplicate]:
@@ -69,20 +69,20 @@ def find_duplicates(ranked: Iterable[Fingerprint], min_similarity: float) -> lis
     hashes. One pass; memory grows with what is kept.
     """
     kept_digests: dict[str, str] = {}
-    kept: dict[str, Fingerprint] = {}
+    kept: dict[str, Any] = {}
     index: dict[tuple[int, bytes], list[str]] = defaultdict(list)
     duplicates: list[Duplicate] = []
     for document in ranked:
         if (twin := kept_digests.get(document.digest)) is not None:
             duplicates.append(Duplicate(document.id, twin, 1.0, exact=True))
             continue
-        buckets = list(enumerate(document.minhash))
+        buckets, hashes_H = list(enumerate(document.minhash)), _hashes(document)
         candidates = dict.fromkeys(other for bucket in buckets for other in index.get(bucket, ()))
-        nearest = max(((similarity(document, kept[other]), other) for other in candidates), default=(0.0, ""))
+        nearest = max(((_share(hashes_H, kept[other]), other) for other in candidates), default=(0.0, ""))
         if candidates and nearest[0] >= min_similarity:
             duplicates.append(Duplicate(document.id, nearest[1], nearest[0], exact=False))
             continue
-        kept_digests[document.digest], kept[document.id] = document.id, document
+        kept_digests[document.digest], kept[document.id] = document.id, hashes_H
         for bucket in buckets:
             index[bucket].append(document.id)
     return duplicates
@@ -90,39 +90,26 @@ def find_duplicates(ranked: Iterable[Fingerprint], min_similarity: float) -> lis
 
 def similarity(left: Fingerprint, right: Fingerprint) -> float:
     """Share of equal hashes: an unbiased estimate of the Jaccard similarity of the two sets of shingles."""
+    return _share(_hashes(left), _hashes(right))
+
+
+def _signature(shingles_N: Any, config: MinhashConfig) -> list[bytes]:
+    from rensa import RMinHash
+
+    size = config.buckets * config.hashes_per_bucket
+    ends = [0, len(shingles_N)]
+    (row,) = RMinHash.digest_matrix_from_flat_token_hashes(shingles_N, ends, size, config.seed).to_rows()
+    packed, width = struct.pack(f"<{size}I", *row), 4 * config.hashes_per_bucket
+    return [packed[start : start + width] for start in range(0, len(packed), width)]
+
+
+def _hashes(document: Fingerprint) -> Any:
     import numpy as np
 
-    a, b = (np.frombuffer(b"".join(document.minhash), dtype="<u4") for document in (left, right))
-    return float((a == b).mean())
+    return np.frombuffer(b"".join(document.minhash), dtype="<u4")
 
 
-@cache
-def _signer(config: MinhashConfig) -> Any:
-    from datatrove.pipeline.dedup.minhash import MinhashConfig as DatatroveConfig
-    from datatrove.pipeline.dedup.minhash import MinhashDedupSignature
-    from datatrove.utils.hashing import HashConfig
-    from datatrove.utils.text import TextNormConfig
-    from datatrove.utils.word_tokenizers import WordTokenizer
+def _share(left_H: Any, right_H: Any) -> float:
+    import numpy as np
 
-    class SpacedWords(WordTokenizer):
-        """datatrove simplifies the text first (lower case, no punctuation), so words stand between spaces."""
-
-        def word_tokenize(self, text: str) -> list[str]:
-            return text.split()
-
-        def sent_tokenize(self, text: str) -> list[str]:
-            raise NotImplementedError("signatures need words only")
-
-        def span_tokenize(self, text: str) -> list[tuple[int, int]]:
-            raise NotImplementedError("signatures need words only")
-
-    datatrove_config = DatatroveConfig(
-        n_grams=config.ngram_words,
-        num_buckets=config.buckets,
-        hashes_per_bucket=config.hashes_per_bucket,
-        seed=config.seed,
-        hash_config=HashConfig(precision=32),
-        # datatrove would write every number as 0; in mathematics the numbers are what tells two problems apart.
-        norm_config=TextNormConfig(norm_numbers=False),
-    )
-    return MinhashDedupSignature("memory://signatures", datatrove_config, language=SpacedWords())
+    return int(np.count_nonzero(left_H == right_H)) / len(left_H)

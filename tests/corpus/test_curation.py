@@ -1,4 +1,4 @@
-"""Curation and the stages `tag` and `curate`: rules, reasons, funnel, the held-out split, faults named."""
+"""Curation and the stages `tag` and `curate`: rules, reasons, funnel, held-out split, contamination, faults named."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from k2core.corpus.curation import Bounds, Rejection, Rules, funnel, judge, quality, split_of
+from k2core.corpus.curation import Bounds, DecontaminationConfig, Rejection, Rules, funnel, judge, quality, split_of
 from k2core.corpus.dedup import MinhashConfig
 from k2core.corpus.documents import COLUMNS, document_schema
+from k2core.corpus.paragraphs import ParagraphConfig
 from k2core.corpus.tagging import attribute_schema, tag
 from k2core.recipe import RecipeError
 from k2core.stage import Job, StageError
@@ -23,8 +24,11 @@ RULES = Rules(languages=["en"], attributes={"words": Bounds(min=5), "stop_words"
 PARAMS = curate.Params(
     rules={"knowledge": RULES, "code": Rules(languages=[], attributes={"parses": Bounds(min=1)})},
     min_similarity=0.7,
+    paragraphs=ParagraphConfig(domains=["knowledge"], min_characters=40, max_share=0.5),
     heldout_fraction=0.3,
+    decontamination=DecontaminationConfig(item_words=13, heldout_words=30),
 )
+INSTRUCTION = "Please put two bags of flour and a jar of honey on the list for Saturday, and tell Ada about it."
 
 
 def document(name: str, text: str, domain: str = "knowledge") -> dict[str, Any]:
@@ -55,9 +59,20 @@ def prepared(root: Path, rows: list[dict[str, Any]]) -> tuple[Path, Path]:
     return documents, attributes
 
 
+def tasks_in(root: Path) -> Path:
+    tasks = [
+        {"id": "heldout-00001", "split": "heldout", "instruction": INSTRUCTION, "follow_up": "On Monday."},
+        {"id": "train-00001", "split": "train", "instruction": sentence(1), "follow_up": None},
+    ]
+    (root / "tasks").mkdir(parents=True, exist_ok=True)
+    (root / "tasks" / "tasks.jsonl").write_text("".join(json.dumps(task) + "\n" for task in tasks))
+    return root / "tasks"
+
+
 def run(root: Path, rows: list[dict[str, Any]], params: curate.Params = PARAMS) -> tuple[dict[str, float], Path]:
     documents, attributes = prepared(root, rows)
-    return curate.run(params, documents, attributes, root / "out", Job("curate", root, None)), root / "out"
+    job = Job("curate", root, None)
+    return curate.run(params, documents, attributes, tasks_in(root), root / "out", job), root / "out"
 
 
 def test_every_document_is_kept_or_rejected_with_its_reason(tmp_path: Path) -> None:
@@ -77,14 +92,49 @@ def test_the_funnel_narrows_to_what_is_kept(tmp_path: Path) -> None:
     steps = json.loads((out / "funnel.json").read_text())
     assert [step["step"] for step in steps] == [
         "ingested", "language", "parses", "words", "stop_words", "exact_duplicate", "near_duplicate",
+        "duplicate_paragraphs", "contaminated",
     ]  # fmt: skip
     counts = [step["documents"] for step in steps]
     assert counts == sorted(counts, reverse=True) and counts[0] == 45 and counts[-1] == figures["kept"]
     assert steps[-1]["characters"] == figures["characters"]
 
 
+def unruly_corpus() -> list[dict[str, Any]]:
+    """A notice stands in four documents, one of them hardly more; two training documents hold evaluation text."""
+    notice = "This text is offered as it stands, and whoever uses it does so at a risk that is all their own."
+    rows = corpus()[:40]
+    heldout = next(row for row in rows if split_of(row["id"], 0.3) == "heldout")
+    names = iter(name for name in map(str, range(100)) if split_of(f"knowledge/{name}", 0.3) == "train")
+    planted = [
+        *(f"{sentence(i)}\n\n{notice}\n\n{sentence(i + 1)}" for i in (100, 200, 300)),
+        f"1 2 3 4 5 6 7 8 9 10 11\n12 13 14 15\n\n{notice}",
+        f"{sentence(400)} {INSTRUCTION.replace(',', ' --')}",
+        f"{sentence(500)} {heldout['text']} The rest is the same as before, and the end of it was the best.",
+    ]
+    return rows + [document(name, text) for name, text in zip(names, planted, strict=False)]
+
+
+def test_repeated_paragraphs_and_evaluation_text_go(tmp_path: Path) -> None:
+    figures, out = run(tmp_path, unruly_corpus())
+    kept, rejected = (read_table(out / f"{name}.parquet") for name in ("documents", "rejected"))
+    assert sum("at a risk that is all" in row["text"] for row in kept) == 1 and figures["paragraphs_cut_from"] == 2
+    by_reason = {row["reason"]: [other for other in rejected if other["reason"] == row["reason"]] for row in rejected}
+    assert set(by_reason) == {"duplicate_paragraphs", "contaminated"}
+    (gone,) = by_reason["duplicate_paragraphs"]
+    assert gone["passage"].startswith("This text is offered") and gone["score"] > 0.5
+    assert gone["matched"] in {row["id"] for row in kept}
+    task, own = sorted(by_reason["contaminated"], key=lambda row: row["matched"], reverse=True)
+    assert (task["matched"], task["score"]) == ("tool_call/heldout-00001/instruction", 1.0)
+    assert task["passage"].startswith("please put two bags of flour") and task["passage"].endswith("ada about it")
+    assert own["matched"].startswith("heldout/knowledge/good") and own["passage"].startswith("the town number")
+    assert figures["searched/tool_call"] == 1 and figures["too_short/tool_call"] == 1
+    assert figures["searched/heldout"] == figures["heldout"] and figures["rejected/contaminated"] == 2
+    steps = json.loads((out / "funnel.json").read_text())
+    assert steps[-1]["documents"] == figures["kept"] and steps[-1]["characters"] == figures["characters"]
+
+
 def test_the_same_bytes_twice(tmp_path: Path) -> None:
-    outs = [run(tmp_path / name, corpus())[1] for name in ("one", "two")]
+    outs = [run(tmp_path / name, unruly_corpus())[1] for name in ("one", "two")]
     for file in ("documents.parquet", "rejected.parquet", "funnel.json"):
         assert (outs[0] / file).read_bytes() == (outs[1] / file).read_bytes()
 
@@ -145,14 +195,16 @@ def test_missing_columns_and_other_rows_are_named(tmp_path: Path) -> None:
     job = Job("curate", tmp_path, None)
     write_table(attributes / "a.parquet", [tag(row, 500, MINHASH) for row in rows[1:]], attribute_schema())
     with pytest.raises(StageError, match=r"a\.parquet: its rows are not those of the documents"):
-        curate.run(PARAMS, documents, attributes, tmp_path / "out", job)
+        curate.run(PARAMS, documents, attributes, tasks_in(tmp_path), tmp_path / "out", job)
     write_table(
         documents / "a.parquet", [{"id": "a", "text": "b"}], pa.schema([("id", pa.string()), ("text", pa.string())])
     )
     with pytest.raises(StorageError, match=r"no column .*domain"):
         tag_stage.run(tag_stage.Params(language_characters=500, minhash=MINHASH), documents, tmp_path / "t", job)
+    with pytest.raises(StorageError, match=r"tasks\.jsonl: no such file"):
+        curate.run(PARAMS, *prepared(tmp_path / "b", rows), tmp_path / "no", tmp_path / "out", job)
     with pytest.raises(StorageError, match=r"no column .*license"):
-        curate.run(PARAMS, documents, attributes, tmp_path / "out", job)
+        curate.run(PARAMS, documents, attributes, tasks_in(tmp_path), tmp_path / "out", job)
 
 
 def test_tag_writes_a_row_a_document(tmp_path: Path) -> None:
@@ -165,5 +217,5 @@ def test_tag_writes_a_row_a_document(tmp_path: Path) -> None:
 
 def test_an_empty_step_leaves_the_funnel_as_it_is() -> None:
     rows = [document("a", "xy"), document("b", "xyz")]
-    table = funnel(rows, {"knowledge/a": Rejection("words", 1.0)}, ["language", "words"])
+    table = funnel(rows, {"knowledge/a": Rejection("words", 1.0)}, ["language", "words"], {})
     assert [(step["documents"], step["characters"]) for step in table] == [(2, 5), (2, 5), (1, 3)]

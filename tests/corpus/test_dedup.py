@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 
 import pytest
 
+from k2core.corpus import shingles
 from k2core.corpus.curation import deduplicate
 from k2core.corpus.dedup import Fingerprint, MinhashConfig, attributes, find_duplicates, similarity
+from k2core.corpus.shingles import ngram_hashes, word_hashes
 
 CONFIG = MinhashConfig(ngram_words=5, buckets=14, hashes_per_bucket=8, seed=1)
+SEED_2 = CONFIG.model_copy(update={"seed": 2})
 VOCABULARY = [f"w{i}" for i in range(3000)]
 
 
@@ -91,7 +95,7 @@ def test_no_chains_and_the_better_one_stays() -> None:
         for name, quality, words in (("c", 0.5, c), ("b", 0.6, b), ("a", 0.9, a))
     ]
     gone = deduplicate(rows, 0.65)
-    assert set(gone) == {"b"} and gone["b"].reason == "near_duplicate"
+    assert set(gone) == {"b"} and (gone["b"].reason, gone["b"].matched) == ("near_duplicate", "a")
     assert deduplicate(list(reversed(rows)), 0.65) == gone
 
 
@@ -99,3 +103,36 @@ def test_of_equals_the_first_id_stays() -> None:
     tags = attributes(" ".join(text_of(8)), CONFIG)
     rows = [{"id": name, "quality": 0.5, **tags} for name in ("z", "m", "a")]
     assert set(deduplicate(rows, 0.7)) == {"z", "m"}
+
+
+def test_signatures_are_the_same_everywhere() -> None:
+    """Golden: a change of word splitting, hashes or rensa's algorithm must be noticed, since signatures are stored."""
+    signature = attributes("The quick brown fox jumps over the lazy dog, and 12 cafés open.", CONFIG)["minhash"]
+    assert [len(bucket) for bucket in signature] == [32] * 14
+    assert hashlib.sha256(b"".join(signature)).hexdigest().startswith("edb52cb91b56de2f")
+    other_seed = attributes("The quick brown fox jumps over the lazy dog, and 12 cafés open.", SEED_2)["minhash"]
+    assert set(signature).isdisjoint(other_seed)
+
+
+def test_signatures_do_not_see_case_punctuation_or_diacritics() -> None:
+    plain = attributes("the cafe on the corner opens at nine every day", CONFIG)
+    assert attributes("The café, on the corner, opens -- at nine every day!", CONFIG)["minhash"] == plain["minhash"]
+    assert attributes("the cafe on the corner opens at ten every day", CONFIG)["minhash"] != plain["minhash"]
+
+
+def test_ngrams_are_equal_where_their_words_are() -> None:
+    words = [random.Random(7).choice("abcd") for _ in range(3000)]
+    for n in (1, 5, 50):
+        values = ngram_hashes(word_hashes(words), n).tolist()
+        grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+        assert len(values) == len(grams) and len(set(values)) == len(set(grams)) == len(
+            set(zip(values, grams, strict=True))
+        )
+    assert len(ngram_hashes(word_hashes(words[:4]), 5)) == 0 == len(ngram_hashes(word_hashes([]), 5))
+
+
+def test_a_full_memory_of_words_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = word_hashes(VOCABULARY)
+    shingles._HASHES.clear()
+    monkeypatch.setattr(shingles, "CACHED_WORDS", 10)
+    assert (word_hashes(VOCABULARY) == before).all() and len(shingles._HASHES) <= 10

@@ -1,0 +1,163 @@
+"""Contamination: training documents in which a passage of an evaluation item stands.
+
+A passage is a word n-gram (simplified words: no case, no punctuation, no diacritics), 13 words for items of evaluation
+sets as for GPT-3 (appendix C), longer for held-out text of the corpus itself, whose phrases recur in the nature of
+things. An item shorter than that, but of `SHORTEST` words at least, is sought as a whole; one that is shorter still
+says too little to be told from chance and is only counted. n-grams that many items share are the wording of the set,
+and those of held-out text that many documents share are phrases of the corpus: neither is evidence.
+
+The index holds 8 bytes an n-gram of the items; a document costs one look-up a word. What is found depends on texts and
+settings alone, not on their order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from k2core.corpus.shingles import ngram_hashes, simple_words, word_hashes
+
+SHORTEST = 8
+"""Words of the shortest item that is sought, as for GPT-3."""
+COMMON = 10
+"""An n-gram in more items, or more documents, than this is no evidence (GPT-3: ignored above 10)."""
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """A set of evaluation items: `texts` by the item's name."""
+
+    name: str
+    texts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """The longest passage that a document shares with an item: `SET/ITEM`, the simplified words, their share of it."""
+
+    item: str
+    passage: str
+    share: float
+
+
+class Match(NamedTuple):
+    """`size` words from word `start` on are an n-gram of `item`, or all of it; equal passages have equal `key`s."""
+
+    start: int
+    size: int
+    item: int
+    key: int
+
+
+class Index:
+    """The n-grams of evaluation sets.
+
+    Attributes:
+        searched: number of items that can be found, by set; `too_short` of those that cannot.
+    """
+
+    def __init__(self, sets: Sequence[EvaluationSet], ngram_words: int) -> None:
+        if ngram_words < SHORTEST:
+            raise ValueError(f"n-grams of {ngram_words} words say too little; use {SHORTEST} or more")
+        self.ngram_words = ngram_words
+        self.searched: Counter[str] = Counter()
+        self.too_short: Counter[str] = Counter()
+        self._names: list[str] = []
+        self._hashes: list[np.ndarray] = []
+        self._short: dict[int, list[int]] = defaultdict(list)
+        keys, items = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+        for group in sets:
+            own = [grams for grams in self._add(group) if len(grams[1])]
+            common = _shared_by_many([grams_G for _, grams_G in own])
+            for item, grams_G in own:
+                left_G = np.setdiff1d(grams_G, common)
+                keys.append(left_G)
+                items.append(np.full(len(left_G), item))
+        # Of equal n-grams the first item's stays: np.unique gives first places.
+        self._keys_K, first_K = np.unique(np.concatenate(keys), return_index=True)
+        self._items_K = np.concatenate(items)[first_K]
+        self._anchors_A = np.array(sorted(self._short), np.uint64)
+
+    def _add(self, group: EvaluationSet) -> Iterator[tuple[int, np.ndarray]]:
+        """`(number, distinct n-grams)` of the items that are long enough; whole items go to `_short`."""
+        for name, text in sorted(group.texts.items()):
+            hashes_N = word_hashes(simple_words(text))
+            if len(hashes_N) < SHORTEST:
+                self.too_short[group.name] += 1
+                continue
+            self.searched[group.name] += 1
+            number = len(self._names)
+            self._names.append(f"{group.name}/{name}")
+            self._hashes.append(hashes_N)
+            if len(hashes_N) < self.ngram_words:
+                self._short[int(ngram_hashes(hashes_N[:SHORTEST], SHORTEST)[0])].append(number)
+            yield number, np.unique(ngram_hashes(hashes_N, self.ngram_words))
+
+    def matches(self, hashes_N: np.ndarray) -> list[Match]:
+        """Every n-gram and whole item among words with these hashes."""
+        found = []
+        for start, place in _present(ngram_hashes(hashes_N, self.ngram_words), self._keys_K):
+            found.append(Match(start, self.ngram_words, int(self._items_K[place]), int(self._keys_K[place])))
+        for start, place in _present(ngram_hashes(hashes_N, SHORTEST), self._anchors_A):
+            for item in self._short[int(self._anchors_A[place])]:
+                size = len(self._hashes[item])
+                if np.array_equal(hashes_N[start : start + size], self._hashes[item]):
+                    found.append(Match(start, size, item, -1 - item))
+        return found
+
+    def hit(self, words: Sequence[str], matches: Sequence[Match]) -> Hit:
+        """The longest run of overlapping `matches` as a passage; of equals the first."""
+        start, end, item = max(_runs(matches), key=lambda run: (run[1] - run[0], -run[0]))
+        share = min(1.0, (end - start) / len(self._hashes[item]))
+        return Hit(self._names[item], " ".join(words[start:end]), round(share, 4))
+
+
+def find_contaminated(documents: Iterable[tuple[str, str]], index: Index, *, phrases_count: bool) -> dict[str, Hit]:
+    """`id` → hit for the documents (`id`, text) that share a passage with an item of `index`.
+
+    Args:
+        phrases_count: whether a passage that stands in more than `COMMON` of the documents is evidence all the same:
+            yes for evaluation sets, which are quoted widely, no for held-out text of the same corpus.
+    """
+    found: dict[str, tuple[str, list[Match]]] = {}
+    seen: Counter[int] = Counter()
+    for name, text in documents:
+        if matches := index.matches(word_hashes(simple_words(text))):
+            found[name] = text, matches
+            seen.update({match.key for match in matches})
+    hits = {}
+    for name, (text, matches) in found.items():
+        if evidence := [match for match in matches if phrases_count or seen[match.key] <= COMMON]:
+            hits[name] = index.hit(simple_words(text), evidence)
+    return hits
+
+
+def _present(grams_G: np.ndarray, keys_K: np.ndarray) -> list[tuple[int, int]]:
+    """`(place in grams_G, place in the sorted keys_K)` of the n-grams that are keys."""
+    if not len(grams_G) or not len(keys_K):
+        return []
+    at_G = np.minimum(np.searchsorted(keys_K, grams_G), len(keys_K) - 1)
+    places = np.flatnonzero(keys_K[at_G] == grams_G)
+    return list(zip(places.tolist(), at_G[places].tolist(), strict=True))
+
+
+def _shared_by_many(grams: Sequence[np.ndarray]) -> np.ndarray:
+    """n-grams in more than `COMMON` of the items, whose n-grams are distinct within each."""
+    keys_K, counts_K = np.unique(np.concatenate([np.empty(0, np.uint64), *grams]), return_counts=True)
+    return keys_K[counts_K > COMMON]
+
+
+def _runs(matches: Sequence[Match]) -> list[tuple[int, int, int]]:
+    """`(start, end, item)` of overlapping matches taken together; the item is the first one's."""
+    runs: list[tuple[int, int, int]] = []
+    for start, size, item, _ in sorted(matches):
+        if runs and start < runs[-1][1]:
+            before, end, owner = runs[-1]
+            runs[-1] = before, max(end, start + size), owner
+        else:
+            runs.append((start, start + size, item))
+    return runs

@@ -1,0 +1,31 @@
+"""The evaluation sets whose items are texts that a corpus could hold: what curation looks for (decontamination).
+
+The held-out items of the text environments are not among them: a word and a handful of digits or letters is not a
+passage that could be told from chance. They are disjoint from training items by construction (`k2core.rl.gym.base`).
+Held-out text is known to curation itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from k2core.agentic.specs import read_lines
+
+if TYPE_CHECKING:
+    from k2core.corpus.decontamination import EvaluationSet
+
+
+def text_sets(tasks: Path) -> list[EvaluationSet]:
+    """The held-out tool tasks of folder `tasks`: what the user says in them.
+
+    Raises:
+        StorageError: the file is missing or torn.
+    """
+    from k2core.corpus.decontamination import EvaluationSet
+
+    texts = {}
+    for row in read_lines(tasks / "tasks.jsonl"):
+        if row["split"] == "heldout":
+            texts |= {f"{row['id']}/{part}": row[part] for part in ("instruction", "follow_up") if row[part]}
+    return [EvaluationSet("tool_call", texts)]

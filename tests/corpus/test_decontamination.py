@@ -1,0 +1,121 @@
+"""Contamination: every planted passage is found and shown, and phrases that all texts share are none."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from k2core.corpus.decontamination import COMMON, SHORTEST, EvaluationSet, Index, find_contaminated
+from k2core.corpus.shingles import simple_words
+from k2core.rl.gym.registry import text_environments
+
+WORDS = [f"w{i}" for i in range(5000)]
+
+
+def words(seed: object, count: int) -> list[str]:
+    return random.Random(str(seed)).choices(WORDS, k=count)
+
+
+def text(seed: object, count: int) -> str:
+    return " ".join(words(seed, count))
+
+
+def planted(item: str, at: int, size: int = 200) -> str:
+    around = words(f"around/{item}", size)
+    return " ".join([*around[:at], item, *around[at:]])
+
+
+ITEMS = {f"{size}/{i}": text(f"{size}/{i}", size) for size in (8, 9, 12, 13, 14, 40, 200) for i in range(20)}
+SET = EvaluationSet("exam", ITEMS)
+
+
+def test_every_planted_item_is_found_with_its_passage() -> None:
+    documents = [(name, planted(item, 17 * i % 200)) for i, (name, item) in enumerate(ITEMS.items())]
+    documents += [(f"clean/{i}", text(f"clean/{i}", 300)) for i in range(200)]
+    hits = find_contaminated(documents, Index([SET], 13), phrases_count=True)
+    assert {name: (hit.item, hit.passage, hit.share) for name, hit in hits.items()} == {
+        name: (f"exam/{name}", item, 1.0) for name, item in ITEMS.items()
+    }
+
+
+@settings(max_examples=40, deadline=None)
+@given(start=st.integers(0, 187), at=st.integers(0, 200), size=st.integers(1, 60))
+def test_a_part_of_an_item_is_found_from_13_words_on(start: int, at: int, size: int) -> None:
+    part = " ".join(ITEMS["200/3"].split()[start : start + size])
+    hits = find_contaminated([("a", planted(part, at))], Index([SET], 13), phrases_count=True)
+    if len(part.split()) < 13:
+        assert hits == {}
+    else:
+        assert (hits["a"].item, hits["a"].passage) == ("exam/200/3", part)
+        assert hits["a"].share == pytest.approx(len(part.split()) / 200)
+
+
+def test_case_punctuation_and_line_breaks_do_not_hide_an_item() -> None:
+    item = "A train leaves Zürich at 9:40 and needs 56 minutes to Bern; when does it arrive, and how late is it then?"
+    index = Index([EvaluationSet("exam", {"trains": item})], 13)
+    disguised = "Q12. " + item.upper().replace(" ", "\n> ").replace("Ü", "U") + " (2 points)"
+    (hit,) = find_contaminated([("a", disguised)], index, phrases_count=True).values()
+    assert hit.item == "exam/trains" and hit.passage.startswith("a train leaves") and hit.share == 1.0
+    changed = item.replace("56", "57").replace("Bern", "Thun").replace("9:40", "8:10")
+    assert find_contaminated([("a", changed)], index, phrases_count=True) == {}
+
+
+def test_an_almost_whole_short_item_is_none() -> None:
+    item = ITEMS["12/0"].split()
+    index = Index([SET], 13)
+    for wrong in (item[:-1], item[1:], [*item[:5], "other", *item[6:]]):
+        assert find_contaminated([("a", planted(" ".join(wrong), 9))], index, phrases_count=True) == {}
+    assert find_contaminated([("a", " ".join(item[:-1]))], index, phrases_count=True) == {}  # it ends too early
+
+
+def test_the_wording_that_items_share_is_no_evidence() -> None:
+    wording = text("wording", 30)
+    many = {str(i): f"{wording} {text(f'own/{i}', 20)}" for i in range(COMMON + 1)}
+    documents = [("wording", planted(wording, 50)), ("item", planted(many["4"], 50))]
+    hits = find_contaminated(documents, Index([EvaluationSet("exam", many)], 13), phrases_count=True)
+    assert set(hits) == {"item"} and hits["item"].item == "exam/4"
+    few = dict(list(many.items())[:COMMON])
+    assert set(find_contaminated(documents, Index([EvaluationSet("exam", few)], 13), phrases_count=True)) == {
+        "wording", "item",
+    }  # fmt: skip
+
+
+def test_what_many_documents_quote_counts_for_a_set_and_not_for_held_out_text() -> None:
+    licence = text("licence", 60)
+    heldout = f"{text('start', 80)} {licence} {text('end', 80)}"
+    index = Index([EvaluationSet("heldout", {"h": heldout})], 50)
+    documents = [(str(i), planted(licence, i)) for i in range(COMMON + 1)]
+    assert set(find_contaminated(documents, index, phrases_count=True)) == {name for name, _ in documents}
+    assert find_contaminated(documents, index, phrases_count=False) == {}
+    assert len(find_contaminated(documents[1:], index, phrases_count=False)) == COMMON
+    copy = ("copy", planted(" ".join(heldout.split()[10:70]), 5))
+    assert set(find_contaminated([*documents, copy], index, phrases_count=False)) == {"copy"}
+
+
+def test_passages_that_touch_are_two_and_the_longest_is_shown() -> None:
+    both = f"{ITEMS['14/0']} {ITEMS['40/0']}"
+    (hit,) = find_contaminated([("a", planted(both, 30))], Index([SET], 13), phrases_count=True).values()
+    assert (hit.item, hit.passage) == ("exam/40/0", ITEMS["40/0"])
+
+
+def test_items_that_are_too_short_are_counted() -> None:
+    index = Index([EvaluationSet("exam", {"a": "2 + 2", "b": "", "c": text("c", SHORTEST)})], 13)
+    assert (index.searched["exam"], index.too_short["exam"]) == (1, 2)
+    assert find_contaminated([("d", "what is 2 + 2 then")], index, phrases_count=True) == {}
+    with pytest.raises(ValueError, match="say too little"):
+        Index([], 5)
+
+
+def test_nothing_to_look_for_finds_nothing() -> None:
+    assert find_contaminated([("a", text("a", 100)), ("b", "")], Index([], 13), phrases_count=True) == {}
+
+
+@pytest.mark.parametrize("name", sorted(text_environments()))
+def test_the_text_environments_items_are_too_short_to_look_for(name: str) -> None:
+    """A new environment with longer questions fails here: then `k2core.evals.text_sets` must have its items."""
+    environment = text_environments()[name]
+    items = [environment.item(1, "heldout", index) for index in range(16)]
+    assert all(len(simple_words(item.messages[-1]["content"])) <= SHORTEST for item in items)
