@@ -73,7 +73,7 @@ class Unusable(Exception):
 
 
 def list_files(source: FileSource) -> list[Shard]:
-    """The files that the source's `path` names, in order of their names. Endpoint and credentials are the AWS SDK's own settings.
+    """The files that `path` names, in order of their names; endpoint and credentials are the AWS SDK's own settings.
 
     Raises:
         StorageError: there is none, or they cannot be listed.
@@ -89,7 +89,7 @@ def list_files(source: FileSource) -> list[Shard]:
         if is_temporary(error):
             raise
         raise StorageError(
-            f"ingest.files: {source.name}: {path} cannot be listed ({one_line(error)}); check the address and the access"
+            f"ingest.files: {source.name}: {path} cannot be listed ({one_line(error)}); check address and access"
         ) from None
     files = {place: info for place, info in sorted(found.items()) if info["type"] == "file"}
     if not files:

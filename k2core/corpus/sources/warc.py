@@ -57,7 +57,8 @@ def _read_page(row: int, record: Any, extractor: Any, sandbox: Any) -> Record | 
             return Fault(row, NOT_EXTRACTED, f"{page['url']}: {why}")
     if not text or not text.strip():
         return Fault(row, NO_TEXT, page["url"])
-    return Record(row, text, {"id": page["id"].strip("<>").removeprefix("urn:uuid:"), "origin": page["url"]})
+    key = (page["id"] or "").strip("<>").removeprefix("urn:uuid:")
+    return Record(row, text, {"id": key, "origin": page["url"]})
 
 
 def _check_end(row: int, record: Any) -> None:
