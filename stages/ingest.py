@@ -1,16 +1,21 @@
 """Sources of the four domains become documents, licence and origin kept (K2 §2.2).
 
 Knowledge: Wikipedia summaries. Code: Python source. Web: package documentation. Mathematics: procedural problems.
-What each source gives depends on the installed packages, which `requirements.txt` fixes, and on the Python release.
+What these give depends on the installed packages, which `requirements.txt` fixes, and on the Python release.
+`files` adds sources that are data: JSONL, Parquet, text and WARC files on disk or in a bucket, Hugging Face datasets.
+DVC does not watch what lies outside the repository: after a change there, `dvc repro --force --single-item ingest`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from k2core.corpus.card import SourceCard, render
+from k2core.corpus.collection import collect
 from k2core.corpus.sources import mathematics, package_docs, python_source, wikipedia
+from k2core.corpus.sources.files import FileSource
 from k2core.corpus.sources.mathematics import MathematicsSource
 from k2core.corpus.sources.package_docs import PackageDocsSource
 from k2core.corpus.sources.python_source import PythonSource
@@ -20,6 +25,7 @@ from k2core.stage import Job, Metrics, StageError, main
 
 SECTION = "ingest"
 SOURCES = (wikipedia, python_source, package_docs, mathematics)
+BUILT_IN = "built in"
 
 
 class Params(Section):
@@ -29,14 +35,24 @@ class Params(Section):
     python: PythonSource = Field(description="code: standard library and packages")
     package_docs: PackageDocsSource = Field(description="web: package documentation")
     mathematics: MathematicsSource = Field(description="mathematics: procedural problems")
+    files: list[FileSource] = Field(description="sources that are data: files, buckets, Hugging Face datasets")
+
+    @field_validator("files")
+    @classmethod
+    def _names_are_unique(cls, value: list[FileSource]) -> list[FileSource]:
+        names = [*(source.NAME for source in SOURCES), *(source.name for source in value)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two sources are named {', '.join(twice)}; every source needs a name of its own")
+        return value
 
 
 def run(params: Params, out: Path, job: Job) -> Metrics:
-    """Write `<source>.parquet` for every source with a limit above 0."""
+    """Write `<source>.parquet` for every source with a limit above 0, and the data card, `CARD.md`."""
     from k2core.corpus.documents import document_schema
-    from k2core.storage import write_table
+    from k2core.storage import write_table, write_text
 
-    figures: Metrics = {}
+    out.mkdir(parents=True, exist_ok=True)
+    cards = []
     for source in SOURCES:
         config = getattr(params, source.NAME)
         if not config.limit:
@@ -44,15 +60,32 @@ def run(params: Params, out: Path, job: Job) -> Metrics:
         documents = list(source.documents(config))
         if not documents:
             raise StageError(f"ingest.{source.NAME}: the source gave no document; check its parameters")
-        write_table(out / f"{source.NAME}.parquet", [vars(document) for document in documents], document_schema())
-        figures[f"documents/{source.NAME}"] = float(len(documents))
-        figures[f"characters/{source.NAME}"] = float(sum(len(document.text) for document in documents))
-        job.say(f"{source.NAME}: {len(documents):,} documents, {figures[f'characters/{source.NAME}'] / 1e6:.1f} MB")
-    if not figures:
+        rows = [vars(document) for document in documents]
+        write_table(out / f"{source.NAME}.parquet", rows, document_schema())
+        card = SourceCard(source.NAME, BUILT_IN, (source.__doc__ or "").splitlines()[0], documents[0].domain)
+        for row in rows:
+            card.add(row)
+        cards.append(_told(card, job))
+    cards += [_told(collect(source, out, job), job) for source in params.files if source.limit != 0]
+    if not cards:
         raise StageError("ingest: every source has limit 0; give at least one a higher limit")
+    write_text(out / "CARD.md", render(cards))
+    figures: Metrics = {}
+    for card in cards:
+        figures[f"documents/{card.name}"] = float(card.documents)
+        figures[f"characters/{card.name}"] = float(card.characters)
+        if card.kind != BUILT_IN:
+            figures[f"set_aside/{card.name}"] = float(sum(card.faults.values()))
     figures["documents"] = sum(value for name, value in figures.items() if name.startswith("documents/"))
     figures["characters"] = sum(value for name, value in figures.items() if name.startswith("characters/"))
     return figures
+
+
+def _told(card: SourceCard, job: Job) -> SourceCard:
+    job.say(f"{card.name}: {card.documents:,} documents, {card.characters / 1e6:.1f} MB")
+    if card.faults:
+        job.say(f"{card.name}: {card.first_fault()}")
+    return card
 
 
 if __name__ == "__main__":

@@ -1,0 +1,189 @@
+"""What all readers share: the shard, what stands in it, how it is opened, which faults pass by themselves.
+
+datatrove's readers log a bad row and go on, or lose what follows it in the shard; here each fault is kept with its
+place and reason, so the loops over rows are ours and what reads the formats is fsspec, pyarrow, orjson and warcio.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+from k2core.corpus.sources.files import FileSource
+from k2core.storage import StorageError
+
+LONGEST = 16 * 2**20
+"""Bytes of a line, a record or a text; nobody writes longer ones, and they are set aside unread."""
+BAD_UTF8, CORRUPT, VANISHED = "bad UTF-8", "corrupt", "vanished"
+EMPTY_SHARD, FORBIDDEN, NO_COLUMN = "empty shard", "access denied", "no such column"
+NO_TEXT, NOT_JSON, TOO_LONG = "no text", "not a JSON object", "too long"
+_CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+_PASSING = {errno.EBUSY, errno.EIO, getattr(errno, "EREMOTEIO", errno.EIO), errno.ENETUNREACH, errno.EHOSTUNREACH}
+"""s3fs translates 500 to EREMOTEIO, 503 and a changed object to EBUSY, codes that it does not know to EIO."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A piece of a source that is read whole or not at all.
+
+    Attributes:
+        name: its address, for messages and origins.
+        key: its name within the source, part of the documents' ids.
+        state: changes when its content does (size, and ETag or time).
+        content: `(filesystem, path)`, or the rows of a dataset.
+    """
+
+    name: str
+    key: str
+    state: str
+    content: Any
+
+
+@dataclass(frozen=True)
+class Record:
+    """A text at a row (counted from 1) with what its own columns say of it: id, origin, license and so on."""
+
+    row: int
+    text: str
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is set aside: one row, or the whole shard (`row` is None)."""
+
+    row: int | None
+    reason: str
+    detail: str
+
+
+class Unusable(Exception):
+    """The shard as a whole cannot be used."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+def list_files(source: FileSource) -> list[Shard]:
+    """The files that `path` names, in order of their names; endpoint and credentials are the AWS SDK's own settings.
+
+    Raises:
+        StorageError: there is none, or they cannot be listed.
+    """
+    from botocore.exceptions import BotoCoreError
+    from fsspec.core import url_to_fs
+
+    path = source.path
+    try:
+        filesystem, pattern = url_to_fs(path, skip_instance_cache=True, use_listings_cache=False)
+        found = filesystem.glob(pattern, detail=True)
+    except (BotoCoreError, OSError, ValueError, ImportError) as error:
+        if is_temporary(error):
+            raise
+        raise StorageError(
+            f"ingest.files: {source.name}: {path} cannot be listed ({one_line(error)}); check address and access"
+        ) from None
+    files = {place: info for place, info in sorted(found.items()) if info["type"] == "file"}
+    if not files:
+        raise StorageError(f"ingest.files: {source.name}: no file is named {path} or fits that pattern; correct `path`")
+    fixed = re.split(r"[*?\[]", pattern)[0]
+    root = fixed[: fixed.rfind("/") + 1]
+    local = "://" not in path
+    return [
+        Shard(
+            name=_local_name(place, path) if local else filesystem.unstrip_protocol(place),
+            key=place.removeprefix(root),
+            state=f"{info['size']} {info.get('ETag') or info.get('mtime', '')}",
+            content=(filesystem, place),
+        )
+        for place, info in files.items()
+    ]
+
+
+@contextmanager
+def open_raw(shard: Shard) -> Iterator[Any]:
+    """The bytes of a file as they lie there, seekable."""
+    filesystem, path = shard.content
+    with filesystem.open(path, "rb") as file:
+        yield file
+
+
+@contextmanager
+def open_shard(shard: Shard) -> Iterator[BinaryIO]:
+    """The bytes of a file, decompressed if its name ends in .gz, .zst or .bz2.
+
+    Through Arrow, which reads files of several members and tells a torn one (zstandard's own reader does neither).
+    """
+    import pyarrow as pa
+
+    codec = _CODECS.get(PurePosixPath(shard.key).suffix)
+    with open_raw(shard) as raw:
+        stream: Any = pa.PythonFile(raw, "r")
+        yield io.BufferedReader(pa.CompressedInputStream(stream, codec) if codec else stream, 2**20)
+
+
+def to_record(row: int, values: Any, columns: Mapping[str, str]) -> Record | Fault:
+    """The record in a row's `values`; only `text` and `id` must be there, the rest has its default in the recipe."""
+    if not isinstance(values, dict):
+        return Fault(row, NOT_JSON, f"a {type(values).__name__}")
+    missing = [columns[name] for name in ("text", "id") if name in columns and columns[name] not in values]
+    if missing:
+        return Fault(row, NO_COLUMN, no_column(missing, values))
+    text = values[columns["text"]]
+    if not isinstance(text, str) or not text.strip():
+        return Fault(row, NO_TEXT, "blank" if isinstance(text, str) else f"a {type(text).__name__}")
+    if len(text) > LONGEST:
+        return Fault(row, TOO_LONG, f"{len(text):,} characters; {LONGEST:,} are allowed")
+    given = {name: values.get(column) for name, column in columns.items() if name != "text"}
+    return Record(row, text, {name: str(value) for name, value in given.items() if value is not None})
+
+
+def no_column(missing: list[str], there: Any) -> str:
+    """What is missing and what there is."""
+    return f"no column {', '.join(missing)}; it has {', '.join(there)}"
+
+
+@contextmanager
+def named_faults() -> Iterator[None]:
+    """Turn what libraries raise for an unusable shard into `Unusable`; let the faults through that may pass."""
+    from pyarrow import ArrowException
+    from warcio.exceptions import ArchiveLoadFailed
+
+    try:
+        yield
+    except (OSError, ValueError, ArrowException, ArchiveLoadFailed) as error:
+        if is_temporary(error):
+            raise
+        reasons = {FileNotFoundError: VANISHED, PermissionError: FORBIDDEN, UnicodeDecodeError: BAD_UTF8}
+        raise Unusable(reasons.get(type(error), CORRUPT), one_line(error)) from None
+
+
+def is_temporary(error: BaseException) -> bool:
+    """Whether another try may succeed: a connection that broke, a service that is busy or failing."""
+    import aiohttp
+    import httpx
+    from botocore.exceptions import ConnectionError as NoConnection
+    from botocore.exceptions import HTTPClientError
+
+    broken = ConnectionError, TimeoutError, aiohttp.ClientError, httpx.TransportError, NoConnection, HTTPClientError
+    if isinstance(error, broken) or (isinstance(error, OSError) and error.errno in _PASSING):
+        return True
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    return status == 429 or status >= 500
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text, short."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _local_name(place: str, path: str) -> str:
+    return place if os.path.isabs(path) else os.path.relpath(place)
