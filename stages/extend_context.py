@@ -8,9 +8,7 @@ scaling off.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from k2core.model.config import YarnConfig
 from k2core.optim.config import MuonClipConfig
@@ -18,26 +16,14 @@ from k2core.recipe import Compute
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.config import ParallelConfig
-from k2core.training.phase import Phase, TrainerState, run_phase
+from k2core.training.phase import Extension, TrainerState, run_phase
 from k2core.training.spikes import SpikeConfig
 
 SECTION = "extend_context"
 
 
-class Params(Phase):
-    """A phase at the longer context, and the extension itself; `heldout_context` is the short window."""
-
-    rope_scaling: YarnConfig = Field(description="YaRN: factor and the context that the model was trained with")
-    control: bool = Field(description="train a second model on the same rows without YaRN; doubles the training")
-    lengths: list[Annotated[int, Field(ge=96)]] = Field(
-        min_length=1, description="row lengths at which needles and repeated passages are looked for, in tokens"
-    )
-    retrieval_samples: int = Field(ge=1, description="needles a length and depth")
-    copy_samples: int = Field(ge=1, description="repeated passages a length")
-
-
 def run(
-    params: Params, optimizer: MuonClipConfig, compute: Compute, parallel: ParallelConfig, spikes: SpikeConfig,
+    params: Extension, optimizer: MuonClipConfig, compute: Compute, parallel: ParallelConfig, spikes: SpikeConfig,
     checkpoint: CheckpointConfig, init: Path, tokens: Path, out: Path, plot: Path, job: Job,
 ) -> Metrics:  # fmt: skip
     """Extend the context of `init`; `out` has no optimiser state, nothing goes on from it."""

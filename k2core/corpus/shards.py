@@ -1,13 +1,15 @@
 """Token shards: flat files of token ids, one a split and domain, read through memory maps.
 
 `<split>/<domain>.bin` holds the documents one after another, each ended by `eos_id`; `<split>/<domain>.bytes.bin`
-(uint32) the UTF-8 bytes of each document's text, for bits per byte. `manifest.json` says what is there. Thin: one
+(uint32) the UTF-8 bytes of each document's text, for bits per byte; `<domain>.quality.bin` and `<domain>.rate.bin`
+(float32) its score and how often it comes in an epoch. `manifest.json` says what is there. Thin: one
 file a domain; where documents begin is found by a scan for `eos_id`, which text can never contain.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +24,17 @@ SPLITS = ("train", "heldout")
 
 @dataclass(frozen=True)
 class Document:
-    """A tokenised document on its way into a shard; `tokens` without the end mark."""
+    """A tokenised document on its way into a shard; `tokens` without the end mark.
+
+    `quality` is in 0 to 1; `rate` in (0, 1] is how often it comes in an epoch.
+    """
 
     split: str
     domain: str
     tokens: list[int]
     bytes: int
+    quality: float = 1.0
+    rate: float = 1.0
 
 
 def write_shards(
@@ -39,7 +46,7 @@ def write_shards(
         tokenizer: digest of what made the tokens.
 
     Raises:
-        ValueError: a token is outside the vocabulary or equals `eos_id`.
+        ValueError: a token is outside the vocabulary or equals `eos_id`, or a rate or quality is no such number.
     """
     dtype = np.dtype("uint16" if vocab_size < 65_536 else "uint32")
     splits: dict[str, dict[str, dict[str, int]]] = {split: {} for split in SPLITS}
@@ -49,13 +56,21 @@ def write_shards(
             ids = np.asarray(document.tokens, dtype=np.int64)
             if len(ids) and (ids.min() < 0 or ids.max() >= vocab_size or (ids == eos_id).any()):
                 raise ValueError(f"a {document.domain} document has tokens outside 0..{vocab_size - 1} or {eos_id}")
+            if not (0 < document.rate <= 1 and math.isfinite(document.quality)):
+                raise ValueError(
+                    f"a {document.domain} document has rate {document.rate} and quality {document.quality}; a rate is "
+                    "above 0 and at most 1, a quality a finite number"
+                )
             sums = splits[document.split].setdefault(document.domain, {"tokens": 0, "bytes": 0, "documents": 0})
             for name, added in (("tokens", len(ids) + 1), ("bytes", document.bytes), ("documents", 1)):
                 sums[name] += added
-            for path, content in (
-                (_tokens_path(folder, document.split, document.domain), np.append(ids, eos_id).astype(dtype)),
-                (_bytes_path(folder, document.split, document.domain), np.asarray([document.bytes], "uint32")),
+            for what, content in (
+                ("", np.append(ids, eos_id).astype(dtype)),
+                ("bytes", np.asarray([document.bytes], "uint32")),
+                ("quality", np.asarray([document.quality], "float32")),
+                ("rate", np.asarray([document.rate], "float32")),
             ):
+                path = _path(folder, document.split, document.domain, what)
                 if path not in files:
                     path.parent.mkdir(parents=True, exist_ok=True)
                     files[path] = path.open("wb")
@@ -95,11 +110,19 @@ class Shards:
 
     def tokens(self, split: str, domain: str) -> np.ndarray:
         """All token ids of a domain, shape (tokens,), memory-mapped."""
-        return self._map(_tokens_path, split, domain, "tokens", self.manifest["dtype"])
+        return self._map("", split, domain, "tokens", self.manifest["dtype"])
 
     def document_bytes(self, split: str, domain: str) -> np.ndarray:
         """UTF-8 bytes of each document's text, shape (documents,)."""
-        return self._map(_bytes_path, split, domain, "documents", "uint32")
+        return self._map("bytes", split, domain, "documents", "uint32")
+
+    def document_quality(self, split: str, domain: str) -> np.ndarray:
+        """Score of each document, shape (documents,)."""
+        return self._map("quality", split, domain, "documents", "float32")
+
+    def document_rates(self, split: str, domain: str) -> np.ndarray:
+        """How often each document comes in an epoch, in (0, 1], shape (documents,)."""
+        return self._map("rate", split, domain, "documents", "float32")
 
     def document_ends(self, split: str, domain: str) -> np.ndarray:
         """Where each document ends (one past its end mark), shape (documents,)."""
@@ -108,11 +131,11 @@ class Shards:
             raise StorageError(f"{self.folder}: {split}/{domain} has {len(ends)} end marks, not one a document")
         return ends
 
-    def _map(self, locate, split: str, domain: str, count: str, dtype: str) -> np.ndarray:
+    def _map(self, what: str, split: str, domain: str, count: str, dtype: str) -> np.ndarray:
         if domain not in self.manifest[split]:
             known = ", ".join(self.domains(split)) or "none"
             raise StorageError(f"{self.folder}: split {split} has no domain {domain}; there are: {known}")
-        path, wanted = locate(self.folder, split, domain), self.manifest[split][domain][count]
+        path, wanted = _path(self.folder, split, domain, what), self.manifest[split][domain][count]
         try:
             found = path.stat().st_size
         except FileNotFoundError:
@@ -122,9 +145,5 @@ class Shards:
         return np.memmap(path, dtype=dtype, mode="r")
 
 
-def _tokens_path(folder: Path, split: str, domain: str) -> Path:
-    return folder / split / f"{domain}.bin"
-
-
-def _bytes_path(folder: Path, split: str, domain: str) -> Path:
-    return folder / split / f"{domain}.bytes.bin"
+def _path(folder: Path, split: str, domain: str, what: str) -> Path:
+    return folder / split / (f"{domain}.{what}.bin" if what else f"{domain}.bin")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
+from k2core.corpus.selection import Select
+from k2core.model.config import YarnConfig
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError
 from k2core.storage import StorageError, write_json, write_text
@@ -31,6 +33,7 @@ class Phase(Section):
     context_length: int = Field(ge=2, description="tokens a row; batch_tokens must be a multiple of it")
     schedule: Schedule = Field(description="learning rate over the phase")
     mixture: dict[str, float] = Field(min_length=1, description="share of rows by domain; need not sum to 1")
+    select: Select = Field(description="which documents of these domains")
     log_every: int = Field(ge=1, description="steps between rows of the plot")
     checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")
     heldout_every: int = Field(
@@ -56,12 +59,24 @@ class Phase(Section):
         return round(self.tokens / self.batch_tokens)
 
 
+class Extension(Phase):
+    """A phase at the longer context, and the extension itself; `heldout_context` is the short window."""
+
+    rope_scaling: YarnConfig = Field(description="YaRN: factor and the context that the model was trained with")
+    control: bool = Field(description="train a second model on the same rows without YaRN; doubles the training")
+    lengths: list[Annotated[int, Field(ge=96)]] = Field(
+        min_length=1, description="row lengths at which needles and repeated passages are looked for, in tokens"
+    )
+    retrieval_samples: int = Field(ge=1, description="needles a length and depth")
+    copy_samples: int = Field(ge=1, description="repeated passages a length")
+
+
 class TrainerState(Section):
     """What a phase hands on beside weights and optimiser state (`trainer.json`)."""
 
     step: int = Field(ge=0, description="optimiser steps so far")
     tokens_seen: int = Field(ge=0, description="target tokens so far")
-    documents: dict[str, int] = Field(description="training documents taken so far, by domain")
+    documents: dict[str, int] = Field(description="training documents taken or passed over, by domain")
     lr_scale: float | None = Field(description="multiplier of the learning rate at which the phase ended")
 
     @classmethod
@@ -132,7 +147,7 @@ def run_phase(
     job.fingerprint["tokenizer"] = shards.manifest["tokenizer"]
     source = PhaseSource(
         shards, weights=phase.mixture, steps=phase.steps, batch_rows=phase.batch_tokens // phase.context_length,
-        context=phase.context_length, seed=seed, cursor=before.documents,
+        context=phase.context_length, seed=seed, cursor=before.documents, select=phase.select,
     )  # fmt: skip
 
     def validate() -> Metrics:
