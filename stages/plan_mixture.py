@@ -55,7 +55,7 @@ def run(params: Params, pretrain: Pretrain, extend_context: Extension, tokens: P
     content = manifest(shards, plans, params.max_epochs)
     for warning in content["warnings"]:
         job.say(f"warning: {warning}")
-    write_text(out / "manifest.yaml", yaml.safe_dump(content, sort_keys=True, width=120))
+    write_text(out / "manifest.yaml", yaml.safe_dump(content, sort_keys=True, default_flow_style=None, width=120))
     job.artifact(out / "manifest.yaml")
     return figures(content)
 

@@ -18,7 +18,7 @@ from random import Random
 import numpy as np
 
 from k2core.corpus.batch import Batch
-from k2core.corpus.mixture import LONG, Bucket, Pool, deal_rows, read_pool, row_weights
+from k2core.corpus.mixture import LONG, Bucket, Pool, deal_buckets, read_pool, row_weights
 from k2core.corpus.packing import Piece, cut, pack_rows, position_buckets, to_batch
 from k2core.corpus.selection import EVERYTHING, Select
 from k2core.corpus.shards import Shards
@@ -57,7 +57,7 @@ class PhaseSource:
         self._pairs_used: Counter[Bucket] = Counter()
         self._pairs_taken: Counter[Bucket] = Counter()
         pools = {domain: read_pool(shards, domain, select) for domain, weight in sorted(weights.items()) if weight}
-        buckets = deal_rows(row_weights(pools, weights, select), steps * batch_rows)
+        buckets = deal_buckets(row_weights(pools, weights, select), steps * batch_rows)
         rows = {
             bucket: iter(packed)
             for domain, pool in pools.items()

@@ -132,3 +132,13 @@ def deal_rows(weights: Mapping[Name, float], rows: int) -> list[Name]:
         counts[index] += 1
         chosen.append(names[index])
     return chosen
+
+
+def deal_buckets(weights: Mapping[Bucket, float], rows: int) -> list[Bucket]:
+    """`deal_rows` in two steps, first long or ordinary and then the domain, so that the long share is kept to a row."""
+    parts: dict[str, dict[Bucket, float]] = {}
+    for bucket, weight in weights.items():
+        parts.setdefault(bucket.part, {})[bucket] = weight
+    dealt = deal_rows({part: sum(inside.values()) for part, inside in parts.items()}, rows)
+    queues = {part: iter(deal_rows(inside, dealt.count(part))) for part, inside in parts.items() if part in dealt}
+    return [next(queues[part]) for part in dealt]

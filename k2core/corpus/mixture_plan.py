@@ -92,6 +92,12 @@ def manifest(shards: Shards, phases: Mapping[str, Plan], max_epochs: float) -> P
     tokens: dict[str, float] = {}
     warnings = []
     for phase, plan in phases.items():
+        long = plan.get("long")
+        if long and long["available"] > long["planned"]:
+            warnings.append(
+                f"phase {phase}: its mixture has {long['available']:.0%} long documents by itself, so a long_share of "
+                f"{long['planned']:.0%} thins them out; raise long_tokens or long_share"
+            )
         for domain, planned in plan["domains"].items():
             tokens[domain] = tokens.get(domain, 0.0) + planned["tokens"]
             before, last[domain] = last.get(domain, 0.0), planned["epochs_after"]
@@ -116,17 +122,17 @@ def manifest(shards: Shards, phases: Mapping[str, Plan], max_epochs: float) -> P
 
 def figures(content: Plan) -> dict[str, float]:
     """The manifest as flat figures: `PHASE/tokens/DOMAIN`, `…/epochs/…`, `…/upsampling/DOMAIN/QUARTER`."""
-    flat: dict[str, float] = {"warnings": float(len(content["warnings"])), "tokens": content["totals"]["tokens"]}
+    flat = {"warnings": len(content["warnings"]), "tokens": content["totals"]["tokens"]}
     for domain, total in content["totals"]["domains"].items():
-        flat |= {f"{name}/{domain}": float(total[name]) for name in ("tokens", "epochs")}
+        flat |= {f"{name}/{domain}": total[name] for name in ("tokens", "epochs")}
     for phase, plan in content["phases"].items():
         flat |= {f"{phase}/long_share/{name}": value for name, value in plan.get("long", {}).items()}
         for domain, planned in plan["domains"].items():
             names = ("weight", "tokens", "documents", "tokens_available", "epochs", "epochs_after")
-            flat |= {f"{phase}/{name}/{domain}": float(planned[name]) for name in names}
-            flat |= {f"{phase}/upsampling/{domain}/{quarter}": v for quarter, v in planned["upsampling"].items()}
-            flat |= {f"{phase}/long_{name}/{domain}": float(v) for name, v in planned.get("long", {}).items()}
-    return flat
+            flat |= {f"{phase}/{name}/{domain}": planned[name] for name in names}
+            flat |= {f"{phase}/upsampling/{domain}/{name}": value for name, value in planned["upsampling"].items()}
+            flat |= {f"{phase}/long_{name}/{domain}": value for name, value in planned.get("long", {}).items()}
+    return {name: float(value) for name, value in flat.items()}
 
 
 def _rounded(value: Any) -> Any:

@@ -12,10 +12,10 @@ from k2core.model.counts import activated_parameters, total_parameters
 from k2core.model.huggingface import huggingface_config
 from k2core.model.transformer import Transformer
 from k2core.recipe import load_section
-from stages.extend_context import Params as ExtendContext
+from k2core.training.phase import Extension
 
 RECIPE = Path("recipes/k2.yaml")
-YARN = load_section(ExtendContext, RECIPE, "extend_context").rope_scaling
+YARN = load_section(Extension, RECIPE, "extend_context").rope_scaling
 K2 = load_section(ModelConfig, RECIPE, "model").with_rope_scaling(YARN)
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from k2core.optim.config import MuonClipConfig
 from k2core.recipe import load_section
-from k2core.training.phase import Phase
-from stages.extend_context import Params as ExtendContext
+from k2core.training.phase import Extension, Phase
 
 RECIPE = Path("recipes/k2.yaml")
 PHASES = {name: load_section(Phase, RECIPE, "pretrain", name) for name in ("stable", "decay", "anneal", "long")}
@@ -27,7 +26,7 @@ def test_tokens_batches_and_contexts():
     assert [phase.tokens for phase in PHASES.values()] == [10e12, 5.5e12, 400e9, 60e9]
     assert all(phase.batch_tokens == pytest.approx(67e6, rel=0.002) for phase in PHASES.values())
     assert [phase.context_length for phase in PHASES.values()] == [4096, 4096, 4096, 32768]
-    assert load_section(ExtendContext, RECIPE, "extend_context").context_length == 131072
+    assert load_section(Extension, RECIPE, "extend_context").context_length == 131072
 
 
 def test_the_curve_at_the_points_that_the_report_names():

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 from test_trainer import CHECKPOINT, SPIKES
 
+from k2core.corpus.selection import EVERYTHING
 from k2core.corpus.shards import Document, write_shards
 from k2core.stage import Job, StageError
 from k2core.storage import StorageError
@@ -18,7 +19,7 @@ from k2core.training.schedule import Schedule, linear_decay
 
 VALUES = {
     "tokens": 1000, "batch_tokens": 64, "context_length": 16, "mixture": {"web": 1.0}, "log_every": 1,
-    "checkpoint_every": 1, "heldout_every": 1, "heldout_context": 16,
+    "select": EVERYTHING, "checkpoint_every": 1, "heldout_every": 1, "heldout_context": 16,
     "schedule": {"kind": "constant", "lr_start": 1.0, "lr_end": 1.0, "warmup_steps": 0},
 }  # fmt: skip
 COSINE = {"kind": "cosine", "lr_start": 1.0, "lr_end": 0.1, "warmup_steps": 0}

@@ -9,10 +9,11 @@ import pytest
 from workspace import ROOT
 
 from k2core.corpus.documents import DOMAINS
+from k2core.corpus.selection import EVERYTHING
 from k2core.model.config import ModelConfig
 from k2core.recipe import load_section
-from k2core.training.phase import Phase
-from stages.extend_context import Params as ExtendContext
+from k2core.training.phase import Extension, Phase
+from stages.tokenize import QUESTIONS
 
 PHASES = ("stable", "decay", "anneal", "long")
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -21,7 +22,7 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 def phases(recipe: Path) -> list[Phase]:
     """The four phases and the extension."""
     four = [load_section(Phase, recipe, "pretrain", name) for name in PHASES]
-    return [*four, load_section(ExtendContext, recipe, "extend_context")]
+    return [*four, load_section(Extension, recipe, "extend_context")]
 
 
 @pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
@@ -45,9 +46,18 @@ def test_contexts_grow_and_fit_the_model(recipe: Path) -> None:
 
 
 def test_shares_are_of_known_domains_and_sum_to_one(recipe: Path) -> None:
-    for phase in phases(recipe):
-        assert set(phase.mixture) == set(DOMAINS)
+    for number, phase in enumerate(phases(recipe)):
+        assert set(phase.mixture) == {*DOMAINS, *([QUESTIONS] if number == PHASES.index("anneal") else [])}
         assert sum(phase.mixture.values()) == pytest.approx(1)
+
+
+def test_the_anneal_takes_good_documents_and_long_contexts_long_ones(recipe: Path) -> None:
+    """Kimi k1.5, appendix B: high-fidelity subsets; 40% long and 60% ordinary data."""
+    stable, decay, anneal, *longer = phases(recipe)
+    assert stable.select == decay.select == EVERYTHING
+    assert anneal.select.min_quality_quantile > 0 and anneal.mixture[QUESTIONS] < 0.1
+    for phase in longer:
+        assert phase.select.long_share == 0.4 and phase.select.long_tokens > anneal.context_length
 
 
 def test_proportions_and_rates_of_the_models_that_are_shown() -> None:

@@ -9,11 +9,13 @@ from random import Random
 
 import numpy as np
 import pytest
+import yaml
 from test_trainer import MODEL, OPTIMIZER
 
 from k2core.chat.tokenizer import Tokenizer
 from k2core.corpus.compressors import xz
-from k2core.corpus.documents import document_schema
+from k2core.corpus.documents import COLUMNS, document_schema
+from k2core.corpus.selection import EVERYTHING, Select
 from k2core.corpus.shards import Document, Shards, write_shards
 from k2core.model.config import YarnConfig
 from k2core.model.files import load_model
@@ -21,12 +23,12 @@ from k2core.recipe import Compute
 from k2core.report.curves import collect
 from k2core.report.results import read_curves
 from k2core.stage import Job, StageError
-from k2core.storage import dvc_md5, write_table
+from k2core.storage import dvc_md5, read_table, write_table
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.config import ParallelConfig
-from k2core.training.phase import Phase, TrainerState
+from k2core.training.phase import Extension, Phase, TrainerState
 from k2core.training.spikes import SpikeConfig
-from stages import extend_context, pretrain, tokenize, train_tokenizer
+from stages import extend_context, plan_mixture, pretrain, tokenize, train_tokenizer
 
 COMPUTE, MODEL = Compute(threads=1, seed=3), MODEL.model_copy(update={"vocab_size": 320})
 PARALLEL = ParallelConfig(
@@ -44,10 +46,14 @@ SCHEDULES = {
 def phase(name: str, **changes) -> dict:
     values = {
         "tokens": 8192, "batch_tokens": 256, "context_length": 32, "mixture": {"web": 0.75, "math": 0.25},
-        "log_every": 4, "checkpoint_every": 10, "heldout_every": 8, "heldout_context": 32,
+        "select": EVERYTHING, "log_every": 4, "checkpoint_every": 10, "heldout_every": 8, "heldout_context": 32,
         "schedule": SCHEDULES[name],
     }  # fmt: skip
     return {**values, **changes}
+
+
+MIXTURE_WITH_QUESTIONS = {"web": 0.65, "math": 0.3, "qa": 0.05}
+GOOD = Select(min_quality_quantile=0.5, long_share=0, long_tokens=0)
 
 
 class Chain:
@@ -81,14 +87,18 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
         text = f"{a} + {b} = {a + b}. " * 3 if math else " ".join(random.choices(words, k=40)) + "."
         domain, split = "math" if math else "web", "heldout" if number % 12 in (0, 1) else "train"
         common = dict.fromkeys(("source", "license", "origin", "attribution", "language"), "x")
-        rows.append({"id": str(number), "text": text, "domain": domain, "split": split, **common})
+        score = {"quality": number % 10 / 10, "rate": 0.55 + number % 10 / 20}
+        rows.append({"id": str(number), "text": text, "domain": domain, "split": split, **score, **common})
     import pyarrow as pa
 
-    write_table(root / "curated" / "documents.parquet", rows, document_schema(("split", pa.string())))
-    rephrased = [{**row, "text": row["text"].upper()} for row in rows[1:12:2] if row["split"] == "train"]
-    for row in rephrased:
-        del row["split"]
+    extra = ("split", pa.string()), ("quality", pa.float64()), ("rate", pa.float64())
+    write_table(root / "curated" / "documents.parquet", rows, document_schema(*extra))
+    plain = [{name: row[name] for name in COLUMNS} for row in rows if row["split"] == "train"]
+    rephrased = [{**row, "text": row["text"].upper(), "origin": row["id"]} for row in plain[1:10:2]]
+    rephrased[0]["origin"] = "elsewhere"
     write_table(root / "rephrased" / "documents.parquet", rephrased, document_schema())
+    questions = [{**row, "text": f"What is {row['id']} + 1? {int(row['id']) + 1}"} for row in plain[:30]]
+    write_table(root / "questions" / "documents.parquet", questions, document_schema())
     made = Chain(root)
     train_tokenizer.run(
         train_tokenizer.Params(vocab_size=320, characters_per_domain=9000), root / "curated", root / "tokenizer",
@@ -96,12 +106,29 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     )  # fmt: skip
     figures = tokenize.run(
         tokenize.Params(max_heldout_tokens=600, yardstick_bytes=20_000), root / "curated", root / "rephrased",
-        root / "tokenizer", root / "tokens", made.job("tokenize"),
+        root / "questions", root / "tokenizer", root / "tokens", made.job("tokenize"),
     )  # fmt: skip
     assert figures["documents/rephrased"] == len(rephrased) == 5
     assert figures["documents/train/web"] + figures["documents/train/math"] == 200 + len(rephrased)
+    assert figures["documents/questions"] == figures["documents/train/qa"] == 30
     made.tokenized = figures
     return made
+
+
+def test_shards_carry_quality_and_rate_and_rewrites_have_their_sources(chain: Chain) -> None:
+    shards, tokenizer = Shards(chain.root / "tokens"), Tokenizer.load(chain.root / "tokenizer")
+    rows = read_table(chain.root / "curated" / "documents.parquet", ["id", "text", "quality", "rate"])
+    wanted = {row["text"]: (row["quality"], row["rate"]) for row in rows}
+    by_id = {row["id"]: wanted[row["text"]] for row in rows}
+    rewrites = read_table(chain.root / "rephrased" / "documents.parquet", ["text", "origin"])
+    wanted |= {row["text"]: by_id.get(row["origin"], (1.0, 1.0)) for row in rewrites}
+    for domain in ("web", "math"):
+        ends, tokens = shards.document_ends("train", domain), shards.tokens("train", domain)
+        texts = [tokenizer.decode(ids[:-1].tolist()) for ids in np.split(tokens, ends[:-1])]
+        assert shards.document_quality("train", domain).tolist() == pytest.approx([wanted[text][0] for text in texts])
+        assert shards.document_rates("train", domain).tolist() == pytest.approx([wanted[text][1] for text in texts])
+    assert sorted(shards.domains("train")) == ["math", "qa", "web"] and shards.domains("heldout") == ["math", "web"]
+    assert set(shards.document_rates("train", "qa")) == {1.0}
 
 
 def test_the_yardsticks_are_of_the_text_that_bits_per_byte_are_measured_on(chain: Chain) -> None:
@@ -121,11 +148,32 @@ def test_phases_chain_and_learn(chain: Chain) -> None:
     assert stable["heldout/bits_per_byte"] < stable["heldout/bits_per_byte_before"] - 1
     assert chain.last.artifacts == [chain.root / "stable" / name for name in ("attention.csv", "experts.csv")]
     assert all(path.read_text().startswith("step,layer,") for path in chain.last.artifacts)
-    decay = chain.pretrain("decay", "stable")
+    choice = {"mixture": MIXTURE_WITH_QUESTIONS, "select": GOOD}
+    decay = chain.pretrain("decay", "stable", **choice)
     assert decay["heldout/bits_per_byte"] < stable["heldout/bits_per_byte"]
     state = TrainerState.load(chain.root / "decay")
     assert state.step == 64 and state.tokens_seen == decay["train/tokens_seen"] > stable["train/tokens_seen"]
-    assert decay["mixture/epochs/web"] == pytest.approx(2 * stable["mixture/epochs/web"], rel=0.1)
+    assert not any(name.startswith("heldout/") and name.endswith("/qa") for name in decay), "nothing of it is held out"
+    phases = {
+        "stable": Phase(**phase("stable")), "decay": Phase(**phase("decay", **choice)),
+        "anneal": Phase(**phase("extend")), "long": Phase(**phase("extend")),
+    }  # fmt: skip
+    yarn = {"factor": 4, "beta_fast": 1, "beta_slow": 1, "mscale": 1, "mscale_all_dim": 1}
+    extension = Extension(
+        **phase("extend"), rope_scaling={**yarn, "original_max_position_embeddings": 32}, control=False, lengths=[96],
+        retrieval_samples=1, copy_samples=1,
+    )  # fmt: skip
+    planned = plan_mixture.run(
+        plan_mixture.Params(max_epochs=4.0), plan_mixture.Pretrain(**phases), extension, chain.root / "tokens",
+        chain.root / "mixture", chain.job("plan_mixture"),
+    )  # fmt: skip
+    for name, figures in (("stable", stable), ("decay", decay)):
+        for domain in phases[name].mixture:
+            tokens, epochs = figures[f"mixture/tokens/{domain}"], figures[f"mixture/epochs/{domain}"]
+            assert tokens == pytest.approx(planned[f"{name}/tokens/{domain}"], rel=0.05, abs=64)
+            assert epochs == pytest.approx(planned[f"{name}/epochs_after/{domain}"], rel=0.15)
+    written = yaml.safe_load((chain.root / "mixture" / "manifest.yaml").read_text())
+    assert list(written["phases"]) == sorted(written["phases"]) and planned["warnings"] == len(written["warnings"])
     assert json.loads((chain.root / "tokens" / "manifest.json").read_text())["vocab_size"] == 320
 
     (chain.root / "plots").mkdir()
@@ -169,7 +217,7 @@ def test_context_is_extended_and_measured(chain: Chain) -> None:
     def extend(out: str, **changes) -> dict[str, float]:
         settings = {"control": True, "lengths": [96, 128], "retrieval_samples": 2, "copy_samples": 3, **changes}
         return extend_context.run(
-            extend_context.Params(**{**values, **settings}, rope_scaling=yarn), OPTIMIZER, COMPUTE,
+            Extension(**{**values, **settings}, rope_scaling=yarn), OPTIMIZER, COMPUTE,
             PARALLEL, SPIKES, CHECKPOINT, chain.root / "decay", chain.root / "long", chain.root / out,
             chain.root / f"{out}.csv", chain.job(out),
         )  # fmt: skip
