@@ -97,7 +97,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     rephrased = [{**row, "text": row["text"].upper(), "origin": row["id"]} for row in plain[1:10:2]]
     rephrased[0]["origin"] = "elsewhere"
     write_table(root / "rephrased" / "documents.parquet", rephrased, document_schema())
-    questions = [{**row, "text": f"What is {row['id']} + 1? {int(row['id']) + 1}"} for row in plain[:30]]
+    questions = [{**row, "text": f"{row['id']}? {row['domain']}"} for row in plain[:30]]
     write_table(root / "questions" / "documents.parquet", questions, document_schema())
     made = Chain(root)
     train_tokenizer.run(
@@ -117,16 +117,22 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 
 def test_shards_carry_quality_and_rate_and_rewrites_have_their_sources(chain: Chain) -> None:
     shards, tokenizer = Shards(chain.root / "tokens"), Tokenizer.load(chain.root / "tokenizer")
-    rows = read_table(chain.root / "curated" / "documents.parquet", ["id", "text", "quality", "rate"])
-    wanted = {row["text"]: (row["quality"], row["rate"]) for row in rows}
-    by_id = {row["id"]: wanted[row["text"]] for row in rows}
-    rewrites = read_table(chain.root / "rephrased" / "documents.parquet", ["text", "origin"])
-    wanted |= {row["text"]: by_id.get(row["origin"], (1.0, 1.0)) for row in rewrites}
+    names = ["id", "text", "domain", "split", "quality", "rate"]
+    rows = read_table(chain.root / "curated" / "documents.parquet", names)
+    scores = {row["id"]: (row["quality"], row["rate"]) for row in rows}
+    rewrites = read_table(chain.root / "rephrased" / "documents.parquet", ["text", "domain", "origin"])
+    assert [row["origin"] in scores for row in rewrites] == [False, True, True, True, True]
     for domain in ("web", "math"):
+        wanted = [
+            (row["text"], *scores[row["id"]]) for row in rows if (row["split"], row["domain"]) == ("train", domain)
+        ]
+        wanted += [(row["text"], *scores.get(row["origin"], (1, 1))) for row in rewrites if row["domain"] == domain]
         ends, tokens = shards.document_ends("train", domain), shards.tokens("train", domain)
         texts = [tokenizer.decode(ids[:-1].tolist()) for ids in np.split(tokens, ends[:-1])]
-        assert shards.document_quality("train", domain).tolist() == pytest.approx([wanted[text][0] for text in texts])
-        assert shards.document_rates("train", domain).tolist() == pytest.approx([wanted[text][1] for text in texts])
+        quality, rates = shards.document_quality("train", domain), shards.document_rates("train", domain)
+        found = sorted(zip(texts, quality.tolist(), rates.tolist(), strict=True))
+        assert [row[0] for row in found] == [row[0] for row in sorted(wanted)]
+        assert [row[1:] for row in found] == [pytest.approx(row[1:], abs=1e-3) for row in sorted(wanted)]
     assert sorted(shards.domains("train")) == ["math", "qa", "web"] and shards.domains("heldout") == ["math", "web"]
     assert set(shards.document_rates("train", "qa")) == {1.0}
 
