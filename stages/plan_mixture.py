@@ -1,7 +1,8 @@
 """The plan of the mixture before anything is trained: what each phase takes of each domain, and how often it repeats.
 
 `manifest.yaml` is for a person to read and to compare between two commits. Documents that come more often than
-`max_epochs` times are warned of.
+`max_epochs` times are warned of. Each phase's part stands in a file of its own as well, on which the phase depends: no
+training starts before the whole plan is possible, and another phase's change does not repeat it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Pretrain(Section):
 
 
 def run(params: Params, pretrain: Pretrain, extend_context: Extension, tokens: Path, out: Path, job: Job) -> Metrics:
-    """Write `manifest.yaml`; the figures are the same numbers."""
+    """Write `manifest.yaml` and `<phase>.yaml`; the figures are the same numbers."""
     import yaml
 
     from k2core.corpus.mixture_plan import figures, manifest, plan_phase
@@ -55,7 +56,8 @@ def run(params: Params, pretrain: Pretrain, extend_context: Extension, tokens: P
     content = manifest(shards, plans, params.max_epochs)
     for warning in content["warnings"]:
         job.say(f"warning: {warning}")
-    write_text(out / "manifest.yaml", yaml.safe_dump(content, sort_keys=True, default_flow_style=None, width=120))
+    for name, part in {"manifest": content, **content["phases"]}.items():
+        write_text(out / f"{name}.yaml", yaml.safe_dump(part, sort_keys=True, default_flow_style=None, width=120))
     job.artifact(out / "manifest.yaml")
     return figures(content)
 

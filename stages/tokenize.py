@@ -47,7 +47,7 @@ def run(
 
     from k2core.chat.tokenizer import Tokenizer
     from k2core.corpus.compressors import yardsticks
-    from k2core.corpus.shards import Document, write_shards
+    from k2core.corpus.shards import SPLITS, Document, write_shards
     from k2core.storage import dvc_md5, read_table
 
     tok = Tokenizer.load(tokenizer)
@@ -55,6 +55,8 @@ def run(
     heldout: dict[str, list[str]] = {}
     sources: dict[str, tuple[float, float]] = {}
     for row in read_table(curated / "documents.parquet", ["id", "text", "domain", "split", "quality", "rate"]):
+        if row["split"] not in SPLITS:  # what waits for its translation
+            continue
         sources[row["id"]] = row["quality"], row["rate"]
         groups.setdefault((row["split"], row["domain"]), []).append(Text(row["text"], row["quality"], row["rate"]))
     rewrites = read_table(rephrased / "documents.parquet", ["text", "domain", "origin"])
@@ -64,7 +66,7 @@ def run(
     asked = read_table(questions / "documents.parquet", ["text"])
     if asked:
         groups["train", QUESTIONS] = [Text(row["text"], 1.0, 1.0) for row in asked]
-    for split in ("train", "heldout"):
+    for split in SPLITS:
         if not any(key[0] == split for key in groups):
             raise StageError(f"{curated}/documents.parquet: no document of split {split}; look at curate's figures")
     count = sum(map(len, groups.values()))
@@ -90,7 +92,7 @@ def run(
         out, documents(), vocab_size=tok.vocab_size, eos_id=tok.eos_id, tokenizer=dvc_md5(tokenizer)
     )
     figures: Metrics = {"documents/rephrased": float(len(rewrites)), "documents/questions": float(len(asked))}
-    for split in ("train", "heldout"):
+    for split in SPLITS:
         if not manifest[split]:
             raise StageError(f"{curated}: no {split} document fits; raise tokenize.max_heldout_tokens")
         for domain, sums in manifest[split].items():
