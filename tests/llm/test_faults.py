@@ -78,6 +78,14 @@ def test_without_set_aside_it_is_an_error_that_is_asked_again(server: Server, tm
         assert len(server.bodies) == round_
 
 
+def test_a_refusal_that_was_set_aside_is_no_answer_elsewhere(server: Server, tmp_path: Path) -> None:
+    server.always = {"0": 400}
+    ask(server, tmp_path, 1)
+    server.always = {}
+    with LLM.open(config(server.url), COMPUTE, tmp_path / "cache") as llm:
+        assert llm.answer(requests(1)[0]).text == "answer to 0"
+
+
 @pytest.mark.parametrize("status", [401, 403, 404])
 def test_a_server_that_refuses_everybody_is_an_error(server: Server, tmp_path: Path, status: int) -> None:
     server.script = [status] * 50
