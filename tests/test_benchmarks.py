@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from benchmarks import dedup, dedup_curves, forward_backward, growth, max_logit, readme, trainer, update
+from benchmarks import dedup, dedup_curves, engine, forward_backward, growth, max_logit, readme, trainer, update
 from benchmarks.harness import Entry, alternate, compare, save
 from benchmarks.peers import our_pass
 from benchmarks.scale import build, full, smoke
@@ -136,6 +136,13 @@ def test_the_trainer_topic_runs(monkeypatch):
     loop, spread = trainer.run(smoke())
     assert 1 <= loop.ratio < 100 and loop.ours > loop.peer > 0  # ms a step with and without what is around it
     assert 0 < spread.ratio < 10 and spread.name.startswith("2 processes, FSDP2")
+
+
+def test_the_engine_topic_runs():
+    """With one request, as the embedded model takes its time."""
+    alone, four = engine.run(replace(smoke(), rounds=1, sequences=2))
+    assert alone.goal == four.goal == engine.GOAL and alone.name != four.name
+    assert alone.ours > 0 and four.peer > 0 and alone.command.endswith("engine")
 
 
 def test_growth_has_a_point_for_each_value_and_a_picture_that_repeats(tmp_path):
