@@ -25,7 +25,7 @@ TASKS = [
 
 
 def _wikipedia(limit: int) -> Iterator[Document]:
-    return wikipedia.documents(wikipedia.WikipediaSource(limit=limit))
+    return wikipedia.documents(wikipedia.WikipediaSource(limit=limit, translations={}))
 
 
 def _python(limit: int) -> Iterator[Document]:
