@@ -100,7 +100,7 @@ def _judged(
             elif item.truncated:
                 verdict = Verdict(False, "truncated", verdict.scores)
             elif verdict.accepted and (item.job.source_id, item.text) in passed:
-                verdict = Verdict(False, "repeated", verdict.scores)
+                verdict = Verdict(False, "duplicate", verdict.scores)
             if verdict.accepted:
                 passed.add((item.job.source_id, item.text))
             verdicts.append((item, verdict))

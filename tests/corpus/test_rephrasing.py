@@ -168,7 +168,7 @@ def test_accepted_rewrites_become_documents_and_every_verdict_is_kept(
     assert {(row["source_id"], row["style"]): row["reason"] for row in verdicts} == {
         ("wikipedia/Ada", "encyclopedia"): "accepted",
         ("wikipedia/Nile", "encyclopedia"): "numbers_kept",
-        ("wikipedia/Ada", "plain"): "repeated",  # word for word what the other style gave
+        ("wikipedia/Ada", "plain"): "duplicate",  # word for word what the other style gave
         ("wikipedia/Nile", "plain"): "accepted",
         ("mathematics/1", "learning_note"): "accepted",
     }
@@ -183,7 +183,7 @@ def test_accepted_rewrites_become_documents_and_every_verdict_is_kept(
     assert ada["origin"] == "wikipedia/Ada" and ada["language"] == "en"
     assert ada["license"] == "CC-BY-SA-4.0" and ada["attribution"] == "Ada; rephrased by a language model"
     assert figures["rewrites"] == 5 and figures["accepted"] == 3
-    assert figures["rejected/numbers_kept"] == figures["rejected/repeated"] == 1
+    assert figures["rejected/numbers_kept"] == figures["rejected/duplicate"] == 1
     assert figures["accepted_share/encyclopedia"] == 0.5 and figures["generated_tokens"] == 100
     assert not any("held-out" in last(request) or "Nilo" in last(request) for request in model.requests)
     said = capsys.readouterr().out
@@ -212,7 +212,7 @@ def test_rewrites_of_a_document_differ_in_seed_and_perspective_and_have_ids_of_t
     model = Scripted(lambda request: Answer(variants[request.seed - 1], "stop", 5))
     run(tmp_path, monkeypatch, model, rewrites=rewrites)
     nile = [row for row in verdicts_of(tmp_path) if row["source_id"] == "wikipedia/Nile"]
-    assert [(row["number"], row["reason"]) for row in nile] == [(1, "accepted"), (2, "accepted"), (3, "repeated")]
+    assert [(row["number"], row["reason"]) for row in nile] == [(1, "accepted"), (2, "accepted"), (3, "duplicate")]
     assert set(documents_of(tmp_path)) == {"rephrase/plain/1/wikipedia/Nile", "rephrase/plain/2/wikipedia/Nile"}
     first, second, third = (row["perspective"] for row in nile)
     assert {first, second} == {"child", "historian"} and first == third
