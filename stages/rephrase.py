@@ -62,14 +62,14 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, styles:
     rows = {row["id"]: row for row in table if row["id"] in sources}
     accepted = [_document(item, rows[item.job.source_id], library) for item, verdict in verdicts if verdict.accepted]
     if not accepted:
-        _write_verdicts(job.scratch / "verdicts.parquet", verdicts)
+        _write_verdicts(job.scratch / "verdicts.parquet", verdicts, library)
         reasons = ", ".join(f"{reason} {count}" for reason, count in _reasons(verdicts).most_common(3))
         raise StageError(
             f"none of {len(verdicts)} rewrites passed the gate ({reasons}, see {job.scratch / 'verdicts.parquet'}); "
             "rewrite more, loosen rephrase.gate or take a better llm.model"
         )
     write_table(out / "documents.parquet", accepted, document_schema())
-    _write_verdicts(out / "verdicts.parquet", verdicts)
+    _write_verdicts(out / "verdicts.parquet", verdicts, library)
     return _figures(verdicts)
 
 
@@ -121,10 +121,10 @@ def _document(item: Rewrite, source: dict[str, Any], library: Library) -> dict[s
     }
 
 
-def _write_verdicts(path: Path, verdicts: Judged) -> None:
+def _write_verdicts(path: Path, verdicts: Judged, library: Library) -> None:
     import pyarrow as pa
 
-    texts = ("source_id", "style", "perspective", "source_text", "rewrite", "reason")
+    texts = ("source_id", "style", "perspective", "gate", "source_text", "rewrite", "reason")
     schema = pa.schema(
         [
             *((name, pa.string()) for name in texts),
@@ -138,6 +138,7 @@ def _write_verdicts(path: Path, verdicts: Judged) -> None:
             "source_id": item.job.source_id,
             "style": item.job.style,
             "perspective": item.job.perspective,
+            "gate": library.style(item.job.style).gate,
             "number": item.job.number,
             "source_text": item.job.text,
             "rewrite": item.text,

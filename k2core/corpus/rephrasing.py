@@ -7,6 +7,7 @@ batch full, and each request still sees the rewrite of the chunk before it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 CHARACTERS_A_TOKEN = 4
-"""A rule of thumb for English under any large vocabulary; lengths in tokens are estimated by it, for any server."""
+"""A rule of thumb for English under any large vocabulary, digits aside, which many write one by one."""
 _LEAST_TOKENS, _LONGEST = 48, 2.0
 """A piece's rewrite may have so many tokens, or so many times the tokens of the piece; a longer one has run astray."""
 _PREAMBLE = re.compile(
@@ -104,6 +105,12 @@ def chunk(text: str, tokens: int) -> tuple[str, ...]:
     return tuple(pieces)
 
 
+def _tokens(text: str) -> int:
+    """Tokens of `text`, estimated."""
+    digits = sum(map(str.isdigit, text))
+    return digits + math.ceil((len(text) - digits) / CHARACTERS_A_TOKEN)
+
+
 def plan(
     documents: Sequence[dict[str, Any]], library: Library, shares: Mapping[str, Share], seed: int, chunk_tokens: int
 ) -> list[Job]:
@@ -140,12 +147,13 @@ def plan(
 
 def expected_tokens(jobs: Sequence[Job], library: Library, context_tokens: int) -> tuple[int, int]:
     """Tokens of all prompts and of all answers, estimated by rewrites as long as their sources."""
-    prompts = 0
+    prompts = answers = 0
     for job in jobs:
-        for place in range(len(job.chunks)):
+        for place, piece in enumerate(job.chunks):
             request = _request(library, job, job.chunks[:place], 0, 0, context_tokens)
-            prompts += sum(len(message["content"]) for message in request.messages)
-    return prompts // CHARACTERS_A_TOKEN, sum(len(job.text) for job in jobs) // CHARACTERS_A_TOKEN
+            prompts += sum(_tokens(message["content"]) for message in request.messages)
+            answers += _tokens(piece)
+    return prompts, answers
 
 
 def rewrite_all(
@@ -205,5 +213,5 @@ def _request(
     ][:-1]
     if job.perspective:
         messages.insert(0, {"role": "system", "content": library.perspectives[job.perspective].prompt})
-    limit = max(_LEAST_TOKENS, int(_LONGEST * len(text) / CHARACTERS_A_TOKEN))
+    limit = max(_LEAST_TOKENS, int(_LONGEST * _tokens(text)))
     return Request(messages, max_tokens=limit, temperature=temperature, seed=seed + job.number - 1)

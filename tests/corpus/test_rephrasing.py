@@ -172,6 +172,7 @@ def test_accepted_rewrites_become_documents_and_every_verdict_is_kept(
         ("wikipedia/Nile", "plain"): "accepted",
         ("mathematics/1", "learning_note"): "accepted",
     }
+    assert {row["style"]: row["gate"] for row in verdicts}["learning_note"] == "math"
     assert all(set(SCORES) <= set(row) and row["accepted"] == (row["reason"] == "accepted") for row in verdicts)
     documents = documents_of(tmp_path)
     assert set(documents) == {
@@ -410,7 +411,13 @@ def test_lines_go_on_in_lines() -> None:
 
 def test_the_forecast_counts_the_context_of_every_piece() -> None:
     job = Job("a", "plain", "x" * 400, ("x" * 200, "x" * 200))
-    prompt = len(LIBRARY.styles["plain"].prompt) - len("{text}")
-    one, two = prompt + 200, 2 * (prompt + 200) + 200
-    assert expected_tokens([job], LIBRARY, context_tokens=1000) == ((one + two) // 4, 100)
-    assert expected_tokens([job], LIBRARY, context_tokens=0) == (2 * one // 4, 100)
+    prompt, piece = -(-(len(LIBRARY.styles["plain"].prompt) - len("{text}") + 200) // 4), 50
+    assert expected_tokens([job], LIBRARY, context_tokens=1000) == (3 * prompt + piece, 2 * piece)
+    assert expected_tokens([job], LIBRARY, context_tokens=0) == (2 * prompt, 2 * piece)
+
+
+def test_a_rewrite_has_room_for_its_digits() -> None:
+    model = Scripted(lambda request: Answer("x", "stop", 1))
+    jobs = [Job("a", "plain", "", ("w" * 100 + digits,)) for digits in ("", "1" * 50)]
+    rewrite_all(model, jobs, LIBRARY, temperature=0, seed=0, context_tokens=0)
+    assert [request.max_tokens for request in model.requests] == [50, 2 * (25 + 50)]
