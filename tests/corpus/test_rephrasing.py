@@ -33,13 +33,22 @@ LLM_CONFIG = LLMConfig(
     base_url="embedded", model="m", api_key_variable="", context=512, timeout_s=9, max_attempts=1, max_wait_s=1,
     concurrency=1, expected_tokens_per_second=70,
 )  # fmt: skip
-LIMITS = GateLimits(
+
+
+def limits(**values: Any) -> GateLimits:
+    """Limits of these scores, as far as the gate has them."""
+    return GateLimits(**{name: value for name, value in values.items() if name in GateLimits.model_fields})
+
+
+LIMITS = limits(
     numbers_kept=1, numbers_invented=0, names_kept=0.8, names_invented=0, length_ratio=(0.5, 1.6), copied=0.8,
-    language_score=0.3, similarity=0.6, support=0.3,
+    language_score=0.3, similarity=0.6, support=0.2, finished=0, repeated=0.5, equations_kept=0, equations_invented=9,
+    negations_changed=9, opposites=9, roles=-1, coverage=0.1,
 )  # fmt: skip
-LOOSE = GateLimits(
+LOOSE = limits(
     numbers_kept=0, numbers_invented=9, names_kept=0, names_invented=9, length_ratio=(0, 9), copied=1,
-    language_score=0, similarity=-1, support=-1,
+    language_score=0, similarity=-1, support=-1, finished=0, repeated=1, equations_kept=0, equations_invented=9,
+    negations_changed=9, opposites=9, roles=-1, coverage=-1,
 )  # fmt: skip
 TEXTS = {
     "Ada": (
