@@ -7,9 +7,7 @@ with LLM.open(config, compute, job.scratch / "llm.sqlite") as llm:
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from k2core.llm import engine
 from k2core.llm.cache import ReplayCache, request_key
 from k2core.llm.config import LLMConfig
+from k2core.llm.many import map_threads
 from k2core.llm.pressure import Pressure
 from k2core.llm.reply import UnusableReply, parse
 from k2core.recipe import Compute, RecipeError
@@ -128,35 +127,8 @@ class LLM:
         Raises:
             LLMUnavailable, RecipeError: as `answer`.
         """
-        todo, results = enumerate(requests), dict[int, Answer | Refused]()
-        lock, stop = threading.Lock(), threading.Event()
-
-        def work() -> None:
-            while not stop.is_set():
-                with lock:
-                    place, request = next(todo, (-1, None))
-                if request is None:
-                    return
-                result = self._result(request, set_aside)
-                with lock:
-                    results[place] = result
-                    if bar is not None:
-                        bar.update()
-
-        def work_or_stop() -> None:
-            try:
-                work()
-            except BaseException:
-                stop.set()
-                raise
-
-        with ThreadPoolExecutor(self._config.in_flight) as pool:
-            try:
-                for future in as_completed([pool.submit(work_or_stop) for _ in range(self._config.in_flight)]):
-                    future.result()
-            finally:
-                stop.set()
-        return [results[place] for place in range(len(results))]
+        one: Callable[[Request], Answer | Refused] = self._answer_or_reason if set_aside else self.answer
+        return map_threads(one, requests, self._config.in_flight, bar)
 
     def answer(self, request: Request) -> Answer:
         """One answer, from the cache or the model; its text may be empty.
@@ -165,26 +137,28 @@ class LLM:
             LLMUnavailable: no answer after `llm.max_attempts` tries.
             RecipeError: the server refuses the request (unknown model, bad key, prompt too long) or answers garbage.
         """
-        return self._result(request, set_aside=False)
+        body, key = self._body(request)
+        known = self._cache.get(key)
+        if known is not None and "reason" not in known:
+            return Answer(**known)
+        answer = self._ask(body)
+        self._cache.put(key, asdict(answer))
+        return answer
 
-    def _result(self, request: Request, set_aside: bool) -> Answer | Refused:
-        body = self._body(request)
-        key = request_key({"base_url": self._config.base_url, **body})
-        if (known := self._cache.get(key)) is not None:
-            return Refused(**known) if "reason" in known else Answer(**known)
-        result: Answer | Refused
+    def _answer_or_reason(self, request: Request) -> Answer | Refused:
+        _, key = self._body(request)
+        if "reason" in (known := self._cache.get(key) or {}):
+            return Refused(**known)
         try:
-            result = self._ask(body)
+            answer = self.answer(request)
         except RequestRefused as refusal:
-            if not set_aside:
-                raise
-            result = Refused(refusal.reason)
-        if set_aside and isinstance(result, Answer) and not result.text.strip():
-            result = Refused("empty answer")
-        self._cache.put(key, asdict(result))
-        return result
+            refused = Refused(refusal.reason)
+            self._cache.put(key, asdict(refused))
+            return refused
+        return answer if answer.text.strip() else Refused("empty answer")
 
-    def _body(self, request: Request) -> dict[str, Any]:
+    def _body(self, request: Request) -> tuple[dict[str, Any], str]:
+        """What is sent, and its key in the cache."""
         body: dict[str, Any] = {
             "model": self._config.model,
             "messages": request.messages,
@@ -195,7 +169,7 @@ class LLM:
         if request.schema is not None:
             form = {"name": "answer", "schema": request.schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
-        return body
+        return body, request_key({"base_url": self._config.base_url, **body})
 
     def _ask(self, body: dict[str, Any]) -> Answer:
         import openai

@@ -25,7 +25,9 @@ class LLMConfig(Section):
     max_attempts: int = Field(ge=1, description="tries for a request that meets a time-out, a dead line, 429 or 5xx")
     max_wait_s: float = Field(gt=0, description="longest pause between two tries, seconds")
     concurrency: int = Field(
-        ge=1, description="requests in flight at a server; the embedded engine takes one at a time to stay reproducible"
+        ge=1,
+        le=1000,
+        description="most requests in flight at a server; the embedded engine takes one at a time to stay reproducible",
     )
     expected_tokens_per_second: float = Field(
         gt=0, description="speed that a forecast of the time assumes; changes no result"

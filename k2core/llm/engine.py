@@ -42,8 +42,12 @@ def weights() -> Path:
 
 
 @contextmanager
-def serve(config: LLMConfig, threads: int) -> Iterator[tuple[str, str]]:
-    """Run the engine on a free port of 127.0.0.1; gives its base URL and a key made for this run alone."""
+def serve(config: LLMConfig, threads: int, slots: int = 1) -> Iterator[tuple[str, str]]:
+    """Run the engine on a free port of 127.0.0.1; gives its base URL and a key made for this run alone.
+
+    Args:
+        slots: requests worked on at once, which share the context; the benchmark alone takes more than one.
+    """
     # OpenMP's threads spin at every barrier unless told otherwise, before the library is loaded: where another process
     # has the second core, spinning costs four fifths of the speed (22 against 5 tokens/s measured).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -53,7 +57,7 @@ def serve(config: LLMConfig, threads: int) -> Iterator[tuple[str, str]]:
     params = xllamacpp.CommonParams()
     params.model.path = str(weights())
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [key]
-    params.n_parallel, params.n_ctx, params.n_gpu_layers = 1, config.context, 0
+    params.n_parallel, params.n_ctx, params.n_gpu_layers = slots, config.context, 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     params.cache_prompt, params.cache_ram_mib, params.warmup = False, 0, False
     params.verbosity = -1  # errors only: llama.cpp prints pages to stderr otherwise

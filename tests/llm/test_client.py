@@ -2,92 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_server import Server, config
 
 from k2core.llm.cache import ReplayCache, request_key
 from k2core.llm.client import LLM, LLMUnavailable, Request
-from k2core.llm.config import LLMConfig
 from k2core.recipe import Compute, RecipeError
 from k2core.storage import StorageError
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 COMPUTE = Compute(threads=1, seed=0)
-
-
-class Server:
-    """Plays `script`, an HTTP status a request (or "hang"), then 200 for ever; keeps the bodies it received."""
-
-    def __init__(self) -> None:
-        self.script: list[Any] = []
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: dict[str, str] = {}
-        self.in_flight = self.most_in_flight = 0
-        self.delay = 0.0
-        lock, server = threading.Lock(), self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                with lock:
-                    server.bodies.append(body)
-                    action = server.script.pop(0) if server.script else 200
-                    server.in_flight += 1
-                    server.most_in_flight = max(server.most_in_flight, server.in_flight)
-                time.sleep(1.0 if action == "hang" else server.delay)
-                with lock:
-                    server.in_flight -= 1
-                status = 200 if action == "hang" else action
-                text = f"answer to {body['messages'][-1]['content']}"
-                message = {"role": "assistant", "content": text}
-                answer = {
-                    "id": "1", "object": "chat.completion", "created": 0, "model": "m",
-                    "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
-                    "usage": {"prompt_tokens": 1, "completion_tokens": 7, "total_tokens": 8},
-                }  # fmt: skip
-                content = json.dumps(answer if status == 200 else {"error": {"message": f"status {status}"}}).encode()
-                try:
-                    self.send_response(status)
-                    for name, value in {"content-type": "application/json", **server.headers}.items():
-                        self.send_header(name, value)
-                    self.send_header("content-length", str(len(content)))
-                    self.end_headers()
-                    self.wfile.write(content)
-                except BrokenPipeError:
-                    return  # the client gave up, as the test of time-outs wants
-
-            def log_message(self, *arguments: Any) -> None:
-                return
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self.http.shutdown()
-        self.http.server_close()
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.close()
-
-
-def config(url: str, **changes: Any) -> LLMConfig:
-    values = {
-        "base_url": url, "model": "m", "api_key_variable": "", "context": 512, "timeout_s": 0.5, "max_attempts": 4,
-        "max_wait_s": 0.05, "concurrency": 3, "expected_tokens_per_second": 70,
-    }  # fmt: skip
-    return LLMConfig(**{**values, **changes})
 
 
 def ask(llm: LLM, text: str = "hello", **changes: Any) -> str:
