@@ -43,7 +43,8 @@ def render(results: Results, corpus: Corpus, claims: list[dict[str, Any]], sampl
     from plotly.offline import get_plotlyjs
 
     return templates.render(
-        TEMPLATE, plotly=get_plotlyjs(), corpus=_corpus(corpus, results.funnel), headline=claims, models=MODELS, parts=_parts(results),
+        TEMPLATE, plotly=get_plotlyjs(), corpus=_corpus(corpus, results.funnel), headline=claims, models=MODELS,
+        parts=_parts(results),
         verdicts=_some_verdicts(results.verdicts, samples), dialogues=_some_dialogues(results, samples),
         completions=_completions(results, samples), scorecards=results.scorecards,
         scores=[name for name in results.scorecards[MODELS[-1]]],
@@ -78,7 +79,7 @@ def _phase_names(results: Results) -> list[str]:
 def _parts(results: Results) -> list[dict[str, Any]]:
     """Title, sentence, pictures and the stages whose figures stand below."""
     layout = [
-        ("Corpus", "What each rule removed, from all documents to those kept.", [lambda run: quality.funnel(run.funnel)],
+        ("Corpus", "What each rule removed, from all documents to those kept.", [quality.funnel],
          ["ingest", "tag", "curate", "rephrase", "train_tokenizer", "tokenize"]),
         ("Pre-training", PRETRAINING, [pictures.pretraining, curves.bits_per_byte], _phase_names(results)),
         ("Long context", LONG_CONTEXT, [long_context.loss_by_position, long_context.needles, long_context.copy_gain],

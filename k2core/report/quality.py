@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from k2core.report.corpus import GRADES, Corpus, by_domain
+from k2core.report.corpus import GRADES, Corpus, by_domain, funnel_table
 from k2core.report.pictures import COLOURS, styled
+from k2core.report.results import Results
 
 BINS = 20
 """Of the quality score, over [0, 1]."""
@@ -17,19 +17,23 @@ FEWEST = 3
 """Documents that a correlation needs."""
 
 
-def funnel(steps: list[dict[str, Any]]) -> go.Figure:
-    """Documents and characters left after each rule of `curate`, side by side."""
-    names = [str(step["step"]) for step in steps]
+def funnel(results: Results) -> go.Figure:
+    """Documents and characters left after each rule of `curate`, and the documents that it removed."""
+    steps = funnel_table(results.funnel)
+    panels = {
+        "documents left": ([step["documents"] for step in steps], ",d", COLOURS[0]),
+        "million characters left": ([step["characters"] / 1e6 for step in steps], ",.2f", COLOURS[5]),
+        "documents removed": ([step["removed"]["documents"] for step in steps], ",d", COLOURS[4]),
+    }
     figure = make_subplots(
-        rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.02, subplot_titles=["documents", "million characters"]
-    )
-    for place, (values, form, colour) in enumerate((
-        ([step["documents"] for step in steps], ",d", COLOURS[0]),
-        ([step["characters"] / 1e6 for step in steps], ",.2f", COLOURS[5]),
-    ), 1):  # fmt: skip
+        rows=1, cols=len(panels), shared_yaxes=True, horizontal_spacing=0.02, subplot_titles=list(panels),
+        column_widths=[0.36, 0.36, 0.28],
+    )  # fmt: skip
+    for place, (values, form, colour) in enumerate(panels.values(), 1):
         figure.add_bar(
-            x=values, y=names, orientation="h", marker_color=colour, texttemplate=f"%{{x:{form}}}",
-            textposition="inside", insidetextanchor="start", showlegend=False, row=1, col=place,
+            x=values, y=[step["step"] for step in steps], orientation="h", marker_color=colour, showlegend=False,
+            texttemplate=f"%{{x:{form}}}", textposition="auto", insidetextanchor="start", cliponaxis=False,
+            row=1, col=place,
         )  # fmt: skip
     figure.update_yaxes(autorange="reversed", type="category")
     return styled(figure, 110 + 24 * len(steps)).update_layout(bargap=0.15, margin_t=40, margin_l=190)
@@ -71,23 +75,21 @@ def agreement(corpus: Corpus) -> go.Figure | None:
     titles = [f"{domain} ({len(rows):,})" for domain, rows in graded.items()]
     figure = make_subplots(rows=1, cols=len(graded), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.02)
     for place, rows in enumerate(graded.values(), 1):
-        matrix = [[correlation(rows, left, right) for right in GRADES] for left in GRADES]
         figure.add_heatmap(
-            x=GRADES, y=GRADES, z=matrix, texttemplate="%{z:.2f}", coloraxis="coloraxis", row=1, col=place
+            x=GRADES, y=GRADES, z=correlations(rows), texttemplate="%{z:.2f}", coloraxis="coloraxis", row=1, col=place
         )
     figure.update_yaxes(autorange="reversed")
     figure.update_layout(coloraxis={"colorscale": "RdBu", "cmin": -1, "cmax": 1})
     return styled(figure, 340).update_layout(margin_t=50, margin_l=80, margin_b=70)
 
 
-def correlation(rows: list[dict[str, Any]], left: str, right: str) -> float | None:
-    """Spearman's rank correlation over the rows that have both; None for fewer than `FEWEST` or a constant."""
-    from scipy.stats import ConstantInputWarning, spearmanr
+def correlations(rows: list[dict[str, Any]]) -> list[list[float | None]]:
+    """Spearman's rank correlation of each two of `GRADES` over the rows that have both.
 
-    pairs = [(row[left], row[right]) for row in rows if row.get(left) is not None and row.get(right) is not None]
-    if len(pairs) < FEWEST:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConstantInputWarning)
-        value = float(spearmanr(*zip(*pairs, strict=True)).statistic)
-    return None if value != value else round(value, 4)
+    None for fewer than `FEWEST` such rows, or where one of the two is the same in all of them.
+    """
+    import pandas
+
+    table = pandas.DataFrame([{name: row[name] for name in GRADES} for row in rows], dtype=float)
+    found = table.corr(method="spearman", min_periods=FEWEST).round(4)
+    return [[None if value != value else value for value in line] for line in found.to_numpy().tolist()]
