@@ -11,6 +11,7 @@ from typing import Any
 from k2core.corpus.documents import sample
 from k2core.report.card import Source, read_card
 from k2core.report.marks import Piece, excerpt, shared
+from k2core.report.mixture import Mixture, read_manifest
 from k2core.storage import StorageError, read_table
 
 EXAMPLES = 5
@@ -35,7 +36,7 @@ class Corpus:
         evaluation: `SET/ITEM` → text of the evaluation items that contamination is sought of.
         set_aside: what was set aside from files, over all sources.
         grades: document's id → its row of `data/quality`.
-        mixture: phase → domain → figures.
+        mixture: what each phase takes of each domain.
         questions: question-answer pairs: rows of the accepted and of the rejected.
     """
 
@@ -45,7 +46,7 @@ class Corpus:
     card: list[Source]
     set_aside: list[Row]
     grades: dict[str, Row]
-    mixture: dict[str, dict[str, Row]]
+    mixture: Mixture
     questions: tuple[list[Row], list[Row]]
 
 
@@ -58,7 +59,6 @@ def read_corpus(
         StorageError: a file that the page needs is missing or malformed.
     """
     from k2core.evals.text_sets import text_sets
-    from k2core.report.mixture import read_manifest
     from k2core.report.results import read_lines
 
     return Corpus(

@@ -105,13 +105,12 @@ def _parts(results: Results) -> list[dict[str, Any]]:
 def _corpus(corpus: Corpus, funnel: list[dict[str, Any]]) -> dict[str, Any]:
     """What the corpus' part shows below its funnel."""
     figures = [made for made in (quality.histograms(corpus), quality.agreement(corpus)) if made is not None]
-    columns = [name for domains in corpus.mixture.values() for row in domains.values() for name in row]
     return {
         "funnel": funnel_table(funnel), "card": corpus.card, "set_aside": corpus.set_aside[:FAULTS],
         "set_aside_count": len(corpus.set_aside), "rejections": rejections(corpus), "examples": EXAMPLES, "run": RUN,
         "quality": [pictures.as_html(figure, f"quality-{place}") for place, figure in enumerate(figures)],
         "best_and_worst": best_and_worst(corpus), "rates": "rate" in corpus.documents[0], "mixture": corpus.mixture,
-        "mixture_columns": list(dict.fromkeys(columns)), "questions": questions(corpus),
+        "questions": questions(corpus),
     }  # fmt: skip
 
 

@@ -67,8 +67,10 @@ def write_corpus(root: Path) -> dict[str, Path]:
     ]  # fmt: skip
     schema = pa.schema([("id", pa.string()), *((name, pa.float64()) for name in GRADES)])
     write_table(folders["quality"] / "s.parquet", grades, schema)
-    phases = {"stable": {"web": {"tokens": 1_234_567, "epochs": 2.5}, "math": {"tokens": 1000, "epochs": 1.0}}}
-    write_text(folders["mixture"] / "manifest.yaml", yaml.safe_dump({"phases": phases}, sort_keys=False))
+    figures = {"epochs": 2.5, "tokens": 1_234_567, "upsampling": {"q1": 0.5, "q4": 1.5}, "weight": 0.9}
+    phases = {"stable": {"tokens": 1_300_000, "domains": {"web": figures, "math": {"tokens": 1000, "epochs": 1.0}}}}
+    plan = {"phases": phases, "totals": {}, "warnings": ["web: 2.5 epochs are <many>"]}
+    write_text(folders["mixture"] / "manifest.yaml", yaml.safe_dump(plan, sort_keys=False))
     pairs = [document(f"q{i}", f"Question: how many? Answer: {i}") for i in range(3)]
     write_table(folders["questions"] / "documents.parquet", pairs, document_schema())
     bad = [{**pairs[0], "reason": "not in the source", "score": 0.25}]

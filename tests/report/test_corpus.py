@@ -11,6 +11,7 @@ from corpus_fixture import FUNNEL, ITEM, corpus, write_corpus
 from k2core.report import quality
 from k2core.report.card import read_card
 from k2core.report.corpus import best_and_worst, funnel_table, questions, read_corpus, rejections
+from k2core.report.mixture import read_manifest
 from k2core.storage import StorageError
 
 
@@ -96,8 +97,23 @@ def test_a_missing_output_is_named(tmp_path: Path, lost: str, says: str) -> None
         read_corpus(**folders)
 
 
-def test_a_manifest_without_epochs_is_named(tmp_path: Path) -> None:
-    folders = write_corpus(tmp_path)
-    (folders["mixture"] / "manifest.yaml").write_text("phases: {stable: {web: {tokens: 1}}}\n")
-    with pytest.raises(StorageError, match=r"stable\.web has no tokens and epochs"):
-        read_corpus(**folders)
+def test_the_manifest_is_a_table(tmp_path: Path) -> None:
+    mixture = corpus(tmp_path).mixture
+    assert mixture.columns == ["epochs", "tokens", "weight", "upsampling q1", "upsampling q4"]
+    assert mixture.phases["stable"]["web"]["upsampling q4"] == 1.5 and "weight" not in mixture.phases["stable"]["math"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("phases: {stable: {domains: {web: {tokens: 1}}}}\nwarnings: []\n", r"stable\.web has no tokens and epochs"),
+        ("phases: {stable: {web: 1}}\nwarnings: []\n", "not phases, their domains"),
+        ("- 1\n", "not phases, their domains"),
+        ("", "not phases, their domains"),
+        ("{", "not a readable manifest"),
+    ],
+)
+def test_a_manifest_that_says_too_little_is_named(tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "manifest.yaml").write_text(content)
+    with pytest.raises(StorageError, match=rf"manifest\.yaml: .*{says}"):
+        read_manifest(tmp_path / "manifest.yaml")

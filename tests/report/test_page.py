@@ -133,6 +133,7 @@ def test_the_page_is_complete_escaped_and_reproducible(tmp_path: Path) -> None:
         "CC0 &lt;x&gt; (17)",
         "ends &lt;early&gt;",
         "1,234,567",
+        "are &lt;many&gt;",
         "not in the source",
         'href="rewrites.html"',
     ):
