@@ -36,7 +36,7 @@ def funnel(results: Results) -> go.Figure:
             row=1, col=place,
         )  # fmt: skip
     figure.update_yaxes(autorange="reversed", type="category")
-    return styled(figure, 110 + 24 * len(steps)).update_layout(bargap=0.15, margin_t=40, margin_l=190)
+    return styled(figure, 110 + 24 * len(steps)).update_layout(bargap=0.15, margin_t=60, margin_l=190)
 
 
 def histograms(corpus: Corpus) -> go.Figure:
