@@ -59,7 +59,8 @@ def main(
 
 def _write_tables() -> None:
     rows = json.loads(harness.RESULTS.read_text())
-    readme.rewrite(harness.ROOT / "docs" / "corpus.md", "corpus", corpus.table(rows))
+    if steps := [row for row in rows if row["command"].endswith(f" {corpus.TOPIC}")]:
+        readme.rewrite(harness.ROOT / "docs" / "corpus.md", "corpus", corpus.table(steps))
     content = readme.table(rows)
     for curves in CURVES.values():
         if curves.PICTURE.exists():
