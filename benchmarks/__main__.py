@@ -1,4 +1,4 @@
-"""Measure our speed against the peers'. Writes benchmarks/results.json, the curves' points, README's table, pictures.
+"""Measure our speed against the peers'. Writes benchmarks/results.json, the curves' points, the tables, pictures.
 
 The machine must be otherwise idle: figures of a busy one are worthless.
 """
@@ -12,11 +12,13 @@ import time
 import torch
 import typer
 
-from benchmarks import dedup_curves, growth, harness, readme, scale
+from benchmarks import corpus, dedup_curves, growth, harness, readme, scale
 from k2core.recipe.compute import keep_freed_memory
 from k2core.storage import write_json
 
-TOPICS = ("forward_backward", "max_logit", "update", "training_step", "trainer", "decoding", "dedup", "engine")
+TOPICS = (
+    "forward_backward", "max_logit", "update", "training_step", "trainer", "decoding", "dedup", "corpus", "engine",
+)  # fmt: skip
 CURVES = {"growth": growth, "dedup_curves": dedup_curves}
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -47,15 +49,21 @@ def main(
             if not smoke:
                 harness.save(found, harness.RESULTS)
             for entry in found:
+                if entry.ratio is None:
+                    print(f"{entry.name}: {entry.ours:,.3g} {entry.unit}", flush=True)
+                    continue
                 verdict = {True: "met", False: "missed", None: "no goal"}[entry.met]
                 print(f"{entry.name}: {entry.ratio:.2f} ({verdict})", flush=True)
         print(f"{topic}: {time.monotonic() - started:.0f} s", flush=True)
     if not smoke and harness.RESULTS.exists():
-        _write_readme()
+        _write_tables()
 
 
-def _write_readme() -> None:
-    content = readme.table(json.loads(harness.RESULTS.read_text()))
+def _write_tables() -> None:
+    rows = json.loads(harness.RESULTS.read_text())
+    if steps := [row for row in rows if row["command"].endswith(f" {corpus.TOPIC}")]:
+        readme.rewrite(harness.ROOT / "docs" / "corpus.md", "corpus", corpus.table(steps))
+    content = readme.table(rows)
     for curves in CURVES.values():
         if curves.PICTURE.exists():
             content += f"\n\n![{curves.CAPTION}]({curves.PICTURE.relative_to(harness.ROOT)})"

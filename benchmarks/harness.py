@@ -25,7 +25,7 @@ RatioOf = Literal["ours / peer", "peer / ours"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One comparison.
+    """One comparison, or a figure of ours alone: then `peer`, `ratio` and `spread` are None.
 
     Attributes:
         ours: median of our figures, in `unit`; `peer` likewise.
@@ -35,15 +35,16 @@ class Entry:
         met: whether it does.
         command: what measures it again.
         note: what exactly was compared.
+        bytes_each: UTF-8 bytes of a document, where documents are counted.
     """
 
     name: str
     ours: float
-    peer: float
+    peer: float | None
     unit: str
-    ratio: float
+    ratio: float | None
     ratio_of: RatioOf
-    spread: tuple[float, float]
+    spread: tuple[float, float] | None
     goal: float | None
     better: Literal["higher", "lower"]
     met: bool | None
@@ -51,6 +52,7 @@ class Entry:
     command: str
     machine: str
     commit: str
+    bytes_each: float | None = None
 
 
 def alternate(works: dict[str, Work], *, rounds: int, seconds: float) -> dict[str, list[float]]:
@@ -90,6 +92,15 @@ def compare(
         name=name, ours=statistics.median(ours), peer=statistics.median(peer), unit=unit, ratio=ratio,
         ratio_of=ratio_of, spread=(low, high), goal=goal, better=better, met=met, note=note,
         command=f"python -m benchmarks {topic}", machine=machine(), commit=commit(),
+    )  # fmt: skip
+
+
+def measured(name: str, ours: Sequence[float], *, unit: str, topic: str, note: str) -> Entry:
+    """The entry of measurements that have no peer."""
+    return Entry(
+        name=name, ours=statistics.median(ours), peer=None, unit=unit, ratio=None, ratio_of="ours / peer", spread=None,
+        goal=None, better="higher", met=None, note=note, command=f"python -m benchmarks {topic}", machine=machine(),
+        commit=commit(),
     )  # fmt: skip
 
 

@@ -9,11 +9,12 @@ from k2core.storage import write_text
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Markdown of the results file's entries; a missed goal says so."""
+    """Markdown of the results file's comparisons; a missed goal says so. Figures without a peer are left out."""
+    rows = [row for row in rows if row["peer"] is not None]
     lines = ["| | ours | peer | ratio (quartiles) | goal | |", "|---|---|---|---|---|---|"]
     for row in rows:
         low, high = row["spread"]
-        ours, peer = (f"{_number(row[who])} {row['unit']}" for who in ("ours", "peer"))
+        ours, peer = (f"{number(row[who])} {row['unit']}" for who in ("ours", "peer"))
         sign = "≥" if row["better"] == "higher" else "≤"
         goal = "" if row["goal"] is None else f"{sign} {row['goal']:g}"
         verdict = {True: "met", False: "**missed**", None: ""}[row["met"]]
@@ -38,5 +39,6 @@ def rewrite(path: Path, name: str, content: str) -> None:
     write_text(path, f"{before}{begins}\n{content}\n{ends}{after}")
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Three digits, more for large numbers."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,4 +1,4 @@
-"""One HTML page that tells the whole run in pictures: `report/index.html`."""
+"""The whole run in pictures, `report/index.html`, and every rewrite with its verdict, `report/rewrites.html`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pydantic import Field
 
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, main
+from stages.rephrase import Params as Rephrase
 
 SECTION = "report"
 SEED = 0
@@ -22,36 +23,57 @@ class Params(Section):
 
 def run(
     params: Params,
+    rephrase: Rephrase,
     figures: Path,
     plots: Path,
+    documents: Path,
     curated: Path,
+    quality: Path,
     rephrased: Path,
+    questions: Path,
+    mixture: Path,
+    tasks: Path,
     trajectories: Path,
     evals: Path,
     out: Path,
     job: Job,
 ) -> Metrics:
-    """Read what the stages left and write the page."""
+    """Read what the stages left and write the pages."""
     from k2core.evals.scorecard import gain
+    from k2core.report.corpus import read_corpus
     from k2core.report.page import COMPARISONS, headline, render
     from k2core.report.results import read_results
     from k2core.storage import write_text
 
     results = read_results(figures, plots, curated, rephrased, trajectories, evals)
+    corpus = read_corpus(documents, curated, tasks, quality, mixture, questions)
     gains = {
         score: gain(results.items[before][score], results.items[after][score], SEED)
         for _, score, (before, after) in COMPARISONS
     }
     claims = headline(results, gains)
-    page = render(results, claims, params.samples)
-    write_text(out / "index.html", page)
-    job.artifact(out / "index.html")
+    write_text(out / "rewrites.html", _rewrites(results.verdicts, corpus.documents, rephrase))
+    write_text(out / "index.html", render(results, corpus, claims, params.samples))
+    for page in ("index.html", "rewrites.html"):
+        job.artifact(out / page)
     held = sum(row["verdict"] == "holds" for row in claims)
     return {"claims": float(len(claims)), "claims_that_hold": float(held)} | {
         f"gain/{score}{bound}": value[key]
         for score, value in gains.items()
         for bound, key in (("", "value"), ("/low", "low"), ("/high", "high"))
     }
+
+
+def _rewrites(verdicts: list[dict], documents: list[dict], rephrase: Rephrase) -> str:
+    """The page of verdicts; names are told from other words by the documents that the gate told them by."""
+    from k2core.corpus.facts import common_words
+    from k2core.corpus.rephrasing import load_styles
+    from k2core.report.rewrites import render
+
+    domains = {name: style.domain for name, style in load_styles().items()}
+    asked = {domains[row["style"]] for row in verdicts}
+    common = common_words(row["text"] for row in documents if row["split"] == "train" and row["domain"] in asked)
+    return render(verdicts, domains, rephrase.gate, common)
 
 
 if __name__ == "__main__":

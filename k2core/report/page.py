@@ -6,15 +6,17 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-from k2core.report import curves, long_context, pictures
+from k2core.report import curves, long_context, pictures, quality, templates
+from k2core.report.corpus import EXAMPLES, FAULTS, Corpus, best_and_worst, funnel_table, questions, rejections
+from k2core.report.marks import RUN
 from k2core.report.results import MODELS, PHASES, Results
 
 RL_COLUMNS = ("passed", "reward/mean", "entropy", "length")
 SFT_COLUMNS = ("train/loss", "train/grad_norm", "qk_clip/max_logit")
-CHARACTERS = 700
+TEMPLATE, CORPUS = "page.html.jinja", "corpus.html.jinja"
+"""The page, and the part of it that it includes."""
 COMPARISONS = (
     ("SFT raises tool-call schema accuracy (of calls due)", "tool_calls/valid_when_due", ("base", "sft")),
     ("RL raises the task pass rate over SFT", "tasks/pass_rate", ("sft", "rl")),
@@ -36,17 +38,13 @@ LONG_CONTEXT = (
 Gains = Mapping[str, Mapping[str, float]]
 
 
-def render(results: Results, claims: list[dict[str, Any]], samples: int) -> str:
+def render(results: Results, corpus: Corpus, claims: list[dict[str, Any]], samples: int) -> str:
     """The whole page as HTML, `claims` (of `headline`) first; opens offline (plotly is inside)."""
-    from jinja2 import Environment, StrictUndefined
     from plotly.offline import get_plotlyjs
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["figure"] = lambda value: f"{value:,.4g}"
-    environment.filters["short"] = lambda text: text if len(text) <= CHARACTERS else text[:CHARACTERS] + " …"
-    template = environment.from_string((Path(__file__).with_name("page.html.jinja")).read_text())
-    return template.render(
-        plotly=get_plotlyjs(), headline=claims, models=MODELS, parts=_parts(results),
+    return templates.render(
+        TEMPLATE, plotly=get_plotlyjs(), corpus=_corpus(corpus, results.funnel), headline=claims, models=MODELS,
+        parts=_parts(results),
         verdicts=_some_verdicts(results.verdicts, samples), dialogues=_some_dialogues(results, samples),
         completions=_completions(results, samples), scorecards=results.scorecards,
         scores=[name for name in results.scorecards[MODELS[-1]]],
@@ -81,7 +79,7 @@ def _phase_names(results: Results) -> list[str]:
 def _parts(results: Results) -> list[dict[str, Any]]:
     """Title, sentence, pictures and the stages whose figures stand below."""
     layout = [
-        ("Corpus", "What each rule removed, from all documents to those kept.", [pictures.funnel],
+        ("Corpus", "What each rule removed, from all documents to those kept.", [quality.funnel],
          ["ingest", "tag", "curate", "rephrase", "train_tokenizer", "tokenize"]),
         ("Pre-training", PRETRAINING, [pictures.pretraining, curves.bits_per_byte], _phase_names(results)),
         ("Long context", LONG_CONTEXT, [long_context.loss_by_position, long_context.needles, long_context.copy_gain],
@@ -102,6 +100,18 @@ def _parts(results: Results) -> list[dict[str, Any]]:
             "tables": {stage: results.figures[stage] for stage in stages if stage in results.figures},
         })  # fmt: skip
     return parts
+
+
+def _corpus(corpus: Corpus, funnel: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the corpus' part shows below its funnel."""
+    figures = [made for made in (quality.histograms(corpus), quality.agreement(corpus)) if made is not None]
+    return {
+        "funnel": funnel_table(funnel), "card": corpus.card, "set_aside": corpus.set_aside[:FAULTS],
+        "set_aside_count": len(corpus.set_aside), "rejections": rejections(corpus), "examples": EXAMPLES, "run": RUN,
+        "quality": [pictures.as_html(figure, f"quality-{place}") for place, figure in enumerate(figures)],
+        "best_and_worst": best_and_worst(corpus), "rates": "rate" in corpus.documents[0], "mixture": corpus.mixture,
+        "questions": questions(corpus),
+    }  # fmt: skip
 
 
 def _some_verdicts(verdicts: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:

@@ -12,20 +12,6 @@ from k2core.report.results import MODELS, PHASES, Results
 COLOURS = ("#2f6fed", "#e8710a", "#188038", "#a142f4", "#d93025", "#12858d", "#8a6d3b", "#5f6368")
 
 
-def funnel(results: Results) -> go.Figure:
-    """Documents and characters left after each rule of `curate`."""
-    figure = go.Figure(
-        go.Funnel(
-            y=[str(step["step"]) for step in results.funnel],
-            x=[step["documents"] for step in results.funnel],
-            text=[f"{step['characters'] / 1e6:.2f} MB" for step in results.funnel],
-            textinfo="value+text",
-            marker_color=COLOURS[0],
-        )
-    )
-    return styled(figure, 120 + 34 * len(results.funnel))
-
-
 def pretraining(results: Results) -> go.Figure | None:
     """Loss, learning rate and the largest attention logit over all tokens of all phases."""
     figure = make_subplots(rows=3, cols=1, shared_xaxes=True, row_heights=[0.5, 0.2, 0.3], vertical_spacing=0.05)

@@ -46,11 +46,11 @@ def read_results(
         curves=read_curves(plots),
         funnel=_json(curated / "funnel.json"),
         verdicts=read_table(rephrased / "verdicts.parquet"),
-        accepted=_lines(trajectories / "accepted.jsonl"),
-        rejected=_lines(trajectories / "rejected.jsonl"),
+        accepted=read_lines(trajectories / "accepted.jsonl"),
+        rejected=read_lines(trajectories / "rejected.jsonl"),
         scorecards={name: _json(evals / name / "scorecard.json")["scores"] for name in MODELS},
         items={name: _json(evals / name / "items.json") for name in MODELS},
-        samples={name: _lines(evals / name / "samples.jsonl") for name in MODELS},
+        samples={name: read_lines(evals / name / "samples.jsonl") for name in MODELS},
     )
 
 
@@ -70,7 +70,12 @@ def _json(path: Path) -> Any:
         raise StorageError(f"{path}: not a readable JSON file ({error}); run the stage that makes it") from None
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file.
+
+    Raises:
+        StorageError: it is missing or torn.
+    """
     try:
         return [json.loads(line) for line in path.read_text().splitlines()]
     except (FileNotFoundError, ValueError) as error:

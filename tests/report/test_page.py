@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from corpus_fixture import corpus
 
 from k2core.report.long_context import copy_gain, loss_by_position, needles
 from k2core.report.page import headline, render
@@ -89,7 +90,7 @@ def with_long_context(*models: str) -> Results:
     return made
 
 
-def test_long_context_is_shown_for_the_models_there_are() -> None:
+def test_long_context_is_shown_for_the_models_there_are(tmp_path: Path) -> None:
     assert [make(results()) for make in (loss_by_position, needles, copy_gain)] == [None] * 3
     for models in (("before", "yarn", "after"), ("before", "yarn", "after", "without_yarn")):
         shown = with_long_context(*models)
@@ -99,8 +100,8 @@ def test_long_context_is_shown_for_the_models_there_are() -> None:
         assert [row[0] for row in maps.data[0].z] == [0.0, 0.5, 1.0]
         assert [label.split("<br>")[0] for label in maps.data[0].x] == ["512", "1,024"]
         assert list(bars.data[0].x) == ["448", "960"] and bars.data[0].error_y.array == pytest.approx((0.2, 0.2))
-    page = render(with_long_context("before", "after"), headline(results(), gains()), 3)
-    assert page.count('id="picture-') == 9 and '<h2 id="Long context">' in page
+    page = render(with_long_context("before", "after"), corpus(tmp_path), headline(results(), gains()), 3)
+    assert page.count('id="picture-') == 11 and '<h2 id="Long context">' in page
 
 
 def gains(sft: float = 0.9, rl: float = 0.1) -> dict[str, dict[str, float]]:
@@ -117,17 +118,31 @@ def test_claims_hold_only_where_the_figures_say_so() -> None:
     assert headline(results(), gains())[1]["values"] == [0.0, 0.9]
 
 
-def test_the_page_is_complete_escaped_and_reproducible() -> None:
-    page = render(results(), headline(results(), gains()), 3)
-    assert page == render(results(), headline(results(), gains()), 3)
+def test_the_page_is_complete_escaped_and_reproducible(tmp_path: Path) -> None:
+    made = corpus(tmp_path)
+    page = render(results(), made, headline(results(), gains()), 3)
+    assert page == render(results(), made, headline(results(), gains()), 3)
     body = page[page.index("<body>") :]
-    for part in ("rejected: numbers", "In 1901.", "&lt;b&gt;Add&lt;/b&gt; milk", "add_item({", "1 2", "state 1"):
+    for part in (
+        "rejected: numbers",
+        "In 1901.",
+        "&lt;b&gt;Add&lt;/b&gt; milk",
+        "add_item({",
+        "1 2",
+        "state 1",
+        "CC0 &lt;x&gt; (17)",
+        "ends &lt;early&gt;",
+        "1,234,567",
+        "are &lt;many&gt;",
+        "not in the source",
+        'href="rewrites.html"',
+    ):
         assert part in body, part
     assert "<b>Add" not in body
     assert "gain on the same items +0.900 (95%: +0.840 to +0.960)" in body
     assert "does not hold" not in body
-    assert "does not hold" in render(results(), headline(results(), gains(rl=-0.1)), 3)
-    assert body.count('id="picture-') == 6
+    assert "does not hold" in render(results(), made, headline(results(), gains(rl=-0.1)), 3)
+    assert body.count('id="picture-') == 8
 
 
 def test_a_missing_output_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""The page on which a person judges the fidelity gate: source, rewrite and verdict side by side, to be filtered."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from k2core.corpus.fidelity import GateLimits
+from k2core.report import templates
+from k2core.report.marks import compared
+
+TEMPLATE = "rewrites.html.jinja"
+MOST = 300
+"""Verdicts on the page."""
+CHARACTERS = 6000
+"""Of each text, at most."""
+AT_MOST = frozenset(("numbers_invented", "names_invented", "copied"))
+"""Scores whose limit is the greatest value that passes; for the others it is the least, or a range."""
+
+Row = dict[str, Any]
+
+
+def render(
+    verdicts: Sequence[Row], domains: Mapping[str, str], gate: Mapping[str, GateLimits], common: frozenset[str]
+) -> str:
+    """The page as HTML.
+
+    Args:
+        verdicts: rows of `data/rephrased/verdicts.parquet`.
+        domains: domain of each style.
+        gate: limits of each domain.
+        common: words of the corpus that are no names.
+    """
+    shown = choose(verdicts, MOST)
+    rows = []
+    for row in shown:
+        source, rewrite = compared(row["source_text"][:CHARACTERS], row["rewrite"][:CHARACTERS], common)
+        cut = max(len(row["source_text"]), len(row["rewrite"])) > CHARACTERS
+        scores = scores_of(row, gate[domains[row["style"]]])
+        rows.append({**row, "source": source, "marked": rewrite, "scores": scores, "cut": cut})
+    return templates.render(
+        TEMPLATE, rows=rows, total=len(verdicts), styles=_counts(shown, "style"), characters=CHARACTERS,
+        reasons=_counts([row for row in shown if not row["accepted"]], "reason"),
+        accepted=sum(row["accepted"] for row in shown),
+    )  # fmt: skip
+
+
+def choose(verdicts: Sequence[Row], most: int) -> list[Row]:
+    """All of them, or `most`: of each style and reason in turn, so that rare ones are seen; in the order they came."""
+    groups: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, row in enumerate(verdicts):
+        groups[row["style"], row["reason"]].append(place)
+    ranked = sorted((turn, place) for places in groups.values() for turn, place in enumerate(places))
+    return [verdicts[place] for place in sorted(place for _, place in ranked[:most])]
+
+
+def scores_of(row: Row, limits: GateLimits) -> list[dict[str, Any]]:
+    """Every score of a verdict: `name`, `value`, its `limit` in words, and whether it `passed` (None: no limit)."""
+    bounds = dict(limits)
+    names = [name for name in bounds if name in row]
+    names += [name for name, value in row.items() if isinstance(value, float) and name not in bounds]
+    return [{"name": name, "value": row[name], **_held(name, row[name], bounds.get(name))} for name in names]
+
+
+def _held(name: str, value: float, limit: Any) -> dict[str, Any]:
+    if limit is None:
+        return {"limit": "", "passed": None}
+    if isinstance(limit, tuple):
+        low, high = limit
+        return {"limit": f"{low:g} to {high:g}", "passed": low <= value <= high}
+    if name in AT_MOST:
+        return {"limit": f"≤ {limit:g}", "passed": value <= limit}
+    return {"limit": f"≥ {limit:g}", "passed": value >= limit}
+
+
+def _counts(rows: Sequence[Row], column: str) -> list[tuple[str, int]]:
+    return Counter(row[column] for row in rows).most_common()

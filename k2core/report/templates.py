@@ -1,0 +1,25 @@
+"""The pages' templates, filled by jinja2 with everything escaped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+SHARED = ("style.css.jinja", "marks.html.jinja")
+"""What the pages include."""
+CHARACTERS = 700
+"""Of a text that is shortened."""
+
+
+def render(name: str, **values: Any) -> str:
+    """Template `name` of this folder with `values`; a missing one is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["figure"] = lambda value: f"{value:,.4g}"
+    environment.filters["number"] = lambda value: f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    environment.filters["short"] = lambda text: text if len(text) <= CHARACTERS else text[:CHARACTERS] + " …"
+    return environment.get_template(name).render(**values)

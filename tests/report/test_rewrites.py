@@ -1,0 +1,76 @@
+"""The page of verdicts: every one of them, every score against its limit, filters that match what is there."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from k2core.corpus.fidelity import GateLimits
+from k2core.report.rewrites import AT_MOST, MOST, choose, render, scores_of
+
+LIMITS = GateLimits(
+    numbers_kept=1.0, numbers_invented=0, names_kept=0.8, names_invented=0, length_ratio=(0.6, 1.6), copied=0.8,
+    language_score=0.5, similarity=0.8, support=0.5,
+)  # fmt: skip
+SCORES = {
+    "numbers_kept": 1.0, "numbers_invented": 0.0, "names_kept": 0.9, "names_invented": 0.0, "length_ratio": 1.0,
+    "copied": 0.2, "language_score": 0.9, "similarity": 0.9, "support": 0.7,
+}  # fmt: skip
+
+
+def verdict(style: str = "plain", reason: str = "accepted", **changes: object) -> dict:
+    return {
+        "source_id": "wikipedia/X", "style": style, "source_text": "Born in 1900 <b>", "rewrite": "Born in 1901 <b>",
+        "reason": reason, "accepted": reason == "accepted", **SCORES, **changes,
+    }  # fmt: skip
+
+
+def test_limits_bind_in_the_direction_that_their_descriptions_say() -> None:
+    for name, field in GateLimits.model_fields.items():
+        says = re.search(r"\b(least|most|greatest)\b", str(field.description))
+        if not isinstance(getattr(LIMITS, name), tuple):
+            assert says and (says[1] != "least") == (name in AT_MOST), name
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "limit"),
+    [("names_kept", 0.79, "≥ 0.8"), ("copied", 0.81, "≤ 0.8"), ("length_ratio", 1.61, "0.6 to 1.6"),
+     ("numbers_invented", 1.0, "≤ 0")],
+)  # fmt: skip
+def test_a_score_past_its_limit_is_missed(name: str, value: float, limit: str) -> None:
+    assert all(score["passed"] for score in scores_of(verdict(), LIMITS))
+    missed = [score for score in scores_of(verdict(**{name: value}), LIMITS) if not score["passed"]]
+    assert missed == [{"name": name, "value": value, "limit": limit, "passed": False}]
+
+
+def test_a_score_without_a_limit_is_shown_and_none_is_missed() -> None:
+    scores = scores_of(verdict(entailment=0.3), LIMITS)
+    assert scores[-1] == {"name": "entailment", "value": 0.3, "limit": "", "passed": None}
+    assert len(scores) == len(SCORES) + 1
+
+
+def test_the_page_is_complete_escaped_and_reproducible() -> None:
+    rows = [verdict(), verdict("note", "copied", copied=0.9), verdict(reason="numbers_kept", numbers_kept=0.0)]
+    domains = {"plain": "knowledge", "note": "math"}
+    gate = {"knowledge": LIMITS, "math": LIMITS.model_copy(update={"copied": 0.95})}
+    page = render(rows, domains, gate, frozenset())
+    assert page == render(rows, domains, gate, frozenset())
+    assert page.startswith("<!doctype html>")
+    assert page.count("<article") == 3 and page.count("<b>") == 0
+    assert page.count('<span class="gone fact">1900</span>') == page.count('<span class="new fact">1901</span>') == 3
+    assert page.count('<tr class="missed">') == 1, "copied 0.9 passes in mathematics"
+    for option in ("note (1)", "plain (2)", "accepted (1)", "rejected (2)", "copied (1)", "All 3 verdicts"):
+        assert option in page
+    assert re.findall(r'data-verdict="(\w+)" data-reason="(\w+)"', page) == [
+        ("accepted", "accepted"), ("rejected", "copied"), ("rejected", "numbers_kept"),
+    ]  # fmt: skip
+
+
+def test_of_many_verdicts_rare_reasons_stay_and_long_texts_are_cut() -> None:
+    rows = [verdict(source_id=str(i)) for i in range(400)] + [verdict(reason="empty", source_id="rare")]
+    chosen = choose(rows, MOST)
+    assert len(chosen) == MOST and chosen[-1]["source_id"] == "rare" and chosen[0]["source_id"] == "0"
+    page = render([*rows, verdict(rewrite="word " * 3000)], {"plain": "knowledge"}, {"knowledge": LIMITS}, frozenset())
+    assert f"{MOST} of the 402 verdicts" in page
+    assert render([verdict(rewrite="word " * 3000)], {"plain": "math"}, {"math": LIMITS}, frozenset()).count("are cut")
