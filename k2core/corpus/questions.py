@@ -10,11 +10,10 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from k2core.corpus import facts
+from k2core.corpus.question_forms import FORMS, Kind
 
-Kind = Literal["year", "number", "place", "person", "nationality", "name", "description", "achievement"]
 _LONGEST_ANSWER = 140
 """Characters; a longer answer is a passage."""
 
@@ -39,16 +38,7 @@ class _Lead:
     verb: str
     rest: str
     aside: str
-    stands_for: re.Pattern[str]
-
-
-@dataclass(frozen=True)
-class _Form:
-    """A form of predicate with the group `answer`; `question` is filled with {x} and the form's other groups."""
-
-    kind: Kind
-    question: str
-    pattern: re.Pattern[str]
+    names: tuple[str, ...]
 
 
 def extract(title: str, text: str) -> list[Question]:
@@ -98,109 +88,16 @@ def _shape(question: Question) -> tuple[str, str]:
 
 def _sound(question: Question) -> bool:
     answer = question.answer
-    holds = re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", question.question, re.IGNORECASE)
+    holds = _spaced(answer) in _spaced(question.question)
     balanced = answer.count("(") == answer.count(")") and answer.count('"') % 2 == 0
-    return bool(answer) and answer in question.sentence and not holds and balanced and len(answer) <= _LONGEST_ANSWER
+    return answer in question.sentence and not holds and balanced and len(answer) <= _LONGEST_ANSWER
 
 
-# Pieces of forms.
-_MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
-_YEAR = r"(?P<answer>1\d{3}|20[0-4]\d)(?![\d,]\d|\d|s\b|[-–/]\d|[\w])"
-_DAY = rf"(?:\d{{1,2}} {_MONTH} |{_MONTH} \d{{1,2}}, |{_MONTH} (?:of )?)?"
-_WHEN = rf"(?:in|on) (?:the year )?{_DAY}{_YEAR}(?! and \d| or \d| to )"
-_SMALL_WORD = "(?:de|van|von|der|den|da|di|du|del|della|la|le|bin|ibn|al|el|of|the|y|ter|ten|dos|das|af|zu)"
-_CAPITAL = r"[A-Z][\w'’.\-]*(?<![.'’])(?:\.(?= [A-Z]))?|(?:[A-Z]\.)+"
-_NAME = rf"(?>(?:{_CAPITAL})(?: (?:{_SMALL_WORD} ){{0,2}}(?:{_CAPITAL}))*)"
-_ALONE = r"(?! and [A-Z]|, [A-Z]|,? (?:and|or|&) (?:[A-Z]|the |his |her |others)| & | or [A-Z]|['’/]|[-\w])"
-_NO_ROLE = rf"(?:{_SMALL_WORD}|and|or|by|with|in|on|as|for|who|from|at|to|his|her|their|its|written|starring)"
-_ROLE = rf"(?:(?:the |an? )?(?:[A-Z][\w-]+ ){{0,2}}(?:(?!{_NO_ROLE} )[a-z][a-z-]+ )+)?"
-_BY = rf"by {_ROLE}(?P<answer>(?:the )?{_NAME}){_ALONE}"
-_COMPASS = r"(?:(?:far )?(?:north|south|east|west|central|upper|lower)[a-z-]* )?"
-_PLACE_NAME = rf"(?:the )?{_COMPASS}{_NAME}"
-_AREA = (
-    "state|province|region|county|district|department|canton|prefecture|republic|governorate|city|municipality|island"
-)
-_PLACE = (
-    rf"(?:the (?:[\w.]+ ){{0,3}}(?:{_AREA}) of )?(?P<answer>{_PLACE_NAME}(?:, {_NAME})*+){_ALONE}(?!, (?:and|or) )"
-    r"(?=[,.;]|$| (?:on|with|at|near|that|which|and|by|from|between|along|where)\b)"
-)
-_NUMBER = r"\d[\d,]*(?:\.\d+)?(?: (?:million|billion|trillion|thousand))?"
-_UNIT = r"(?:km2|km²|square (?:kilomet(?:re|er)s|miles)|sq mi|km|kilomet(?:re|er)s|m|met(?:re|er)s|ft|feet|miles|mi|acres|ha|hectares)"
-_HEDGE = r"(?:about |approximately |around |nearly |over |some |roughly |almost |an estimated |more than )?"
-_GAP = r"(?:(?! (?:and|who|that|which|after|when|to|before|but|where|while|until|as|since|for)\b)[^,;:]){0,60}?"
-_IS = "(?P<is>is|was|are|were)"
-_MADE = (
-    "fought|held|signed|adopted|ratified|abolished|dissolved|destroyed|founded|established|created|built|completed|published|released|discovered|invented|introduced|launched|formed|"
-    "opened|constructed|incorporated|composed|written|painted|premiered|developed|designed|produced|first published|"
-    "first released|originally published|originally released|first performed|first described|first published|named"
-)
-_MAKER = (
-    "founded|created|built|published|discovered|invented|written|directed|composed|painted|designed|developed|"
-    "produced|recorded|formulated|authored|first described|formally described|introduced"
-)
-_WORK = "film|novel|album|song|video game|opera|play|book|television series|musical|poem|painting|single|comedy|novella"
-_TOWN = (
-    "city|town|village|municipality|commune|suburb|borough|neighbou?rhood|country|island|county|district|province|"
-    "mountain|river|lake|university|volcano|museum|cathedral|castle|airport|port|peninsula|region|island country|"
-    "landlocked country|sovereign state"
-)
+def _spaced(text: str) -> str:
+    return f" {' '.join(re.findall(r'[^\W_]+', text.lower()))} "
 
 
-def _form(kind: Kind, question: str, pattern: str) -> _Form:
-    return _Form(kind, question, re.compile(pattern))
-
-
-_FORMS = (
-    _form("year", "In which year {was} {x} {verb}?", rf"^{_IS} (?P<verb>{_MADE})\b{_GAP} ?(?<= ){_WHEN}"),
-    _form("year", "In which year {was} {x} {verb}?", rf"^{_IS} (?:an?|the) [^,;]*?,? (?P<verb>{_MADE}) (?:by [^,;]+? )?{_WHEN}"),
-    _form("year", "In which year did {x} take place?", rf"^(?:was|were)\b[^,;]*? (?:took|taking) place\b{_GAP} ?(?<= ){_WHEN}"),
-    _form("year", "In which year did {x} begin?", rf"\blasted from {_DAY}{_YEAR}"),
-    _form("year", "In which year did {x} end?", rf"\blasted from (?:{_DAY})\d{{4}} (?:to|until) {_DAY}{_YEAR}"),
-    _form("year", "From which year on was {x} {office}?",
-          rf"(?:^was|\bserved as) (?P<office>(?:the )?(?:(?! (?:who|and the|that|which) )[^,;]){{4,60}}?) from {_DAY}{_YEAR} (?:to|until)\b"),
-    _form("year", "In which year was {x} awarded {prize}?",
-          rf"(?:^| and |who )(?:won|received|was awarded) (?P<prize>the [^,;]{{4,60}}?) in {_YEAR}"),
-    _form("year", "In which year was {x} born?", rf"^was born\b{_GAP} ?(?<= ){_WHEN}"),
-    _form("year", "In which year did {x} die?", rf"^died\b{_GAP} ?(?<= ){_WHEN}"),
-    _form("year", "From which year is the {work} {name}?", rf"^(?:is|was) an? {_YEAR} [^,;]*?\b(?P<work>{_WORK})\b"),
-    _form("person", "Who {did} {x}?", rf"^(?:is|was|are|were) (?P<did>{_MAKER})(?: in \d{{4}})? {_BY}"),
-    _form(
-        "person",
-        "Who {did} {x}?",
-        rf"^(?:is|was) (?:an?|the) (?:(?! (?:based|of|that|which|about|featuring|from)\b)[^,;])*?\b(?P<did>{_MAKER}) {_BY}",
-    ),
-    _form("person", "Who made the {work} {name}?", rf"^(?:is|was) an? [^,;]*?\b(?P<work>{_WORK}) {_BY}"),
-    _form("place", "Where was {x} born?", rf"^was born\b{_GAP} in {_PLACE}"),
-    _form(
-        "place",
-        "Where {is} {x} {verb}?",
-        rf"^{_IS} (?:an? [^,;]{{0,60}}?)?(?P<verb>located|situated|headquartered|based) (?:in|on|at) {_PLACE}",
-    ),
-    _form("place", "In which place is the {noun} {name}?", rf"^(?:is|was) an? [^,;]{{0,40}}?\b(?P<noun>{_TOWN}) in {_PLACE}"),
-    _form("place", "Of which place is {name} the capital?", rf"^is the (?:state |provincial |national |federal )?capital(?: city| and [a-z-]+(?: [a-z-]+)* city)? of {_PLACE}"),
-    _form("number", "What is the population of {x}?", rf"^(?:(?:has|had)|.*?\bwith) (?:an? )?(?:estimated |total )?population of {_HEDGE}(?P<answer>{_NUMBER})"),
-    _form(
-        "number",
-        "What is the {what} of {x}?",
-        rf"^(?:has|covers|with)? ?[^.;]{{0,40}}?\b(?:an?|the) (?:total )?(?P<what>area|length|height|elevation|width|depth|diameter)"
-        rf" of {_HEDGE}(?P<answer>{_NUMBER} {_UNIT})\b",
-    ),
-    _form("number", "How long is {x}?", rf"^is {_HEDGE}(?P<answer>{_NUMBER} {_UNIT}) long\b"),
-    _form("number", "What is the atomic number of {x}?", r"\batomic number (?P<answer>\d+)\b"),
-    _form("place", "What is the {what} of {x}?",
-          rf"^(?P<what>capital|largest city|largest settlement)(?: and (?:largest|most populous) city| city)?(?: of [A-Z]\w+)? is (?P<answer>{_NAME}){_ALONE}"),
-    _form("name", "What is the {what} of {x}?",
-          rf"^(?P<what>official language|currency|national language|official currency) is (?P<answer>(?:the )?{_NAME}|the [a-z]+){_ALONE}"),
-    _form("name", "What is {x} also called?", rf"^(?:is |are )?also (?:known|called|referred to)(?: as)? (?!as |in |by |its |simply |for )(?P<answer>(?:the )?{_NAME}|(?:an? |the )?[a-z][a-z -]+?){_ALONE}(?=[,.;]|$| or )"),
-    _form("name", "What is {x} officially called?", rf"^\W*officially (?P<answer>(?:the )?{_NAME})(?=,)"),
-    _form("name", "After whom or what {is} {x} named?", rf"\b{_IS} named (?:after|for) (?P<answer>(?:the )?{_NAME}){_ALONE}"),
-    _form("name", "To which {rank} {does} {x} belong?",
-          rf"^(?P<is>is|are) [^;]*? (?:in|of) the (?:[a-z]+ )?(?P<rank>family|genus|order|class|phylum) (?P<answer>[A-Z][a-z]+)(?=[,.;]| |$)"),
-    _form("nationality", "What {is} the nationality of {x}?",
-          rf"^{_IS} an? (?!Jewish|Christian|Victorian|Olympian|Italianate|Roman |Indian-|Norman|Lutheran)(?P<answer>(?:[A-Z][a-z]+ )?[A-Z][a-z]+(?:an|ish|ese|ench|eek|elsh|utch|wiss|raqi|aeli|stani|echi?|ch))(?= [a-z])"),
-    _form("achievement", "What {is} {x} known for?", rf"^{_IS} (?:best |widely |mainly |primarily |most )known for (?P<answer>[^,;]{{8,}}?)(?=[,;]|\.?$)"),
-)  # fmt: skip
-
+_SETTING = re.compile(r"(?:As of|As per|In|By|At) [^,]{1,40}, ")
 _PAST = {"written": "wrote"}
 _ARTICLE = r"(?:an?|the|one of|any|any of|either|another|both)\b"
 _LEAD = re.compile(
@@ -208,10 +105,12 @@ _LEAD = re.compile(
     r"(?P<aside>,[^;]{0,150}?| or [^;]{0,80}?|)[ ,]+(?P<verb>is|was|are|were) (?P<rest>.+)$"
 )
 _DEFINITION_END = re.compile(
-    r", (?:an?|the|who|which|whose|where|when|that|with|including|such|but|although|though|as|at|in|on|of|by|from|for|to|"
-    r"since|after|before|during|best|now|then|also|so|because|while|having|is|was|being|(?!and )[a-z]+(?:ed|ing)|known|"
-    r"spoken|held|born|made|found|built|set|both|often|usually|originally|\d)\b|;| [–—] | - |: "
-    r"| or,? equivalently|(?:,? (?:in|by|of|on|from|for|to|at|with|through|into|during))? (?:who|which|whom|whose|where|when|whereby|wherein) |(?: and|,) (?:is|was|are|were|has|had|served)\b|, (?=and [^,]+ (?:is|was|are|were) )"
+    r", (?:an?|the|who|which|whose|where|when|that|with|including|such|but|although|though|as|at|in|on|of|by|from|for|"
+    r"to|since|after|before|during|best|now|then|also|so|because|while|having|is|was|being|(?!and )[a-z]+(?:ed|ing)|"
+    r"known|spoken|held|born|made|found|built|set|both|often|usually|originally|\d)\b|;| [–—] | - |: "
+    r"| or,? equivalently|(?:,? (?:in|by|of|on|from|for|to|at|with|through|into|during))? "
+    r"(?:who|which|whom|whose|where|when|whereby|wherein) |(?: and|,) (?:is|was|are|were|has|had|served)\b"
+    r"|, (?=and [^,]+ (?:is|was|are|were) )"
 )
 _PERSON = re.compile(
     r"\b(?:founder|ruler|scholar|polymath|knight|monk|bishop|caliph|sultan|priest|god|goddess|character|politician|actor|actress|singer|writer|author|composer|painter|poet|king|queen|emperor|empress|pope|saint|"
@@ -237,14 +136,13 @@ def _candidates(title: str, text: str) -> Iterator[Question]:
         yield from _filled(lead, lead.aside, sentences[0])
     follows = True
     for sentence in sentences[1:]:
-        found = lead.stands_for.match(sentence)
-        follows = bool(found and (follows or not found["pronoun"]))
-        if found and follows:
-            yield from _filled(lead, _plain(sentence[found.end() :]), sentence)
+        predicate = _about(lead, sentence, follows)
+        yield from _filled(lead, predicate, sentence)
+        follows = bool(predicate)
 
 
 def _filled(lead: _Lead, predicate: str, sentence: str) -> Iterator[Question]:
-    for form in _FORMS:
+    for form in FORMS:
         if found := form.pattern.search(predicate):
             parts = {**found.groupdict(), "x": lead.called, "name": lead.name}
             parts["did"] = _PAST.get(parts.get("did", ""), parts.get("did", ""))
@@ -274,14 +172,15 @@ def _lead(title: str, sentence: str, text: str) -> _Lead | None:
     titled = title.startswith("The ")
     article, name = (found["article"] or "").lower(), found["name"].strip('"“” ')
     common = article in ("a ", "an ") or found["verb"] in ("are", "were")
-    if not article and name[1:] == bare[1:] and re.search(rf"(?<!\w){re.escape(name[0].lower() + name[1:])}", text):
+    small = name[0].lower() + name[1:]
+    if not article and name[1:] == bare[1:] and f" {small}" in text:
         common = True
     rest = found["rest"]
     person = not article and not common and _is_person(rest, text)
     if not article and not common:
         name = bare
     elif not article and not re.search(r" [A-Z]", name):
-        name = name[0].lower() + name[1:]
+        name = small
     called = f"The {name}" if titled else article + name
     if qualifier and (person or (kind[0] in rest and not article and not common)):
         called = f"the {qualifier} {name}"
@@ -294,7 +193,7 @@ def _lead(title: str, sentence: str, text: str) -> _Lead | None:
         found["verb"],
         rest,
         found["aside"].strip(" ,"),
-        _stand_ins(bare, called, person, rest),
+        _names(bare, called, person, rest),
     )
 
 
@@ -309,19 +208,24 @@ def _is_person(rest: str, text: str) -> bool:
     return not _NO_PERSON.search(head) and bool(_PERSON.search(head) or _HE.search(text))
 
 
-def _stand_ins(bare: str, called: str, person: bool, rest: str) -> re.Pattern[str]:
-    """Matches the start of a sentence about the subject, up to its verb."""
-    names = {re.escape(bare), re.escape(called[0].upper() + called[1:])}
+def _names(bare: str, called: str, person: bool, rest: str) -> tuple[str, ...]:
+    """How a later sentence may call the subject, in lower case."""
     if person:
-        names.add(re.escape(bare.split()[-1]))
-    else:
-        head = re.split(r" (?:of|in|that|which|from|by|for|located|founded|directed|written)\b|[,;]", rest)[0]
-        names |= {"The " + re.escape(head.rstrip(".").split()[-1]), "The(?= capital)"}
-    pronoun = "He|She" if person else "It|They|Its"
-    return re.compile(
-        rf"^(?:(?:As of|As per|In|By|At) [^,]{{1,40}}, )?(?:{'|'.join(sorted(names))}|(?P<pronoun>{pronoun})) (?:also )?",
-        re.IGNORECASE,
-    )
+        return bare.lower(), called.lower(), bare.split()[-1].lower()
+    head = re.split(r" (?:of|in|that|which|from|by|for|located|founded|directed|written)\b|[,;]", rest)[0]
+    return bare.lower(), called.lower(), "the " + head.rstrip(".").split()[-1].lower()
+
+
+def _about(lead: _Lead, sentence: str, follows: bool) -> str:
+    """What `sentence` says of the lead's subject; empty if its subject is another, or a pronoun for another."""
+    start = _SETTING.match(sentence)
+    sentence = sentence[start.end() :] if start else sentence
+    lowered = sentence.lower()
+    pronouns = ("he", "she") if lead.person else ("it", "they", "its")
+    for name in (*lead.names, *(pronouns if follows else ())):
+        if lowered.startswith(name + " "):
+            return _plain(sentence[len(name) + 1 :]).removeprefix("also ")
+    return sentence[4:] if lowered.startswith("the capital ") else ""
 
 
 def _definition(lead: _Lead) -> str:
