@@ -1,10 +1,11 @@
-"""What is learnt and what is asked: articles with their rephrasings and questions, and questions about other articles."""
+"""What is learnt and what is asked: articles with rephrasings and questions, and questions about other articles."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,7 @@ class Material:
         """Counts, and what could tilt the comparison."""
         versions = [version for article in self.articles for version in article.versions]
         items = [(item, article) for article in self.articles for item in article.items]
-        seen = sum(
-            any(item.question in text for text in (article.text, *article.versions)) for item, article in items
-        )
+        seen = sum(any(item.question in text for text in (article.text, *article.versions)) for item, article in items)
         characters = sum(len(article.text) for article in self.articles)
         return {
             "articles": float(len(self.articles)),
@@ -87,7 +86,7 @@ def gather(documents: Sequence[dict[str, Any]], settings: Settings, seed: int, r
         documents: rows of the curated table.
 
     Raises:
-        StageError: too few articles fit, or the pool of wrong answers is too small.
+        StageError: too few articles fit, or no question has enough wrong answers.
     """
     low, high = settings.characters
     summaries = [row for row in documents if row["source"] == "wikipedia"]
@@ -96,7 +95,6 @@ def gather(documents: Sequence[dict[str, Any]], settings: Settings, seed: int, r
         if row["split"] == "train" and low <= len(row["text"]) <= high:
             found[row["id"]] = extract(title_of(row["attribution"]), row["text"])
             fitting.append(row)
-    pool = [question for questions in found.values() for question in questions]
     chosen: list[Article] = []
     candidates = iter([row for row in fitting if len(found[row["id"]]) >= settings.least_questions])
     while len(chosen) < settings.articles:
@@ -109,10 +107,14 @@ def gather(documents: Sequence[dict[str, Any]], settings: Settings, seed: int, r
         made = rephrase([(title_of(row["attribution"]), row["text"]) for row in rows])
         for row, versions in zip(rows, made, strict=True):
             if versions is not None:
-                items = tuple(_item(question, pool, settings.choices, seed) for question in found[row["id"]])
                 stood_in = sum(version == row["text"] for version in versions)
-                chosen.append(Article(row["id"], row["text"], tuple(versions), stood_in, items))
+                chosen.append(Article(row["id"], row["text"], tuple(versions), stood_in, ()))
     learnt = {article.id for article in chosen}
+    # Wrong answers are of learnt articles too: the model has read all of them, none is merely more familiar.
+    pool = [question for article in chosen for question in found[article.id]]
+    chosen = [replace(article, items=_items(found[article.id], pool, settings.choices, seed)) for article in chosen]
+    if not any(article.items for article in chosen):
+        raise StageError(f"no question has {settings.choices - 1} wrong answers; raise `articles` or lower `choices`")
     form = [with_answer(q.question, q.answer) for row in fitting if row["id"] not in learnt for q in found[row["id"]]]
     heldout = [row["text"] for row in summaries if row["split"] == "heldout"][: settings.heldout_documents]
     if not heldout or (settings.form_share and not form):
@@ -125,9 +127,11 @@ def with_answer(question: str, answer: str) -> str:
     return f"{question} {answer}"
 
 
-def _item(question: Question, pool: Sequence[Question], choices: int, seed: int) -> Item:
-    try:
-        wrong = distractors(question, pool, choices - 1, seed)
-    except ValueError as error:
-        raise StageError(f"{question.question}: {error}; curate more articles or lower `choices`") from None
-    return Item(question.question, question.kind, (question.answer, *wrong))
+def _items(questions: Sequence[Question], pool: Sequence[Question], choices: int, seed: int) -> tuple[Item, ...]:
+    """The questions for which `pool` has enough wrong answers."""
+    items = []
+    for question in questions:
+        with suppress(ValueError):  # a rare kind: the question is left out
+            wrong = distractors(question, pool, choices - 1, seed)
+            items.append(Item(question.question, question.kind, (question.answer, *wrong)))
+    return tuple(items)

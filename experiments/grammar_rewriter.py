@@ -27,7 +27,9 @@ Clause = Literal["relative", "front", "back", "cleft", "active", "split", "lists
 _DEFINITION = re.compile(
     r"^(?P<name>[^,()]{2,60}?)(?P<aside>, [^()]{3,120}?,|)? (?P<be>is|was|are|were) (?P<d>(?:an?|the|one|any)\s.+)[.]$"
 )
-_NAMING = re.compile(r"^(?:officially\b|(?:\w+ ){0,2}(?:known|called|named|referred to|spelled|abbreviated|styled|romanized)\b)")
+_NAMING = re.compile(
+    r"^(?:officially\b|(?:\w+ ){0,2}(?:known|called|named|referred to|spelled|abbreviated|styled|romanized)\b)"
+)
 _PRONOUN = re.compile(
     r"^(It|He|She|They|Its|His|Her|Their)\b(?! (?:is|was) (?:believed|thought|estimated|said|possible|in)\b)"
 )

@@ -22,7 +22,7 @@ def score(model: Any, tokenizer: Tokenizer, items: Sequence[Item]) -> tuple[list
     rows = [
         (tokenizer.encode(item.question), tokenizer.encode(f" {choice}")) for item in items for choice in item.choices
     ]
-    nats = iter(_nats([([tokenizer.eos_id, *question], answer) for question, answer in rows]))
+    nats = iter(_nats(model, [([tokenizer.eos_id, *question], answer) for question, answer in rows]))
     lengths = iter(len(answer) for _, answer in rows)
     correct, bits = [], []
     for item in items:
@@ -33,7 +33,7 @@ def score(model: Any, tokenizer: Tokenizer, items: Sequence[Item]) -> tuple[list
     return correct, bits
 
 
-def _nats(rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+def _nats(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
     """-log p(continuation | prefix) of each row, nats; rows of like length share a batch."""
     import torch
 
@@ -45,7 +45,9 @@ def _nats(rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
     with torch.no_grad():
         while start < len(order):
             count = 1
-            while start + count < len(order) and (count + 1) * sum(map(len, rows[order[start + count]])) <= BATCH_TOKENS:
+            while (
+                start + count < len(order) and (count + 1) * sum(map(len, rows[order[start + count]])) <= BATCH_TOKENS
+            ):
                 count += 1
             chosen = order[start : start + count]
             width = sum(map(len, rows[chosen[-1]])) - 1
