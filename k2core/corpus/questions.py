@@ -94,7 +94,7 @@ def _sound(question: Question) -> bool:
 
 
 def _spaced(text: str) -> str:
-    return f" {' '.join(re.findall(r'[^\W_]+', text.lower()))} "
+    return " " + " ".join(re.findall(r"[^\W_]+", text.lower())) + " "
 
 
 _SETTING = re.compile(r"(?:As of|As per|In|By|At) [^,]{1,40}, ")
