@@ -19,6 +19,7 @@ class Form:
     kind: Kind
     question: str
     pattern: re.Pattern[str]
+    of_person: bool = False
 
 
 # Pieces of forms.
@@ -32,7 +33,8 @@ _NAME = rf"(?>(?:{_CAPITAL})(?: (?:{_SMALL_WORD} ){{0,2}}(?:{_CAPITAL}))*)"
 _ALONE = r"(?! and [A-Z]|, [A-Z]|,? (?:and|or|&) (?:[A-Z]|the |his |her |others)| & | or [A-Z]|['’/]|[-\w])"
 _NO_ROLE = rf"(?:{_SMALL_WORD}|and|or|by|with|in|on|as|for|who|from|at|to|his|her|their|its|written|starring)"
 _ROLE = rf"(?:(?:the |an? )?(?:[A-Z][\w-]+ ){{0,2}}(?:(?!{_NO_ROLE} )[a-z][a-z-]+ )+)?"
-_BY = rf"by {_ROLE}(?P<answer>(?:the )?{_NAME}){_ALONE}"
+_CLOSED = r"(?=[,.;]|$| (?:in|and|for|from|on|with|that|which|at|to|who|as|after|during|based|published|set|first)\b)"
+_BY = rf"by {_ROLE}(?P<answer>(?:the )?{_NAME}){_ALONE}{_CLOSED}"
 _COMPASS = r"(?:(?:far )?(?:north|south|east|west|central|upper|lower)[a-z-]* )?"
 _PLACE_NAME = rf"(?:the )?{_COMPASS}{_NAME}"
 _AREA = (
@@ -82,8 +84,8 @@ _NO_NATION = "(?!Jewish|Christian|Victorian|Olympian|Italianate|Roman |Norman|Lu
 _NATION = r"(?:[A-Z][a-z]+ )?[A-Z][a-z]+(?:an|ish|ese|ench|eek|elsh|utch|wiss|raqi|aeli|stani|zech)"
 
 
-def _form(kind: Kind, question: str, pattern: str) -> Form:
-    return Form(kind, question, re.compile(pattern))
+def _form(kind: Kind, question: str, pattern: str, of_person: bool = False) -> Form:
+    return Form(kind, question, re.compile(pattern), of_person)
 
 
 _DONE = "In which year {was} {x} {verb}?"
@@ -102,6 +104,7 @@ FORMS = (
         "year",
         "From which year on was {x} {office}?",
         rf"(?:^was|\bserved as) {_OFFICE} from {_DAY}{_YEAR} (?:to|until)\b",
+        of_person=True,
     ),
     _form(
         "year",
@@ -151,7 +154,7 @@ FORMS = (
     _form(
         "name",
         "After whom or what {is} {x} named?",
-        rf"^{_IS} named (?:after|for) {_ROLE}(?P<answer>(?:the )?{_NAME}){_ALONE}(?=[,.;]|$| (?:and|in|who)\b)",
+        rf"^{_IS} named (?:after|for) {_ROLE}(?P<answer>(?:the )?{_NAME}){_ALONE}{_CLOSED}",
     ),
     _form(
         "name",
@@ -159,7 +162,10 @@ FORMS = (
         rf"^(?P<is>is|are) (?:(?! (?:caused|by|between|from|like|which|that) )[^;])*? (?:in|of) the {_RANK} (?P<answer>[A-Z][a-z]+)(?=[,.;]| |$)",
     ),
     _form(
-        "nationality", "What {is} the nationality of {x}?", rf"^{_IS} an? {_NO_NATION}(?P<answer>{_NATION})(?= [a-z])"
+        "nationality",
+        "What {is} the nationality of {x}?",
+        rf"^{_IS} an? {_NO_NATION}(?P<answer>{_NATION})(?= [a-z])",
+        True,
     ),
     _form(
         "achievement",

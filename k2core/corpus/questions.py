@@ -106,7 +106,7 @@ _LEAD = re.compile(
 )
 _DEFINITION_END = re.compile(
     r", (?:an?|the|who|which|whose|where|when|that|with|including|such|but|although|though|as|at|in|on|of|by|from|for|"
-    r"to|since|after|before|during|best|now|then|also|so|because|while|having|is|was|being|(?!and )[a-z]+(?:ed|ing)|"
+    r"to|since|after|before|during|best|now|then|also|so|because|while|having|is|was|being|(?!and )[a-z]+(?:ed|ing)(?!,| and| or)|"
     r"known|spoken|held|born|made|found|built|set|both|often|usually|originally|\d)\b|;| [–—] | - |: "
     r"| or,? equivalently|(?:,? (?:in|by|of|on|from|for|to|at|with|through|into|during))? "
     r"(?:who|which|whom|whose|where|when|whereby|wherein) |(?: and|,) (?:is|was|are|were|has|had|served)\b"
@@ -146,7 +146,7 @@ def _candidates(title: str, text: str) -> Iterator[Question]:
 def _filled(lead: _Lead, predicate: str, sentence: str) -> Iterator[Question]:
     for form in FORMS:
         found = form.pattern.search(predicate)
-        if found and (lead.person or form.kind != "nationality"):
+        if found and (lead.person or not form.of_person):
             parts = {**found.groupdict(), "x": lead.called, "name": lead.name}
             parts["is"] = (parts.get("is") or lead.verb).strip()
             parts["was"], parts["does"] = ("were", "do") if parts["is"] in ("are", "were") else ("was", "does")
@@ -242,6 +242,8 @@ def _definition(lead: _Lead) -> str:
         return ""
     rest = lead.rest.rstrip(".")
     end = _DEFINITION_END.search(rest)
+    while end and " that " in rest[: end.start()] and re.search(r"(?:who|which|where|when) $", end[0]):
+        end = _DEFINITION_END.search(rest, end.end())  # a clause within a clause: the outer one's verb is to come
     answer = rest[: end.start()] if end else rest
     answer = answer.rstrip(", ")
     return answer if len(answer.split()) >= 3 else ""
