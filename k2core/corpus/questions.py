@@ -94,7 +94,7 @@ def _sound(question: Question) -> bool:
 
 
 def _spaced(text: str) -> str:
-    return f" {' '.join(re.findall(r'[^\W_]+', text.lower()))} "
+    return " " + " ".join(re.findall(r"[^\W_]+", text.lower())) + " "
 
 
 _SETTING = re.compile(r"(?:As of|As per|In|By|At) [^,]{1,40}, ")
@@ -106,17 +106,19 @@ _LEAD = re.compile(
 )
 _DEFINITION_END = re.compile(
     r", (?:an?|the|who|which|whose|where|when|that|with|including|such|but|although|though|as|at|in|on|of|by|from|for|"
-    r"to|since|after|before|during|best|now|then|also|so|because|while|having|is|was|being|(?!and )[a-z]+(?:ed|ing)|"
+    r"to|since|after|before|during|best|now|then|also|so|because|while|having|is|was|being|(?!and )[a-z]+(?:ed|ing)(?!,| and| or)|"
     r"known|spoken|held|born|made|found|built|set|both|often|usually|originally|\d)\b|;| [–—] | - |: "
     r"| or,? equivalently|(?:,? (?:in|by|of|on|from|for|to|at|with|through|into|during))? "
     r"(?:who|which|whom|whose|where|when|whereby|wherein) |(?: and|,) (?:is|was|are|were|has|had|served)\b"
     r"|, (?=and [^,]+ (?:is|was|are|were) )"
 )
 _PERSON = re.compile(
-    r"\b(?:founder|ruler|scholar|polymath|knight|monk|bishop|caliph|sultan|priest|god|goddess|character|politician|actor|actress|singer|writer|author|composer|painter|poet|king|queen|emperor|empress|pope|saint|"
-    r"president|minister|player|leader|officer|general|lawyer|prince|princess|engineer|inventor|explorer|dancer|rapper|"
-    r"sculptor|director|producer|footballer|boxer|swimmer|runner|driver|activist|model|entrepreneur|musician|"
-    r"(?:[a-z]{3,}(?:ologist|icist|ist|ician|arian|opher|rian)))s?\b"
+    r"\b(?:founder|ruler|scholar|polymath|knight|monk|bishop|abbot|caliph|sultan|priest|god|goddess|character|actor|"
+    r"actress|singer|writer|author|composer|painter|poet|king|queen|emperor|empress|pope|saint|president|minister|"
+    r"player|leader|officer|general|lawyer|prince|princess|engineer|inventor|explorer|dancer|rapper|sculptor|director|"
+    r"producer|footballer|boxer|swimmer|runner|sprinter|driver|model|entrepreneur|soldier|commander|dictator|mystic|"
+    r"prophet|pharaoh|shah|duke|teacher|nurse|pioneer|philosopher|astronomer|photographer|biographer|"
+    r"(?:states|business|noble|clergy|sports)(?:wo)?man|[a-z]{3,}(?:ist|ian))s?\b"
 )
 _NO_PERSON = re.compile(
     r"\b(?:list|specialist|feminist|film|company|term|style|movement|band|family|group|series|novel|album|song|opera|play|book|musical|poem|painting|show|game|city|town|war|battle)\b"
@@ -143,14 +145,16 @@ def _candidates(title: str, text: str) -> Iterator[Question]:
 
 def _filled(lead: _Lead, predicate: str, sentence: str) -> Iterator[Question]:
     for form in FORMS:
-        if found := form.pattern.search(predicate):
+        found = form.pattern.search(predicate)
+        if found and (lead.person or not form.of_person):
             parts = {**found.groupdict(), "x": lead.called, "name": lead.name}
+            parts["is"] = (parts.get("is") or lead.verb).strip()
+            parts["was"], parts["does"] = ("were", "do") if parts["is"] in ("are", "were") else ("was", "does")
             parts["did"] = _PAST.get(parts.get("did", ""), parts.get("did", ""))
-            plural = parts.get("is") in ("are", "were")
-            parts |= {"does": "do", "was": "were"} if plural else {"does": "does", "was": "was"}
-            if form.kind == "nationality" and not lead.person:
-                continue
-            yield Question(form.question.format(**parts), found["answer"], form.kind, sentence)
+            question = form.question.format(**parts)
+            if (noun := parts.get("noun")) and noun in lead.name.lower():
+                question = question.replace(f"the {noun} {lead.name}", lead.called)  # not: the lake West Lake
+            yield Question(question, found["answer"], form.kind, sentence)
 
 
 def _plain(sentence: str) -> str:
@@ -179,7 +183,7 @@ def _lead(title: str, sentence: str, text: str) -> _Lead | None:
     person = not article and not common and _is_person(rest, text)
     if not article and not common:
         name = bare
-    elif not article and not re.search(r" [A-Z]", name):
+    elif not article and not re.search(r" [A-Z]|'|’", name) and not _NO_PERSON.search(rest):
         name = small
     called = f"The {name}" if titled else article + name
     if qualifier and (person or (kind[0] in rest and not article and not common)):
@@ -238,6 +242,8 @@ def _definition(lead: _Lead) -> str:
         return ""
     rest = lead.rest.rstrip(".")
     end = _DEFINITION_END.search(rest)
+    while end and " that " in rest[: end.start()] and re.search(r"(?:who|which|where|when) $", end[0]):
+        end = _DEFINITION_END.search(rest, end.end())  # a clause within a clause: the outer one's verb is to come
     answer = rest[: end.start()] if end else rest
     answer = answer.rstrip(", ")
     return answer if len(answer.split()) >= 3 else ""
