@@ -45,7 +45,8 @@ _LEADING = re.compile(
     r", (?P<main>.+)[.]$"
 )
 _PASSIVE = re.compile(
-    r"^(?P<what>.{2,60}?) (?:was|were) (?P<verb>\w+ed|written|built|made|won|led|held) by (?P<who>[^,;:]+)[.]$"
+    r"^(?P<what>[^,;:]{2,60}?) (?:was|were) (?P<verb>\w+ed|written|built|made|won|led|held) by "
+    rf"(?P<who>[^,;:]+?)(?P<time> {_TIME})?[.]$"
 )
 _PAST = {"written": "wrote"}
 _SPLIT = re.compile(r"; |(?<=[a-z]{3}), (?:and|but|while|whereas) (?=(?:it|he|she|they|the|its|his|her|their|this)\s)")
@@ -231,7 +232,7 @@ def _active(statement: str) -> str:
     if found is None:
         return statement
     verb = _PAST.get(found["verb"], found["verb"])
-    return f"{_upper_first(found['who'])} {verb} {_lower_first(found['what'])}."
+    return f"{_upper_first(found['who'])} {verb} {_lower_first(found['what'])}{found['time'] or ''}."
 
 
 def _split(statement: str) -> list[str]:
@@ -271,8 +272,10 @@ def _synonym_table() -> tuple[re.Pattern[str], dict[str, tuple[list[str], int]]]
 
 @cache
 def _frame_words() -> frozenset[str]:
-    frames = [text for version in load_grammar().versions for text in (version.definition, *version.leads)]
-    return frozenset(word for frame in frames for word in facts.words(frame))
+    """Words that are no names, however they are written."""
+    grammar = load_grammar()
+    frames = [text for version in grammar.versions for text in (version.definition, *version.leads)]
+    return grammar.starters | {word for frame in frames for word in facts.words(frame)}
 
 
 _CLAUSES: dict[str, Callable[[str], str]] = {
