@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def gather(documents: Sequence[dict[str, Any]], settings: Settings, seed: int, r
     chosen: list[Article] = []
     candidates = iter([row for row in fitting if len(found[row["id"]]) >= settings.least_questions])
     while len(chosen) < settings.articles:
-        rows = [row for row, _ in zip(candidates, range(settings.articles - len(chosen)), strict=False)]
+        rows = list(islice(candidates, settings.articles - len(chosen)))
         if not rows:
             raise StageError(
                 f"{len(chosen)} articles of {low} to {high} characters have {settings.least_questions} questions and "

@@ -31,14 +31,15 @@ def _section(rewriter: str, result: Mapping[str, Any]) -> str:
         f"itself, for want of an accepted one; the rephrasings have {material['version_length_ratio']:.2f} times the "
         f"sources' length; {material['questions_in_training_text']:.0f} questions stand word for word in the texts.",
         "",
-        "| trained on | accuracy, % (95%) | bits of the answer (95%) | epochs | bits a byte: sources | other articles "
+        "| trained on | accuracy, % (95%) | bits of the answer (95%) | tokens of the articles | epochs | bits a byte: sources | other articles "
         "| SimpleQA of K2 |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for arm, figures in result["arms"].items():
         lines.append(
             f"| {label(arm, settings)} | {_interval(result['accuracy'][arm], 100)} | "
-            f"{_interval(result['bits'][arm])} | {figures.get('mixture/epochs/articles', 0):.2f} | "
+            f"{_interval(result['bits'][arm])} | {figures.get('mixture/tokens/articles', 0):,.0f} | "
+            f"{figures.get('mixture/epochs/articles', 0):.2f} | "
             f"{figures['heldout/bits_per_byte/articles']:.3f} | "
             f"{figures['heldout/bits_per_byte/heldout_articles']:.3f} | {PAPER.get(arm, '')} |"
         )

@@ -19,7 +19,7 @@ TEXTS = {
         "Ida Brandt was a Larlandic engineer and writer. She designed more than 40 bridges, and she was awarded the "
         "Oss Medal in 1890. During the war, she often lived in Kell. She died in 1911."
     ),
-    "Glass beetles": "Glass beetles are insects of the family Vitridae. They live near rivers and are widely kept.",
+    "Glass beetles": "Glass beetles are the insects of the family Vitridae. They live near rivers and are widely kept.",
 }
 COMMON = facts.common_words(TEXTS.values())
 
@@ -62,6 +62,7 @@ def test_a_changed_fact_is_seen(broken: str) -> None:
         ("Velm", "Founded in 1312, Velm lies on the river Oss."),
         ("Velm", "Kell is a district of a town."),
         ("Velm", "Velm is a town. Its districts are\n- Norden"),
+        ("Glass beetles", "Glass beetles are found near rivers."),
         ("Velm", ""),
     ],
 )

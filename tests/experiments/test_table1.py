@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "micro.yaml"
 TOY = {
     "articles": 6, "characters": [60, 400], "least_questions": 2, "versions": 10, "epochs": 2, "form_share": 0.2,
-    "seeds": [1, 2], "batch_tokens": 256, "context_length": 128, "lr": 0.5, "warmup_steps": 1, "choices": 3,
+    "seeds": [1], "batch_tokens": 256, "context_length": 256, "lr": 0.5, "warmup_steps": 1, "choices": 3,
     "resamples": 200, "heldout_documents": 3, "llm_attempts": 0, "llm_temperature": 0.0,
 }  # fmt: skip
 TOWNS = ["Velm", "Norden", "Sarn", "Kell", "Tarn", "Brask", "Ulm", "Dorn", "Hest", "Wark", "Lomm", "Pell"]
@@ -61,7 +61,7 @@ def workspace(tmp_path: Path) -> Path:
     tokenizer = Tokenizer.train([" ".join(f"{a}{b}" for a in TOWNS for b in range(2000, 2400))], 300)
     tokenizer.save(folder / "data/tokenizer")
     recipe = yaml.safe_load(RECIPE.read_text())
-    recipe["model"]["vocab_size"] = 300
+    recipe["model"]["vocab_size"], recipe["compute"]["threads"] = 300, 1
     (folder / "params.yaml").write_text(yaml.safe_dump(recipe))
     torch.manual_seed(1)
     model = Transformer(load_section(ModelConfig, folder / "params.yaml", "model"))
@@ -88,7 +88,7 @@ def test_the_command_trains_each_arm_once(workspace: Path, tmp_path: Path, monke
     first = measure(workspace, tmp_path)
     assert set(first["arms"]) == {"base", *arms.ARMS}
     seen = {arm: first["arms"][arm]["mixture/tokens/articles"] for arm in arms.ARMS}
-    assert max(seen.values()) / min(seen.values()) < 1.1  # whole rows: padding differs
+    assert max(seen.values()) / min(seen.values()) < 1.15  # equal rows, but for their padding
     assert first["arms"]["raw"]["mixture/epochs/articles"] == pytest.approx(TOY["epochs"], rel=0.4)
     assert first["material"]["questions_in_training_text"] == 0
     for score in first["accuracy"].values():
@@ -102,9 +102,9 @@ def test_the_command_trains_each_arm_once(workspace: Path, tmp_path: Path, monke
         return run(self, material, arm, seed)
 
     monkeypatch.setattr(arms.Trainer, "run", counted)
-    next((tmp_path / "work").glob("grammar-*/raw-2.json")).unlink()  # as if the machine had gone down there
+    next((tmp_path / "work").glob("grammar-*/raw-1.json")).unlink()  # as if the machine had gone down there
     assert {**measure(workspace, tmp_path), "training_seconds": 0} == {**first, "training_seconds": 0}
-    assert trained == [("raw", 2)]
+    assert trained == [("raw", 1)]
 
 
 def test_what_is_learnt_is_asked_and_nothing_else_is_learnt() -> None:
@@ -122,7 +122,7 @@ def test_what_is_learnt_is_asked_and_nothing_else_is_learnt() -> None:
 
 
 def test_articles_that_cannot_be_rephrased_are_passed_over_or_named() -> None:
-    settings = Settings(**{**TOY, "articles": 2})
+    settings = Settings(**{**TOY, "articles": 3, "choices": 2})
     some = gather(documents(), settings, 1, lambda pairs: [None if t == "Velm" else [x] for t, x in pairs])
     assert all(article.id != "wikipedia/Velm" for article in some.articles)
     with pytest.raises(StageError, match="0 articles of 60 to 400 characters"):
