@@ -31,8 +31,8 @@ def _section(rewriter: str, result: Mapping[str, Any]) -> str:
         f"itself, for want of an accepted one; the rephrasings have {material['version_length_ratio']:.2f} times the "
         f"sources' length; {material['questions_in_training_text']:.0f} questions stand word for word in the texts.",
         "",
-        "| trained on | accuracy, % (95%) | bits of the answer (95%) | tokens of the articles | epochs | bits a byte: sources | other articles "
-        "| SimpleQA of K2 |",
+        "| trained on | accuracy, % (95%) | bits of the answer (95%) | tokens of the articles | epochs "
+        "| bits a byte: sources | other articles | SimpleQA of K2 |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for arm, figures in result["arms"].items():
