@@ -75,7 +75,7 @@ def run(scale: Scale) -> list[Entry]:
 
 def real(count: int) -> Rows:
     """Wikipedia summaries, `(id, text)`."""
-    return [(document.id, document.text) for document in wikipedia(WikipediaSource(limit=count))]
+    return [(document.id, document.text) for document in wikipedia(WikipediaSource(limit=count, translations={}))]
 
 
 def planted(jaccard: float, pairs: int) -> Rows:

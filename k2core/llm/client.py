@@ -7,7 +7,8 @@ with LLM.open(config, compute, job.scratch / "llm.sqlite") as llm:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from k2core.llm import engine
 from k2core.llm.cache import ReplayCache, request_key
 from k2core.llm.config import LLMConfig
+from k2core.llm.pressure import Pressure
+from k2core.llm.reply import UnusableReply, parse
 from k2core.recipe import Compute, RecipeError
 
 if TYPE_CHECKING:
@@ -25,8 +28,21 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
+_THIS_REQUEST_ONLY = (400, 413, 422)
+"""Statuses that are about one request's content; 401, 403, 404 and the rest would meet every request."""
+_OVERLOADED = (429, 503)
+
+
 class LLMUnavailable(ConnectionError):
     """The server did not answer, however often it was asked: a stage ends with `try again` (exit status 75)."""
+
+
+class RequestRefused(RecipeError):
+    """The server answers, but not this request (400, 413, 422), or not with anything that can be read."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -49,11 +65,19 @@ class Answer:
     completion_tokens: int
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A request that was set aside, and why: nothing that is asked again will answer it."""
+
+    reason: str
+
+
 class LLM:
     """Ask a model; answers come from the replay cache where the same request was answered before."""
 
     def __init__(self, config: LLMConfig, client: OpenAI, cache: ReplayCache) -> None:
         self._config, self._client, self._cache = config, client, cache
+        self._pressure = Pressure(config.in_flight)
 
     @classmethod
     @contextmanager
@@ -89,38 +113,76 @@ class LLM:
         """The text of one answer."""
         return self.answer(Request(messages, max_tokens, temperature, seed, schema)).text
 
-    def complete_many(self, requests: Sequence[Request], bar: tqdm | None = None) -> list[Answer]:
+    def complete_many(
+        self, requests: Iterable[Request], bar: tqdm | None = None, *, set_aside: bool = False
+    ) -> list[Answer | Refused]:
         """Answers in the order of `requests`, at most `llm.concurrency` in flight; `bar` counts answers.
 
-        The first request that fails for good stops the rest; what was answered stays in the cache.
+        `requests` are taken as there is room for them. The first failure stops the rest: what is in flight is finished,
+        what was answered stays in the cache, and the same call goes on from there.
+
+        Args:
+            set_aside: a request that the server refuses for good, or answers with nothing usable (no text, no JSON)
+                in `llm.max_attempts` tries, becomes a `Refused` instead of a failure.
+
+        Raises:
+            LLMUnavailable, RecipeError: as `answer`.
         """
-        workers = 1 if self._config.embedded else self._config.concurrency
-        with ThreadPoolExecutor(workers) as pool:
-            futures = [pool.submit(self.answer, request) for request in requests]
-            try:
-                for future in as_completed(futures):
-                    future.result()
+        todo, results = enumerate(requests), dict[int, Answer | Refused]()
+        lock, stop = threading.Lock(), threading.Event()
+
+        def work() -> None:
+            while not stop.is_set():
+                with lock:
+                    place, request = next(todo, (-1, None))
+                if request is None:
+                    return
+                result = self._result(request, set_aside)
+                with lock:
+                    results[place] = result
                     if bar is not None:
                         bar.update()
+
+        def work_or_stop() -> None:
+            try:
+                work()
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                stop.set()
                 raise
-        return [future.result() for future in futures]
+
+        with ThreadPoolExecutor(self._config.in_flight) as pool:
+            try:
+                for future in as_completed([pool.submit(work_or_stop) for _ in range(self._config.in_flight)]):
+                    future.result()
+            finally:
+                stop.set()
+        return [results[place] for place in range(len(results))]
 
     def answer(self, request: Request) -> Answer:
-        """One answer, from the cache or the model.
+        """One answer, from the cache or the model; its text may be empty.
 
         Raises:
             LLMUnavailable: no answer after `llm.max_attempts` tries.
-            RecipeError: the server refuses the request (unknown model, bad key, prompt too long).
+            RecipeError: the server refuses the request (unknown model, bad key, prompt too long) or answers garbage.
         """
+        return self._result(request, set_aside=False)
+
+    def _result(self, request: Request, set_aside: bool) -> Answer | Refused:
         body = self._body(request)
         key = request_key({"base_url": self._config.base_url, **body})
         if (known := self._cache.get(key)) is not None:
-            return Answer(**known)
-        answer = self._ask(body)
-        self._cache.put(key, asdict(answer))
-        return answer
+            return Refused(**known) if "reason" in known else Answer(**known)
+        result: Answer | Refused
+        try:
+            result = self._ask(body)
+        except RequestRefused as refusal:
+            if not set_aside:
+                raise
+            result = Refused(refusal.reason)
+        if set_aside and isinstance(result, Answer) and not result.text.strip():
+            result = Refused("empty answer")
+        self._cache.put(key, asdict(result))
+        return result
 
     def _body(self, request: Request) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -137,32 +199,56 @@ class LLM:
 
     def _ask(self, body: dict[str, Any]) -> Answer:
         import openai
-        from tenacity import Retrying, retry_if_exception, stop_after_attempt
+        from tenacity import Retrying, retry_if_exception, retry_if_result, stop_after_attempt
 
         config = self._config
+        again = retry_if_exception(_is_transient)
+        if not config.embedded:  # whose answer to a request is always the same
+            again = again | retry_if_result(lambda answer: not answer.text.strip())
         retrying = Retrying(
-            retry=retry_if_exception(_is_transient),
+            retry=again,
             wait=self._pause,
             stop=stop_after_attempt(config.max_attempts),
-            reraise=True,
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )
-        options = engine.REQUEST_OPTIONS if config.embedded else None
         try:
-            response = retrying(self._client.chat.completions.create, **body, extra_body=options)
+            return retrying(self._try, body)
+        except UnusableReply as error:
+            what = f"unusable answer ({_one_line(str(error))})"
+            raise RequestRefused(
+                what, f"llm: {config.base_url} gave an {what} {config.max_attempts} times; is it OpenAI-compatible?"
+            ) from None
         except openai.APIStatusError as error:
             if _is_transient(error):
                 raise self._unavailable(f"HTTP status {error.status_code}") from None
-            raise RecipeError(
-                f"llm: {config.base_url} refused the request (status {error.status_code}: {_one_line(error.message)}); "
-                "check llm.model, llm.api_key_variable and the prompt's length"
-            ) from None
+            what = f"refused the request (status {error.status_code}: {_one_line(error.message)})"
+            message = f"llm: {config.base_url} {what}; check llm.model, llm.api_key_variable and the prompt's length"
+            if error.status_code in _THIS_REQUEST_ONLY:
+                raise RequestRefused(what, message) from None
+            raise RecipeError(message) from None
         except openai.APITimeoutError:
             raise self._unavailable(f"no answer within {config.timeout_s:g} s") from None
         except openai.APIConnectionError as error:
             raise self._unavailable(_one_line(str(error.__cause__ or error))) from None
-        choice = response.choices[0]
-        tokens = response.usage.completion_tokens if response.usage else 0
-        return Answer(choice.message.content or "", choice.finish_reason or "stop", tokens)
+
+    def _try(self, body: dict[str, Any]) -> Answer:
+        """One try, in a place of `Pressure`."""
+        import openai
+
+        options = engine.REQUEST_OPTIONS if self._config.embedded else None
+        with self._pressure.slot() as halvings:
+            try:
+                response = self._client.chat.completions.with_raw_response.create(**body, extra_body=options)
+            except openai.APIStatusError as error:
+                if error.status_code in _OVERLOADED:
+                    self._pressure.overloaded(halvings)
+                raise
+            self._pressure.answered()
+        reply = parse(response.content)
+        choice, usage = reply.choices[0], reply.usage
+        return Answer(
+            choice.message.content or "", choice.finish_reason or "stop", usage.completion_tokens if usage else 0
+        )
 
     def _pause(self, state: RetryCallState) -> float:
         """Exponential with full jitter; a server that names its wish (Retry-After) gets at least that."""
@@ -183,6 +269,8 @@ class LLM:
 def _is_transient(error: BaseException) -> bool:
     import openai
 
+    if isinstance(error, UnusableReply):
+        return True
     if isinstance(error, openai.APIStatusError):
         return error.status_code in (408, 409, 429) or error.status_code >= 500
     return isinstance(error, openai.APIConnectionError)  # includes time-outs

@@ -34,3 +34,8 @@ class LLMConfig(Section):
     @property
     def embedded(self) -> bool:
         return self.base_url == EMBEDDED
+
+    @property
+    def in_flight(self) -> int:
+        """Requests in flight at once, at most."""
+        return 1 if self.embedded else self.concurrency

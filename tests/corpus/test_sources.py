@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
+from pydantic import ValidationError
 
 from k2core.corpus.documents import DOMAINS, Document, fraction_of, group_of, sample
 from k2core.corpus.sources import mathematics, package_docs, packages, python_source, wikipedia
@@ -25,7 +26,7 @@ TASKS = [
 
 
 def _wikipedia(limit: int) -> Iterator[Document]:
-    return wikipedia.documents(wikipedia.WikipediaSource(limit=limit))
+    return wikipedia.documents(wikipedia.WikipediaSource(limit=limit, translations={}))
 
 
 def _python(limit: int) -> Iterator[Document]:
@@ -64,6 +65,20 @@ def test_wikipedia_is_attributed() -> None:
     (document,) = _wikipedia(1)
     assert document.license == "CC-BY-SA-4.0" and document.origin.startswith("https://en.wikipedia.org/wiki/")
     assert "Wikipedia contributors" in document.attribution
+
+
+def test_summaries_in_other_languages_have_ids_and_addresses_of_their_own() -> None:
+    config = wikipedia.WikipediaSource(limit=5, translations={"es": 3, "fr": 2})
+    listed = list(wikipedia.documents(config))
+    assert [document.language for document in listed] == ["en"] * 5 + ["es"] * 3 + ["fr"] * 2
+    assert listed[:5] == list(_wikipedia(5)), "English documents are as without the others"
+    for document in listed[5:]:
+        slug = document.id.removeprefix(f"wikipedia/{document.language}/")
+        assert document.origin == f"https://{document.language}.wikipedia.org/wiki/{slug}"
+        assert document.source == "wikipedia" and document.license == "CC-BY-SA-4.0"
+        assert slug.replace("_", " ") in document.attribution
+    with pytest.raises(ValidationError, match="'es' or 'fr'"):
+        wikipedia.WikipediaSource(limit=5, translations={"de": 3})
 
 
 def test_long_modules_are_cut_at_definitions() -> None:

