@@ -23,6 +23,7 @@ from experiments.arms import ARMS, BASE, Trainer
 from experiments.articles import Material
 from experiments.settings import Rewriter, Settings, load_settings
 from k2core.corpus import facts
+from k2core.corpus.styles import load_styles
 from k2core.llm.config import LLMConfig
 from k2core.optim.config import MuonClipConfig
 from k2core.recipe import Compute, RecipeError, load_section
@@ -127,7 +128,8 @@ def _material(
         llm, params = (
             load_section(c, workspace / "params.yaml", n) for c, n in ((LLMConfig, "llm"), (Params, "rephrase"))
         )
-        return llm_rewriter.rephrase(pairs, settings, params, llm, compute, common, work / "answers.sqlite", job)
+        library, cache = load_styles(ROOT / "styles"), work / "answers.sqlite"
+        return llm_rewriter.rephrase(pairs, settings, params, library, llm, compute, common, cache, job)
 
     material = articles.gather(documents, settings, compute.seed, by_grammar if rewriter == "grammar" else by_llm)
     material.save(path)
@@ -141,7 +143,7 @@ def _mean(figures: list[dict[str, float]]) -> dict[str, float]:
 def _code() -> str:
     """Digest of the code that a result depends on: an arm trained by other code is trained again."""
     code = hashlib.md5()
-    for room in ("experiments", "k2core"):
+    for room in ("experiments", "k2core", "styles"):
         for file in sorted((ROOT / room).rglob("*")):
             if file.suffix in (".py", ".yaml") and file != SIZES:
                 code.update(file.read_bytes())

@@ -19,6 +19,7 @@ from experiments.settings import Settings, load_settings
 from k2core.chat.tokenizer import Tokenizer
 from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.corpus.rephrasing import Rewrite
+from k2core.corpus.styles import load_styles
 from k2core.model.config import ModelConfig
 from k2core.model.files import save_model
 from k2core.model.transformer import Transformer
@@ -195,9 +196,9 @@ def test_trainings_that_disagree_widen_the_interval() -> None:
 def test_rewrites_are_asked_for_until_enough_pass_and_sources_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
 
-    def rewrite_all(model: Any, jobs: Any, *, temperature: float, seed: int, context_tokens: int) -> list[Rewrite]:
+    def rewrite_all(model: Any, jobs: Any, library: Any, *, temperature: float, seed: int, context_tokens: int) -> Any:
         asked.append([f"{job.text}/{job.style}" for job in jobs])
-        return [Rewrite(job, f"{job.text} {seed}", 1, truncated=seed == 1) for job in jobs]
+        return [Rewrite(job, [f"{job.text} {job.number - 1}"], 1, truncated=job.number == 2) for job in jobs]
 
     def judge(source: str, rewrite: str, limits: Any, common: Any) -> Any:
         return SimpleNamespace(accepted=source == "good" or rewrite.endswith("0"))
@@ -206,7 +207,15 @@ def test_rewrites_are_asked_for_until_enough_pass_and_sources_stand_in(monkeypat
     monkeypatch.setattr(llm_rewriter, "judge", judge)
     settings = Settings(**{**TOY, "versions": 3, "llm_attempts": 5})
     params = load_section(llm_rewriter.Params, RECIPE, "rephrase")
-    made = llm_rewriter.collect(None, ["good", "poor"], settings, params, frozenset(), Job("test", Path("x"), None))
+    made = llm_rewriter.collect(
+        None,
+        ["good", "poor"],
+        settings,
+        params,
+        load_styles(ROOT / "styles"),
+        frozenset(),
+        Job("test", Path("x"), None),
+    )
     assert made == [["good 0", "good 2", "good 3"], ["poor 0", "poor", "poor"]]
     assert [len(jobs) for jobs in asked] == [2, 2, 2, 2, 1]
     assert asked[0][0] != asked[1][0]  # another style
