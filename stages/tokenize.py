@@ -40,7 +40,8 @@ def run(params: Params, curated: Path, rephrased: Path, tokenizer: Path, out: Pa
     groups: dict[tuple[str, str], list[str]] = {}
     heldout: dict[str, list[str]] = {}
     for row in read_table(curated / "documents.parquet", ["text", "domain", "split"]):
-        groups.setdefault((row["split"], row["domain"]), []).append(row["text"])
+        if row["split"] in ("train", "heldout"):  # not what waits for its translation
+            groups.setdefault((row["split"], row["domain"]), []).append(row["text"])
     rewrites = read_table(rephrased / "documents.parquet", ["text", "domain"])
     for row in rewrites:
         groups.setdefault(("train", row["domain"]), []).append(row["text"])
