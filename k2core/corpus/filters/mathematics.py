@@ -27,7 +27,7 @@ _OPERATORS = frozenset("+-*/=<>^×÷·±≤≥≠√∑∏∫")
 _LATEX = re.compile(r"\\[A-Za-z]+|\\[()\[\]]|\$\$")
 _SIDE = re.compile(r"[-(]?[\d(][\d.,+\-*/×÷·() ]{1,200}$")
 """The numbers, operators and brackets that a left side ends with."""
-_RESULT = re.compile(r" *(-?\d[\d,]*+(?:\.\d+)?+)(?! *[-+*/×÷·^(%\w])")
+_RESULT = re.compile(r" *(-?\d++(?:,\d{3})*+(?:\.\d+)?+)(?!\w| *[-+*/×÷·^(%])")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _SIGNS = str.maketrans({"×": "*", "÷": "/", "·": "*"})
 

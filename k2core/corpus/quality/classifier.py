@@ -6,7 +6,10 @@ model that has seen it, and all labels serve as validation. The parts of one tex
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import ctypes
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from pydantic import Field
 from k2core.corpus.documents import fraction_of, group_of
 from k2core.corpus.filters.words import split_words
 from k2core.corpus.quality.labels import Label
-from k2core.recipe import Section
+from k2core.recipe import RecipeError, Section
 
 _HIGH, _LOW = "__label__high", "__label__low"
 FOLDS = 2
@@ -43,7 +46,11 @@ def line_of(text: str, characters: int) -> str:
 
 
 def train(examples: Sequence[tuple[str, Label]], config: ClassifierConfig, seed: int, scratch: Path) -> Any:
-    """A model from `(line, label)` pairs; equal arguments give equal weights."""
+    """A model from `(line, label)` pairs; equal arguments give equal weights.
+
+    Raises:
+        RecipeError: the training diverges.
+    """
     import fasttext
 
     scratch.parent.mkdir(parents=True, exist_ok=True)
@@ -52,10 +59,37 @@ def train(examples: Sequence[tuple[str, Label]], config: ClassifierConfig, seed:
     with scratch.open("w", encoding="utf-8") as file:
         for line, label in ordered:
             file.write(f"{_HIGH if label.high else _LOW} {line}\n" * label.weight)
-    return fasttext.train_supervised(
-        str(scratch), lr=config.learning_rate, dim=config.dimensions, epoch=config.epochs, seed=seed, thread=1,
-        wordNgrams=config.word_ngrams, bucket=config.buckets, minCount=2, loss="softmax", verbose=0,
-    )  # fmt: skip
+    try:
+        with _zeroed_memory():
+            return fasttext.train_supervised(
+                str(scratch), lr=config.learning_rate, dim=config.dimensions, epoch=config.epochs, seed=seed, thread=1,
+                wordNgrams=config.word_ngrams, bucket=config.buckets, minCount=2, loss="softmax", verbose=0,
+            )  # fmt: skip
+    except RuntimeError as error:
+        raise RecipeError(
+            f"grade.classifier: fastText says {str(error)!r}; lower learning_rate (it is {config.learning_rate:g})"
+        ) from None
+
+
+@contextmanager
+def _zeroed_memory() -> Iterator[None]:
+    """Within, glibc clears the memory that it hands out.
+
+    fastText on one thread sets a tenth of its vectors and learns on with whatever lies in the rest: NaN here, another
+    model there (0.9.2; each further thread would set a tenth more).
+
+    Raises:
+        RecipeError: the C library is another one, with which nothing that fastText learns could be repeated.
+    """
+    M_PERTURB = -6
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        raise RecipeError("grade.classifier: fastText's training needs Linux with glibc to be repeatable; run it there")
+    mallopt(M_PERTURB, 255)  # the complement is written
+    try:
+        yield
+    finally:
+        mallopt(M_PERTURB, 0)
 
 
 def score(model: Any, lines: Sequence[str]) -> list[float]:
