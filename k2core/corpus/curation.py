@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,12 +146,14 @@ def is_foreign(rules: Rules | None, language: str, translate_from: Sequence[str]
 
 
 def rates(qualities: Sequence[float], steps: Sequence[SamplingStep]) -> list[float]:
-    """The sampling rate of each document of a domain by its place in the order of `qualities`; equals share theirs.
+    """The sampling rate of each document of a domain by its place in the order of `qualities`; equals share the middle.
 
     The highest step whose quantile a document reaches counts (K1.5, appendix B: good documents are seen more often).
     """
     ordered, falling = sorted(qualities), sorted(steps, key=lambda step: -step.min_quantile)
-    quantiles = (bisect_left(ordered, value) / len(ordered) for value in qualities)
+    quantiles = (
+        (bisect_left(ordered, value) + bisect_right(ordered, value)) / (2 * len(ordered)) for value in qualities
+    )
     return [next(step.rate for step in falling if quantile >= step.min_quantile) for quantile in quantiles]
 
 

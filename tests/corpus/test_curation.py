@@ -225,13 +225,15 @@ def test_missing_columns_and_other_rows_are_named(tmp_path: Path) -> None:
 SPANISH = [
     "El río nace en las montañas del norte y corre hacia el mar; en sus orillas hay muchas ciudades y los barcos.",
     "La catedral de la ciudad es una de las obras que los arquitectos del siglo XIII dejaron en el valle de la sierra.",
+    "La lengua de los pescadores de la costa se habla todavía hoy entre las familias más viejas del puerto, cuyas "
+    "abuelas cantan canciones antiguas sobre tormentas, naufragios, sirenas, tesoros perdidos.",
 ]
 
 
 def test_foreign_documents_are_kept_apart_for_translation(tmp_path: Path) -> None:
-    rows = corpus() + [document(f"es{i}", text) for i, text in enumerate(SPANISH)]
+    rows = corpus() + [document(f"es{i}", text) for i, text in enumerate(SPANISH[:2])]
     heldout = next(row for row in rows if split_of(row["id"], 0.3) == "heldout" and row["domain"] == "knowledge")
-    rows.append(document("es2", f"{SPANISH[0].upper()} {SPANISH[1].upper()} {heldout['text']}"))
+    rows.append(document("es2", f"{SPANISH[2]} {heldout['text']}"))
     _, without = run(tmp_path / "without", rows)
     reasons = {row["id"]: row["reason"] for row in read_table(without / "rejected.parquet")}
     assert {reasons[f"knowledge/es{i}"] for i in range(3)} == {"language"}
@@ -245,7 +247,13 @@ def test_foreign_documents_are_kept_apart_for_translation(tmp_path: Path) -> Non
 
 
 def test_the_rate_follows_the_quality_within_the_domain(tmp_path: Path) -> None:
-    figures, out = run(tmp_path, corpus())
+    import pyarrow as pa
+
+    documents, attributes, quality = prepared(tmp_path, corpus())
+    scores = [{"id": row["id"], "quality": i / 50} for i, row in enumerate(corpus())]
+    write_table(quality / "a.parquet", scores, pa.schema([("id", pa.string()), ("quality", pa.float64())]))
+    job, out = Job("curate", tmp_path, None), tmp_path / "out"
+    figures = curate.run(PARAMS, documents, attributes, quality, tasks_in(tmp_path), out, job)
     rows = read_table(out / "documents.parquet")
     training = [row for row in rows if row["split"] == "train" and row["domain"] == "knowledge"]
     assert {row["rate"] for row in training} == {1.0, 0.25}
@@ -258,7 +266,7 @@ def test_the_rate_follows_the_quality_within_the_domain(tmp_path: Path) -> None:
 def test_rates_by_quantile() -> None:
     steps = [SamplingStep(min_quantile=low, rate=rate) for low, rate in ((0.0, 0.2), (0.75, 1.0), (0.5, 0.6))]
     assert rates([0.1, 0.2, 0.3, 0.4], steps) == [0.2, 0.2, 0.6, 1.0]
-    assert rates([0.5, 0.5, 0.5], steps) == [0.2, 0.2, 0.2] and rates([], steps) == []
+    assert rates([0.5, 0.5, 0.5], steps) == [0.6, 0.6, 0.6] and rates([], steps) == []
     with pytest.raises(ValueError, match="no rate for the poorest documents"):
         curate.Params.model_validate({**PARAMS.model_dump(), "sampling": [{"min_quantile": 0.1, "rate": 1.0}]})
 
