@@ -1,8 +1,9 @@
 """Thresholds, dedup by document and paragraph, held-out split, decontamination; what goes is kept with the reason.
 
 Each domain has its rules over the attributes of `tag`; duplicates are sought across all sources among what the rules
-keep. The held-out part is chosen by hash of the document's id, so that it stays what it is when sources grow. Training
-documents that hold passages of evaluation sets or of held-out text go last.
+keep, and the one of best quality (`grade`) stays. Sampling rates follow the quality within the domain. The held-out
+part is chosen by hash of the document's id, so that it stays what it is when sources grow. Training documents that
+hold passages of evaluation sets or of held-out text go last.
 """
 
 from __future__ import annotations
@@ -11,11 +12,23 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from k2core.corpus import curation
-from k2core.corpus.curation import CONTAMINATED, EXACT, HELDOUT, NEAR, PARAGRAPHS, TRAIN, DecontaminationConfig, Rules
+from k2core.corpus.curation import (
+    CONTAMINATED,
+    EXACT,
+    FOREIGN,
+    HELDOUT,
+    NEAR,
+    PARAGRAPHS,
+    TRAIN,
+    DecontaminationConfig,
+    Rules,
+    SamplingStep,
+)
 from k2core.corpus.documents import COLUMNS, DOMAINS, Domain, document_schema
+from k2core.corpus.pace import paced
 from k2core.corpus.paragraphs import ParagraphConfig
 from k2core.corpus.tagging import COLUMNS as ATTRIBUTES
 from k2core.recipe import Section
@@ -34,43 +47,53 @@ class Params(Section):
     )
     paragraphs: ParagraphConfig = Field(description="paragraphs that stand in several documents")
     heldout_fraction: float = Field(gt=0, lt=1, description="share of texts that no training ever sees")
+    sampling: list[SamplingStep] = Field(min_length=1, description="sampling rates by quality; one is for quantile 0")
+    translate_from: list[str] = Field(
+        description="ISO 639 codes that are kept beside each rule's languages as split `foreign`, to be translated"
+    )
     decontamination: DecontaminationConfig = Field(description="passages that no training document may hold")
 
+    @field_validator("sampling")
+    @classmethod
+    def _for_all(cls, steps: list[SamplingStep]) -> list[SamplingStep]:
+        if min(step.min_quantile for step in steps) > 0:
+            raise ValueError("no rate for the poorest documents; one step must have min_quantile 0")
+        return steps
 
-def run(params: Params, documents: Path, attributes: Path, tasks: Path, out: Path, job: Job) -> Metrics:
+
+def run(params: Params, documents: Path, attributes: Path, quality: Path, tasks: Path, out: Path, job: Job) -> Metrics:
     """Write kept and rejected documents and the funnel."""
     from k2core.evals.text_sets import text_sets
 
-    rows, rejections, kept = [], {}, []
-    for name, table in read_tables(documents, COLUMNS):
-        for row, tags in _joined(table, read_table(attributes / name, list(ATTRIBUTES)), name, attributes):
-            rows.append(row)
+    rows = _read(documents, attributes, quality)
+    rejections: dict[str, curation.Rejection] = {}
+    with paced(job, "rules", rows):
+        for row in rows:
             rules = params.rules.get(row["domain"])
-            if rules and (rejection := curation.judge(rules, tags)):
+            if rules and (rejection := curation.judge(rules, row["tags"], params.translate_from)):
                 rejections[row["id"]] = rejection
-            else:
-                row["quality"] = curation.quality(row["domain"], tags)
-                kept.append({**row, "digest": tags["digest"], "minhash": tags["minhash"]})
+    kept = [row for row in rows if row["id"] not in rejections]
     job.say(f"{len(rows):,} documents, {len(kept):,} pass the rules; looking for duplicates")
-    rejections |= curation.deduplicate(kept, params.min_similarity)
-    repeats = curation.repeated_paragraphs([row for row in rows if row["id"] not in rejections], params.paragraphs)
+    with paced(job, "duplicates", kept):
+        rejections |= curation.deduplicate(kept, params.min_similarity)
+    kept = [row for row in kept if row["id"] not in rejections]
+    with paced(job, "paragraphs", kept):
+        repeats = curation.repeated_paragraphs(kept, params.paragraphs)
     rejections |= {name: curation.rejection_of(found) for name, found in repeats.items() if found.goes}
     texts = {name: found.text for name, found in repeats.items() if not found.goes}
     kept = [
-        {
-            **row,
-            "text": texts.get(row["id"], row["text"]),
-            "split": curation.split_of(row["id"], params.heldout_fraction),
-        }
-        for row in rows
+        {**row, "text": texts.get(row["id"], row["text"]), "split": _split(row, params)}
+        for row in kept
         if row["id"] not in rejections
     ]
     sets = text_sets(tasks)
     job.say(f"{len(kept):,} documents left; looking for {', '.join(group.name for group in sets)} and held-out text")
-    contaminated, searched = curation.decontaminate(kept, sets, params.decontamination)
+    with paced(job, "decontamination", kept):
+        contaminated, searched = curation.decontaminate(kept, sets, params.decontamination)
     rejections |= contaminated
     kept = [row for row in kept if row["id"] not in contaminated]
     _check(kept, documents)
+    _sample(kept, params.sampling)
 
     rejected = [{**row, **vars(rejections[row["id"]])} for row in rows if row["id"] in rejections]
     _write(out, kept, rejected)
@@ -79,10 +102,37 @@ def run(params: Params, documents: Path, attributes: Path, tasks: Path, out: Pat
     return _figures(rows, kept, rejected) | searched | {"paragraphs_cut_from": float(len(cut))}
 
 
-def _joined(table: list[dict[str, Any]], tags: list[dict[str, Any]], name: str, attributes: Path) -> list[Any]:
-    if [row["id"] for row in table] != [row["id"] for row in tags]:
-        raise StageError(f"{attributes / name}: its rows are not those of the documents of that name; run tag again")
-    return list(zip(table, tags, strict=True))
+def _read(documents: Path, attributes: Path, quality: Path) -> list[dict[str, Any]]:
+    """All documents with their `tags` and `quality`, and beside them what deduplication compares."""
+    rows = []
+    for name, table in read_tables(documents, COLUMNS):
+        tags, scores = read_table(attributes / name, list(ATTRIBUTES)), read_table(quality / name, ["id", "quality"])
+        for folder, other, stage in ((attributes, tags, "tag"), (quality, scores, "grade")):
+            if [row["id"] for row in table] != [row["id"] for row in other]:
+                raise StageError(f"{folder / name}: its rows are not those of the documents; run {stage} again")
+        rows += [
+            {**row, "tags": tag, "quality": score["quality"], "digest": tag["digest"], "minhash": tag["minhash"]}
+            for row, tag, score in zip(table, tags, scores, strict=True)
+        ]
+    if not rows:
+        raise StageError(f"{documents}: its tables have no documents; run ingest again")
+    return rows
+
+
+def _split(row: dict[str, Any], params: Params) -> str:
+    if curation.is_foreign(params.rules.get(row["domain"]), row["tags"]["language"], params.translate_from):
+        return FOREIGN
+    return curation.split_of(row["id"], params.heldout_fraction)
+
+
+def _sample(kept: list[dict[str, Any]], steps: list[SamplingStep]) -> None:
+    """Add `rate`: by quality within the domain for what is trained on, 1 for the rest."""
+    for domain in DOMAINS:
+        training = [row for row in kept if row["domain"] == domain and row["split"] == TRAIN]
+        for row, rate in zip(training, curation.rates([row["quality"] for row in training], steps), strict=True):
+            row["rate"] = rate
+    for row in kept:
+        row.setdefault("rate", 1.0)
 
 
 def _check(kept: list[dict[str, Any]], documents: Path) -> None:
@@ -98,7 +148,7 @@ def _check(kept: list[dict[str, Any]], documents: Path) -> None:
 def _write(out: Path, kept: list[dict[str, Any]], rejected: list[dict[str, Any]]) -> None:
     import pyarrow as pa
 
-    extra = ("quality", pa.float64()), ("split", pa.string())
+    extra = ("quality", pa.float64()), ("rate", pa.float64()), ("split", pa.string())
     write_table(out / "documents.parquet", kept, document_schema(*extra))
     extra = ("reason", pa.string()), ("score", pa.float64()), ("matched", pa.string()), ("passage", pa.string())
     write_table(out / "rejected.parquet", rejected, document_schema(*extra))
@@ -115,6 +165,7 @@ def _figures(rows: list[Any], kept: list[dict[str, Any]], rejected: list[dict[st
         "kept": float(len(kept)),
         "kept_share": len(kept) / len(rows),
         "heldout": float(sum(row["split"] == HELDOUT for row in kept)),
+        "foreign": float(sum(row["split"] == FOREIGN for row in kept)),
         "characters": float(sum(len(row["text"]) for row in kept)),
     }
     for domain in DOMAINS:
@@ -123,6 +174,7 @@ def _figures(rows: list[Any], kept: list[dict[str, Any]], rejected: list[dict[st
         figures[f"characters/{domain}"] = float(sum(len(row["text"]) for row in chosen))
         if chosen:
             figures[f"mean_quality/{domain}"] = sum(row["quality"] for row in chosen) / len(chosen)
+            figures[f"mean_rate/{domain}"] = sum(row["rate"] for row in chosen) / len(chosen)
     reasons = Counter({reason: 0 for reason in (EXACT, NEAR, PARAGRAPHS, CONTAMINATED)})
     reasons.update(row["reason"] for row in rejected)
     figures |= {f"rejected/{reason}": float(count) for reason, count in sorted(reasons.items())}

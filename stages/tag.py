@@ -1,4 +1,4 @@
-"""Quality, language, repetition and near-duplicate signatures as attributes beside the documents.
+"""Quality, language, repetition, personal data and duplicate signatures as attributes beside the documents.
 
 Every signal is computed once for each document; what to keep is decided in `curate`, whose thresholds can change
 without a second pass over the text.
@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import Field
 
 from k2core.corpus.dedup import MinhashConfig
+from k2core.corpus.pace import Pace
 from k2core.corpus.tagging import attribute_schema, tag
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
@@ -29,6 +30,7 @@ class Params(Section):
 def run(params: Params, documents: Path, out: Path, job: Job) -> Metrics:
     """Write the attributes of each documents' table to a table of the same name and row order."""
     figures: Metrics = {}
+    paces: dict[str, Pace] = {}
     tables = dict(read_tables(documents, ["id", "text", "domain"]))
     total = sum(len(row["text"]) for rows in tables.values() for row in rows)
     job.say(f"{sum(map(len, tables.values())):,} documents, {total / 1e6:.1f} MB of text")
@@ -38,7 +40,7 @@ def run(params: Params, documents: Path, out: Path, job: Job) -> Metrics:
                 raise StageError(f"{documents / name}: no documents; run ingest again")
             tagged = []
             for row in rows:
-                tagged.append(tag(row, params.language_characters, params.minhash))
+                tagged.append(tag(row, params.language_characters, params.minhash, paces))
                 bar.update(len(row["text"]))
             write_table(out / name, tagged, attribute_schema())
             source = Path(name).stem
@@ -46,6 +48,12 @@ def run(params: Params, documents: Path, out: Path, job: Job) -> Metrics:
             figures[f"documents/{source}"] = float(len(tagged))
             figures[f"english_share/{source}"] = english / len(tagged)
             figures[f"mean_words/{source}"] = sum(row["words"] for row in tagged) / len(tagged)
+            figures[f"pii_share/{source}"] = sum(row["pii"] > 0 for row in tagged) / len(tagged)
+            if checked := sum(row["equations"] or 0 for row in tagged):
+                wrong = sum(row["wrong_equations"] or 0 for row in tagged)
+                figures[f"right_equation_share/{source}"] = 1 - wrong / checked
+    for family, pace in paces.items():
+        job.say(f"{family}: {pace}")
     return figures
 
 

@@ -55,9 +55,9 @@ def run(
     heldout: dict[str, list[str]] = {}
     sources: dict[str, tuple[float, float]] = {}
     for row in read_table(curated / "documents.parquet", ["id", "text", "domain", "split", "quality", "rate"]):
+        sources[row["id"]] = row["quality"], row["rate"]
         if row["split"] not in SPLITS:  # what waits for its translation
             continue
-        sources[row["id"]] = row["quality"], row["rate"]
         groups.setdefault((row["split"], row["domain"]), []).append(Text(row["text"], row["quality"], row["rate"]))
     rewrites = read_table(rephrased / "documents.parquet", ["text", "domain", "origin"])
     for row in rewrites:

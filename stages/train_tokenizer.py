@@ -33,7 +33,7 @@ def run(params: Params, curated: Path, out: Path, job: Job) -> Metrics:
 
     rows = read_table(curated / "documents.parquet", ["text", "domain", "split"])
     texts: dict[str, dict[str, list[str]]] = {"train": {}, "heldout": {}}
-    for row in rows:
+    for row in (row for row in rows if row["split"] in texts):
         texts[row["split"]].setdefault(row["domain"], []).append(row["text"])
     chosen: list[str] = []
     for domain, documents in sorted(texts["train"].items()):

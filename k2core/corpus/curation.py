@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 EXACT, NEAR, PARAGRAPHS, CONTAMINATED = "exact_duplicate", "near_duplicate", "duplicate_paragraphs", "contaminated"
-HELDOUT, TRAIN = "heldout", "train"
+HELDOUT, TRAIN, FOREIGN = "heldout", "train", "foreign"
+"""`foreign` waits for its translation: it is neither trained on nor measured with."""
 
 
 class Bounds(Section):
@@ -34,6 +36,13 @@ class Rules(Section):
 
     languages: list[str] = Field(description="ISO 639 codes that are kept; empty keeps all")
     attributes: dict[str, Bounds] = Field(description="attribute of data/attributes → bounds")
+
+
+class SamplingStep(Section):
+    """The sampling rate of the documents from a quantile of quality on."""
+
+    min_quantile: float = Field(ge=0, lt=1, description="share of the domain's documents that are worse, at least")
+    rate: float = Field(gt=0, le=1, description="share of the epochs in which such a document is trained on")
 
 
 class DecontaminationConfig(Section):
@@ -58,13 +67,13 @@ class Rejection:
     passage: str = ""
 
 
-def judge(rules: Rules, attributes: Row) -> Rejection | None:
-    """The first rule that `attributes` break.
+def judge(rules: Rules, attributes: Row, translate_from: Sequence[str] = ()) -> Rejection | None:
+    """The first rule that `attributes` break; the languages of `translate_from` are kept beside those of the rules.
 
     Raises:
         RecipeError: a rule names an attribute that is unknown or has no value for this kind of document.
     """
-    if rules.languages and attributes["language"] not in rules.languages:
+    if rules.languages and attributes["language"] not in (*rules.languages, *translate_from):
         return Rejection("language", float(attributes["language_score"]))
     for name, bounds in rules.attributes.items():
         value = attributes.get(name)
@@ -75,22 +84,6 @@ def judge(rules: Rules, attributes: Row) -> Rejection | None:
         if (low is not None and value < low) or (high is not None and value > high):
             return Rejection(name, float(value))
     return None
-
-
-def quality(domain: str, attributes: Row) -> float:
-    """A score in [0, 1]: the mean of the domain's signals, higher is better.
-
-    Thin: K1.5 (appendix B) combines rules, a fastText classifier, embeddings and an LLM's judgement; here are the
-    rules alone. It ranks duplicates and tells good documents of a domain from poor ones, not one domain from another.
-    """
-    unique = 1.0 - attributes["repeated_5gram_characters"]
-    if domain == "code":
-        explained = min(1.0, 5 * (attributes["comment_share"] + attributes["docstring_share"]))
-        return round((unique + explained + float(bool(attributes["parses"]))) / 3, 4)
-    if domain == "math":
-        return round(unique, 4)
-    prose = attributes["alpha_word_share"], attributes["terminal_line_share"], min(1.0, attributes["stop_words"] / 4)
-    return round((unique + attributes["language_score"] + sum(prose)) / 5, 4)
 
 
 def deduplicate(rows: Iterable[Row], min_similarity: float) -> dict[str, Rejection]:
@@ -145,6 +138,23 @@ def _ranked(rows: Iterable[Row]) -> list[Row]:
 def split_of(document_id: str, heldout_fraction: float) -> str:
     """`heldout` for `heldout_fraction` of the texts, by hash of the id without its part: a text is never torn."""
     return HELDOUT if fraction_of(f"heldout/{group_of(document_id)}") < heldout_fraction else TRAIN
+
+
+def is_foreign(rules: Rules | None, language: str, translate_from: Sequence[str]) -> bool:
+    """Whether a document is kept for its translation alone."""
+    return bool(rules and rules.languages) and language not in rules.languages and language in translate_from
+
+
+def rates(qualities: Sequence[float], steps: Sequence[SamplingStep]) -> list[float]:
+    """The sampling rate of each document of a domain by its place in the order of `qualities`; equals share the middle.
+
+    The highest step whose quantile a document reaches counts (K1.5, appendix B: good documents are seen more often).
+    """
+    ordered, falling = sorted(qualities), sorted(steps, key=lambda step: -step.min_quantile)
+    quantiles = (
+        (bisect_left(ordered, value) + bisect_right(ordered, value)) / (2 * len(ordered)) for value in qualities
+    )
+    return [next(step.rate for step in falling if quantile >= step.min_quantile) for quantile in quantiles]
 
 
 def funnel(

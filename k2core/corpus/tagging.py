@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from k2core.corpus import dedup
 from k2core.corpus.dedup import MinhashConfig
-from k2core.corpus.filters import code, language, quality, repetition
+from k2core.corpus.filters import code, language, mathematics, pii, quality, repetition
 from k2core.corpus.filters.words import split_words
+from k2core.corpus.pace import Pace
 
 COLUMNS = {
     "id": "string",
     **language.COLUMNS,
     **quality.COLUMNS,
     **repetition.COLUMNS,
+    **pii.COLUMNS,
     **code.COLUMNS,
+    **mathematics.COLUMNS,
     **dedup.COLUMNS,
 }
 
@@ -27,15 +32,31 @@ def attribute_schema() -> Any:
     return pa.schema([(name, types.get(kind) or pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
 
 
-def tag(document: dict[str, Any], language_characters: int, minhash: MinhashConfig) -> dict[str, Any]:
-    """The attributes' row of one row of a documents' table (`id`, `text` and `domain` are read)."""
-    text = document["text"]
+def tag(
+    document: dict[str, Any], language_characters: int, minhash: MinhashConfig, paces: dict[str, Pace] | None = None
+) -> dict[str, Any]:
+    """The attributes' row of one row of a documents' table (`id`, `text` and `domain` are read).
+
+    Args:
+        paces: family of signals → its pace, to which this document is added.
+    """
+    text, domain = document["text"], document["domain"]
     words = split_words(text)
-    return {
-        "id": document["id"],
-        **language.attributes(text, language_characters),
-        **quality.attributes(text, words),
-        **repetition.attributes(text, words),
-        **(code.attributes(text) if document["domain"] == "code" else code.NOT_CODE),
-        **dedup.attributes(text, minhash),
+    row = {"id": document["id"], **code.NOT_CODE, **mathematics.NOT_MATHEMATICS}
+    families: dict[str, Callable[[], dict[str, Any]]] = {
+        "language": lambda: language.attributes(text, language_characters),
+        "quality": lambda: quality.attributes(text, words, row["language"]),
+        "repetition": lambda: repetition.attributes(text, words),
+        "pii": lambda: pii.attributes(text),
+        "minhash": lambda: dedup.attributes(text, minhash),
     }
+    if domain == "code":
+        families["code"] = lambda: code.attributes(text)
+    if domain == "math":
+        families["mathematics"] = lambda: mathematics.attributes(text)
+    for family, attributes in families.items():
+        started = time.perf_counter()
+        row |= attributes()
+        if paces is not None:
+            paces.setdefault(family, Pace()).add(1, len(text), time.perf_counter() - started)
+    return {name: row[name] for name in COLUMNS}

@@ -8,10 +8,21 @@ from typing import Any
 
 import pytest
 
-from k2core.corpus.curation import Bounds, DecontaminationConfig, Rejection, Rules, funnel, judge, quality, split_of
+from k2core.corpus.curation import (
+    Bounds,
+    DecontaminationConfig,
+    Rejection,
+    Rules,
+    SamplingStep,
+    funnel,
+    judge,
+    rates,
+    split_of,
+)
 from k2core.corpus.dedup import MinhashConfig
 from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.corpus.paragraphs import ParagraphConfig
+from k2core.corpus.quality.rules import rules_score
 from k2core.corpus.tagging import attribute_schema, tag
 from k2core.recipe import RecipeError
 from k2core.stage import Job, StageError
@@ -26,6 +37,8 @@ PARAMS = curate.Params(
     min_similarity=0.7,
     paragraphs=ParagraphConfig(domains=["knowledge"], min_characters=40, max_share=0.5),
     heldout_fraction=0.3,
+    sampling=[SamplingStep(min_quantile=0.5, rate=1.0), SamplingStep(min_quantile=0.0, rate=0.25)],
+    translate_from=[],
     decontamination=DecontaminationConfig(item_words=13, heldout_words=30),
 )
 INSTRUCTION = "Please put two bags of flour and a jar of honey on the list for Saturday, and tell Ada about it."
@@ -52,11 +65,17 @@ def corpus() -> list[dict[str, Any]]:
     return good + bad
 
 
-def prepared(root: Path, rows: list[dict[str, Any]]) -> tuple[Path, Path]:
-    documents, attributes = root / "documents", root / "attributes"
+def prepared(root: Path, rows: list[dict[str, Any]]) -> tuple[Path, Path, Path]:
+    """Documents, attributes and quality; the quality is the rules' score."""
+    import pyarrow as pa
+
+    documents, attributes, quality = root / "documents", root / "attributes", root / "quality"
     write_table(documents / "a.parquet", rows, document_schema())
-    write_table(attributes / "a.parquet", [tag(row, 500, MINHASH) for row in rows], attribute_schema())
-    return documents, attributes
+    tags = [tag(row, 500, MINHASH) for row in rows]
+    write_table(attributes / "a.parquet", tags, attribute_schema())
+    scores = [{"id": row["id"], "quality": rules_score(row["domain"], of)} for row, of in zip(rows, tags, strict=True)]
+    write_table(quality / "a.parquet", scores, pa.schema([("id", pa.string()), ("quality", pa.float64())]))
+    return documents, attributes, quality
 
 
 def tasks_in(root: Path) -> Path:
@@ -70,9 +89,8 @@ def tasks_in(root: Path) -> Path:
 
 
 def run(root: Path, rows: list[dict[str, Any]], params: curate.Params = PARAMS) -> tuple[dict[str, float], Path]:
-    documents, attributes = prepared(root, rows)
     job = Job("curate", root, None)
-    return curate.run(params, documents, attributes, tasks_in(root), root / "out", job), root / "out"
+    return curate.run(params, *prepared(root, rows), tasks_in(root), root / "out", job), root / "out"
 
 
 def test_every_document_is_kept_or_rejected_with_its_reason(tmp_path: Path) -> None:
@@ -164,15 +182,6 @@ def test_the_first_broken_rule_is_the_reason() -> None:
     assert judge(RULES, {**attributes, "language": "de"}) == Rejection("language", 0.9)
 
 
-def test_quality_prefers_the_better_text() -> None:
-    prose = tag(document("a", sentence(4)), 500, MINHASH)
-    junk = tag(document("b", "- x\n- x\n- x\n- x $$ ## $$ ##\n" * 5), 500, MINHASH)
-    assert quality("knowledge", prose) > quality("knowledge", junk) + 0.2
-    documented = tag(document("a", '"""Adds."""\n# sums\ndef f(a, b):\n    return a + b\n', "code"), 500, MINHASH)
-    bare = tag(document("b", "def f(a, b):\n    return a + b\n", "code"), 500, MINHASH)
-    assert quality("code", documented) > quality("code", bare)
-
-
 @pytest.mark.parametrize("name", ["no_such_attribute", "language", "comment_share"])
 def test_a_rule_over_nothing_is_named(tmp_path: Path, name: str) -> None:
     rules = Rules(languages=[], attributes={name: Bounds(max=1)})
@@ -191,11 +200,15 @@ def test_missing_columns_and_other_rows_are_named(tmp_path: Path) -> None:
     import pyarrow as pa
 
     rows = corpus()
-    documents, attributes = prepared(tmp_path, rows)
+    documents, attributes, quality = prepared(tmp_path, rows)
     job = Job("curate", tmp_path, None)
+    scores = read_table(quality / "a.parquet")
+    write_table(quality / "a.parquet", scores[1:], pa.schema([("id", pa.string()), ("quality", pa.float64())]))
+    with pytest.raises(StageError, match=r"quality/a\.parquet: its rows are not those .*run grade again"):
+        curate.run(PARAMS, documents, attributes, quality, tasks_in(tmp_path), tmp_path / "out", job)
     write_table(attributes / "a.parquet", [tag(row, 500, MINHASH) for row in rows[1:]], attribute_schema())
-    with pytest.raises(StageError, match=r"a\.parquet: its rows are not those of the documents"):
-        curate.run(PARAMS, documents, attributes, tasks_in(tmp_path), tmp_path / "out", job)
+    with pytest.raises(StageError, match=r"a\.parquet: its rows are not those of the documents.*run tag again"):
+        curate.run(PARAMS, documents, attributes, quality, tasks_in(tmp_path), tmp_path / "out", job)
     write_table(
         documents / "a.parquet", [{"id": "a", "text": "b"}], pa.schema([("id", pa.string()), ("text", pa.string())])
     )
@@ -204,11 +217,70 @@ def test_missing_columns_and_other_rows_are_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"tasks\.jsonl: no such file"):
         curate.run(PARAMS, *prepared(tmp_path / "b", rows), tmp_path / "no", tmp_path / "out", job)
     with pytest.raises(StorageError, match=r"no column .*license"):
-        curate.run(PARAMS, documents, attributes, tasks_in(tmp_path), tmp_path / "out", job)
+        curate.run(PARAMS, documents, attributes, quality, tasks_in(tmp_path), tmp_path / "out", job)
+    with pytest.raises(StageError, match="its tables have no documents; run ingest again"):
+        curate.run(PARAMS, *prepared(tmp_path / "c", []), tasks_in(tmp_path), tmp_path / "out", job)
+
+
+SPANISH = [
+    "El río nace en las montañas del norte y corre hacia el mar; en sus orillas hay muchas ciudades y los barcos.",
+    "La catedral de la ciudad es una de las obras que los arquitectos del siglo XIII dejaron en el valle de la sierra.",
+    "La lengua de los pescadores de la costa se habla todavía hoy entre las familias más viejas del puerto, cuyas "
+    "abuelas cantan canciones antiguas sobre tormentas, naufragios, sirenas, tesoros perdidos.",
+]
+
+
+def test_foreign_documents_are_kept_apart_for_translation(tmp_path: Path) -> None:
+    rows = corpus() + [document(f"es{i}", text) for i, text in enumerate(SPANISH[:2])]
+    heldout = next(row for row in rows if split_of(row["id"], 0.3) == "heldout" and row["domain"] == "knowledge")
+    rows.append(document("es2", f"{SPANISH[2]} {heldout['text']}"))
+    _, without = run(tmp_path / "without", rows)
+    reasons = {row["id"]: row["reason"] for row in read_table(without / "rejected.parquet")}
+    assert {reasons[f"knowledge/es{i}"] for i in range(3)} == {"language"}
+    figures, out = run(tmp_path / "with", rows, PARAMS.model_copy(update={"translate_from": ["es"]}))
+    kept = {row["id"]: row for row in read_table(out / "documents.parquet")}
+    foreign = {name for name, row in kept.items() if row["split"] == "foreign"}
+    # The third holds a held-out text, but is never trained on: its rewrite will be, and goes through the gates again.
+    assert foreign == {f"knowledge/es{i}" for i in range(3)} and figures["foreign"] == 3
+    assert all(kept[name]["rate"] == 1.0 for name in foreign)
+    assert {row["id"]: row["reason"] for row in read_table(out / "rejected.parquet")}["knowledge/german"] == "language"
+
+
+def test_the_rate_follows_the_quality_within_the_domain(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    documents, attributes, quality = prepared(tmp_path, corpus())
+    scores = [{"id": row["id"], "quality": i / 50} for i, row in enumerate(corpus())]
+    write_table(quality / "a.parquet", scores, pa.schema([("id", pa.string()), ("quality", pa.float64())]))
+    job, out = Job("curate", tmp_path, None), tmp_path / "out"
+    figures = curate.run(PARAMS, documents, attributes, quality, tasks_in(tmp_path), out, job)
+    rows = read_table(out / "documents.parquet")
+    training = [row for row in rows if row["split"] == "train" and row["domain"] == "knowledge"]
+    assert {row["rate"] for row in training} == {1.0, 0.25}
+    lowest_full = min(row["quality"] for row in training if row["rate"] == 1.0)
+    assert all((row["rate"] == 1.0) == (row["quality"] >= lowest_full) for row in training)
+    assert all(row["rate"] == 1.0 for row in rows if row["split"] == "heldout")
+    assert 0.25 < figures["mean_rate/knowledge"] < 1
+
+
+def test_rates_by_quantile() -> None:
+    steps = [SamplingStep(min_quantile=low, rate=rate) for low, rate in ((0.0, 0.2), (0.75, 1.0), (0.5, 0.6))]
+    assert rates([0.1, 0.2, 0.3, 0.4], steps) == [0.2, 0.2, 0.6, 1.0]
+    assert rates([0.5, 0.5, 0.5], steps) == [0.6, 0.6, 0.6] and rates([], steps) == []
+    with pytest.raises(ValueError, match="no rate for the poorest documents"):
+        curate.Params.model_validate({**PARAMS.model_dump(), "sampling": [{"min_quantile": 0.1, "rate": 1.0}]})
+
+
+def test_planted_personal_data_goes(tmp_path: Path) -> None:
+    leak = document("leak", sentence(77) + " Write to ada.byron@mills.org or bob@mills.org, or call +44 20 7946 0958.")
+    rules = RULES.model_copy(update={"attributes": {**RULES.attributes, "pii": Bounds(max=2)}})
+    _, out = run(tmp_path, [*corpus(), leak], PARAMS.model_copy(update={"rules": {"knowledge": rules}}))
+    gone = next(row for row in read_table(out / "rejected.parquet") if row["id"] == "knowledge/leak")
+    assert (gone["reason"], gone["score"]) == ("pii", 3.0)
 
 
 def test_tag_writes_a_row_a_document(tmp_path: Path) -> None:
-    documents, _ = prepared(tmp_path, corpus())
+    documents, *_ = prepared(tmp_path, corpus())
     params = tag_stage.Params(language_characters=500, minhash=MINHASH)
     figures = tag_stage.run(params, documents, tmp_path / "tags", Job("tag", tmp_path, None))
     assert [row["id"] for row in read_table(tmp_path / "tags" / "a.parquet")] == [row["id"] for row in corpus()]

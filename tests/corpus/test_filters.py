@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from k2core.corpus.dedup import MinhashConfig
-from k2core.corpus.filters import code, language, quality, repetition
+from k2core.corpus.filters import code, language, mathematics, pii, quality, repetition
 from k2core.corpus.filters.words import split_words
 from k2core.corpus.tagging import COLUMNS, attribute_schema, tag
 
@@ -58,8 +58,74 @@ def test_code_signals() -> None:
     assert not code.attributes("x = '\0'")["parses"]
 
 
+def test_rare_bytes_in_code_are_seen() -> None:
+    words = ", ".join(f'"{word}"' for word in ("のに", "ので", "から", "まで", "より"))
+    assert code.attributes("x = 1\n")["ascii_share"] == 1.0 == code.attributes("")["ascii_share"]
+    assert code.attributes(f"STOP = [{words}]\n")["ascii_share"] < 0.8
+
+
+def test_stop_words_are_those_of_the_language() -> None:
+    text = "El río nace en la sierra y los barcos que van al mar se ven de lejos."
+    assert quality.attributes(text, split_words(text), "es")["stop_words"] == 8
+    assert quality.attributes(text, split_words(text))["stop_words"] == 0
+
+
+def test_planted_personal_data_is_counted() -> None:
+    text = (
+        "Write to ada.byron@mills.org, not to ada@example.com. The server 8.8.8.8 answers, 192.168.0.1 is at home. "
+        "Call +44 20 7946 0958, (212) 555-0123 or 212-555-0199. Pay with 4111 1111 1111 1111 or 378282246310005."
+    )
+    assert pii.attributes(text) == {"emails": 1, "ipv4": 1, "phones": 3, "cards": 2, "pii": 7}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "In 1990-1995 it had 12 345 678 people; the number is 4111111111111112, or 1234567890123456.",
+        "Version 1.2.3 of 2020-01-02, ISBN 978-0-306-40615-7, 123.456.789, 3.14159265358979, @decorator, x@y.",
+        "555-0123 + 212 = 767 and +12345678 and 0.4111111111111111",
+        PROSE,
+    ],
+)
+def test_ordinary_numbers_are_no_personal_data(text: str) -> None:
+    assert pii.attributes(text)["pii"] == 0
+
+
+def test_luhn() -> None:
+    assert pii.passes_luhn("4111 1111 1111 1111") and not pii.passes_luhn("4111 1111 1111 1112")
+    assert not pii.passes_luhn("")
+
+
+@pytest.mark.parametrize(
+    ("text", "verdicts"),
+    [
+        ("219 * 500 = 109500", [True]),
+        ("219 * 500 = 109501", [False]),
+        ("109500 + 6570 + 1095 = 117165\n2 + 2 = 5", [True, False]),
+        ("So 3 + 4 × (2 - 1) = 7, and 1,200 / 4 = 300.", [True, True]),
+        ("10 / 3 = 3.33 but not 10 / 3 = 3.34 or 10 / 3 = 3", [True, False, False]),
+        ("7 * $100 = $700; 3 / 6 = 50%; 2x + 3 = 9; x - 1 + 2 = 4; 2^3 + 1 = 9; 5 = 5; 1 / 0 = 1", []),
+        ("3 + 4 = 2 + 5 = 7", [True]),
+        ("939 = 3 × 313", []),
+        ("25.5 - 6 = 19.5 * 2", []),
+        ("-3 + 5 = 2", [True]),
+        ("2 ** 3 = 8; a(1 + 2) = 3; 00012 + 1 = 13", []),
+    ],
+)
+def test_arithmetic_is_checked(text: str, verdicts: list[bool]) -> None:
+    assert [is_right for _, is_right in mathematics.equations(text)] == verdicts
+
+
+def test_mathematics_signals() -> None:
+    text = "\\frac{1}{2} is half.\n6 / 2 = 3\n6 / 2 = 4\n"
+    row = mathematics.attributes(text)
+    assert row["latex_commands"] == 1 and row["equations"] == 2 and row["wrong_equations"] == 1
+    assert row["right_equation_share"] == 0.5 and row["digit_share"] == pytest.approx(8 / len(text))
+    assert mathematics.attributes(PROSE)["right_equation_share"] == 1.0 and mathematics.attributes("")["equations"] == 0
+
+
 @pytest.mark.parametrize("text", [PROSE, "", "x", "\n\n", "…", "def f(): return 1\n" * 50, "数学" * 40])
-@pytest.mark.parametrize("domain", ["web", "code"])
+@pytest.mark.parametrize("domain", ["web", "code", "math"])
 def test_any_text_gives_a_whole_row_twice_the_same(text: str, domain: str) -> None:
     import pyarrow as pa
 

@@ -13,6 +13,7 @@ COLUMNS = {
     "mean_line_length": "float32",
     "max_line_length": "int64",
     "alphanumeric_share": "float32",
+    "ascii_share": "float32",
 }
 NOT_CODE: dict[str, Any] = dict.fromkeys(COLUMNS)
 """The row of a document of another domain: nulls."""
@@ -30,6 +31,8 @@ def attributes(text: str) -> dict[str, Any]:
         "mean_line_length": sum(map(len, lines)) / len(lines),
         "max_line_length": max(map(len, lines)),
         "alphanumeric_share": sum(map(str.isalnum, text)) / size,
+        # Rare characters are rare bytes to the tokenizer: lists of foreign stop words made most loss spikes here.
+        "ascii_share": len(text.encode("ascii", "ignore")) / size if text else 1.0,
     }
 
 

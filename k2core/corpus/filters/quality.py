@@ -19,14 +19,22 @@ COLUMNS = {
     "curly_brackets": "int64",
     "link_share": "float32",
 }
-_STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))
+_STOP_WORDS = {
+    "en": frozenset(("the", "be", "to", "of", "and", "that", "have", "with")),
+    "es": frozenset(("de", "la", "que", "el", "en", "y", "los", "se")),
+    "fr": frozenset(("de", "la", "le", "et", "les", "des", "en", "un")),
+}
+"""Gopher's eight for English; for the languages that are translated from, the eight commonest words."""
 _TERMINAL = (".", "!", "?", '"', "'", "”", ":", ";")
 _SHORT_LINE = 30
 """FineWeb counts lines of at most 30 characters as short."""
 
 
-def attributes(text: str, words: list[str]) -> dict[str, Any]:
-    """Counts and shares of one text; `words` are `split_words(text)`."""
+def attributes(text: str, words: list[str], language: str = "en") -> dict[str, Any]:
+    """Counts and shares of one text; `words` are `split_words(text)`.
+
+    Stop words are those of `language` (ISO 639), English ones where there are none for it.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     letters = [word for word in words if word[0].isalnum()]
     n_words, n_letters, n_lines = max(1, len(words)), max(1, len(letters)), max(1, len(lines))
@@ -37,7 +45,7 @@ def attributes(text: str, words: list[str]) -> dict[str, Any]:
         "mean_word_length": sum(map(len, letters)) / n_letters,
         "symbol_word_ratio": (text.count("#") + text.count("...") + text.count("…")) / n_words,
         "alpha_word_share": sum(any(map(str.isalpha, word)) for word in words) / n_words,
-        "stop_words": len(_STOP_WORDS & {word.lower() for word in words}),
+        "stop_words": len(_STOP_WORDS.get(language, _STOP_WORDS["en"]) & {word.lower() for word in words}),
         "bullet_line_share": sum(line.startswith(("•", "-", "*")) for line in lines) / n_lines,
         "ellipsis_line_share": sum(line.endswith(("...", "…")) for line in lines) / n_lines,
         "terminal_line_share": sum(line.endswith(_TERMINAL) for line in lines) / n_lines,

@@ -1,0 +1,122 @@
+"""The part `classifier`: fastText, as K1.5 and DCLM (arXiv 2406.11794) use it, learnt from labelled documents.
+
+Two models a domain, each from one half of the labelled documents, score the other half: no document is scored by a
+model that has seen it, and all labels serve as validation. The parts of one text are in one half.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from k2core.corpus.documents import fraction_of, group_of
+from k2core.corpus.filters.words import split_words
+from k2core.corpus.quality.labels import Label
+from k2core.recipe import RecipeError, Section
+
+_HIGH, _LOW = "__label__high", "__label__low"
+FOLDS = 2
+
+
+class ClassifierConfig(Section):
+    """fastText's own settings; it runs on one thread, for with more its result depends on chance."""
+
+    characters: int = Field(ge=50, description="characters of a document that are read")
+    dimensions: int = Field(ge=2, description="size of a word's vector")
+    word_ngrams: int = Field(ge=1, le=5, description="longest run of words that has a vector of its own")
+    buckets: int = Field(ge=1000, description="vectors that runs of words share by hash")
+    epochs: int = Field(ge=1, description="passes over the examples")
+    learning_rate: float = Field(gt=0, le=1, description="learning rate of the first step; it falls to 0")
+
+
+def fold_of(document_id: str, seed: int) -> int:
+    """The half of the documents that `document_id` belongs to, 0 or 1."""
+    return int(FOLDS * fraction_of(f"{seed}/fold/{group_of(document_id)}"))
+
+
+def line_of(text: str, characters: int) -> str:
+    """The words of a text as fastText reads them: one line, lower case, nothing that it takes for a label."""
+    return " ".join(split_words(text[:characters].lower())).replace("__label__", "label")
+
+
+def train(examples: Sequence[tuple[str, Label]], config: ClassifierConfig, seed: int, scratch: Path) -> Any:
+    """A model from `(line, label)` pairs; equal arguments give equal weights.
+
+    Raises:
+        RecipeError: the training diverges.
+    """
+    import fasttext
+
+    scratch.parent.mkdir(parents=True, exist_ok=True)
+    # Mixed by the hash of the line: the last examples, at a falling rate, must not be all of one kind.
+    ordered = sorted(examples, key=lambda example: (fraction_of(f"{seed}/order/{example[0]}"), example[0]))
+    with scratch.open("w", encoding="utf-8") as file:
+        for line, label in ordered:
+            file.write(f"{_HIGH if label.high else _LOW} {line}\n" * label.weight)
+    try:
+        with _zeroed_memory():
+            return fasttext.train_supervised(
+                str(scratch), lr=config.learning_rate, dim=config.dimensions, epoch=config.epochs, seed=seed, thread=1,
+                wordNgrams=config.word_ngrams, bucket=config.buckets, minCount=2, loss="softmax", verbose=0,
+            )  # fmt: skip
+    except RuntimeError as error:
+        raise RecipeError(
+            f"grade.classifier: fastText says {str(error)!r}; lower learning_rate (it is {config.learning_rate:g})"
+        ) from None
+
+
+@contextmanager
+def _zeroed_memory() -> Iterator[None]:
+    """Within, glibc clears the memory that it hands out.
+
+    fastText on one thread sets a tenth of its vectors and learns on with whatever lies in the rest: NaN here, another
+    model there (0.9.2; each further thread would set a tenth more).
+
+    Raises:
+        RecipeError: the C library is another one, with which nothing that fastText learns could be repeated.
+    """
+    M_PERTURB = -6
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        raise RecipeError("grade.classifier: fastText's training needs Linux with glibc to be repeatable; run it there")
+    mallopt(M_PERTURB, 255)  # the complement is written
+    try:
+        yield
+    finally:
+        mallopt(M_PERTURB, 0)
+
+
+def score(model: Any, lines: Sequence[str]) -> list[float]:
+    """The probability, for each of `lines`, that it is a good document's."""
+    labels, shares = model.predict(list(lines), k=2)
+    found = (dict(zip(names, values, strict=True)) for names, values in zip(labels, shares, strict=True))
+    return [round(min(1.0, float(row.get(_HIGH, 0.0))), 4) for row in found]
+
+
+def train_halves(
+    lines: Mapping[str, str], labels: Mapping[str, Label], config: ClassifierConfig, seed: int, scratch: Path
+) -> list[Any]:
+    """Model i has learnt from the labelled documents of the other fold than i; [] if a fold lacks one of the kinds."""
+    halves: list[list[tuple[str, Label]]] = [[] for _ in range(FOLDS)]
+    for name, label in labels.items():
+        halves[1 - fold_of(name, seed)].append((lines[name], label))
+    if any({label.high for _, label in half} != {True, False} for half in halves):
+        return []
+    return [train(half, config, seed, scratch / f"examples-{fold}.txt") for fold, half in enumerate(halves)]
+
+
+def score_all(models: Sequence[Any], lines: Mapping[str, str], seed: int) -> dict[str, float | None]:
+    """Every document's score, by the model that has not seen it; None where there are no models."""
+    if not models:
+        return dict.fromkeys(lines)
+    scores: dict[str, float | None] = dict.fromkeys(lines)
+    for fold, model in enumerate(models):
+        names = [name for name in lines if fold_of(name, seed) == fold]
+        scores |= zip(names, score(model, [lines[name] for name in names]), strict=True) if names else ()
+    return scores

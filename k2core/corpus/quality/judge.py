@@ -1,0 +1,76 @@
+"""The part `llm`: grades from 0 to 5 by a language model against a short rubric, for a sample of each domain.
+
+After K1.5's appendix B (coherence, informativeness, educational value) and FineWeb-Edu's additive scale. Some of the
+sample is also judged damaged: how well the grades tell the two apart says what the judge is worth.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from k2core.corpus.documents import sample
+from k2core.corpus.quality.damage import KINDS, damage
+from k2core.llm.client import Request
+from k2core.recipe import Section
+
+HIGHEST = 5
+SCHEMA = {
+    "type": "object",
+    "properties": {"grade": {"type": "integer", "enum": list(range(HIGHEST + 1))}},
+    "required": ["grade"],
+    "additionalProperties": False,
+}
+_RUBRIC = (
+    "Grade the text from 0 to 5: 5 is coherent, informative and educational; 0 is worthless: words without order, "
+    'a text that breaks off, advertising, page furniture. Answer with JSON such as {"grade": 3}.'
+)
+_MAX_TOKENS = 32
+
+
+class JudgeConfig(Section):
+    """How many documents the LLM reads, and how much of each."""
+
+    per_domain: int = Field(ge=1, description="documents of each domain that are judged, drawn by hash of their ids")
+    probes_per_domain: int = Field(
+        ge=1, description="of these, how many are also judged damaged, once in each of the ways of damage.py"
+    )
+    characters: int = Field(ge=50, description="characters of a document that are judged")
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A text to be judged; `damage` is how it was damaged, "" for an intact one."""
+
+    id: str
+    domain: str
+    text: str
+    damage: str = ""
+
+
+def excerpts(domain: str, texts: Sequence[tuple[str, str]], config: JudgeConfig, seed: int) -> list[Excerpt]:
+    """The sample of one domain's `(id, text)` pairs: the intact excerpts, then the damaged ones."""
+    chosen = sample(texts, config.per_domain, key=lambda pair: f"{seed}/grade/{pair[0]}")
+    intact = [Excerpt(name, domain, text[: config.characters]) for name, text in chosen]
+    probes = intact[: config.probes_per_domain]
+    return intact + [
+        Excerpt(item.id, domain, damage(item.text, kind, item.id), kind) for kind in KINDS for item in probes
+    ]
+
+
+def request(text: str, seed: int) -> Request:
+    """What the LLM is asked about `text`; the likeliest answer is taken."""
+    messages = [{"role": "system", "content": _RUBRIC}, {"role": "user", "content": text}]
+    return Request(messages, max_tokens=_MAX_TOKENS, temperature=0.0, seed=seed, schema=SCHEMA)
+
+
+def grade_of(answer: str) -> int | None:
+    """The grade of an answer; None where it holds none (a server that does not hold its answers to the schema)."""
+    try:
+        grade = json.loads(answer)["grade"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return grade if isinstance(grade, int) and not isinstance(grade, bool) and 0 <= grade <= HIGHEST else None

@@ -1,0 +1,261 @@
+"""The four parts of quality: planted good and bad texts are told apart, runs repeat to the byte, faults are named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from k2core.corpus.dedup import MinhashConfig
+from k2core.corpus.documents import COLUMNS, document_schema
+from k2core.corpus.quality import classifier
+from k2core.corpus.quality.classifier import ClassifierConfig
+from k2core.corpus.quality.combine import Weights, agreement, auc, combine, ranks
+from k2core.corpus.quality.damage import KINDS, damage
+from k2core.corpus.quality.judge import SCHEMA, JudgeConfig, excerpts, grade_of, request
+from k2core.corpus.quality.labels import Label, LabelConfig, label
+from k2core.corpus.quality.rules import rules_score
+from k2core.corpus.quality.similarity import Similarity
+from k2core.corpus.tagging import attribute_schema, tag
+from k2core.llm.client import Answer, Request
+from k2core.llm.config import LLMConfig
+from k2core.recipe import Compute, RecipeError
+from k2core.stage import Job, StageError
+from k2core.storage import read_table, write_table
+from stages import grade
+
+MINHASH = MinhashConfig(ngram_words=5, buckets=14, hashes_per_bucket=8, seed=1)
+CLASSIFIER = ClassifierConfig(characters=500, dimensions=8, word_ngrams=2, buckets=1000, epochs=20, learning_rate=0.3)
+LABELS = LabelConfig(share=0.4, high_grade=4, low_grade=2, llm_repeats=5)
+PARAMS = grade.Params(
+    labels=LABELS, classifier=CLASSIFIER, embedding_characters=500,
+    weights=Weights(rules=0.3, classifier=0.3, embedding=0.2, llm=0.2),
+    judge=JudgeConfig(per_domain=12, probes_per_domain=4, characters=300),
+)  # fmt: skip
+LLM_CONFIG = LLMConfig(
+    base_url="embedded", model="judge", api_key_variable="", context=2048, timeout_s=1, max_attempts=1, max_wait_s=1,
+    concurrency=1, expected_tokens_per_second=60,
+)  # fmt: skip
+COMPUTE = Compute(threads=1, seed=1)
+TOPICS = ("rivers", "bridges", "castles", "harbours", "markets", "forests", "mountains", "railways")
+
+
+def good(random: Random) -> str:
+    one, two = random.sample(TOPICS, 2)
+    return (
+        f"The history of the {one} is known from letters of the time. They were built for the {two}, and the people "
+        f"of the valley lived with them for {random.randint(20, 900)} years, until the king had a new road built."
+    )
+
+
+def bad(random: Random) -> str:
+    words = ["- click", "subscribe", "$$", "login", "now!!", "offer", "cookie", "| share", "tweet", "- buy", "cheap"]
+    return "\n".join(" ".join(random.choices(words, k=4)) for _ in range(8))
+
+
+def documents() -> list[dict[str, Any]]:
+    random = Random(7)
+    made = [(f"good{i}", good(random)) for i in range(40)] + [(f"bad{i}", bad(random)) for i in range(40)]
+    row = dict.fromkeys(COLUMNS, "x")
+    return [{**row, "id": f"a/{name}", "text": text, "domain": "web"} for name, text in made]
+
+
+class Judge:
+    """Stands for the LLM: a grade by what the text looks like, or whatever `answer` says."""
+
+    def __init__(self, answer: str | None = None) -> None:
+        self.answer, self.asked = answer, 0
+
+    @contextmanager
+    def open(self, *arguments: Any) -> Any:
+        yield self
+
+    def complete_many(self, requests: Sequence[Request], bar: Any = None) -> list[Answer]:
+        self.asked += len(requests)
+        texts = [item.messages[-1]["content"] for item in requests]
+        grades = [5 if text.startswith("The history") and text.endswith(".") else 1 for text in texts]
+        return [Answer(self.answer or json.dumps({"grade": grade}), "stop", 5) for grade in grades]
+
+
+def run(
+    root: Path, monkeypatch: pytest.MonkeyPatch, judge: Judge, params: grade.Params = PARAMS
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    rows = documents()
+    write_table(root / "documents" / "a.parquet", rows, document_schema())
+    tags = [tag(row, 500, MINHASH) for row in rows]
+    write_table(root / "attributes" / "a.parquet", tags, attribute_schema())
+    monkeypatch.setattr(grade, "LLM", judge)
+    job = Job("grade", root / "scratch", None)
+    figures = grade.run(params, LLM_CONFIG, COMPUTE, root / "documents", root / "attributes", root / "out", job)
+    return figures, read_table(root / "out" / "a.parquet")
+
+
+def test_planted_good_and_bad_texts_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = Judge()
+    figures, rows = run(tmp_path, monkeypatch, judge)
+    assert [row["id"] for row in rows] == [row["id"] for row in documents()]
+    for part in ("rules", "classifier", "embedding", "quality"):
+        area, _, _ = auc(*([row[part] for row in rows if kind in row["id"]] for kind in ("good", "bad")))
+        assert area > 0.97, part
+    judged = [row for row in rows if row["llm"] is not None]
+    assert len(judged) == 12 == figures["judged"] and figures["judged_share"] == 12 / 80
+    assert all(row["llm"] == (5 if "good" in row["id"] else 1) for row in judged)
+    assert judge.asked == 12 + 3 * 4
+    assert figures["classifier/auc_rules/web"] > 0.97 and figures["classifier/auc_llm"] > 0.97
+    assert figures["correlation/rules-classifier"] > 0.5 and figures["agreement/classifier-llm"] == 1.0
+    assert figures["llm/auc_low"] <= figures["llm/auc"] <= figures["llm/auc_high"]
+
+
+def test_the_same_bytes_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (run(tmp_path / name, monkeypatch, Judge())[0] for name in ("one", "two"))
+    assert first == second
+    files = [(tmp_path / name / "out" / "a.parquet").read_bytes() for name in ("one", "two")]
+    assert files[0] == files[1]
+
+
+def test_a_judge_of_weight_zero_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = LABELS.model_copy(update={"llm_repeats": 0})
+    weights = PARAMS.weights.model_copy(update={"llm": 0.0})
+    params = PARAMS.model_copy(update={"labels": labels, "weights": weights})
+    wise, fool = (
+        run(tmp_path / name, monkeypatch, judge, params)[1]
+        for name, judge in (("wise", Judge()), ("fool", Judge('{"grade": 3}')))
+    )
+    assert [row["quality"] for row in wise] == [row["quality"] for row in fool]
+
+
+def test_a_judge_at_chance_is_reported_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures, _ = run(tmp_path, monkeypatch, Judge('{"grade": 3}'))
+    assert figures["llm/auc"] == 0.5 and figures["llm/auc_low"] < 0.4 and figures["llm/auc_high"] > 0.6
+
+
+def test_answers_without_a_grade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StageError, match=r"none of 24 answers of judge holds a grade \(the first: 'Nice text!'\)"):
+        run(tmp_path, monkeypatch, Judge("Nice text!"))
+    assert [grade_of(text) for text in ('{"grade": 4}', '{"grade": 6}', '{"grade": true}', "[4]", '{"gr', "4")] == [
+        4, None, None, None, None, None,
+    ]  # fmt: skip
+
+
+def test_other_rows_and_no_rows_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, monkeypatch, Judge())
+    paths = tmp_path / "documents", tmp_path / "attributes", tmp_path / "again"
+    job = Job("grade", tmp_path / "scratch", None)
+    write_table(paths[0] / "a.parquet", documents()[1:], document_schema())
+    with pytest.raises(StageError, match=r"a\.parquet: its rows are not those .*run tag again"):
+        grade.run(PARAMS, LLM_CONFIG, COMPUTE, *paths, job)
+    write_table(paths[0] / "a.parquet", [], document_schema())
+    write_table(paths[1] / "a.parquet", [], attribute_schema())
+    with pytest.raises(StageError, match="its tables have no documents; run ingest again"):
+        grade.run(PARAMS, LLM_CONFIG, COMPUTE, *paths, job)
+
+
+def test_the_classifier_is_the_same_twice_and_scores_only_what_it_has_not_seen(tmp_path: Path) -> None:
+    import numpy as np
+
+    random = Random(3)
+    lines = {f"x/{i}": classifier.line_of(good(random) if i % 2 else bad(random), 500) for i in range(60)}
+    labels = {name: Label(int(name[2:]) % 2 == 1, 1) for name in lines}
+    made = []
+    for name in ("one", "two"):
+        junk = [np.full(8000, np.nan, dtype=np.float32) for _ in range(50)]
+        del junk  # fastText's own memory must not have it
+        models = classifier.train_halves(lines, labels, CLASSIFIER, 1, tmp_path / name)
+        weights = [matrix.tobytes() for m in models for matrix in (m.get_input_matrix(), m.get_output_matrix())]
+        made.append((classifier.score_all(models, lines, 1), weights))
+    assert made[0] == made[1]
+    for fold in range(2):
+        seen = (tmp_path / "one" / f"examples-{fold}.txt").read_text()
+        assert not any(lines[name] in seen for name in lines if classifier.fold_of(name, 1) == fold)
+    assert classifier.train_halves(lines, {name: Label(True, 1) for name in lines}, CLASSIFIER, 1, tmp_path) == []
+    assert classifier.fold_of("python/m.py#0", 1) == classifier.fold_of("python/m.py#7", 1)
+
+
+def test_a_text_cannot_smuggle_a_label_in() -> None:
+    assert "__label__" not in classifier.line_of("a __label__high b </s> __LABEL__low", 100)
+    assert "</s>" not in classifier.line_of("a </s> b", 100).split()
+    assert "\n" not in classifier.line_of("a\nb\r\nc", 100)
+
+
+def test_a_diverging_classifier_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fasttext
+
+    def diverge(*arguments: Any, **settings: Any) -> None:
+        raise RuntimeError("Encountered NaN.")
+
+    monkeypatch.setattr(fasttext, "train_supervised", diverge)
+    with pytest.raises(RecipeError, match=r"'Encountered NaN\.'; lower learning_rate"):
+        classifier.train([("a", Label(True, 1))], CLASSIFIER, 1, tmp_path / "x.txt")
+
+
+def test_labels_come_from_both_ends_and_the_llm_has_the_last_word() -> None:
+    rules = {str(i): i / 10 for i in range(10)}
+    labels = label(rules, {"9": 0, "0": 3, "5": 4, "4": None}, LABELS.model_copy(update={"share": 0.2}))
+    assert labels == {
+        "8": Label(True, 1), "9": Label(False, 5), "1": Label(False, 1), "5": Label(True, 5),
+    }  # fmt: skip
+    most_alike = label({"a": 0.2, "b": 1.0, "c": 1.0, "d": 1.0}, {}, LABELS)
+    assert most_alike == {"a": Label(False, 1), **{name: Label(True, 1) for name in "bcd"}}
+    assert label({"a": 1.0, "b": 1.0}, {}, LABELS) == {} == label({}, {}, LABELS)
+    with pytest.raises(ValueError, match="low_grade must be below high_grade"):
+        LabelConfig(share=0.1, high_grade=2, low_grade=2, llm_repeats=1)
+
+
+def test_similar_texts_are_near() -> None:
+    random = Random(5)
+    texts = [good(random) for _ in range(20)] + [bad(random) for _ in range(20)] + [""]
+    similarity = Similarity(texts)
+    scores = similarity.score(similarity.centroid(range(20)))
+    assert min(scores[:20]) > max(scores[20:40]) and all(-1 <= value <= 1 for value in scores)
+    assert similarity.score(similarity.centroid(range(20)), texts[:3]) == scores[:3]
+
+
+def test_damage_does_what_it_says() -> None:
+    text = "The castle stands on a hill above the town. It was built in 1204 by the bishop, who wanted a tower."
+    assert (
+        sorted(damage(text, "shuffled", "a").split()) == sorted(text.split()) != damage(text, "shuffled", "a").split()
+    )
+    torn = damage(text, "truncated", "a")
+    assert text.startswith(torn) and len(torn) < len(text) / 2 and torn[-1] not in ".!?"
+    assert "cookies" in damage(text, "boilerplate", "a")
+    assert all(damage(text, kind, "a") == damage(text, kind, "a") != text for kind in KINDS)
+
+
+def test_the_sample_and_the_question() -> None:
+    texts = [(f"a/{i}", "x" * 500) for i in range(50)]
+    config = JudgeConfig(per_domain=10, probes_per_domain=3, characters=100)
+    items = excerpts("web", texts, config, 1)
+    assert len(items) == 10 + 3 * 3 and [item.damage for item in items].count("shuffled") == 3
+    assert {item.id for item in items if item.damage} < {item.id for item in items if not item.damage}
+    assert all(len(item.text) == 100 for item in items if not item.damage)
+    assert items == excerpts("web", texts, config, 1) != excerpts("web", texts, config, 2)
+    asked = request("a text", 1)
+    assert asked.schema == SCHEMA and asked.messages[-1]["content"] == "a text" and asked.temperature == 0
+
+
+def test_ranks_quality_and_agreement() -> None:
+    assert ranks([3.0, None, 1.0, 3.0, 2.0]) == [0.75, None, 0.125, 0.75, 0.375]
+    assert ranks([None]) == [None]
+    weights = Weights(rules=1, classifier=1, embedding=0, llm=2)
+    places = {"rules": [0.2, 0.8], "classifier": [0.4, None], "embedding": [0.9, 0.9], "llm": [None, 0.2]}
+    assert combine(places, weights) == [0.3, 0.4]
+    found = agreement({"rules": [0.1, 0.9], "classifier": [0.2, 0.8], "embedding": [0.9, 0.1], "llm": [None, None]})
+    assert found["correlation/rules-classifier"] == pytest.approx(1) and found["agreement/rules-classifier"] == 1
+    assert found["correlation/rules-embedding"] == pytest.approx(-1) and found["agreement/rules-embedding"] == 0
+    assert "correlation/rules-llm" not in found
+    assert auc([2.0, 3.0], [1.0, 1.0])[0] == 1 and auc([1.0, 2.0], [1.0, 2.0])[0] == 0.5
+    assert auc([], [1.0]) == (0.5, 0, 1)
+
+
+def test_rules_prefer_the_better_text() -> None:
+    def score(text: str, domain: str = "knowledge") -> float:
+        return rules_score(domain, tag({"id": "a", "text": text, "domain": domain}, 500, MINHASH))
+
+    assert score(good(Random(1))) > score("- x\n- x\n- x\n- x $$ ## $$ ##\n" * 5) + 0.2
+    assert score('"""Adds."""\n# sums\ndef f(a, b):\n    return a + b\n', "code") > score("x = f(a, b)\n", "code")
+    assert score("Half of 12 is:\n12 / 2 = 6", "math") > score("Half of 12 is:\n12 / 2 = 5", "math")
