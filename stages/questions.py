@@ -16,7 +16,18 @@ from pydantic import Field
 from k2core.corpus.curation import CONTAMINATED, HELDOUT, TRAIN, DecontaminationConfig, decontaminate
 from k2core.corpus.documents import COLUMNS, document_schema, sample
 from k2core.corpus.question_answers import (
-    ACCEPTED, GRAMMAR, MODEL, Outcome, Pair, Row, Sampling, ask, by_grammar, by_model, exchanged, judge,
+    ACCEPTED,
+    GRAMMAR,
+    MODEL,
+    Outcome,
+    Pair,
+    Row,
+    Sampling,
+    ask,
+    by_grammar,
+    by_model,
+    exchanged,
+    judge,
 )  # fmt: skip
 from k2core.corpus.question_problems import SOLVED, WORKED, problem_of, solve, worked
 from k2core.corpus.questions import title_of

@@ -129,7 +129,7 @@ def flaw(pair: Pair) -> str:
     """
     question, answer = pair.question, pair.answer
     asks = _INTERROGATIVE.match(question) and question.endswith("?") and question.count("?") == 1
-    lengths = 2 < len(question.split()) and len(question) <= _LONGEST_QUESTION and len(answer) <= _LONGEST_ANSWER
+    lengths = len(question.split()) > 2 and len(question) <= _LONGEST_QUESTION and len(answer) <= _LONGEST_ANSWER
     if not asks or not lengths or not _content(answer):
         return "malformed"
     if not _within(answer, pair.passage):
