@@ -94,6 +94,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, tasks: 
     outcomes = [Outcome(pair, ACCEPTED) for pair in found]
     outcomes += made + solutions
     outcomes += [Outcome(worked(problem), ACCEPTED) for problem in problems if problem.source_id not in solved]
+    outcomes = _distinct(outcomes)
 
     sources = {row["id"]: row for row in train}
     entries = [(outcome, _document(outcome.pair, sources, place)) for place, outcome in enumerate(outcomes)]
@@ -118,6 +119,17 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, tasks: 
         "wrong_accepted": [judge(pair, answers, params.sampling) for pair, answers in zip(wrong, said, strict=True)],
     }
     return _figures([outcome for outcome, _ in ended], len(asked), check)
+
+
+def _distinct(outcomes: list[Outcome]) -> list[Outcome]:
+    """Of accepted pairs that say the same, the first stays."""
+    seen: set[str] = set()
+    distinct = []
+    for outcome in outcomes:
+        repeats = outcome.reason == ACCEPTED and outcome.pair.text in seen
+        distinct.append(Outcome(outcome.pair, "duplicate", outcome.agreed) if repeats else outcome)
+        seen |= {outcome.pair.text} if outcome.reason == ACCEPTED else set()
+    return distinct
 
 
 def _contaminated(accepted: list[Row], heldout: list[Row], tasks: Path, params: Params) -> set[str]:
