@@ -174,7 +174,7 @@ def _make(passage: str, temperature: float, seed: int) -> Request:
 
 
 def _ask(pair: Pair, temperature: float, seed: int) -> Request:
-    turns = [(_ASK.format(passage=text, question=question), answer) for text, question, answer in _EXAMPLES]
+    turns = [(_ASK.format(passage=text, question=question), answer) for text, question, answer in _EXAMPLES[:1]]
     turns.append((_ASK.format(passage=pair.passage, question=pair.question), ""))
     return Request(dialogue(turns), _ANSWER_TOKENS, temperature, seed)
 
