@@ -26,8 +26,8 @@ from k2core.corpus.question_answers import (
     ask,
     by_grammar,
     by_model,
+    confirm,
     exchanged,
-    judge,
 )  # fmt: skip
 from k2core.corpus.question_problems import SOLVED, WORKED, problem_of, solve, worked
 from k2core.corpus.questions import title_of
@@ -74,9 +74,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, tasks: 
     asked = sample(articles, params.articles, lambda row: f"questions/{row['id']}")
     passages = sample(fitting, params.passages, lambda row: f"questions/passage/{row['id']}")
     found = by_grammar(asked)
-    # Of an article's questions one, so that the check is not measured on long articles above all.
-    firsts = list({pair.source_id: pair for pair in reversed(found)}.values())
-    measured = sample(firsts, params.checked, lambda pair: f"questions/check/{pair.source_id}")
+    measured = sample(list(found), params.checked, lambda pair: f"questions/check/{pair.source_id}/{pair.question}")
     of_source = [row for row in train if row["source"] == mathematics.NAME]
     problems = [problem_of(row) for row in sample(of_source, params.problems, lambda row: f"questions/{row['id']}")]
     attempted = sample(problems, params.attempted, lambda problem: f"questions/solve/{problem.source_id}")
@@ -115,8 +113,10 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, tasks: 
     _write_rejected(out / "rejected.parquet", [(o, row) for o, row in ended if o.reason != ACCEPTED])
     wrong = exchanged(found, measured, compute.seed)
     check = {
-        "right_accepted": [judge(pair, answers, params.sampling) for pair, answers in zip(measured, said, strict=True)],
-        "wrong_accepted": [judge(pair, answers, params.sampling) for pair, answers in zip(wrong, said, strict=True)],
+        "right_accepted": [
+            confirm(pair, answers, params.sampling) for pair, answers in zip(measured, said, strict=True)
+        ],
+        "wrong_accepted": [confirm(pair, answers, params.sampling) for pair, answers in zip(wrong, said, strict=True)],
     }
     return _figures([outcome for outcome, _ in ended], len(asked), check)
 

@@ -117,6 +117,11 @@ def judge(pair: Pair, said: Sequence[str], sampling: Sampling) -> Outcome:
     """A pair's outcome by its form and by the answers `said` to its question."""
     if reason := flaw(pair):
         return Outcome(pair, reason)
+    return confirm(pair, said, sampling)
+
+
+def confirm(pair: Pair, said: Sequence[str], sampling: Sampling) -> Outcome:
+    """A pair's outcome by the answers `said` to its question alone."""
     agreed = sum(same(pair.answer, other, sampling.agreement) for other in said)
     return Outcome(pair, ACCEPTED if agreed >= sampling.agreeing else "not_confirmed", agreed)
 
