@@ -159,7 +159,8 @@ FORMS = (
     _form(
         "name",
         "To which {rank} {does} {x} belong?",
-        rf"^(?P<is>is|are) (?:(?! (?:caused|by|between|from|like|which|that) )[^;])*? (?:in|of) the {_RANK} (?P<answer>[A-Z][a-z]+)(?=[,.;]| |$)",
+        rf"^(?P<is>is|are) (?:(?! (?:caused|by|between|from|like|which|that) )[^;])*? (?:in|of) the {_RANK}"
+        r" (?P<answer>[A-Z][a-z]+)(?=[,.;]| |$)",
     ),
     _form(
         "nationality",

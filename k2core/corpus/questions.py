@@ -106,7 +106,8 @@ _LEAD = re.compile(
 )
 _DEFINITION_END = re.compile(
     r", (?:an?|the|who|which|whose|where|when|that|with|including|such|but|although|though|as|at|in|on|of|by|from|for|"
-    r"to|since|after|before|during|best|now|then|also|so|because|while|having|is|was|being|(?!and )[a-z]+(?:ed|ing)(?!,| and| or)|"
+    r"to|since|after|before|during|best|now|then|also|so|because|while|having|is|was|being|"
+    r"(?!and )[a-z]+(?:ed|ing)(?!,| and| or)|"
     r"known|spoken|held|born|made|found|built|set|both|often|usually|originally|\d)\b|;| [–—] | - |: "
     r"| or,? equivalently|(?:,? (?:in|by|of|on|from|for|to|at|with|through|into|during))? "
     r"(?:who|which|whom|whose|where|when|whereby|wherein) |(?: and|,) (?:is|was|are|were|has|had|served)\b"
