@@ -16,7 +16,7 @@ from benchmarks import dedup_curves, growth, harness, readme, scale
 from k2core.recipe.compute import keep_freed_memory
 from k2core.storage import write_json
 
-TOPICS = ("forward_backward", "max_logit", "update", "training_step", "trainer", "decoding", "dedup")
+TOPICS = ("forward_backward", "max_logit", "update", "training_step", "trainer", "decoding", "dedup", "gate")
 CURVES = {"growth": growth, "dedup_curves": dedup_curves}
 
 app = typer.Typer(add_completion=False, help=__doc__)
