@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
-from k2core.corpus.documents import COLUMNS, Domain, document_schema
+from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.corpus.fidelity import SCORES, GateLimits, Verdict, judge
 from k2core.corpus.rephrasing import Rewrite, expected_tokens, load_styles, plan, rewrite_all
 from k2core.llm.client import LLM
@@ -34,7 +34,7 @@ class Params(Section):
     chunk_tokens: int = Field(ge=16, description="longer texts are rewritten in pieces of about this size (K2: 256)")
     context_tokens: int = Field(ge=0, description="tokens of earlier pieces and their rewrites that a piece sees")
     temperature: float = Field(ge=0, le=2, description="sampling temperature of the rewrites")
-    gate: dict[Domain, GateLimits] = Field(description="limits of the fidelity gate, by domain")
+    gate: dict[str, GateLimits] = Field(description="limits of the fidelity gate, by domain")
 
 
 def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, out: Path, job: Job) -> Metrics:
@@ -72,7 +72,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, out: Pa
 
 
 def _judged(
-    rewrites: list[Rewrite], train: list[dict[str, Any]], gate: dict[Domain, GateLimits], job: Job
+    rewrites: list[Rewrite], train: list[dict[str, Any]], gate: dict[str, GateLimits], job: Job
 ) -> list[tuple[Rewrite, Verdict]]:
     from k2core.corpus.facts import common_words
 

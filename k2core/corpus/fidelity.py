@@ -113,6 +113,7 @@ def _scores(
     source: str, rewrite: str, common: frozenset[str], language: str | None, vectors: Any
 ) -> list[tuple[str, float]]:
     from k2core.corpus.alignment import alignment
+    from k2core.corpus.opposites import opposites
     from k2core.corpus.roles import roles
 
     own, _ = languages.detect(source, _LANGUAGE_CHARACTERS)
@@ -135,7 +136,7 @@ def _scores(
         "equations_kept": _share(equations & new_equations, equations),
         "equations_invented": len(new_equations - equations),
         "negations_changed": abs(facts.negations(rewrite) - facts.negations(source)),
-        "opposites": len(facts.opposites(source, rewrite)),
+        "opposites": len(opposites(source, rewrite)),
         "roles": roles(source, rewrite, common),
         **alignment(source, rewrite, vectors),
     }

@@ -56,10 +56,7 @@ def roles(source: str, rewrite: str, common: frozenset[str]) -> float:
     gain = own[:, None] + own[None, :] - like - like.T
     gain /= np.maximum(whole[:, None] + whole[None, :], 1e-9)
     apart = [
-        gain[i, j]
-        for i in range(len(both))
-        for j in range(i)
-        if frozenset((both[i], both[j])) not in theirs.together
+        gain[i, j] for i in range(len(both)) for j in range(i) if frozenset((both[i], both[j])) not in theirs.together
     ]
     return float(min(apart, default=1.0))
 

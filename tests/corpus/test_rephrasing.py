@@ -26,7 +26,8 @@ LLM_CONFIG = LLMConfig(
 )  # fmt: skip
 LIMITS = GateLimits(
     numbers_kept=1, numbers_invented=0, names_kept=0.8, names_invented=0, length_ratio=(0.5, 1.6), copied=0.8,
-    language_score=0.3, similarity=0.6, support=0.3,
+    language_score=0.3, similarity=0.6, support=0.2, finished=0, repeated=0.5, equations_kept=0, equations_invented=9,
+    negations_changed=9, opposites=9, roles=-1, coverage=0.1,
 )  # fmt: skip
 TEXTS = {
     "Ada": (

@@ -34,10 +34,9 @@ STEPS: dict[str, tuple[Any, ...]] = {
     "coverage": _LIKENESS,
     "support": _LIKENESS,
 }
-"""The limits that are tried for each score, from the loosest to the strictest; the loosest is what a gate should ask anyway."""
+"""The limits that are tried for each score, from the loosest, which a gate should ask anyway, to the strictest."""
 _STEP_COST = 0.005
-"""Faithful rewrites real models write differ more from their sources than rules make them: a looser limit is better,
-and a step must catch something."""
+"""A step must be worth this loss at least: models' faithful rewrites are further from their sources than rules'."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from k2core.corpus.calibration.faithful import MONTH, MONTHS, tables
 _NAME = re.compile(r"[A-Z][\w-]+(?:[’'][A-Z]?\w+)?(?: (?:of |the |de |van |von )?[A-Z][\w-]+)*")
 _DIGITS = re.compile(r"(?<![\w.,])\d+(?:\.\d+)?(?![\w]|[.,]\d)")
 _STATES = re.compile(r"\b(is|are|was|were|has|had|can|could|will|would|may|must)\b (?!not|never|no\b)")
+_CLAUSE = re.compile(r"(?:, | (?=(?:which|who|where|while|because) ))[^,.;]{20,}(?=[,.](?:\s|$))")
 _LIST_WORDS = frozenset(("and", "or", "the", "of", "known", "called", "also", "as", "a", "an", "including"))
 
 
@@ -91,11 +92,7 @@ def dropped_sentence(material: Material, random: Random) -> str | None:
 
 def dropped_clause(material: Material, random: Random) -> str | None:
     """One clause of 4 words or more left out, up to a comma or the sentence's end."""
-    clauses = [
-        match
-        for match in re.finditer(r"(?:, | (?=(?:which|who|where|while|because) ))[^,.;]{20,}(?=[,.](?:\s|$))", material.faithful)
-        if len(match[0].split()) >= 4
-    ]  # fmt: skip
+    clauses = [match for match in _CLAUSE.finditer(material.faithful) if len(match[0].split()) >= 4]
     if not clauses:
         return None
     clause = random.choice(clauses)

@@ -21,19 +21,44 @@ MONTHS = (
 )  # fmt: skip
 MONTH = f"(?:{'|'.join(MONTHS)})"
 _PRONOUN = re.compile(r"^(He|She|It|They|His|Her|Its|Their|This|These|That|Those|Both|Other|Another|However|Also)\b")
-_FRONTED = re.compile(r"^((?:In|On|During|After|Since|By|At|From|Between|Until|Within) [^,]{3,50}), ([^,]+(?:,[^,]+)?)\.$")
+_FRONTED = re.compile(
+    r"^((?:In|On|During|After|Since|By|At|From|Between|Until|Within) [^,]{3,50}), ([^,]+(?:,[^,]+)?)\.$"
+)
 _TIME = re.compile(rf"^(.+?[^,]) ((?:in|on|during|since|by) (?:the )?(?:early |late |\d+ )?(?:{MONTH} )?\d[\w ,-]*)\.$")
 _PLACE = re.compile(r"^(.+?[^,]) (in (?:the )?[A-Z]\w+(?: [A-Z]\w+)?)\.$")
 _RELATIVE = re.compile(r"\b(?:that|which|who|whose|where|and|or|but)\b")
 _PASSIVE = re.compile(r"^([A-Z][^,.]{2,60}?) (?:is|was|were) (\w+) by ([^,.]{3,70})\.$")
 _TRAILING = re.compile(
-    r"^([^,]{3,60} (?:is|was|are|were) [^,]+), ((?:known|noted|located|founded|based|written|directed|produced|released|"
-    r"used|considered|regarded|named|born|led|held|made|designed|featuring|including|covering|spanning|reaching|making|"
-    r"becoming|with|where)\b(?:(?!, (?:that|which|who|and)\b)[^.])+)\.$"
+    r"^([^,]{3,60} (?:is|was|are|were) [^,]+), ((?:known|noted|located|founded|based|written|directed|produced|"
+    r"released|used|considered|regarded|named|born|led|held|made|designed|featuring|including|covering|spanning|reaching|"
+    r"making|becoming|with|where)\b(?:(?!, (?:that|which|who|and)\b)[^.])+)\.$"
 )
 _IDENTITY = re.compile(r"^([A-Z][^,.]{2,50}?) (is|was) the ([^,.]+)\.$")
-_SUBJECT = re.compile(r"^((?:The )?[A-Z][\w.'’-]*(?: (?:of |the |de |van |von |and )?[A-Z][\w.'’-]*)*) (?:is|was|are|were)\b")
-_DETERMINERS = frozenset(("The A An It He She They His Her Its Their This These Most Many Some Several All").split())
+_SUBJECT = re.compile(
+    r"^((?:The )?[A-Z][\w.'’-]*(?: (?:of |the |de |van |von |and )?[A-Z][\w.'’-]*)*) (?:is|was|are|were)\b"
+)
+_DETERMINERS = frozenset(
+    [
+        "The",
+        "A",
+        "An",
+        "It",
+        "He",
+        "She",
+        "They",
+        "His",
+        "Her",
+        "Its",
+        "Their",
+        "This",
+        "These",
+        "Most",
+        "Many",
+        "Some",
+        "Several",
+        "All",
+    ]
+)
 
 Rule = Callable[[list[str], Random], list[str]]
 
@@ -69,9 +94,9 @@ def _named(sentences: list[str], random: Random) -> list[str]:
     for sentence in sentences[1:]:
         pronoun = re.match(r"(He|She|It) (?=(?:is|was|has|had)\b)", sentence)
         if pronoun and not done and (pronoun[1] != "It" or not personal):
-            sentence, done = f"{short} {sentence[pronoun.end():]}", True
+            sentence, done = f"{short} {sentence[pronoun.end() :]}", True
         elif len(personal) == 1 and sentence.startswith(f"{short} "):
-            sentence = f"{min(personal)} {sentence[len(short) + 1:]}"
+            sentence = f"{min(personal)} {sentence[len(short) + 1 :]}"
         out.append(sentence)
     return out
 
@@ -158,7 +183,8 @@ def _synonyms(sentence: str, random: Random) -> str:
 def with_synonyms(text: str, random: Random, share: float) -> str:
     """`text` with about that share of the words that tables.yaml knows replaced."""
     known = tables()["synonyms"]
-    pattern = r"(?<![-\w])(?<!how )(?<!as )(" + "|".join(sorted(map(re.escape, known), key=len, reverse=True)) + r")(?![-\w])"
+    words = "|".join(sorted(map(re.escape, known), key=len, reverse=True))
+    pattern = rf"(?<![-\w])(?<!how )(?<!as )({words})(?![-\w])"
     return re.sub(pattern, lambda match: known[match[1]] if random.random() < share else match[1], text)
 
 

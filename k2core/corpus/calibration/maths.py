@@ -11,10 +11,10 @@ from k2core.corpus.calibration.faithful import with_synonyms
 _SOLVED = re.compile(r"^Problem: (?P<problem>.+)\n(?P<steps>(?:.* = .*\n)+)Answer: (?P<answer>.+)$")
 # fmt: off
 _ASK = ("We want to answer this: {}", "The question is this: {}", "This is what we look for: {}", "Our task: {}")
-_GIVEN = ("Here is what we know. {}", "We are told the following. {}", "These facts are given. {}", "We start from this. {}")
+_GIVEN = ("Here is what we know. {}", "We are told the following. {}", "These facts are given. {}", "We start here. {}")
 _FIRST = ("First we work out {}", "We begin with {}", "The first step gives {}", "To start, {}")
 _NEXT = ("Next comes {}", "Then we get {}", "After that, {}", "From there we find {}")
-_END = ("So the answer is {}.", "That makes the answer {}.", "Therefore the result is {}.", "The answer we were after is {}.")
+_END = ("So the answer is {}.", "That makes the answer {}.", "Therefore the result is {}.", "The answer we want is {}.")
 # fmt: on
 _LINKS = (("How many", "what number of"), ("How much", "what amount of"), ("Find", "work out"), ("Solve", "compute"))
 
@@ -37,9 +37,30 @@ def learning_note(text: str, random: Random) -> str | None:
         note.append(random.choice(_GIVEN).format(given))
     for place, step in enumerate(match["steps"].strip().split("\n")):
         opening = random.choice(_FIRST if place == 0 else _NEXT)
-        note.append(opening.format(step[0].lower() + step[1:] if step.split()[0] in _STARTS else step).rstrip(".") + ".")
+        inside = step[0].lower() + step[1:] if step.split()[0] in _STARTS else step
+        note.append(opening.format(inside).rstrip(".") + ".")
     note.append(random.choice(_END).format(match["answer"].rstrip(".")))
     return with_synonyms(" ".join(note), random, 1.0)
 
 
-_STARTS = frozenset(("The", "There", "In", "So", "First", "Then", "Total", "If", "A", "He", "She", "They", "It", "Each"))
+_STARTS = frozenset(
+    [
+        "The",
+        "There",
+        "In",
+        "So",
+        "First",
+        "Then",
+        "Total",
+        "Overall",
+        "Together",
+        "If",
+        "A",
+        "He",
+        "She",
+        "They",
+        "It",
+        "Each",
+    ]
+)
+"""First words of steps that are no names."""
