@@ -28,7 +28,7 @@ TOPIC = "gate"
 DOC = ROOT / "docs" / "gate.md"
 RECALL, LOSS = 0.95, 0.10
 """The goals: share of corrupted rewrites rejected, at least; share of faithful ones rejected, at most."""
-AIM, BUDGET = 0.97, 0.06
+AIM, BUDGET = 0.98, 0.06
 """What limits are chosen for on the other half: a little more than the goals."""
 SEED = 7
 _ARTICLES = wikipedia.WikipediaSource(limit=2500)
@@ -124,7 +124,7 @@ def _section(domain: str, measured: Measured, limits: GateLimits, found: Rates) 
 
 
 def _limit(limits: GateLimits, name: str) -> str:
-    return str(getattr(limits, name, "the loosest"))
+    return str(getattr(limits, name, "as loose as tried"))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -37,7 +37,9 @@ _FOREIGN = {
 """Number words of the languages that are translated; zero and one are left out, as in English."""
 _AMBIGUOUS = {"one", "zero", "hundred", "thousand"}
 """Pronoun and idiom more often than number, where they stand alone."""
-_EQUATION = re.compile(r"[\d(][\d\s.,+*/()%×÷x$€£-]*=\s*[$€£-]?\s*\d[\d.,]*(?:\s*[+*/×÷-]\s*\d[\d.,]*)*")
+_TERM = r"\(*[$€£]?-?[$€£]?\d+(?:,\d{3})*(?:\.\d+)?%?\)*"
+_SIDE = rf"{_TERM}(?:\s*[-+*/×÷x]\s*{_TERM})*"
+_EQUATION = re.compile(rf"{_SIDE}\s*=\s*{_SIDE}")
 _UNIT = re.compile(r"(?<=\d)\s+(?:[a-z][\w/']*\s+){1,4}(?=[-+*/×÷=])|(?<=\d)/[a-z]+(?=\s)")
 """A unit between a number and an operator: `9 hours * 4`, `€100/hour`."""
 # fmt: off
@@ -125,13 +127,12 @@ def words(text: str) -> list[str]:
 
 def equations(text: str) -> set[str]:
     """Equations between numbers, without spaces, units and currencies: `4 boxes * 12 = 48 pencils` is `4*12=48`."""
-    bare = _UNIT.sub(" ", text)
     found = set()
-    for match in _EQUATION.findall(bare):
-        left, _, right = re.sub(r"[\s,$€£]", "", match).rstrip(".").partition("=")
-        left, right = (re.sub("[×x]", "*", side).replace("÷", "/").rstrip(".") for side in (left, right))
-        if re.search(r"\d[-+*/]", left) or re.search(r"\d[-+*/]", right):
-            found.add(f"{left}={right}")
+    for line in sentences(text):
+        for match in _EQUATION.findall(_UNIT.sub(" ", line)):
+            sides = re.sub("[×x]", "*", re.sub(r"[\s,$€£]", "", match)).replace("÷", "/").split("=")
+            if any(re.search(r"\d[-+*/]", side) for side in sides):
+                found.add("=".join(sides))
     return found
 
 

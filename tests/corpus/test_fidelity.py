@@ -9,7 +9,17 @@ from k2core.corpus import facts
 from k2core.corpus.fidelity import ACCEPTED, SCORES, judge
 from k2core.corpus.opposites import opposites
 
-LIMITS = recipe_limits()["knowledge"].model_copy(update={"coverage": 0.4, "support": 0.4})
+LIMITS = recipe_limits()["knowledge"].model_copy(
+    update={
+        "coverage": 0.4,
+        "support": 0.4,
+        "names_kept": 0.8,
+        "numbers_kept": 1.0,
+        "copied": 0.8,
+        "similarity": 0.8,
+        "length_ratio": (0.5, 1.6),
+    }
+)
 """Faithful rewrites by a person stray further from their source than those that the recipe's limits are chosen on."""
 SOURCE = (
     "Ada Lovelace was an English mathematician who worked with Charles Babbage on the Analytical Engine. "
@@ -107,7 +117,7 @@ def test_forms_of_a_name_are_the_name() -> None:
         ("opposites", FAITHFUL.replace("first", "last")),
         ("finished", FAITHFUL.removesuffix(" computer program.")),
         ("repeated", f"{FAITHFUL} as the first computer program as the first computer program."),
-        ("coverage", FAITHFUL.replace(" What those notes contain is often described as the first computer program.", "")),
+        ("coverage", FAITHFUL.split(" What those notes")[0]),
     ],
 )  # fmt: skip
 def test_faults_that_keep_every_word_or_number_are_seen(expected: str, rewrite: str) -> None:

@@ -184,7 +184,7 @@ def with_synonyms(text: str, random: Random, share: float) -> str:
     """`text` with about that share of the words that tables.yaml knows replaced."""
     known = tables()["synonyms"]
     words = "|".join(sorted(map(re.escape, known), key=len, reverse=True))
-    pattern = rf"(?<![-\w])(?<!how )(?<!as )({words})(?![-\w])"
+    pattern = rf"(?<![-\w])(?<!how )(?<!as )({words})(?![-\w])(?! out)"
     return re.sub(pattern, lambda match: known[match[1]] if random.random() < share else match[1], text)
 
 

@@ -16,7 +16,7 @@ _FIRST = ("First we work out {}", "We begin with {}", "The first step gives {}",
 _NEXT = ("Next comes {}", "Then we get {}", "After that, {}", "From there we find {}")
 _END = ("So the answer is {}.", "That makes the answer {}.", "Therefore the result is {}.", "The answer we want is {}.")
 # fmt: on
-_LINKS = (("How many", "what number of"), ("How much", "what amount of"), ("Find", "work out"), ("Solve", "compute"))
+_VERBS = frozenset(("How", "Find", "Solve", "Calculate", "State", "What"))
 
 
 def learning_note(text: str, random: Random) -> str | None:
@@ -30,8 +30,7 @@ def learning_note(text: str, random: Random) -> str | None:
     sentences = [sentence.rstrip() for sentence in facts.sentences(match["problem"])]
     ask = next((sentence for sentence in reversed(sentences) if sentence.endswith("?")), sentences[0])
     given = " ".join(sentence for sentence in sentences if sentence is not ask)
-    for old, new in _LINKS:
-        ask = re.sub(rf"^{old}\b", new, ask)
+    ask = ask[0].lower() + ask[1:] if ask.split()[0] in _VERBS else ask
     note = [random.choice(_ASK).format(ask)]
     if given:
         note.append(random.choice(_GIVEN).format(given))
