@@ -90,7 +90,7 @@ def full() -> Scale:
         threads=load_section(Compute, LAPTOP, "compute").threads,
         documents=(600, 2400, 9600), pairs=2000,
         jaccards=(0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
-        articles=110, problems=24,
+        articles=110, problems=60,
     )  # fmt: skip
 
 

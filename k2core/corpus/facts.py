@@ -40,7 +40,7 @@ _AMBIGUOUS = {"one", "zero", "hundred", "thousand"}
 _TERM = r"\(*[$€£]?-?[$€£]?\d+(?:,\d{3})*(?:\.\d+)?%?\)*"
 _SIDE = rf"{_TERM}(?:\s*[-+*/×÷x]\s*{_TERM})*"
 _EQUATION = re.compile(rf"{_SIDE}\s*=\s*{_SIDE}")
-_UNIT = re.compile(r"(?<=\d)\s+(?:[a-z][\w/']*\s+){1,4}(?=[-+*/×÷=])|(?<=\d)/[a-z]+(?=\s)")
+_UNIT = re.compile(r"(?<=\d)\s+(?:[a-z][\w/']*\s+){1,4}(?=[-+*/×÷=]|x )|(?<=\d)/[a-z]+(?=\s)")
 """A unit between a number and an operator: `9 hours * 4`, `€100/hour`."""
 # fmt: off
 _NEGATIONS = frozenset((

@@ -8,6 +8,7 @@ came out, and what the gate does not see.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +31,8 @@ class GateLimits(Section):
 
     language_score: float = Field(ge=0, le=1, description="least probability that the rewrite is in its language")
     length_ratio: tuple[float, float] = Field(description="least and greatest length, as a share of the source's")
-    finished: float = Field(ge=0, le=1, description="1: the rewrite must end a sentence, where its source does")
-    repeated: float = Field(ge=0, le=1, description="greatest share of the rewrite's 4-grams that it has had before")
+    finished: float = Field(ge=0, le=1, description="1: the rewrite must end with a sentence")
+    repeated: float = Field(ge=0, le=1, description="greatest share of the rewrite's 5-grams that it has had before")
     copied: float = Field(ge=0, le=1, description="greatest share of the rewrite's 5-grams that stand in the source")
     numbers_kept: float = Field(ge=0, le=1, description="least share of the source's numbers in the rewrite")
     numbers_invented: int = Field(ge=0, description="numbers at most that the source does not have")
@@ -126,8 +127,8 @@ def _scores(
     scores = {
         "language_score": _in_language(rewrite, language or own),
         "length_ratio": len(rewrite) / max(1, len(source)),
-        "finished": rewrite.rstrip().endswith(_ENDS) or not source.rstrip().endswith(_ENDS),
-        "repeated": _repeated(new_words),
+        "finished": rewrite.rstrip().endswith(_ENDS),
+        "repeated": _repeated(re.findall(r"\w+", rewrite.lower())),
         "copied": copied(source_words, new_words),
         "numbers_kept": _share(numbers & new_numbers, numbers),
         "numbers_invented": len(new_numbers - numbers),
@@ -162,7 +163,7 @@ def copied(source: list[str], rewrite: list[str], n: int = 5) -> float:
     return sum(gram in known for gram in grams) / len(grams) if grams else 0.0
 
 
-def _repeated(words: list[str], n: int = 4) -> float:
+def _repeated(words: list[str], n: int = 5) -> float:
     grams = _grams(words, n)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 

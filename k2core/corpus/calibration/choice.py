@@ -20,7 +20,7 @@ STEPS: dict[str, tuple[Any, ...]] = {
     "length_ratio": ((0.4, 2.5), (0.5, 2.0), (0.6, 1.6), (0.7, 1.5)),
     "finished": (0.0, 1.0),
     "repeated": (1.0, 0.3, 0.2, 0.1, 0.08, 0.06, 0.04),
-    "copied": (1.0, 0.95, 0.9, 0.85, 0.8, 0.75),
+    "copied": (0.95, 0.9, 0.85, 0.8, 0.75),
     "numbers_kept": _SHARES,
     "numbers_invented": _COUNTS,
     "names_kept": _SHARES,
