@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.articles import Material
 from experiments.scoring import score
 from experiments.settings import Settings
+from k2core.corpus.selection import EVERYTHING
 from k2core.optim.config import MuonClipConfig
 from k2core.recipe import Compute
 from k2core.stage import Job
@@ -78,7 +79,7 @@ class Trainer:
         }  # fmt: skip
         return Phase(
             tokens=batches * settings.batch_tokens, batch_tokens=settings.batch_tokens,
-            context_length=settings.context_length, schedule=schedule, mixture=mixture,
+            context_length=settings.context_length, schedule=schedule, mixture=mixture, select=EVERYTHING,
             log_every=batches, checkpoint_every=batches, heldout_every=batches, heldout_context=settings.context_length,
         )  # fmt: skip
 

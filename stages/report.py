@@ -67,13 +67,12 @@ def run(
 def _rewrites(verdicts: list[dict], documents: list[dict], rephrase: Rephrase) -> str:
     """The page of verdicts; names are told from other words by the documents that the gate told them by."""
     from k2core.corpus.facts import common_words
-    from k2core.corpus.rephrasing import load_styles
     from k2core.report.rewrites import render
 
-    domains = {name: style.domain for name, style in load_styles().items()}
-    asked = {domains[row["style"]] for row in verdicts}
+    domains = {row["id"]: row["domain"] for row in documents}
+    asked = {domains[row["source_id"]] for row in verdicts}
     common = common_words(row["text"] for row in documents if row["split"] == "train" and row["domain"] in asked)
-    return render(verdicts, domains, rephrase.gate, common)
+    return render(verdicts, rephrase.gate, common)
 
 
 if __name__ == "__main__":

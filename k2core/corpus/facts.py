@@ -1,4 +1,4 @@
-"""What a text states, as far as it can be read off the surface: its numbers, its names, its sentences."""
+"""What a text states, as far as it can be read off the surface: numbers, names, equations, negations, sentences."""
 
 from __future__ import annotations
 
@@ -9,28 +9,95 @@ _NUMBER = re.compile(r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"”')\]]*\s+(?=[\"“'(\[]*[A-Z0-9])|\n+")
 _CLAUSE_END = re.compile(r":\s+")
-_ABBREVIATION = re.compile(r"(?:\b(?:[A-Z]|Mr|Mrs|Dr|St|Jr|Sr|No|vs|c|ca|e\.g|i\.e|[ap]\.m|[A-Z]\.[A-Z]))\.$")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:[A-Z]|Mr|Mrs|Dr|St|Jr|Sr|No|Op|Prof|Gen|Lt|Col|Rev|Inc|Ltd|vs|c|ca|e\.g|i\.e|[ap]\.m|[A-Z]\.[A-Z]))\.$"
+)
 # fmt: off
-_SMALL = (
+SMALL = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
     "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
 )
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 # fmt: on
-_NUMBER_WORDS = {word: str(value) for value, word in enumerate(_SMALL)}
-_NUMBER_WORDS |= {word: str(10 * value) for value, word in enumerate(_TENS, 2)}
-_AMBIGUOUS = {"one", "zero"}
-"""Pronoun and idiom more often than number."""
+_LARGE = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+# fmt: off
+ORDINALS = {
+    "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9, "tenth": 10,
+    "eleventh": 11, "twelfth": 12, "twentieth": 20, "thirtieth": 30,
+} | {f"{word}th": value for value, word in enumerate(SMALL) if value > 12}
+# fmt: on
+VALUES = {word: value for value, word in enumerate(SMALL)} | {word: 10 * tens for tens, word in enumerate(_TENS, 2)}
+VALUES |= ORDINALS
+_FOREIGN = {
+    "es": "cero uno dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince dieciséis "
+    "diecisiete dieciocho diecinueve veinte",
+    "fr": "zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze seize dix-sept "
+    "dix-huit dix-neuf vingt",
+}
+"""Number words of the languages that are translated; zero and one are left out, as in English."""
+_AMBIGUOUS = {"one", "zero", "hundred", "thousand"}
+"""Pronoun and idiom more often than number, where they stand alone."""
+_TERM = r"\(*[$€£]?-?[$€£]?\d+(?:,\d{3})*(?:\.\d+)?%?\)*"
+_SIDE = rf"{_TERM}(?:\s*[-+*/×÷x]\s*{_TERM})*"
+_EQUATION = re.compile(rf"{_SIDE}\s*=\s*{_SIDE}")
+_UNIT = re.compile(r"(?<=\d)\s+(?:[a-z][\w/']*\s+){1,4}(?=[-+*/×÷=]|x )|(?<=\d)/[a-z]+(?=\s)")
+"""A unit between a number and an operator: `9 hours * 4`, `€100/hour`."""
+# fmt: off
+_NEGATIONS = frozenset((
+    "not", "no", "never", "none", "neither", "nor", "nobody", "nothing", "nowhere", "without", "cannot", "hardly",
+    "rarely", "seldom", "unable", "failed", "fails", "fail", "refused", "denied", "lacks", "lacked",
+))
+# fmt: on
+_CONTRACTED = re.compile(r"n['’]t\b", re.IGNORECASE)
 
 
-def numbers(text: str) -> set[str]:
+def numbers(text: str, language: str = "en") -> set[str]:
     """The numbers of a text, written one way: `1,024` is `1024`, `twelve` is `12`, `2.50` is `2.5`.
 
-    Parts of dates are numbers too; the names of months count as names.
+    Parts of dates are numbers too; the names of months count as names. Number words are read in English
+    (`twenty-five`, `nineteenth`, `three hundred`), Spanish and French (to 20).
     """
     found = {_plain(number) for number in _NUMBER.findall(text)}
-    words = {word.lower() for word in _WORD.findall(text)} - _AMBIGUOUS
-    return found | {_NUMBER_WORDS[word] for word in words & _NUMBER_WORDS.keys()}
+    if language in _FOREIGN:
+        known = {word: value for value, word in enumerate(_FOREIGN[language].split()) if value > 1}
+        return found | {str(known[word]) for word in re.findall(r"[\w-]+", text.lower()) if word in known}
+    return found | _spelled(text)
+
+
+def _spelled(text: str) -> set[str]:
+    found, run = set(), []
+    for token in [*re.findall(r"[^\W\d_]+|\d[\d,.]*|[^\w\s]", text.lower()), "."]:
+        if token in VALUES or (token in _LARGE and (run or token not in _AMBIGUOUS)):
+            run.append(token)
+        elif run and token in ("and", "-") and run[-1] != "and":
+            if token == "and" and run[-1] not in _LARGE:
+                found |= _value(run)
+                run = []
+        elif run:
+            found |= _value(run)
+            run = []
+    return found
+
+
+def _value(run: list[str]) -> set[str]:
+    """Of `three hundred twelve` {312}; of `two three` both."""
+    if len(run) == 1 and (run[0] in _AMBIGUOUS or run[0] in _LARGE):
+        return set()
+    values: list[int] = []
+    last = 0
+    for word in run:
+        if word in _LARGE:
+            if values:
+                values[-1] *= _LARGE[word]
+            last = 0
+            continue
+        value = VALUES[word]
+        if values and ((values[-1] % 100 >= 20 and values[-1] % 10 == 0 and value < 10) or (last == 0 and value < 100)):
+            values[-1] += value
+        else:
+            values.append(value)
+        last = value
+    return {str(value) for value in values}
 
 
 def _plain(number: str) -> str:
@@ -56,6 +123,22 @@ def sentences(text: str) -> list[str]:
 def words(text: str) -> list[str]:
     """Words in lower case, without possessive endings."""
     return [_base(word).lower() for word in _WORD.findall(text)]
+
+
+def equations(text: str) -> set[str]:
+    """Equations between numbers, without spaces, units and currencies: `4 boxes * 12 = 48 pencils` is `4*12=48`."""
+    found = set()
+    for line in sentences(text):
+        for match in _EQUATION.findall(_UNIT.sub(" ", line)):
+            sides = re.sub("[×x]", "*", re.sub(r"[\s,$€£]", "", match)).replace("÷", "/").split("=")
+            if any(re.search(r"\d[-+*/]", side) for side in sides):
+                found.add("=".join(sides))
+    return found
+
+
+def negations(text: str) -> int:
+    """Words that deny: not, never, without, isn't."""
+    return sum(word in _NEGATIONS for word in words(text)) + len(_CONTRACTED.findall(text))
 
 
 def common_words(texts: Iterable[str]) -> frozenset[str]:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from k2core.corpus.fidelity import GateLimits
+from k2core.corpus.fidelity import AT_MOST, GateLimits, within
 from k2core.report import templates
 from k2core.report.marks import compared
 
@@ -15,21 +15,16 @@ MOST = 300
 """Verdicts on the page."""
 CHARACTERS = 6000
 """Of each text, at most."""
-AT_MOST = frozenset(("numbers_invented", "names_invented", "copied"))
-"""Scores whose limit is the greatest value that passes; for the others it is the least, or a range."""
 
 Row = dict[str, Any]
 
 
-def render(
-    verdicts: Sequence[Row], domains: Mapping[str, str], gate: Mapping[str, GateLimits], common: frozenset[str]
-) -> str:
+def render(verdicts: Sequence[Row], gate: Mapping[str, GateLimits], common: frozenset[str]) -> str:
     """The page as HTML.
 
     Args:
         verdicts: rows of `data/rephrased/verdicts.parquet`.
-        domains: domain of each style.
-        gate: limits of each domain.
+        gate: limits by the name that a verdict's column `gate` has.
         common: words of the corpus that are no names.
     """
     shown = choose(verdicts, MOST)
@@ -37,7 +32,7 @@ def render(
     for row in shown:
         source, rewrite = compared(row["source_text"][:CHARACTERS], row["rewrite"][:CHARACTERS], common)
         cut = max(len(row["source_text"]), len(row["rewrite"])) > CHARACTERS
-        scores = scores_of(row, gate[domains[row["style"]]])
+        scores = scores_of(row, gate[row["gate"]])
         rows.append({**row, "source": source, "marked": rewrite, "scores": scores, "cut": cut})
     return templates.render(
         TEMPLATE, rows=rows, total=len(verdicts), styles=_counts(shown, "style"), characters=CHARACTERS,
@@ -60,18 +55,21 @@ def scores_of(row: Row, limits: GateLimits) -> list[dict[str, Any]]:
     bounds = dict(limits)
     names = [name for name in bounds if name in row]
     names += [name for name, value in row.items() if isinstance(value, float) and name not in bounds]
-    return [{"name": name, "value": row[name], **_held(name, row[name], bounds.get(name))} for name in names]
+    return [
+        {
+            "name": name,
+            "value": row[name],
+            "limit": _limit(name, bounds[name]) if name in bounds else "",
+            "passed": within(row[name], name, limits) if name in bounds else None,
+        }
+        for name in names
+    ]
 
 
-def _held(name: str, value: float, limit: Any) -> dict[str, Any]:
-    if limit is None:
-        return {"limit": "", "passed": None}
+def _limit(name: str, limit: Any) -> str:
     if isinstance(limit, tuple):
-        low, high = limit
-        return {"limit": f"{low:g} to {high:g}", "passed": low <= value <= high}
-    if name in AT_MOST:
-        return {"limit": f"≤ {limit:g}", "passed": value <= limit}
-    return {"limit": f"≥ {limit:g}", "passed": value >= limit}
+        return f"{limit[0]:g} to {limit[1]:g}"
+    return f"{'≤' if name in AT_MOST else '≥'} {limit:g}"
 
 
 def _counts(rows: Sequence[Row], column: str) -> list[tuple[str, int]]:

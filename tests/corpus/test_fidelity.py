@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.gate import recipe_limits
 from k2core.corpus import facts
-from k2core.corpus.fidelity import ACCEPTED, SCORES, GateLimits, judge
+from k2core.corpus.fidelity import ACCEPTED, SCORES, judge
+from k2core.corpus.opposites import opposites
 
-LIMITS = GateLimits(
-    numbers_kept=1.0, numbers_invented=0, names_kept=0.8, names_invented=0, length_ratio=(0.5, 1.6), copied=0.8,
-    language_score=0.5, similarity=0.8, support=0.5,
-)  # fmt: skip
+LIMITS = recipe_limits()["knowledge"].model_copy(
+    update={
+        "coverage": 0.4,
+        "support": 0.4,
+        "names_kept": 0.8,
+        "numbers_kept": 1.0,
+        "copied": 0.8,
+        "similarity": 0.8,
+        "length_ratio": (0.5, 1.6),
+    }
+)
+"""Faithful rewrites by a person stray further from their source than those that the recipe's limits are chosen on."""
 SOURCE = (
     "Ada Lovelace was an English mathematician who worked with Charles Babbage on the Analytical Engine. "
     "In 1843 she published a translation of an article by Luigi Menabrea, to which she added notes of 65 pages. "
@@ -59,7 +69,7 @@ def test_a_faithful_rewrite_passes() -> None:
             " Im Jahr 1843 übersetzte sie einen Artikel von Luigi Menabrea und gab ihm 65 Seiten Anmerkungen bei.",
         ),
         (
-            "similarity",
+            "roles",
             "Ada Lovelace 1843, Charles Babbage 65: the English football team of Luigi Menabrea lost the match again "
             "at home because it rained and the Analytical Engine of the bus had broken down on the way there.",
         ),
@@ -95,3 +105,76 @@ def test_forms_of_a_name_are_the_name() -> None:
     rewrite = "In Italy, an American and a Roman army met in a fight."
     scores = judge(source, rewrite, LIMITS, frozenset({"the", "in"})).scores
     assert scores["names_kept"] == 1.0 and scores["names_invented"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("expected", "rewrite"),
+    [
+        ("roles", FAITHFUL.replace("Charles Babbage", "Luigi X").replace("Luigi Menabrea", "Charles Babbage")
+                          .replace("Luigi X", "Luigi Menabrea")),
+        ("roles", FAITHFUL.replace("1843", "66").replace("65", "1843").replace("66", "65")),
+        ("negations_changed", FAITHFUL.replace("is often described", "is not described")),
+        ("opposites", FAITHFUL.replace("first", "last")),
+        ("finished", FAITHFUL.removesuffix(" computer program.")),
+        ("repeated", f"{FAITHFUL} as{' the first computer program as' * 4} the first."),
+        ("coverage", FAITHFUL.split(" What those notes")[0]),
+    ],
+)  # fmt: skip
+def test_faults_that_keep_every_word_or_number_are_seen(expected: str, rewrite: str) -> None:
+    assert reason(rewrite) == expected, judge(SOURCE, rewrite, LIMITS, COMMON)
+
+
+def test_number_words_have_their_value() -> None:
+    assert facts.numbers("twenty-five men, three hundred and twelve, two and three") == {"25", "312", "2", "3"}
+    assert facts.numbers("the nineteenth century; a thousand ships; two million") == {"19", "2000000"}
+    assert facts.numbers("siete de dos", "es") == {"7", "2"} and facts.numbers("dix-sept", "fr") == {"17"}
+
+
+def test_equations_are_compared_without_units() -> None:
+    text = "26 girls x 2 boys/girl = 52 boys; €100/hour * 9 hours = €900. 956 = 2 × 478, so 36/12 = 3 days and x = 4"
+    assert facts.equations(text) == {"26*2=52", "100*9=900", "956=2*478", "36/12=3"}
+
+
+def test_an_opposite_is_one_only_where_its_word_is_gone() -> None:
+    assert opposites("It rose before noon.", "It rose after noon.") == {"after"}
+    assert not opposites("It rose before noon.", "Before noon it rose, and after that it slept.")
+    assert opposites("High and low; a low tide.", "High and low; a high tide.") == {"high"}
+
+
+SPANISH = (
+    "Ana Robledo fue una botánica de Sevilla que describió doce especies de orquídeas. En 1931 viajó a Londres con su "
+    "colega Pedro Quiroga, y en 1935 publicó su libro más conocido, que no se vendió bien."
+)
+ENGLISH = (
+    "Ana Robledo was a botanist from Seville who described twelve species of orchids. In 1931 she travelled to London "
+    "with her colleague Pedro Quiroga, and in 1935 she published her best-known book, which did not sell well."
+)
+FRENCH = (
+    "Le pont de Brisac a été construit en 1887 par l'ingénieur Louis Tavernier. Long de 640 mètres, il relie Brisac à "
+    "la ville de Saint-Amand et compte sept arches. Il a été fermé en 1954."
+)
+FRENCH_ENGLISH = (
+    "The Brisac bridge was built in 1887 by the engineer Louis Tavernier. It is 640 metres long, links Brisac with the "
+    "town of Saint-Amand and has seven arches. It was closed in 1954."
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "rewrite", "expected"),
+    [
+        (SPANISH, ENGLISH, ACCEPTED),
+        (FRENCH, FRENCH_ENGLISH, ACCEPTED),
+        (SPANISH, SPANISH, "language_score"),
+        (SPANISH, FRENCH, "language_score"),
+        (SPANISH, ENGLISH.replace("1935", "1953"), "numbers_kept"),
+        (SPANISH, ENGLISH.replace("twelve", "eleven"), "numbers_kept"),
+        (FRENCH, ENGLISH, "numbers_kept"),
+        (FRENCH, FRENCH_ENGLISH.replace("Louis Tavernier", "Gustave Morel").replace("Brisac", "Lyon"), "names_kept"),
+        (SPANISH, ENGLISH[:150], "finished"),
+        (SPANISH, ENGLISH.split(". ")[0] + ".", "length_ratio"),
+        (FRENCH, FRENCH_ENGLISH.replace("closed", "opened"), ACCEPTED),  # a changed verb is not seen
+    ],
+)
+def test_translations_are_held_to_language_numbers_and_names(source: str, rewrite: str, expected: str) -> None:
+    verdict = judge(source, rewrite, recipe_limits()["translation"], COMMON | {"long", "le", "en", "il"}, "en")
+    assert verdict.reason == expected, verdict

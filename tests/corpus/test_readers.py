@@ -413,7 +413,7 @@ def test_keys_that_do_not_fit_the_kind_are_refused() -> None:
 
 def _without_built_in() -> dict[str, Any]:
     return {
-        "wikipedia": {"limit": 0},
+        "wikipedia": {"limit": 0, "translations": {}},
         "python": {"limit": 0, "packages": [], "max_characters": 4000},
         "package_docs": {"limit": 0, "max_characters": 3000},
         "mathematics": {"limit": 0, "tasks": ["gcd"], "seed": 0},

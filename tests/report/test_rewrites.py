@@ -6,22 +6,25 @@ import re
 
 import pytest
 
-from k2core.corpus.fidelity import GateLimits
-from k2core.report.rewrites import AT_MOST, MOST, choose, render, scores_of
+from k2core.corpus.fidelity import AT_MOST, GateLimits
+from k2core.report.rewrites import MOST, choose, render, scores_of
 
 LIMITS = GateLimits(
-    numbers_kept=1.0, numbers_invented=0, names_kept=0.8, names_invented=0, length_ratio=(0.6, 1.6), copied=0.8,
-    language_score=0.5, similarity=0.8, support=0.5,
+    language_score=0.5, length_ratio=(0.6, 1.6), finished=1.0, repeated=0.1, copied=0.8, numbers_kept=1.0,
+    numbers_invented=0, names_kept=0.8, names_invented=0, equations_kept=1.0, equations_invented=0,
+    negations_changed=0, opposites=0, roles=-0.2, similarity=0.8, coverage=0.5, support=0.5,
 )  # fmt: skip
 SCORES = {
-    "numbers_kept": 1.0, "numbers_invented": 0.0, "names_kept": 0.9, "names_invented": 0.0, "length_ratio": 1.0,
-    "copied": 0.2, "language_score": 0.9, "similarity": 0.9, "support": 0.7,
+    "language_score": 0.9, "length_ratio": 1.0, "finished": 1.0, "repeated": 0.0, "copied": 0.2, "numbers_kept": 1.0,
+    "numbers_invented": 0.0, "names_kept": 0.9, "names_invented": 0.0, "equations_kept": 1.0, "equations_invented": 0.0,
+    "negations_changed": 0.0, "opposites": 0.0, "roles": 0.0, "similarity": 0.9, "coverage": 0.7, "support": 0.7,
 }  # fmt: skip
 
 
 def verdict(style: str = "plain", reason: str = "accepted", **changes: object) -> dict:
     return {
-        "source_id": "wikipedia/X", "style": style, "source_text": "Born in 1900 <b>", "rewrite": "Born in 1901 <b>",
+        "source_id": "wikipedia/X", "style": style, "gate": "math" if style == "note" else "knowledge",
+        "source_text": "Born in 1900 <b>", "rewrite": "Born in 1901 <b>",
         "reason": reason, "accepted": reason == "accepted", **SCORES, **changes,
     }  # fmt: skip
 
@@ -52,10 +55,9 @@ def test_a_score_without_a_limit_is_shown_and_none_is_missed() -> None:
 
 def test_the_page_is_complete_escaped_and_reproducible() -> None:
     rows = [verdict(), verdict("note", "copied", copied=0.9), verdict(reason="numbers_kept", numbers_kept=0.0)]
-    domains = {"plain": "knowledge", "note": "math"}
     gate = {"knowledge": LIMITS, "math": LIMITS.model_copy(update={"copied": 0.95})}
-    page = render(rows, domains, gate, frozenset())
-    assert page == render(rows, domains, gate, frozenset())
+    page = render(rows, gate, frozenset())
+    assert page == render(rows, gate, frozenset())
     assert page.startswith("<!doctype html>")
     assert page.count("<article") == 3 and page.count("<b>") == 0
     assert page.count('<span class="gone fact">1900</span>') == page.count('<span class="new fact">1901</span>') == 3
@@ -71,6 +73,6 @@ def test_of_many_verdicts_rare_reasons_stay_and_long_texts_are_cut() -> None:
     rows = [verdict(source_id=str(i)) for i in range(400)] + [verdict(reason="empty", source_id="rare")]
     chosen = choose(rows, MOST)
     assert len(chosen) == MOST and chosen[-1]["source_id"] == "rare" and chosen[0]["source_id"] == "0"
-    page = render([*rows, verdict(rewrite="word " * 3000)], {"plain": "knowledge"}, {"knowledge": LIMITS}, frozenset())
+    page = render([*rows, verdict(rewrite="word " * 3000)], {"knowledge": LIMITS}, frozenset())
     assert f"{MOST} of the 402 verdicts" in page
-    assert render([verdict(rewrite="word " * 3000)], {"plain": "math"}, {"math": LIMITS}, frozenset()).count("are cut")
+    assert render([verdict(rewrite="word " * 3000)], {"knowledge": LIMITS}, frozenset()).count("are cut")

@@ -1,0 +1,136 @@
+"""The fidelity gate of rephrasing: what the laptop recipe's limits catch of corrupted rewrites, and lose of faithful.
+
+The pairs are made by `k2core.corpus.calibration`; figures are of the held-out half of their articles. Limits that the
+other half suggests are written next to them into docs/gate.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import yaml
+from pydantic import TypeAdapter
+
+from benchmarks.harness import ROOT, Entry, compare
+from benchmarks.readme import rewrite
+from benchmarks.scale import LAPTOP, Scale
+from k2core.corpus import facts
+from k2core.corpus.calibration import labelled
+from k2core.corpus.calibration.choice import Rates, choose, rates
+from k2core.corpus.calibration.labelled import Pair
+from k2core.corpus.fidelity import GateLimits, measure
+from k2core.corpus.sources import mathematics, wikipedia
+from k2core.evals.intervals import wilson
+
+TOPIC = "gate"
+DOC = ROOT / "docs" / "gate.md"
+RECALL, LOSS = 0.95, 0.10
+"""The goals: share of corrupted rewrites rejected, at least; share of faithful ones rejected, at most."""
+AIM, BUDGET = 0.98, 0.06
+"""What limits are chosen for on the other half: a little more than the goals."""
+SEED = 7
+_ARTICLES = wikipedia.WikipediaSource(limit=2500, translations={})
+_CHARACTERS = (200, 500)
+_TASKS = ["gsm_symbolic", "gcd", "products", "prime_factorization", "chain_sum"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Labelled pairs of one domain with their scores."""
+
+    pairs: list[Pair]
+    scores: list[dict[str, float]]
+
+    def half(self, held_out: bool) -> tuple[list[Pair], list[dict[str, float]]]:
+        """The pairs of the articles that limits are chosen on, or of the others."""
+        rows = [row for row in zip(self.pairs, self.scores, strict=True) if row[0].held_out == held_out]
+        return [pair for pair, _ in rows], [scores for _, scores in rows]
+
+
+def run(scale: Scale) -> list[Entry]:
+    """Recall and loss of each domain's limits; at full scale docs/gate.md gets the tables."""
+    entries, parts = [], []
+    for domain, measured in labelled_sets(scale).items():
+        limits = recipe_limits()[domain]
+        found = rates(*measured.half(True), limits)
+        entries += _entries(domain, found)
+        parts.append(_section(domain, measured, limits, found))
+    if scale.name == "full":
+        rewrite(DOC, TOPIC, "\n\n".join(parts))
+    return entries
+
+
+def recipe_limits() -> dict[str, GateLimits]:
+    """`rephrase.gate` of the laptop recipe."""
+    return TypeAdapter(dict[str, GateLimits]).validate_python(yaml.safe_load(LAPTOP.read_text())["rephrase"]["gate"])
+
+
+def labelled_sets(scale: Scale) -> dict[str, Measured]:
+    """By domain: the labelled pairs of real articles and problems, with their scores."""
+    low, high = _CHARACTERS
+    articles = [(doc.id, doc.text) for doc in wikipedia.documents(_ARTICLES) if low <= len(doc.text) <= high]
+    source = mathematics.MathematicsSource(limit=3 * scale.problems, tasks=_TASKS, seed=SEED)
+    problems = [(doc.id, doc.text) for doc in mathematics.documents(source) if re.search(r"\n.* = .*\n", doc.text)]
+    made = {
+        "knowledge": (labelled.knowledge, articles, scale.articles),
+        "math": (labelled.maths, problems, scale.problems),
+    }
+    sets = {}
+    for domain, (make, sources, count) in made.items():
+        common = facts.common_words(text for _, text in sources)
+        pairs = make(sources, SEED, common, count)
+        sets[domain] = Measured(pairs, measure([(pair.source, pair.rewrite) for pair in pairs], common))
+    return sets
+
+
+def _entries(domain: str, found: Rates) -> list[Entry]:
+    rejected, tried = found.total
+    lost, faithful = found.lost
+    share = {"unit": "of the rewrites", "ratio_of": "ours / peer", "topic": TOPIC, "goal": 1.0}
+    return [
+        compare(
+            f"fidelity gate, {domain}: corrupted rewrites rejected", [found.recall], [RECALL], better="higher", **share,
+            note=f"the goal; {rejected} of {tried}, 95% interval {_interval(rejected, tried)}, held-out articles",
+        ),
+        compare(
+            f"fidelity gate, {domain}: faithful rewrites lost", [found.loss], [LOSS], better="lower", **share,
+            note=f"the goal; {lost} of {faithful}, 95% interval {_interval(lost, faithful)}, held-out articles",
+        ),
+    ]  # fmt: skip
+
+
+def _section(domain: str, measured: Measured, limits: GateLimits, found: Rates) -> str:
+    chosen, way = choose(*measured.half(False), recall=AIM, loss=BUDGET)
+    right, rejected = found.precision
+    summary = [
+        f"### {domain}",
+        f"{len({pair.article for pair in measured.pairs})} sources, {len(measured.pairs)} rewrites. Held-out half, the "
+        f"laptop recipe's limits: recall {found.recall:.3f} (mean of the kinds {found.recall_of_kinds:.3f}), precision "
+        f"{right / rejected:.3f} ({_interval(right, rejected)}), loss {found.loss:.3f} ({_interval(*found.lost)}).",
+    ]
+    kinds = sorted(found.caught.items(), key=lambda item: item[1][0] / item[1][1])
+    rows = [[kind, f"{hit} of {all_}", f"{hit / all_:.2f}", _interval(hit, all_)] for kind, (hit, all_) in kinds]
+    table = _table(["fault", "rejected", "recall", "95% interval"], rows)
+    steps = [
+        [name, _limit(limits_then, name), f"{now.recall:.3f}", f"{now.loss:.3f}"]
+        for name, limits_then in way
+        for now in [rates(*measured.half(True), limits_then)]
+    ]
+    agree = "they are the recipe's" if chosen == limits else "the recipe has others"
+    curve = _table(["tightened", "to", "recall, held out", "loss, held out"], steps)
+    return "\n\n".join([*summary, table, f"Limits as the choosing half tightens them ({agree}):", curve])
+
+
+def _limit(limits: GateLimits, name: str) -> str:
+    return str(getattr(limits, name, "as loose as tried"))
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def _interval(part: int, whole: int) -> str:
+    low, high = wilson(part, whole)
+    return f"{low:.2f}–{high:.2f}"
