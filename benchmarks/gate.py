@@ -30,7 +30,7 @@ RECALL, LOSS = 0.95, 0.10
 """The goals: share of corrupted rewrites rejected, at least; share of faithful ones rejected, at most."""
 AIM, BUDGET = 0.98, 0.06
 """What limits are chosen for on the other half: a little more than the goals."""
-SEED = 7
+SEED = 11
 _ARTICLES = wikipedia.WikipediaSource(limit=2500, translations={})
 _CHARACTERS = (200, 500)
 _TASKS = ["gsm_symbolic", "gcd", "products", "prime_factorization", "chain_sum"]

@@ -38,6 +38,7 @@ class GateLimits(Section):
     numbers_invented: int = Field(ge=0, description="numbers at most that the source does not have")
     names_kept: float = Field(ge=0, le=1, description="least share of the source's names in the rewrite")
     names_invented: int = Field(ge=0, description="names at most that the source does not have")
+    words_invented: int = Field(ge=0, description="words at most in a row of which the source has no form")
     equations_kept: float = Field(ge=0, le=1, description="least share of the source's equations in the rewrite")
     equations_invented: int = Field(ge=0, description="equations at most that the source does not have")
     negations_changed: int = Field(ge=0, description="greatest difference in the number of negating words")
@@ -58,9 +59,10 @@ class Verdict:
 
 
 SCORES = tuple(GateLimits.model_fields)
-AT_MOST = frozenset(
-    ("repeated", "copied", "numbers_invented", "names_invented", "equations_invented", "negations_changed", "opposites")
-)
+AT_MOST = frozenset((
+    "repeated", "copied", "numbers_invented", "names_invented", "words_invented", "equations_invented",
+    "negations_changed", "opposites",
+))  # fmt: skip
 """Scores whose limit is a greatest value; `length_ratio` has two limits, all others a least value."""
 
 
@@ -114,6 +116,7 @@ def _scores(
     source: str, rewrite: str, common: frozenset[str], language: str | None, vectors: Any
 ) -> list[tuple[str, float]]:
     from k2core.corpus.alignment import alignment
+    from k2core.corpus.inventions import words_invented
     from k2core.corpus.opposites import opposites
     from k2core.corpus.roles import roles
 
@@ -134,6 +137,7 @@ def _scores(
         "numbers_invented": len(new_numbers - numbers),
         "names_kept": _share({name for name in names if _occurs(name, new_known)}, names),
         "names_invented": len(invented),
+        "words_invented": words_invented(source, rewrite),
         "equations_kept": _share(equations & new_equations, equations),
         "equations_invented": len(new_equations - equations),
         "negations_changed": abs(facts.negations(rewrite) - facts.negations(source)),

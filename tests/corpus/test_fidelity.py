@@ -7,6 +7,7 @@ import pytest
 from benchmarks.gate import recipe_limits
 from k2core.corpus import facts
 from k2core.corpus.fidelity import ACCEPTED, SCORES, judge
+from k2core.corpus.inventions import words_invented
 from k2core.corpus.opposites import opposites
 
 LIMITS = recipe_limits()["knowledge"].model_copy(
@@ -178,3 +179,10 @@ FRENCH_ENGLISH = (
 def test_translations_are_held_to_language_numbers_and_names(source: str, rewrite: str, expected: str) -> None:
     verdict = judge(source, rewrite, recipe_limits()["translation"], COMMON | {"long", "le", "en", "il"}, "en")
     assert verdict.reason == expected, verdict
+
+
+def test_words_in_a_row_that_the_source_has_no_form_of_are_counted_within_a_clause() -> None:
+    source = "Tom has 4 boxes with 12 pencils each. He gives away 9 pencils."
+    assert words_invented(source, "With 12 pencils in each box, Tom has 4 boxes. Giving away 9 pencils follows.") == 1
+    assert words_invented(source, "Tom has 4 boxes with 12 pencils each, although experts doubt that today.") == 4
+    assert words_invented(source, "Experts. Doubt. Today.") == 1

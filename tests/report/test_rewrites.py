@@ -11,12 +11,13 @@ from k2core.report.rewrites import MOST, choose, render, scores_of
 
 LIMITS = GateLimits(
     language_score=0.5, length_ratio=(0.6, 1.6), finished=1.0, repeated=0.1, copied=0.8, numbers_kept=1.0,
-    numbers_invented=0, names_kept=0.8, names_invented=0, equations_kept=1.0, equations_invented=0,
+    numbers_invented=0, names_kept=0.8, names_invented=0, words_invented=9, equations_kept=1.0, equations_invented=0,
     negations_changed=0, opposites=0, roles=-0.2, similarity=0.8, coverage=0.5, support=0.5,
 )  # fmt: skip
 SCORES = {
     "language_score": 0.9, "length_ratio": 1.0, "finished": 1.0, "repeated": 0.0, "copied": 0.2, "numbers_kept": 1.0,
-    "numbers_invented": 0.0, "names_kept": 0.9, "names_invented": 0.0, "equations_kept": 1.0, "equations_invented": 0.0,
+    "numbers_invented": 0.0, "names_kept": 0.9, "names_invented": 0.0, "words_invented": 0.0,
+    "equations_kept": 1.0, "equations_invented": 0.0,
     "negations_changed": 0.0, "opposites": 0.0, "roles": 0.0, "similarity": 0.9, "coverage": 0.7, "support": 0.7,
 }  # fmt: skip
 

@@ -25,6 +25,7 @@ STEPS: dict[str, tuple[Any, ...]] = {
     "numbers_invented": _COUNTS,
     "names_kept": _SHARES,
     "names_invented": _COUNTS,
+    "words_invented": (99, 5, 4, 3, 2, 1),
     "equations_kept": _SHARES,
     "equations_invented": _COUNTS,
     "negations_changed": _COUNTS,
