@@ -37,13 +37,13 @@ LLM_CONFIG = LLMConfig(
 
 LIMITS = GateLimits(
     numbers_kept=1, numbers_invented=0, names_kept=0.8, names_invented=0, words_invented=9, length_ratio=(0.5, 1.6),
-    copied=0.8, language_score=0.3, similarity=0.6, support=0.2, finished=0, repeated=0.5, equations_kept=0, equations_invented=9,
-    negations_changed=9, opposites=9, roles=-1, coverage=0.1,
+    copied=0.8, language_score=0.3, similarity=0.6, support=0.2, finished=0, repeated=0.5, equations_kept=0,
+    equations_invented=9, negations_changed=9, opposites=9, roles=-1, coverage=0.1,
 )  # fmt: skip
 LOOSE = GateLimits(
     numbers_kept=0, numbers_invented=9, names_kept=0, names_invented=9, words_invented=99, length_ratio=(0, 9),
-    copied=1, language_score=0, similarity=-1, support=-1, finished=0, repeated=1, equations_kept=0, equations_invented=9,
-    negations_changed=9, opposites=9, roles=-1, coverage=-1,
+    copied=1, language_score=0, similarity=-1, support=-1, finished=0, repeated=1, equations_kept=0,
+    equations_invented=9, negations_changed=9, opposites=9, roles=-1, coverage=-1,
 )  # fmt: skip
 TEXTS = {
     "Ada": (
