@@ -87,6 +87,7 @@ class Trainer:
         from k2core.optim.muonclip import MuonClip
         from k2core.training.checkpoint import load_optimizer
 
+        (folder / "work").mkdir()
         muonclip = MuonClip(network, self.optimizer)
         load_optimizer(muonclip, self.base)
         state = TrainerState.load(self.base).model_copy(update={"documents": {}, "lr_scale": None})
