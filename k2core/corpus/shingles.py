@@ -6,6 +6,7 @@ of its words' hashes modulo 2^64, from running sums, so that its cost does not g
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
@@ -17,14 +18,16 @@ from datatrove.utils.text import PUNCTUATION_TRANS
 BASE = 0x9E3779B97F4A7C15
 CACHED_WORDS = 2**20
 """Hashes of distinct words that are remembered; a full memory starts anew."""
+_SIGN = re.compile(r"(?<![\w.)])-(?=\d)")
+"""A minus that makes a number negative; not that of a range or a difference."""
 
 
 def simple_words(text: str) -> list[str]:
     """Words without case and punctuation, as datatrove's `simplify_text` leaves them, but numbers as they are.
 
-    datatrove writes every number as 0; in mathematics the numbers are what tells two problems apart.
+    datatrove writes every number as 0 and drops its sign; in mathematics these are what tells two problems apart.
     """
-    return text.lower().translate(PUNCTUATION_TRANS).split()
+    return _SIGN.sub("minus", text.lower()).translate(PUNCTUATION_TRANS).split()
 
 
 def word_hashes(words: Sequence[str]) -> np.ndarray:

@@ -80,6 +80,13 @@ def test_numbers_tell_problems_apart() -> None:
     assert find_duplicates(documents, 0.7) == []
 
 
+def test_signs_tell_problems_apart() -> None:
+    up, down = "Problem: what comes next? 3, 6, 12, 24, 48, 96", "Problem: what comes next? -3, -6, -12, -24, -48, -96"
+    assert attributes(up, CONFIG)["minhash"] != attributes(down, CONFIG)["minhash"]
+    ranges = [attributes(f"the years from {years} were good ones for the town", CONFIG) for years in ("1-5", "1 5")]
+    assert ranges[0]["minhash"] == ranges[1]["minhash"]
+
+
 def test_short_texts_are_compared_exactly() -> None:
     a, b = attributes("one two", CONFIG), attributes("one three", CONFIG)
     assert a["minhash"] == [] == b["minhash"]
