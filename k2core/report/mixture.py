@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from k2core.report.results import PHASES
 from k2core.storage import StorageError
 
 
@@ -37,7 +38,7 @@ def read_manifest(path: Path) -> Mixture:
     try:
         phases = {
             phase: {domain: _flat(figures) for domain, figures in plan["domains"].items()}
-            for phase, plan in content["phases"].items()
+            for phase, plan in sorted(content["phases"].items(), key=lambda item: _place(item[0]))
         }
         warnings = list(content["warnings"])
     except (KeyError, TypeError, AttributeError) as error:
@@ -49,6 +50,11 @@ def read_manifest(path: Path) -> Mixture:
                     f"{path}: phases.{phase}.{domain} has no tokens and epochs, but {', '.join(figures)}"
                 )
     return Mixture(phases, warnings)
+
+
+def _place(phase: str) -> int:
+    """Its turn in training; the extension of the context comes last."""
+    return PHASES.index(phase) if phase in PHASES else len(PHASES)
 
 
 def _flat(figures: dict[str, Any]) -> dict[str, float]:
