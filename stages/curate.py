@@ -27,13 +27,13 @@ from k2core.corpus.curation import (
     Rules,
     SamplingStep,
 )
-from k2core.corpus.documents import COLUMNS, DOMAINS, Domain, document_schema
+from k2core.corpus.documents import COLUMNS, DOMAINS, Domain, document_schema, read_beside
 from k2core.corpus.pace import paced
 from k2core.corpus.paragraphs import ParagraphConfig
 from k2core.corpus.tagging import COLUMNS as ATTRIBUTES
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
-from k2core.storage import read_table, read_tables, write_json, write_table
+from k2core.storage import read_tables, write_json, write_table
 
 SECTION = "curate"
 
@@ -106,10 +106,8 @@ def _read(documents: Path, attributes: Path, quality: Path) -> list[dict[str, An
     """All documents with their `tags` and `quality`, and beside them what deduplication compares."""
     rows = []
     for name, table in read_tables(documents, COLUMNS):
-        tags, scores = read_table(attributes / name, list(ATTRIBUTES)), read_table(quality / name, ["id", "quality"])
-        for folder, other, stage in ((attributes, tags, "tag"), (quality, scores, "grade")):
-            if [row["id"] for row in table] != [row["id"] for row in other]:
-                raise StageError(f"{folder / name}: its rows are not those of the documents; run {stage} again")
+        tags = read_beside(attributes, name, table, ATTRIBUTES, "tag")
+        scores = read_beside(quality, name, table, ["id", "quality"], "grade")
         rows += [
             {**row, "tags": tag, "quality": score["quality"], "digest": tag["digest"], "minhash": tag["minhash"]}
             for row, tag, score in zip(table, tags, scores, strict=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
+from k2core.corpus.documents import read_beside
 from k2core.corpus.pace import paced
 from k2core.corpus.quality.combine import PARTS, agreement, auc
 from k2core.corpus.quality.grading import Graded, GradingConfig, grade_domain, judge_figures, validation
@@ -21,7 +22,7 @@ from k2core.llm.client import LLM
 from k2core.llm.config import LLMConfig
 from k2core.recipe import Compute
 from k2core.stage import Job, Metrics, StageError, main
-from k2core.storage import read_table, read_tables, write_table
+from k2core.storage import read_tables, write_table
 
 SECTION = "grade"
 _UNREAD = {"digest", "minhash"}
@@ -57,9 +58,7 @@ def run(
 
 
 def _rows(name: str, table: list[dict[str, Any]], attributes: Path) -> list[dict[str, Any]]:
-    tags = read_table(attributes / name, [column for column in ATTRIBUTES if column not in _UNREAD])
-    if [row["id"] for row in table] != [row["id"] for row in tags]:
-        raise StageError(f"{attributes / name}: its rows are not those of the documents of that name; run tag again")
+    tags = read_beside(attributes, name, table, [column for column in ATTRIBUTES if column not in _UNREAD], "tag")
     return [{**row, "rules": rules_score(row["domain"], tag)} for row, tag in zip(table, tags, strict=True)]
 
 

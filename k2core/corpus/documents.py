@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, TypeVar
+
+from k2core.stage import StageError
+from k2core.storage import read_table
 
 T = TypeVar("T")
 Domain = Literal["web", "code", "math", "knowledge"]
@@ -40,6 +44,23 @@ def document_schema(*extra: tuple[str, Any]) -> Any:
     import pyarrow as pa
 
     return pa.schema([*((name, pa.string()) for name in COLUMNS), *extra])
+
+
+def read_beside(
+    folder: Path, name: str, documents: Iterable[dict[str, Any]], columns: Iterable[str], stage: str
+) -> list[dict[str, Any]]:
+    """The table `name` that `stage` made in `folder` of the documents' table of that name, in the same row order.
+
+    Args:
+        columns: what is read; `id` must be among it.
+
+    Raises:
+        StageError: its rows are others than the documents'.
+    """
+    table = read_table(folder / name, list(columns))
+    if [row["id"] for row in table] != [row["id"] for row in documents]:
+        raise StageError(f"{folder / name}: its rows are not those of the documents of that name; run {stage} again")
+    return table
 
 
 def group_of(document_id: str) -> str:

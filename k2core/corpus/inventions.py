@@ -8,7 +8,7 @@ from k2core.corpus import facts
 from k2core.corpus.roles import FUNCTION_WORDS
 
 _BREAKS = re.compile(r"[.,:;!?()=+*/]|\d+")
-_LEAST_STEM, _ENDING = 4, 3
+_LEAST_WORD, _LEAST_STEM, _ENDING = 3, 4, 3
 
 
 def words_invented(source: str, rewrite: str) -> int:
@@ -21,7 +21,7 @@ def words_invented(source: str, rewrite: str) -> int:
     for clause in (part for sentence in facts.sentences(rewrite) for part in _BREAKS.split(sentence)):
         run = 0
         for word in facts.words(clause):
-            if word in FUNCTION_WORDS or len(word) < _LEAST_STEM - 1:
+            if word in FUNCTION_WORDS or len(word) < _LEAST_WORD:
                 continue
             run = 0 if _stem(word) in known else run + 1
             longest = max(longest, run)
