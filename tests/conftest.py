@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from workspace import ROOT, Workspace, make_workspace
 
@@ -15,7 +17,8 @@ def toy(tmp_path: Path) -> Iterator[Workspace]:
     workspace = make_workspace(tmp_path / "toy", ROOT / "tests" / "toy")
     yield workspace
     for process in [*workspace.processes("stages."), *workspace.processes("flows."), *workspace.processes("prefect")]:
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 @pytest.fixture(scope="session")

@@ -49,15 +49,16 @@ class Workspace:
         return (self.root / "dvc.lock").read_text()
 
     def processes(self, word: str) -> list[psutil.Process]:
-        """Live processes of this workspace with `word` in their command line."""
+        """Live processes of this workspace with `word` in their command line; their `info` has name and environment."""
         found = []
-        for process in psutil.process_iter(["cmdline"]):
+        for process in psutil.process_iter(["cmdline", "name", "environ"]):
             try:
-                if word in " ".join(process.info["cmdline"] or []) and process.cwd() == str(self.root):
+                ours = word in " ".join(process.info["cmdline"] or []) and process.cwd() == str(self.root)
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except (psutil.AccessDenied, psutil.NoSuchProcess):
-                continue
-        return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+                continue  # another user's, or ended between two of these questions
+        return found
 
 
 def make_workspace(root: Path, source: Path) -> Workspace:

@@ -126,7 +126,7 @@ def test_a_phase_on_two_processes_survives_a_dead_rank_and_ends_like_one(chain: 
     while not (found := [p for p in chain.root.glob("work/pretrain@decay/*/step-*") if p.parent not in before]):
         assert first.poll() is None and time.time() < deadline, "no checkpoint before it ended"
         time.sleep(0.02)
-    ranks = [p for p in chain.processes("stages.pretrain") if p.environ().get("RANK") == "1"]
+    ranks = [p for p in chain.processes("stages.pretrain") if (p.info["environ"] or {}).get("RANK") == "1"]
     ranks[0].kill()
     assert first.wait(120) != 0
     assert not (chain.root / "work/two/model").exists() and found
@@ -147,7 +147,7 @@ def _repro_and_kill(chain: Workspace, stage: str, pattern: str) -> bool:
     repro = chain.start("dvc", "repro")
     log: list[str] = []
     while repro.poll() is None:
-        found = [process for process in chain.processes(module) if "python" in process.name()]
+        found = [process for process in chain.processes(module) if "python" in process.info["name"]]
         if found and list(chain.root.glob(pattern)):
             os.kill(found[0].pid, signal.SIGKILL)
             log = repro.communicate()[0].splitlines()
