@@ -10,6 +10,8 @@ export DVC_NO_ANALYTICS := 1
 export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Where the environment forbids it, each of 25 stages would compile every module again.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint bench ui deps lock recipe clean
@@ -24,7 +26,7 @@ help: ## this list
 	$(BIN)/pip install -q uv
 	$(BIN)/pip install -q "$(TORCH)"
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --compile-bytecode -r requirements.txt
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --no-deps -r requirements-data.txt
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --compile-bytecode --no-deps -r requirements-data.txt
 	@touch $@
 
 setup: .venv/.ready ## the environment in .venv (demo and test do this themselves)

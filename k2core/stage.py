@@ -16,6 +16,8 @@ times and rates belong into `Job.log` (MLflow) instead.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import hashlib
 import inspect
 import json
@@ -137,6 +139,8 @@ def main(run: Callable[..., Metrics], section: str) -> None:
     """The command line of a stage: read, check, run, publish. Exit status 0, 1 (a fault to mend) or 75 (try again)."""
     import typer
 
+    _collect_seldom()
+
     parameters, hints = inspect.signature(run).parameters, typing.get_type_hints(run)
     options = [name for name in parameters if hints[name] in (Path, str)]
 
@@ -244,6 +248,15 @@ def _execute(
         f"done in {time.monotonic() - started:.1f} s: "
         + ", ".join(f"{key} {value:.5g}" for key, value in list(figures.items())[:8])
     )
+
+
+def _collect_seldom() -> None:
+    """Look for cyclic garbage rarely, and not at the end: torch's import makes a million objects, none of them garbage.
+
+    Saves a training stage about 1.5 s of its start and end.
+    """
+    gc.set_threshold(50_000, 10, 10)
+    atexit.register(gc.freeze)
 
 
 def _code() -> str:

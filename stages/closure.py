@@ -16,7 +16,10 @@ INERT = "k2core/tracking"
 
 
 def closure(module: str, root: Path) -> list[str]:
-    """Paths, relative to `root`, of the project's files that `module` imports, directly or not, and its own."""
+    """Paths, relative to `root`, of the project's files that `module` imports, directly or not, and its own.
+
+    A folder stands for its files where all of them belong to it (`dvc.lock` is written after every stage, and slowly).
+    """
     seen: set[str] = set()
     todo = [module]
     while todo:
@@ -33,8 +36,7 @@ def closure(module: str, root: Path) -> list[str]:
         for path in (root / file).parent.iterdir()
         if path.suffix in (".yaml", ".jinja", ".md") and path.name in (root / file).read_text()
     }
-    nonempty = {file for file in seen if (root / file).read_text().strip()}
-    return sorted(nonempty | data)
+    return _folded({file for file in seen if _says_something(root / file)} | data, root)
 
 
 def stage_module(cmd: str) -> str:
@@ -67,6 +69,28 @@ def rewrite(text: str, root: Path) -> str:
     out = StringIO()
     yaml.dump(document, out)
     return out.getvalue()
+
+
+def _folded(files: set[str], root: Path) -> list[str]:
+    """`files`, and in place of those below a folder that has no others but silent ones, the folder."""
+    folders = sorted({folder for file in files for folder in Path(file).parents if folder.parts})
+    whole: list[Path] = []
+    for folder in folders:  # the outer ones first
+        below = [path for path in (root / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        if not any(folder.is_relative_to(found) for found in whole) and all(
+            str(path.relative_to(root)) in files or not _says_something(path) for path in below
+        ):
+            whole.append(folder)
+    single = {file for file in files if not any(Path(file).is_relative_to(folder) for folder in whole)}
+    return sorted(single | {str(folder) for folder in whole})
+
+
+def _says_something(file: Path) -> bool:
+    """Whether a file is more than an empty module, or one with nothing but a docstring."""
+    if file.suffix != ".py":
+        return True
+    body = ast.parse(file.read_text()).body
+    return len(body) > 1 or (bool(body) and ast.get_docstring(ast.Module(body, [])) is None)
 
 
 def _is_code(dep: str) -> bool:

@@ -14,6 +14,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 S = TypeVar("S", bound="Section")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's where it was built in: a stage reads its recipe many times."""
 
 
 class RecipeError(ValueError):
@@ -38,7 +40,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         RecipeError: the file is missing, is not YAML, or is not a mapping of sections.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader=LOADER)
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe; run from the project's root or name another file") from None
     except yaml.YAMLError as error:

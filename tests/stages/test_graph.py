@@ -87,7 +87,7 @@ def test_every_path_of_a_command_is_declared(stage: str) -> None:
 def test_the_closure_follows_imports_inside_functions(tmp_path: Path) -> None:
     for file, text in {
         "k2core/__init__.py": "", "k2core/a.py": "def f():\n    from k2core.b import g\n", "k2core/b.py": "g = 1",
-        "k2core/c.py": "", "stages/__init__.py": "", "stages/x.py": "import k2core.a\n",
+        "k2core/c.py": "h = 1", "stages/__init__.py": "", "stages/x.py": "import k2core.a\n", "stages/y.py": "i = 1",
         "k2core/words.yaml": "", "k2core/d.py": "open('words.yaml')",
     }.items():  # fmt: skip
         (tmp_path / file).parent.mkdir(exist_ok=True)
@@ -97,6 +97,18 @@ def test_the_closure_follows_imports_inside_functions(tmp_path: Path) -> None:
     assert closure("stages.x", tmp_path) == [
         "k2core/a.py", "k2core/b.py", "k2core/d.py", "k2core/words.yaml", "stages/x.py",
     ]  # fmt: skip
+
+
+def test_a_folder_stands_for_its_files_where_all_belong(tmp_path: Path) -> None:
+    for file, text in {
+        "k2core/c.py": "h = 1", "k2core/room/__init__.py": '"""A room."""\n', "k2core/room/b.py": "g = 1",
+        "k2core/room/a.py": "import k2core.room.b", "stages/x.py": "import k2core.room.a\n", "stages/y.py": "i = 1",
+    }.items():  # fmt: skip
+        (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / file).write_text(text)
+    assert closure("stages.x", tmp_path) == ["k2core/room", "stages/x.py"]
+    (tmp_path / "k2core/room/other.txt").write_text("not read")
+    assert closure("stages.x", tmp_path) == ["k2core/room/a.py", "k2core/room/b.py", "stages/x.py"]
 
 
 @pytest.mark.parametrize("stage", sorted({stage_module(body["cmd"]) for body in BODIES.values()}))
