@@ -62,15 +62,18 @@ class Job:
 
     Attributes:
         fingerprint: what the work depends on (inputs, sections of the recipe, code), name → digest.
+        answers: the workspace's replay cache of what LLMs answered, which stays.
         first: whether this is the stage's only process, or the one with rank 0.
         stopping: SIGTERM came while the work was `graceful`.
     """
 
     def __init__(
-        self, name: str, scratch: Path, tracker: StageRun | None, fingerprint: Mapping[str, str] | None = None
-    ) -> None:
+        self, name: str, scratch: Path, tracker: StageRun | None, fingerprint: Mapping[str, str] | None = None,
+        answers: Path | None = None,
+    ) -> None:  # fmt: skip
         self.name, self.scratch, self._tracker = name, scratch, tracker
         self.fingerprint = dict(fingerprint or {})
+        self.answers = answers or scratch / "answers.sqlite"
         self.artifacts: list[Path] = []
         self.first, self.stopping = rank() == 0, False
 
@@ -227,7 +230,7 @@ def _execute(
             tracker = stack.enter_context(
                 StageRun.open(name, settings, digests, [str(path) for path in outputs.values()])
             )
-        job = Job(name, scratch, tracker, {**fingerprint, "code": code})
+        job = Job(name, scratch, tracker, {**fingerprint, "code": code}, WORK / "answers.sqlite")
         jobs = {parameter: job for parameter, hint in hints.items() if hint is Job}
         with ExitStack() as published:
             if job.first:

@@ -65,7 +65,7 @@ def _rows(name: str, table: list[dict[str, Any]], attributes: Path) -> list[dict
 def _ask(judged: dict[str, list[Excerpt]], llm: LLMConfig, compute: Compute, job: Job) -> dict[str, list[int | None]]:
     items = [item for excerpts_ in judged.values() for item in excerpts_]
     job.say(f"{len(items)} texts of {len(judged)} domains for {llm.model} to grade, damaged ones included")
-    with LLM.open(llm, compute, job.scratch / "answers.sqlite") as model, job.progress(len(items), "text") as bar:
+    with LLM.open(llm, compute, job.answers) as model, job.progress(len(items), "text") as bar:
         answers = model.complete_many([request(item.text, compute.seed) for item in items], bar)
     found = iter(grade_of(answer.text) for answer in answers)
     grades = {domain: [next(found) for _ in items] for domain, items in judged.items()}

@@ -84,7 +84,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, tasks: 
         f"{len(measured)} known ones and solves {len(attempted)} of {len(problems)} problems, {samples} times each"
     )
     total = len(passages) + samples * (len(measured) + len(attempted))
-    with LLM.open(llm, compute, job.scratch / "answers.sqlite") as model, job.progress(total, "answer") as bar:
+    with LLM.open(llm, compute, job.answers) as model, job.progress(total, "answer") as bar:
         made = by_model(model, passages, params.sampling, compute.seed, bar)
         said = ask(model, measured, params.sampling, compute.seed, bar)
         solutions = solve(model, attempted, params.sampling, params.solution_tokens, compute.seed, bar)

@@ -53,7 +53,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, styles:
     cost = forecast(chunks, *expected_tokens(jobs, library, params.context_tokens), llm)
     sources = {item.source_id for item in jobs}
     job.say(f"{len(jobs)} rewrites of {len(sources)} documents in {len(params.rewrites)} styles: {cost.sentence()}")
-    with LLM.open(llm, compute, job.scratch / "answers.sqlite") as model, job.progress(chunks, "chunk") as bar:
+    with LLM.open(llm, compute, job.answers) as model, job.progress(chunks, "chunk") as bar:
         rewrites = rewrite_all(
             model, jobs, library, temperature=params.temperature, seed=compute.seed,
             context_tokens=params.context_tokens, bar=bar,

@@ -56,7 +56,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, out: Path, job: Job) -
     if chosen:
         seconds = 20 * len(chosen) / llm.expected_tokens_per_second
         job.say(f"{len(chosen)} descriptions by {llm.model}, about {seconds:.0f} s")
-        with LLM.open(llm, compute, job.scratch / "llm.sqlite") as client:
+        with LLM.open(llm, compute, job.answers) as client:
             texts, accepted = reword(
                 client, chosen, max_tokens=params.llm_max_tokens, temperature=params.llm_temperature, seed=seed
             )

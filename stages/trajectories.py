@@ -51,7 +51,7 @@ def run(
         step = max(1, len(training) // params.llm_tasks)
         chosen = training[::step][: params.llm_tasks]
         job.say(f"{len(chosen)} tasks by {llm.model}, about {80 * len(chosen) / llm.expected_tokens_per_second:.0f} s")
-        with LLM.open(llm, compute, job.scratch / "llm.sqlite") as client:
+        with LLM.open(llm, compute, job.answers) as client:
             for task in chosen:
                 played.append(player.llm(task, client, params.llm_temperature, params.llm_max_tokens))
     accepted = [row for row in played if row["verdict"]["passed"]]

@@ -1,7 +1,8 @@
-"""Replay cache: every answer is on disk before it is used, so an interrupted stage asks nothing twice.
+"""Replay cache: every answer is on disk before it is used, and no request is asked twice in a workspace.
 
-Lies in a stage's scratch space. Sampling at a temperature above zero on a server with batching is not repeatable;
-with the cache, the run that continues after a kill sees the very answers of the run that was killed.
+One file for all stages (`work/answers.sqlite`), which outlives them: a stage that was killed, or runs again with
+another threshold, pays for new requests alone. Sampling at a temperature above zero on a server with batching is not
+repeatable; with the cache the same request has the same answer.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def request_key(request: dict[str, Any]) -> str:
 
 
 class ReplayCache:
-    """Answers by request. Safe for several threads of one process; each answer is committed by itself."""
+    """Answers by request. Safe for several threads and processes; each answer is committed by itself."""
 
     def __init__(self, path: Path) -> None:
         """Open or create the cache.
@@ -32,7 +33,7 @@ class ReplayCache:
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
-        self._database = sqlite3.connect(path, check_same_thread=False)
+        self._database = sqlite3.connect(path, timeout=60, check_same_thread=False)
         try:
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")

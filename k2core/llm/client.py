@@ -1,6 +1,6 @@
 """The client: one interface for the embedded engine and any OpenAI-compatible server.
 
-with LLM.open(config, compute, job.scratch / "llm.sqlite") as llm:
+with LLM.open(config, compute, job.answers) as llm:
     text = llm.complete(messages, max_tokens=200, temperature=0.3, seed=0)
 """
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from k2core.llm import engine
@@ -74,31 +75,35 @@ class Refused:
 class LLM:
     """Ask a model; answers come from the replay cache where the same request was answered before."""
 
-    def __init__(self, config: LLMConfig, client: OpenAI, cache: ReplayCache) -> None:
-        self._config, self._client, self._cache = config, client, cache
+    def __init__(self, config: LLMConfig, connect: Callable[[], OpenAI], cache: ReplayCache) -> None:
+        self._config, self._connect, self._cache = config, connect, cache
         self._pressure = Pressure(config.in_flight)
 
     @classmethod
     @contextmanager
     def open(cls, config: LLMConfig, compute: Compute, cache: Path) -> Iterator[LLM]:
-        """Start the embedded engine with `compute.threads` threads (or connect to the server) and open the cache.
+        """Open the cache; the first request that it cannot answer starts the engine, with `compute.threads` threads.
 
         Raises:
             RecipeError: the weights or the API key of `config` are missing.
         """
-        import openai
+        clients: list[OpenAI] = []
+        lock = Lock()
+        if config.embedded:
+            engine.weights()
+        else:
+            _api_key(config)
+
+        def connect() -> OpenAI:
+            with lock:
+                if not clients:
+                    clients.append(stack.enter_context(_connection(config, compute)))
+                return clients[0]
 
         with ExitStack() as stack:
             replay = ReplayCache(cache)
             stack.callback(replay.close)
-            if config.embedded:
-                address, key = stack.enter_context(engine.serve(config, compute.threads))
-            else:
-                address, key = config.base_url, _api_key(config)
-            # Retries are ours: the library's own would multiply with them and hide behind one time-out.
-            client = openai.OpenAI(base_url=address, api_key=key, timeout=config.timeout_s, max_retries=0)
-            stack.callback(client.close)
-            yield cls(config, client, replay)
+            yield cls(config, connect, replay)
 
     def complete(
         self,
@@ -138,23 +143,18 @@ class LLM:
             RecipeError: the server refuses the request (unknown model, bad key, prompt too long) or answers garbage.
         """
         body, key = self._body(request)
-        known = self._cache.get(key)
-        if known is not None and "reason" not in known:
+        if known := self._cache.get(key):
             return Answer(**known)
         answer = self._ask(body)
-        self._cache.put(key, asdict(answer))
+        if answer.text.strip() or self._config.embedded:  # another server may do better next time
+            self._cache.put(key, asdict(answer))
         return answer
 
     def _answer_or_reason(self, request: Request) -> Answer | Refused:
-        _, key = self._body(request)
-        if "reason" in (known := self._cache.get(key) or {}):
-            return Refused(**known)
         try:
             answer = self.answer(request)
         except RequestRefused as refusal:
-            refused = Refused(refusal.reason)
-            self._cache.put(key, asdict(refused))
-            return refused
+            return Refused(refusal.reason)
         return answer if answer.text.strip() else Refused("empty answer")
 
     def _body(self, request: Request) -> tuple[dict[str, Any], str]:
@@ -179,9 +179,11 @@ class LLM:
         again = retry_if_exception(_is_transient)
         if not config.embedded:  # whose answer to a request is always the same
             again = again | retry_if_result(lambda answer: not answer.text.strip())
+        answered: list[int] = []  # how many requests the server had answered at each failure of this one
         retrying = Retrying(
             retry=again,
             wait=self._pause,
+            before_sleep=lambda _: answered.append(self._pressure.answers),
             stop=stop_after_attempt(config.max_attempts),
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )
@@ -194,7 +196,11 @@ class LLM:
             ) from None
         except openai.APIStatusError as error:
             if _is_transient(error):
-                raise self._unavailable(f"HTTP status {error.status_code}") from None
+                gone_on = bool(answered) and self._pressure.answers > answered[0]
+                if error.status_code in _OVERLOADED or not gone_on:
+                    raise self._unavailable(f"HTTP status {error.status_code}") from None
+                what = f"fails at this request (status {error.status_code}) and answers others"
+                raise RequestRefused(what, f"llm: {config.base_url} {what}; look into the server's log") from None
             what = f"refused the request (status {error.status_code}: {_one_line(error.message)})"
             message = f"llm: {config.base_url} {what}; check llm.model, llm.api_key_variable and the prompt's length"
             if error.status_code in _THIS_REQUEST_ONLY:
@@ -212,7 +218,7 @@ class LLM:
         options = engine.REQUEST_OPTIONS if self._config.embedded else None
         with self._pressure.slot() as halvings:
             try:
-                response = self._client.chat.completions.with_raw_response.create(**body, extra_body=options)
+                response = self._connect().chat.completions.with_raw_response.create(**body, extra_body=options)
             except openai.APIStatusError as error:
                 if error.status_code in _OVERLOADED:
                     self._pressure.overloaded(halvings)
@@ -238,6 +244,21 @@ class LLM:
             f"the LLM at {self._config.base_url} does not answer after {self._config.max_attempts} tries ({what}); "
             "start the server, or set llm.base_url to another one or to `embedded`"
         )
+
+
+@contextmanager
+def _connection(config: LLMConfig, compute: Compute) -> Iterator[OpenAI]:
+    import openai
+
+    with ExitStack() as stack:
+        if config.embedded:
+            address, key = stack.enter_context(engine.serve(config, compute.threads))
+        else:
+            address, key = config.base_url, _api_key(config)
+        # Retries are ours: the library's own would multiply with them and hide behind one time-out.
+        client = openai.OpenAI(base_url=address, api_key=key, timeout=config.timeout_s, max_retries=0)
+        stack.callback(client.close)
+        yield client
 
 
 def _is_transient(error: BaseException) -> bool:

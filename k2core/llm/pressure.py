@@ -8,11 +8,15 @@ from contextlib import contextmanager
 
 
 class Pressure:
-    """At most `most` requests in flight: halved when the server is overloaded, one more a round of good answers."""
+    """At most `most` requests in flight: halved when the server is overloaded, one more a round of good answers.
+
+    `answers` counts what the server answered.
+    """
 
     def __init__(self, most: int) -> None:
         self._most, self._limit = most, float(most)
         self._in_flight = self._halvings = 0
+        self.answers = 0
         self._free = threading.Condition()
 
     @property
@@ -44,5 +48,6 @@ class Pressure:
     def answered(self) -> None:
         """The server answered."""
         with self._free:
+            self.answers += 1
             self._limit = min(float(self._most), self._limit + 1 / self._limit)
             self._free.notify_all()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shlex
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -18,11 +20,11 @@ from workspace import ROOT, Workspace
 
 pytestmark = pytest.mark.chain
 KILLS = {
-    "rephrase": "work/rephrase/*/*",
+    "rephrase": "answers",
     "pretrain@decay": "work/pretrain@decay/*/step-*",
     "rl": "work/rl/*/step-*",
 }
-"""Stage → what must be in its scratch before it is killed with SIGKILL."""
+"""Stage → what it must have on disk before it is killed with SIGKILL: answers of the LLM, or files in its scratch."""
 
 
 @pytest.fixture(scope="module")
@@ -142,13 +144,18 @@ def test_a_phase_on_two_processes_survives_a_dead_rank_and_ends_like_one(chain: 
 
 
 def _repro_and_kill(chain: Workspace, stage: str, pattern: str) -> bool:
-    """Run the chain until `stage` has something in scratch, kill that stage; whether it came to that."""
+    """Run the chain until `stage` has what it must have, kill that stage; whether it came to that."""
     module = f"stages.{stage.split('@')[0]}"
     repro = chain.start("dvc", "repro")
     log: list[str] = []
+    before: int | None = None
     while repro.poll() is None:
         found = [process for process in chain.processes(module) if "python" in process.info["name"]]
-        if found and list(chain.root.glob(pattern)):
+        things = 0
+        if found:
+            things = _answers(chain) if pattern == "answers" else len(list(chain.root.glob(pattern)))
+            before = things if before is None else before
+        if found and things > (before or 0):
             os.kill(found[0].pid, signal.SIGKILL)
             log = repro.communicate()[0].splitlines()
             assert repro.returncode != 0, log[-5:]
@@ -157,6 +164,12 @@ def _repro_and_kill(chain: Workspace, stage: str, pattern: str) -> bool:
     log = repro.communicate()[0].splitlines()
     assert repro.returncode == 0, "\n".join(log[-30:])
     return False
+
+
+def _answers(chain: Workspace) -> int:
+    """Answers in the workspace's replay cache."""
+    with contextlib.closing(sqlite3.connect(chain.root / "work" / "answers.sqlite")) as cache:
+        return int(cache.execute("SELECT count(*) FROM answers").fetchone()[0])
 
 
 def _difference(first: str, second: str) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +149,20 @@ def test_a_file_that_is_no_cache_is_named(tmp_path: Path) -> None:
 
 def test_the_key_ignores_the_order_of_fields() -> None:
     assert request_key({"a": 1, "b": 2}) == request_key({"b": 2, "a": 1}) != request_key({"a": 2, "b": 1})
+
+
+def test_the_engine_is_started_for_what_is_not_known(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    @contextmanager
+    def serve(config: Any, threads: int) -> Iterator[tuple[str, str]]:
+        started.append(threads)
+        yield server.url, "key"
+
+    monkeypatch.setattr("k2core.llm.engine.serve", serve)
+    for text, engines in (("hello", 1), ("hello", 1), ("other", 2)):
+        with LLM.open(config("embedded"), COMPUTE, tmp_path / "cache") as llm:
+            assert ask(llm, text=text) == f"answer to {text}"
+        assert len(started) == engines

@@ -1,4 +1,4 @@
-"""Many requests at a server with faults: each is answered or set aside with its reason, and none is asked twice."""
+"""Many requests at a server with faults: each is answered or set aside with its reason; no answer is fetched twice."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_mix_of_faults_passes(server: Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("fault", "reason"), {**STATUSES, **UNUSABLE}.items())
-def test_what_stays_is_set_aside_with_its_reason_and_asked_no_more(
+def test_what_stays_is_set_aside_with_its_reason_and_asked_again_by_the_next_run(
     server: Server, tmp_path: Path, fault: Any, reason: str
 ) -> None:
     server.always = {"2": fault}
@@ -64,8 +64,16 @@ def test_what_stays_is_set_aside_with_its_reason_and_asked_no_more(
     assert [i for i, result in enumerate(results) if isinstance(result, Refused)] == [2]
     assert server.asked() == {"0": 1, "1": 1, "2": 1 if fault in STATUSES else 4, "3": 1, "4": 1}
     server.bodies.clear()
-    assert ask(server, tmp_path, 5) == results
-    assert server.bodies == []
+    server.always = {}
+    assert texts(ask(server, tmp_path, 5)) == expected(5)
+    assert server.asked() == {"2": 1}
+
+
+def test_one_request_that_the_server_fails_at_is_set_aside(server: Server, tmp_path: Path) -> None:
+    server.always = {"2": 500}
+    results = ask(server, tmp_path, 9)
+    assert results[2] == Refused("fails at this request (status 500) and answers others")
+    assert [i for i, result in enumerate(results) if isinstance(result, Refused)] == [2]
 
 
 @pytest.mark.parametrize("fault", [400, "garbage"])
