@@ -22,14 +22,16 @@ import yaml
 
 from benchmarks.harness import Entry, Work, alternate, compare, measured
 from benchmarks.scale import LAPTOP, Scale
-from k2core.corpus import curation, dedup, facts, filters
+from k2core.corpus import curation, filters
 from k2core.corpus.curation import DecontaminationConfig
-from k2core.corpus.dedup import Fingerprint, MinhashConfig
 from k2core.corpus.documents import document_schema, sample
-from k2core.corpus.embedding import embed
-from k2core.corpus.fidelity import GateLimits, judge
+from k2core.corpus.duplicates import dedup
+from k2core.corpus.duplicates.dedup import Fingerprint, MinhashConfig
+from k2core.corpus.duplicates.paragraphs import ParagraphConfig
+from k2core.corpus.fidelity import facts
+from k2core.corpus.fidelity.embedding import embed
+from k2core.corpus.fidelity.gate import GateLimits, judge
 from k2core.corpus.filters.words import split_words
-from k2core.corpus.paragraphs import ParagraphConfig
 from k2core.corpus.sources.packages import find_folder
 from k2core.recipe.section import load_section
 from k2core.storage import read_table, write_table

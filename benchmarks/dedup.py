@@ -25,7 +25,7 @@ import yaml
 
 from benchmarks.harness import Entry, alternate, compare
 from benchmarks.scale import LAPTOP, Scale
-from k2core.corpus.dedup import Fingerprint, MinhashConfig, attributes, find_duplicates
+from k2core.corpus.duplicates.dedup import Fingerprint, MinhashConfig, attributes, find_duplicates
 from k2core.corpus.sources.wikipedia import WikipediaSource
 from k2core.corpus.sources.wikipedia import documents as wikipedia
 from k2core.recipe.section import load_section
@@ -109,7 +109,7 @@ def written(rows: Rows) -> Iterator[Path]:
 
 
 def ours(folder: Path) -> set[str]:
-    """Signatures and index of `k2core.corpus.dedup`, with the laptop recipe's parameters."""
+    """Signatures and index of `k2core.corpus.duplicates.dedup`, with the laptop recipe's parameters."""
     config = load_section(MinhashConfig, LAPTOP, "tag", "minhash")
     min_similarity = yaml.safe_load(LAPTOP.read_text())["curate"]["min_similarity"]
     with tempfile.TemporaryDirectory() as out:

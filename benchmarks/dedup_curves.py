@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.dedup import DIFFERENT, DUPLICATE, WAYS, datatrove_spaces, ours, real, share_found, written
 from benchmarks.harness import ROOT, commit, machine
 from benchmarks.scale import LAPTOP, Scale
-from k2core.corpus.dedup import MinhashConfig
+from k2core.corpus.duplicates.dedup import MinhashConfig
 from k2core.recipe.section import load_section
 
 DATA = ROOT / "benchmarks" / "dedup_curves.json"

@@ -1,7 +1,7 @@
 """The fidelity gate of rephrasing: what the laptop recipe's limits catch of corrupted rewrites, and lose of faithful.
 
-The pairs are made by `k2core.corpus.calibration`; figures are of the held-out half of their articles. Limits that the
-other half suggests are written next to them into docs/gate.md.
+The pairs are made by `k2core.corpus.fidelity.calibration`; figures are of the held-out half of their articles. Limits
+that the other half suggests are written next to them into docs/gate.md.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pydantic import TypeAdapter
 from benchmarks.harness import ROOT, Entry, compare
 from benchmarks.readme import rewrite
 from benchmarks.scale import LAPTOP, Scale
-from k2core.corpus import facts
-from k2core.corpus.calibration import labelled
-from k2core.corpus.calibration.choice import Rates, choose, rates
-from k2core.corpus.calibration.labelled import Pair
-from k2core.corpus.fidelity import GateLimits, measure
+from k2core.corpus.fidelity import facts
+from k2core.corpus.fidelity.calibration import labelled
+from k2core.corpus.fidelity.calibration.choice import Rates, choose, rates
+from k2core.corpus.fidelity.calibration.labelled import Pair
+from k2core.corpus.fidelity.gate import GateLimits, measure
 from k2core.corpus.sources import mathematics, wikipedia
 from k2core.evals.intervals import wilson
 

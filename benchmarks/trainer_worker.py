@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from benchmarks import scale
 from benchmarks.scale import LAPTOP, build
-from k2core.corpus.loader import PhaseSource
-from k2core.corpus.shards import Document, Shards, write_shards
+from k2core.corpus.rows.loader import PhaseSource
+from k2core.corpus.rows.shards import Document, Shards, write_shards
 from k2core.optim.muonclip import MuonClip
 from k2core.recipe import Compute, load_section
 from k2core.stage import Job

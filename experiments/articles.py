@@ -12,7 +12,7 @@ from typing import Any
 
 from experiments.settings import Settings
 from k2core.corpus.documents import fraction_of
-from k2core.corpus.questions import Question, distractors, extract, title_of
+from k2core.corpus.questions.grammar import Question, distractors, extract, title_of
 from k2core.stage import StageError
 from k2core.storage import write_json
 

@@ -19,7 +19,7 @@ from typing import Literal
 import yaml
 from pydantic import Field
 
-from k2core.corpus import facts
+from k2core.corpus.fidelity import facts
 from k2core.recipe import Section, validate
 
 Clause = Literal["relative", "front", "back", "cleft", "active", "split", "lists", "synonyms"]

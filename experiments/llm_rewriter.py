@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.settings import Settings
-from k2core.corpus.fidelity import judge
-from k2core.corpus.rephrasing import Job, chunk, rewrite_all
-from k2core.corpus.styles import Library
+from k2core.corpus.fidelity.gate import judge
+from k2core.corpus.rephrasing.rewriting import Job, chunk, rewrite_all
+from k2core.corpus.rephrasing.styles import Library
 from k2core.llm.client import LLM
 from k2core.llm.config import LLMConfig
 from k2core.recipe import Compute

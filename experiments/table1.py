@@ -22,8 +22,8 @@ from experiments import articles, grammar_rewriter, llm_rewriter, report, statis
 from experiments.arms import ARMS, BASE, Trainer
 from experiments.articles import Material
 from experiments.settings import Rewriter, Settings, load_settings
-from k2core.corpus import facts
-from k2core.corpus.styles import load_styles
+from k2core.corpus.fidelity import facts
+from k2core.corpus.rephrasing.styles import load_styles
 from k2core.llm.config import LLMConfig
 from k2core.optim.config import MuonClipConfig
 from k2core.recipe import Compute, RecipeError, load_section

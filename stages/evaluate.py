@@ -40,7 +40,7 @@ def run(
     import json
 
     from k2core.chat.tokenizer import Tokenizer
-    from k2core.corpus.heldout import bits_per_byte, figure_names
+    from k2core.corpus.rows.heldout import bits_per_byte, figure_names
     from k2core.evals.environments import attempt
     from k2core.evals.scorecard import call_scores, item_scores, readable, task_scores
     from k2core.evals.tool_calls import check_calls

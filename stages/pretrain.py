@@ -28,7 +28,7 @@ def run(
     """Train phase `phase`; figures are held-out bits per byte and what the training reports."""
     compute.apply()
     from k2core.chat.tokenizer import Tokenizer
-    from k2core.corpus.heldout import bits_per_byte, figure_names
+    from k2core.corpus.rows.heldout import bits_per_byte, figure_names
     from k2core.model.files import load_model, save_model
     from k2core.model.transformer import Transformer
     from k2core.optim.muonclip import MuonClip

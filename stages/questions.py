@@ -15,7 +15,8 @@ from pydantic import Field
 
 from k2core.corpus.curation import CONTAMINATED, HELDOUT, TRAIN, DecontaminationConfig, decontaminate
 from k2core.corpus.documents import COLUMNS, document_schema, sample
-from k2core.corpus.question_answers import (
+from k2core.corpus.questions.grammar import title_of
+from k2core.corpus.questions.pairs import (
     ACCEPTED,
     GRAMMAR,
     MODEL,
@@ -29,8 +30,7 @@ from k2core.corpus.question_answers import (
     confirm,
     exchanged,
 )  # fmt: skip
-from k2core.corpus.question_problems import SOLVED, WORKED, problem_of, solve, worked
-from k2core.corpus.questions import title_of
+from k2core.corpus.questions.problems import SOLVED, WORKED, problem_of, solve, worked
 from k2core.corpus.sources import mathematics
 from k2core.llm.client import LLM
 from k2core.llm.config import LLMConfig

@@ -15,10 +15,10 @@ from typing import Any
 from pydantic import Field
 
 from k2core.corpus.documents import COLUMNS, document_schema
-from k2core.corpus.fidelity import SCORES, GateLimits, Verdict, judge
-from k2core.corpus.forecast import forecast
-from k2core.corpus.rephrasing import Rewrite, Share, expected_tokens, plan, rewrite_all
-from k2core.corpus.styles import Library, load_styles
+from k2core.corpus.fidelity.gate import SCORES, GateLimits, Verdict, judge
+from k2core.corpus.rephrasing.forecast import forecast
+from k2core.corpus.rephrasing.rewriting import Rewrite, Share, expected_tokens, plan, rewrite_all
+from k2core.corpus.rephrasing.styles import Library, load_styles
 from k2core.llm.client import LLM
 from k2core.llm.config import LLMConfig
 from k2core.recipe import Compute, Section
@@ -82,7 +82,7 @@ def _check_gate(params: Params, library: Library) -> None:
 def _judged(
     rewrites: list[Rewrite], table: list[dict[str, Any]], library: Library, gate: dict[str, GateLimits], job: Job
 ) -> Judged:
-    from k2core.corpus.facts import common_words
+    from k2core.corpus.fidelity.facts import common_words
 
     domains = {library.style(item.job.style).domain for item in rewrites}
     common = {

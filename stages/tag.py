@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from k2core.corpus.dedup import MinhashConfig
+from k2core.corpus.duplicates.dedup import MinhashConfig
 from k2core.corpus.pace import Pace
 from k2core.corpus.tagging import attribute_schema, tag
 from k2core.recipe import Section

@@ -46,8 +46,8 @@ def run(
     from random import Random
 
     from k2core.chat.tokenizer import Tokenizer
-    from k2core.corpus.compressors import yardsticks
-    from k2core.corpus.shards import SPLITS, Document, write_shards
+    from k2core.corpus.rows.compressors import yardsticks
+    from k2core.corpus.rows.shards import SPLITS, Document, write_shards
     from k2core.storage import dvc_md5, read_table
 
     tok = Tokenizer.load(tokenizer)

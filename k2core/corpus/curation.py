@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from k2core.corpus.dedup import Fingerprint, find_duplicates
 from k2core.corpus.documents import fraction_of, group_of
-from k2core.corpus.paragraphs import ParagraphConfig, Repeats, find_repeats
+from k2core.corpus.duplicates.dedup import Fingerprint, find_duplicates
+from k2core.corpus.duplicates.paragraphs import ParagraphConfig, Repeats, find_repeats
 from k2core.recipe import RecipeError, Section
 
 if TYPE_CHECKING:
-    from k2core.corpus.decontamination import EvaluationSet
+    from k2core.corpus.duplicates.decontamination import EvaluationSet
 
 Row = dict[str, Any]
 EXACT, NEAR, PARAGRAPHS, CONTAMINATED = "exact_duplicate", "near_duplicate", "duplicate_paragraphs", "contaminated"
@@ -117,7 +117,7 @@ def decontaminate(
     The score is the share of the item's words that the passage has. `searched/SET` is how many items were sought,
     `too_short/SET` how many are too short to be.
     """
-    from k2core.corpus.decontamination import EvaluationSet, Index, find_contaminated
+    from k2core.corpus.duplicates.decontamination import EvaluationSet, Index, find_contaminated
 
     heldout = EvaluationSet(HELDOUT, {row["id"]: row["text"] for row in rows if row["split"] == HELDOUT})
     training = [(row["id"], row["text"]) for row in rows if row["split"] == TRAIN]

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from k2core.corpus import dedup
-from k2core.corpus.dedup import MinhashConfig
+from k2core.corpus.duplicates import dedup
+from k2core.corpus.duplicates.dedup import MinhashConfig
 from k2core.corpus.filters import code, language, mathematics, pii, quality, repetition
 from k2core.corpus.filters.words import split_words
 from k2core.corpus.pace import Pace

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from k2core.agentic.specs import read_lines
 
 if TYPE_CHECKING:
-    from k2core.corpus.decontamination import EvaluationSet
+    from k2core.corpus.duplicates.decontamination import EvaluationSet
 
 
 def text_sets(tasks: Path) -> list[EvaluationSet]:
@@ -22,7 +22,7 @@ def text_sets(tasks: Path) -> list[EvaluationSet]:
     Raises:
         StorageError: the file is missing or torn.
     """
-    from k2core.corpus.decontamination import EvaluationSet
+    from k2core.corpus.duplicates.decontamination import EvaluationSet
 
     texts = {}
     for row in read_lines(tasks / "tasks.jsonl"):

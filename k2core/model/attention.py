@@ -53,10 +53,10 @@ class Attention(nn.Module):
         """softmax(q·k + mask) · v with `q` already scaled, [B, T, H·v]; notes the largest logits."""
         q, k, v = (part.transpose(1, 2) for part in (q_BTHd, k_BSHd, v_BSHv))
         blocks = []
-        for start, end, keys in reach.blocks:
-            mask_B1QS = reach.mask_B1TS[:, :, start:end, :keys]
-            logits_BHQS = q[:, :, start:end] @ k[:, :, :keys].transpose(-1, -2) + mask_B1QS
+        for start, end, first, last in reach.blocks:
+            mask_B1QS = reach.mask_B1TS[:, :, start:end, first:last]
+            logits_BHQS = q[:, :, start:end] @ k[:, :, first:last].transpose(-1, -2) + mask_B1QS
             if self.observing:
                 torch.maximum(self.max_logit_H, logits_BHQS.detach().amax((0, 2, 3)), out=self.max_logit_H)
-            blocks.append(logits_BHQS.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v[:, :, :keys])
+            blocks.append(logits_BHQS.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v[:, :, first:last])
         return torch.cat(blocks, dim=2).transpose(1, 2).flatten(2)

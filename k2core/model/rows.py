@@ -19,12 +19,12 @@ class Reach:
 
     Attributes:
         mask_B1TS: 0 where a pair is allowed, -inf elsewhere.
-        blocks: (start, end, keys): queries `start` to `end` see none but the first `keys` keys.
+        blocks: (start, end, first, last): queries `start` to `end` see none but the keys `first` to `last`.
         gather: makes [B, S, C], in order, of this process's [B, T, C].
     """
 
     mask_B1TS: Tensor
-    blocks: list[tuple[int, int, int]]
+    blocks: list[tuple[int, int, int, int]]
     gather: Callable[[Tensor], Tensor]
 
 
@@ -53,10 +53,13 @@ class WholeRows:
         if segments_BT is not None:
             hidden_BTS = hidden_BTS | (segments_BT[:, :, None] != self.gather(segments_BT)[:, None, :])
         mask_B1TS = like.new_zeros(hidden_BTS.shape).masked_fill(hidden_BTS, -torch.inf)[:, None]
-        blocks, first = [], 0
+        blocks, column = [], 0
         for offset, length in self.chunks(T):
             for start in range(0, length, QUERY_BLOCK):
                 end = min(start + QUERY_BLOCK, length)
-                blocks.append((first + start, first + end, offset + end))
-            first += length
+                block, first = slice(column + start, column + end), 0
+                if segments_BT is not None:  # packed documents, shorter than the row: most keys before are not seen
+                    first = int(hidden_BTS[:, block].all(dim=(0, 1)).logical_not().int().argmax())
+                blocks.append((block.start, block.stop, first, offset + end))
+            column += length
         return Reach(mask_B1TS, blocks, self.gather)

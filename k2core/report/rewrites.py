@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from k2core.corpus.fidelity import AT_MOST, GateLimits, within
+from k2core.corpus.fidelity.gate import AT_MOST, GateLimits, within
 from k2core.report import templates
 from k2core.report.marks import compared
 

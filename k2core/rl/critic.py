@@ -54,7 +54,7 @@ def preferences(model: Any, tokenizer: Any, comparisons: Sequence[Comparison], c
     """
     import torch
 
-    from k2core.corpus.packing import pack_rows
+    from k2core.corpus.rows.packing import pack_rows
     from k2core.training.dialogues import Dialogue, to_batch
 
     choices = [tokenizer.encode(choice)[0] for choice in CHOICES]

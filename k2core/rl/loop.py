@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from k2core.corpus.packing import pack_rows
+from k2core.corpus.rows.packing import pack_rows
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.objective import advantages, sequence_log_probs, squared_loss

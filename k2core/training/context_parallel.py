@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.distributed._functional_collectives import all_gather_single_autograd
 from torch.distributed.device_mesh import DeviceMesh
 
-from k2core.corpus.batch import Batch
+from k2core.corpus.rows.batch import Batch
 from k2core.model.rows import WholeRows
 from k2core.model.transformer import Transformer
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from k2core.corpus.batch import IGNORE, Batch
+from k2core.corpus.rows.batch import IGNORE, Batch
 from k2core.model.loss import cross_entropy
 
 

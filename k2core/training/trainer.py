@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from k2core.corpus.batch import IGNORE, Batch
+from k2core.corpus.rows.batch import IGNORE, Batch
 from k2core.model.counts import activated_parameters, total_parameters
 from k2core.stage import Job, StageError
 from k2core.training.checkpoint import CheckpointConfig, Checkpoints

@@ -7,13 +7,13 @@ from random import Random
 import pytest
 
 from benchmarks.gate import LOSS, RECALL, recipe_limits
-from k2core.corpus import facts
-from k2core.corpus.calibration import corrupted, labelled
-from k2core.corpus.calibration.choice import STEPS, choose, rates
-from k2core.corpus.calibration.faithful import faithful
-from k2core.corpus.calibration.maths import learning_note
-from k2core.corpus.fidelity import SCORES, measure
-from k2core.corpus.opposites import opposites
+from k2core.corpus.fidelity import facts
+from k2core.corpus.fidelity.calibration import corrupted, labelled
+from k2core.corpus.fidelity.calibration.choice import STEPS, choose, rates
+from k2core.corpus.fidelity.calibration.faithful import faithful
+from k2core.corpus.fidelity.calibration.maths import learning_note
+from k2core.corpus.fidelity.gate import SCORES, measure
+from k2core.corpus.fidelity.opposites import opposites
 from k2core.corpus.sources.wikipedia import WikipediaSource, documents
 
 SOURCE = (
@@ -134,6 +134,6 @@ def test_limits_are_tightened_until_the_recall_is_reached_and_no_further() -> No
 
 
 def _most() -> frozenset[str]:
-    from k2core.corpus.fidelity import AT_MOST
+    from k2core.corpus.fidelity.gate import AT_MOST
 
     return AT_MOST

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from k2core.corpus.compressors import END, xz, xz_after_training, yardsticks, zstd_dictionary
+from k2core.corpus.rows.compressors import END, xz, xz_after_training, yardsticks, zstd_dictionary
 from k2core.storage import StorageError
 
 WORDS = [hashlib.sha256(str(number).encode()).hexdigest()[:7] for number in range(400)]

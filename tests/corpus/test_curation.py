@@ -19,9 +19,9 @@ from k2core.corpus.curation import (
     rates,
     split_of,
 )
-from k2core.corpus.dedup import MinhashConfig
 from k2core.corpus.documents import COLUMNS, document_schema
-from k2core.corpus.paragraphs import ParagraphConfig
+from k2core.corpus.duplicates.dedup import MinhashConfig
+from k2core.corpus.duplicates.paragraphs import ParagraphConfig
 from k2core.corpus.quality.rules import rules_score
 from k2core.corpus.tagging import attribute_schema, tag
 from k2core.recipe import RecipeError

@@ -7,10 +7,10 @@ import random
 
 import pytest
 
-from k2core.corpus import shingles
 from k2core.corpus.curation import deduplicate
-from k2core.corpus.dedup import Fingerprint, MinhashConfig, attributes, find_duplicates, similarity
-from k2core.corpus.shingles import ngram_hashes, word_hashes
+from k2core.corpus.duplicates import shingles
+from k2core.corpus.duplicates.dedup import Fingerprint, MinhashConfig, attributes, find_duplicates, similarity
+from k2core.corpus.duplicates.shingles import ngram_hashes, word_hashes
 
 CONFIG = MinhashConfig(ngram_words=5, buckets=14, hashes_per_bucket=8, seed=1)
 SEED_2 = CONFIG.model_copy(update={"seed": 2})

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.gate import recipe_limits
-from k2core.corpus import facts
-from k2core.corpus.fidelity import ACCEPTED, SCORES, judge
-from k2core.corpus.inventions import words_invented
-from k2core.corpus.opposites import opposites
+from k2core.corpus.fidelity import facts
+from k2core.corpus.fidelity.gate import ACCEPTED, SCORES, judge
+from k2core.corpus.fidelity.inventions import words_invented
+from k2core.corpus.fidelity.opposites import opposites
 
 LIMITS = recipe_limits()["knowledge"].model_copy(
     update={

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from k2core.corpus.dedup import MinhashConfig
+from k2core.corpus.duplicates.dedup import MinhashConfig
 from k2core.corpus.filters import code, language, mathematics, pii, quality, repetition
 from k2core.corpus.filters.words import split_words
 from k2core.corpus.tagging import COLUMNS, attribute_schema, tag

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from k2core.corpus.forecast import H100_TOKENS_PER_SECOND, forecast, h100_rate
+from k2core.corpus.rephrasing.forecast import H100_TOKENS_PER_SECOND, forecast, h100_rate
 from k2core.llm.config import LLMConfig
 from k2core.recipe import load_section, read_recipe
 

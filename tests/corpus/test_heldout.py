@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from k2core.corpus.heldout import bits_per_byte, score
-from k2core.corpus.shards import Document, Shards, write_shards
+from k2core.corpus.rows.heldout import bits_per_byte, score
+from k2core.corpus.rows.shards import Document, Shards, write_shards
 from k2core.storage import StorageError
 
 VOCAB, EOS = 16, 15

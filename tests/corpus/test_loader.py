@@ -13,11 +13,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from k2core.corpus.batch import IGNORE, Batch
-from k2core.corpus.loader import PhaseSource, hash_fractions
-from k2core.corpus.mixture import read_pool
-from k2core.corpus.selection import EVERYTHING, Select
-from k2core.corpus.shards import Document, Shards, write_shards
+from k2core.corpus.mixture.selection import EVERYTHING, Select
+from k2core.corpus.mixture.shares import read_pool
+from k2core.corpus.rows.batch import IGNORE, Batch
+from k2core.corpus.rows.loader import PhaseSource, hash_fractions
+from k2core.corpus.rows.shards import Document, Shards, write_shards
 from k2core.storage import StorageError
 
 EOS = 4000

@@ -10,9 +10,19 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from k2core.corpus.mixture import ALL, LONG, ORDINARY, Bucket, Pool, deal_buckets, deal_rows, read_pool, row_weights
-from k2core.corpus.selection import EVERYTHING, Select
-from k2core.corpus.shards import Document, Shards, write_shards
+from k2core.corpus.mixture.selection import EVERYTHING, Select
+from k2core.corpus.mixture.shares import (
+    ALL,
+    LONG,
+    ORDINARY,
+    Bucket,
+    Pool,
+    deal_buckets,
+    deal_rows,
+    read_pool,
+    row_weights,
+)
+from k2core.corpus.rows.shards import Document, Shards, write_shards
 from k2core.storage import StorageError
 
 WEIGHTS = {"web": 0.3, "code": 0.3, "math": 0.15, "knowledge": 0.25}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import yaml
 
-from k2core.corpus.loader import PhaseSource
-from k2core.corpus.mixture_plan import figures, manifest, plan_phase
-from k2core.corpus.selection import EVERYTHING, Select
-from k2core.corpus.shards import Document, Shards, write_shards
+from k2core.corpus.mixture.plan import figures, manifest, plan_phase
+from k2core.corpus.mixture.selection import EVERYTHING, Select
+from k2core.corpus.rows.loader import PhaseSource
+from k2core.corpus.rows.shards import Document, Shards, write_shards
 from k2core.storage import StorageError
 
 CONTEXT, BATCH = 64, 8

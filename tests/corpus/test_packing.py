@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2core.corpus.batch import IGNORE
-from k2core.corpus.packing import cut, pack_rows, to_batch
+from k2core.corpus.rows.batch import IGNORE
+from k2core.corpus.rows.packing import cut, pack_rows, to_batch
 
 EOS = 99
 

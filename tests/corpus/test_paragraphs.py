@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from k2core.corpus.paragraphs import ParagraphConfig, find_repeats
+from k2core.corpus.duplicates.paragraphs import ParagraphConfig, find_repeats
 
 CONFIG = ParagraphConfig(domains=["web"], min_characters=20, max_share=0.5)
 NOTICE = "All rights are reserved by those who reserved them."

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from k2core.corpus.dedup import MinhashConfig
 from k2core.corpus.documents import COLUMNS, document_schema
+from k2core.corpus.duplicates.dedup import MinhashConfig
 from k2core.corpus.quality import classifier
 from k2core.corpus.quality.classifier import ClassifierConfig
 from k2core.corpus.quality.combine import Weights, agreement, auc, combine, ranks

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from k2core.corpus.documents import COLUMNS, document_schema
-from k2core.corpus.question_answers import Pair, Sampling, by_grammar, exchanged, flaw, judge, same
-from k2core.corpus.question_problems import problem_of
+from k2core.corpus.questions.pairs import Pair, Sampling, by_grammar, exchanged, flaw, judge, same
+from k2core.corpus.questions.problems import problem_of
 from k2core.corpus.sources.mathematics import MathematicsSource, documents
 from k2core.llm.cache import ReplayCache
 from k2core.llm.client import LLM, Answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from k2core.corpus.questions import Question, distractors, extract, title_of
+from k2core.corpus.questions.grammar import Question, distractors, extract, title_of
 
 ARTICLES = {
     "Casablanca (film)": (

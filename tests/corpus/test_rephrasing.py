@@ -16,9 +16,9 @@ from tqdm import tqdm
 from workspace import ROOT
 
 from k2core.corpus.documents import COLUMNS, document_schema
-from k2core.corpus.fidelity import SCORES, GateLimits, judge
-from k2core.corpus.rephrasing import Job, Rewrite, Share, chunk, expected_tokens, plan, rewrite_all
-from k2core.corpus.styles import load_styles
+from k2core.corpus.fidelity.gate import SCORES, GateLimits, judge
+from k2core.corpus.rephrasing.rewriting import Job, Rewrite, Share, chunk, expected_tokens, plan, rewrite_all
+from k2core.corpus.rephrasing.styles import load_styles
 from k2core.llm.client import Answer, Refused, Request
 from k2core.llm.config import LLMConfig
 from k2core.recipe import Compute, RecipeError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from k2core.corpus.shards import Document, Shards, write_shards
+from k2core.corpus.rows.shards import Document, Shards, write_shards
 from k2core.storage import StorageError
 
 DOCUMENTS = [

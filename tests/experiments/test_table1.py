@@ -18,8 +18,8 @@ from experiments.articles import Article, Item, Material, gather
 from experiments.settings import Settings, load_settings
 from k2core.chat.tokenizer import Tokenizer
 from k2core.corpus.documents import COLUMNS, document_schema
-from k2core.corpus.rephrasing import Rewrite
-from k2core.corpus.styles import load_styles
+from k2core.corpus.rephrasing.rewriting import Rewrite
+from k2core.corpus.rephrasing.styles import load_styles
 from k2core.model.config import ModelConfig
 from k2core.model.files import save_model
 from k2core.model.transformer import Transformer

@@ -43,6 +43,9 @@ def test_query_blocks_change_nothing(build, monkeypatch):
         layer.max_logit_H.fill_(-torch.inf)
     monkeypatch.setattr(rows, "QUERY_BLOCK", 16)
     assert torch.allclose(model(tokens, None, segments), whole, atol=1e-5)
+    # A block sees no key before the first document that any of its queries is in: 17 tokens each.
+    blocks = rows.WholeRows().reach(50, segments, whole).blocks
+    assert blocks == [(0, 16, 0, 16), (16, 32, 0, 32), (32, 48, 17, 48), (48, 50, 34, 50)]
     for layer, expected in zip(model.attentions(), maxima, strict=True):
         assert torch.allclose(layer.max_logit_H, expected)
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from k2core.corpus.fidelity import AT_MOST, GateLimits
+from k2core.corpus.fidelity.gate import AT_MOST, GateLimits
 from k2core.report.rewrites import MOST, choose, render, scores_of
 
 LIMITS = GateLimits(

@@ -12,7 +12,7 @@ from processes import CONFIG, SHAPE, run
 from torch.distributed.device_mesh import init_device_mesh
 from torch.utils.flop_counter import FlopCounterMode
 
-from k2core.corpus.batch import IGNORE, Batch
+from k2core.corpus.rows.batch import IGNORE, Batch
 from k2core.model import rows
 from k2core.model.transformer import Transformer
 from k2core.optim.muonclip import MuonClip

@@ -13,10 +13,10 @@ import yaml
 from test_trainer import MODEL, OPTIMIZER
 
 from k2core.chat.tokenizer import Tokenizer
-from k2core.corpus.compressors import xz
 from k2core.corpus.documents import COLUMNS, document_schema
-from k2core.corpus.selection import EVERYTHING, Select
-from k2core.corpus.shards import Document, Shards, write_shards
+from k2core.corpus.mixture.selection import EVERYTHING, Select
+from k2core.corpus.rows.compressors import xz
+from k2core.corpus.rows.shards import Document, Shards, write_shards
 from k2core.model.config import YarnConfig
 from k2core.model.files import load_model
 from k2core.recipe import Compute

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from k2core.corpus.mixture import ALL, LONG, Pool, read_pool, row_weights
-from k2core.corpus.selection import Select
-from k2core.corpus.shards import Shards
+from k2core.corpus.mixture.selection import Select
+from k2core.corpus.mixture.shares import ALL, LONG, Pool, read_pool, row_weights
+from k2core.corpus.rows.shards import Shards
 
 QUALITY_BUCKETS = 4
 Plan = dict[str, Any]

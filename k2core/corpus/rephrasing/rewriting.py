@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from k2core.corpus import facts
 from k2core.corpus.documents import fraction_of
-from k2core.corpus.styles import Library
+from k2core.corpus.fidelity import facts
+from k2core.corpus.rephrasing.styles import Library
 from k2core.llm.client import LLM, Refused, Request
 from k2core.recipe import RecipeError, Section
 

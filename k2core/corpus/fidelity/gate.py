@@ -2,8 +2,8 @@
 
 K2 checks "semantic alignment" of rewrite and source. A small model fails in plainer ways first: it drops a name,
 changes a number, adds a clause, turns a relation round, repeats the source or itself, or stops; each has a score of
-its own. `k2core.corpus.calibration` makes the pairs on which limits are chosen and measured; docs/gate.md has what
-came out, and what the gate does not see.
+its own. `k2core.corpus.fidelity.calibration` makes the pairs on which limits are chosen and measured; docs/gate.md has
+what came out, and what the gate does not see.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
-from k2core.corpus import facts
+from k2core.corpus.fidelity import facts
 from k2core.corpus.filters import language as languages
 from k2core.recipe import Section
 
@@ -100,7 +100,7 @@ def measure(
     pairs: Sequence[tuple[str, str]], common: frozenset[str], language: str | None = None
 ) -> list[dict[str, float]]:
     """All scores of (source, rewrite) pairs; sentences that several pairs share are embedded once."""
-    from k2core.corpus.embedding import embed_tokens
+    from k2core.corpus.fidelity.embedding import embed_tokens
 
     written = [(source, rewrite) for source, rewrite in pairs if rewrite.strip()]
     vectors = embed_tokens([sentence for pair in written for text in pair for sentence in facts.sentences(text)])
@@ -115,10 +115,10 @@ def measure(
 def _scores(
     source: str, rewrite: str, common: frozenset[str], language: str | None, vectors: Any
 ) -> list[tuple[str, float]]:
-    from k2core.corpus.alignment import alignment
-    from k2core.corpus.inventions import words_invented
-    from k2core.corpus.opposites import opposites
-    from k2core.corpus.roles import roles
+    from k2core.corpus.fidelity.alignment import alignment
+    from k2core.corpus.fidelity.inventions import words_invented
+    from k2core.corpus.fidelity.opposites import opposites
+    from k2core.corpus.fidelity.roles import roles
 
     own, _ = languages.detect(source, _LANGUAGE_CHARACTERS)
     numbers, new_numbers = facts.numbers(source, own), facts.numbers(rewrite, language or own)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
-from k2core.corpus import facts
-from k2core.corpus.questions import Question, distractors, extract, title_of
+from k2core.corpus.fidelity import facts
+from k2core.corpus.questions.grammar import Question, distractors, extract, title_of
 from k2core.llm.client import Answer, Request
 from k2core.recipe import Section
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from k2core.corpus.batch import IGNORE, Batch
+from k2core.corpus.rows.batch import IGNORE, Batch
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from k2core.corpus import facts
+from k2core.corpus.fidelity import facts
 
 LEAST_RULES = 2
 _JOINED = 140

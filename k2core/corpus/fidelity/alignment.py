@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from k2core.corpus import facts
-from k2core.corpus.roles import FUNCTION_WORDS
+from k2core.corpus.fidelity import facts
+from k2core.corpus.fidelity.roles import FUNCTION_WORDS
 
 RUN = 5
 """Words of a run; a clause is hardly shorter."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from k2core.corpus import facts
+from k2core.corpus.fidelity import facts
 
 _SETS = """
 before after; above below; over under; first last; early late; earlier later; earliest latest; north south; northern

@@ -17,11 +17,11 @@ from random import Random
 
 import numpy as np
 
-from k2core.corpus.batch import Batch
-from k2core.corpus.mixture import LONG, Bucket, Pool, deal_buckets, read_pool, row_weights
-from k2core.corpus.packing import Piece, cut, pack_rows, position_buckets, to_batch
-from k2core.corpus.selection import EVERYTHING, Select
-from k2core.corpus.shards import Shards
+from k2core.corpus.mixture.selection import EVERYTHING, Select
+from k2core.corpus.mixture.shares import LONG, Bucket, Pool, deal_buckets, read_pool, row_weights
+from k2core.corpus.rows.batch import Batch
+from k2core.corpus.rows.packing import Piece, cut, pack_rows, position_buckets, to_batch
+from k2core.corpus.rows.shards import Shards
 
 
 class PhaseSource:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from k2core.corpus import facts
-from k2core.corpus.question_forms import FORMS, Kind
+from k2core.corpus.fidelity import facts
+from k2core.corpus.questions.forms import FORMS, Kind
 
 _LONGEST_ANSWER = 140
 """Characters; a longer answer is a passage."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from k2core.corpus import facts
+from k2core.corpus.fidelity import facts
 
 _TOKEN = re.compile(r"[^\W\d_]+|\d+(?:[.,]\d+)*")
 _WINDOW = 4

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from k2core.corpus import facts
-from k2core.corpus.roles import FUNCTION_WORDS
+from k2core.corpus.fidelity import facts
+from k2core.corpus.fidelity.roles import FUNCTION_WORDS
 
 _BREAKS = re.compile(r"[.,:;!?()=+*/]|\d+")
 _LEAST_WORD, _LEAST_STEM, _ENDING = 3, 4, 3

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from k2core.corpus.batch import IGNORE
-from k2core.corpus.packing import Piece, cut, pack_rows, to_batch
-from k2core.corpus.shards import Shards
+from k2core.corpus.rows.batch import IGNORE
+from k2core.corpus.rows.packing import Piece, cut, pack_rows, to_batch
+from k2core.corpus.rows.shards import Shards
 from k2core.storage import StorageError
 
 ROW_TOKENS = 4096

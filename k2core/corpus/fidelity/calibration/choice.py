@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from k2core.corpus.calibration.labelled import FAITHFUL, Pair
-from k2core.corpus.fidelity import SCORES, GateLimits, within
+from k2core.corpus.fidelity.calibration.labelled import FAITHFUL, Pair
+from k2core.corpus.fidelity.gate import SCORES, GateLimits, within
 
 Scores = Sequence[dict[str, float]]
 _SHARES = (0.7, 0.8, 0.9, 1.0)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from k2core.corpus.shingles import ngram_hashes, simple_words, word_hashes
+from k2core.corpus.duplicates.shingles import ngram_hashes, simple_words, word_hashes
 
 SHORTEST = 8
 """Words of the shortest item that is sought, as for GPT-3."""

@@ -8,8 +8,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from k2core.corpus.selection import Select
-from k2core.corpus.shards import Shards
+from k2core.corpus.mixture.selection import Select
+from k2core.corpus.rows.shards import Shards
 from k2core.storage import StorageError
 
 Name = TypeVar("Name", bound=Hashable)

@@ -55,7 +55,7 @@ class Duplicate:
 
 def attributes(text: str, config: MinhashConfig) -> dict[str, Any]:
     """The fingerprints of one text. A text shorter than a shingle has no `minhash` (an empty list)."""
-    from k2core.corpus.shingles import ngram_hashes, simple_words, word_hashes
+    from k2core.corpus.duplicates.shingles import ngram_hashes, simple_words, word_hashes
 
     digest = hashlib.sha256(" ".join(text.split()).encode()).hexdigest()
     shingles_N = ngram_hashes(word_hashes(simple_words(text)), config.ngram_words)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from random import Random
 
-from k2core.corpus import facts
-from k2core.corpus.calibration.faithful import MONTH, MONTHS, tables
+from k2core.corpus.fidelity import facts
+from k2core.corpus.fidelity.calibration.faithful import MONTH, MONTHS, tables
 
 _NAME = re.compile(r"[A-Z][\w-]+(?:[’'][A-Z]?\w+)?(?: (?:of |the |de |van |von )?[A-Z][\w-]+)*")
 _DIGITS = re.compile(r"(?<![\w.,])\d+(?:\.\d+)?(?![\w]|[.,]\d)")

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from k2core.corpus import facts
-from k2core.corpus.calibration.corrupted import KNOWLEDGE, MATH, Fault, Material
-from k2core.corpus.calibration.faithful import faithful
-from k2core.corpus.calibration.maths import learning_note
 from k2core.corpus.documents import fraction_of
+from k2core.corpus.fidelity import facts
+from k2core.corpus.fidelity.calibration.corrupted import KNOWLEDGE, MATH, Fault, Material
+from k2core.corpus.fidelity.calibration.faithful import faithful
+from k2core.corpus.fidelity.calibration.maths import learning_note
 from k2core.corpus.sources.packages import find_folder
 
 FAITHFUL = "faithful"
@@ -89,6 +89,6 @@ def _pairs(
 
 
 def _copied(source: str, rewrite: str) -> float:
-    from k2core.corpus.fidelity import copied
+    from k2core.corpus.fidelity.gate import copied
 
     return copied(facts.words(source), facts.words(rewrite))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from random import Random
 
-from k2core.corpus import facts
-from k2core.corpus.calibration.faithful import with_synonyms
+from k2core.corpus.fidelity import facts
+from k2core.corpus.fidelity.calibration.faithful import with_synonyms
 
 _SOLVED = re.compile(r"^Problem: (?P<problem>.+)\n(?P<steps>(?:.* = .*\n)+)Answer: (?P<answer>.+)$")
 # fmt: off

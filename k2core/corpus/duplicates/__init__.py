@@ -1,0 +1,1 @@
+"""What stands in the corpus twice, or in an evaluation set: documents, near duplicates, paragraphs, passages."""

@@ -1,0 +1,1 @@
+"""The fidelity gate: whether a rewrite says what its source says."""

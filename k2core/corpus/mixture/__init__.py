@@ -1,0 +1,1 @@
+"""Which documents a phase takes, and how much of each domain."""
