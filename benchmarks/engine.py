@@ -72,7 +72,7 @@ def our_client(client: openai.OpenAI, config: LLMConfig, asked: list[Request]) -
     def work() -> int:
         with tempfile.TemporaryDirectory() as folder:
             cache = ReplayCache(Path(folder) / "answers.sqlite")
-            answers = LLM(config, client, cache).complete_many(asked, set_aside=True)
+            answers = LLM(config, lambda: client, cache).complete_many(asked, set_aside=True)
             cache.close()
         return sum(answer.completion_tokens for answer in answers if isinstance(answer, Answer))
 

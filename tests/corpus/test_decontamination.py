@@ -24,7 +24,8 @@ def text(seed: object, count: int) -> str:
 
 
 def planted(item: str, at: int, size: int = 200) -> str:
-    around = words(f"around/{item}", size)
+    # None of the items' words, which by chance would go on as the item does.
+    around = [f"around{word}" for word in words(f"around/{item}", size)]
     return " ".join([*around[:at], item, *around[at:]])
 
 
