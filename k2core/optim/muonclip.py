@@ -52,7 +52,7 @@ class MuonClip:
             lr=config.adamw_lr,
             betas=(config.adamw_beta1, config.adamw_beta2),
             eps=config.adamw_eps,
-            foreach=True,
+            fused=True,
         )
         self.reset_state()
 
