@@ -38,6 +38,6 @@ class Block(nn.Module):
     def decode(self, x_BD: Tensor, rotation: Rotation, mask_B1S: Tensor, cache: KeyValueCache) -> Tensor:
         """One new token a sequence."""
         normed = self.input_layernorm(x_BD)
-        cached_BSC = cache.append(self.index, self.self_attn.cached(normed, rotation))
+        cached_BSC = cache.append(self.index, self.self_attn.cached(normed, rotation), mask_B1S.shape[-1])
         x_BD = x_BD + self.self_attn.decode(normed, cached_BSC, rotation, mask_B1S)
         return x_BD + self.mlp(self.post_attention_layernorm(x_BD))

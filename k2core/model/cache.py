@@ -23,11 +23,11 @@ class KeyValueCache:
         """Store right-padded prompts; padding lands in slots that later tokens overwrite."""
         self.layers[layer][:, : cached_BTC.shape[1]] = cached_BTC
 
-    def append(self, layer: int, cached_BC: Tensor) -> Tensor:
-        """Store one token a sequence at its length; returns the slots in use, [B, S, C]."""
+    def append(self, layer: int, cached_BC: Tensor, slots: int) -> Tensor:
+        """Store one token a sequence at its length; returns the first `slots` slots, [B, S, C]."""
         cache, rows = self.layers[layer], torch.arange(len(cached_BC), device=cached_BC.device)
         cache[rows, self.lengths_B] = cached_BC
-        return cache[:, : int(self.lengths_B.max()) + 1]
+        return cache[:, :slots]
 
     def mask(self) -> Tensor:
         """0 for the slots up to and with the token to append, -inf after it, [B, 1, S]."""
