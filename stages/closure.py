@@ -76,13 +76,18 @@ def _folded(files: set[str], root: Path) -> list[str]:
     folders = sorted({folder for file in files for folder in Path(file).parents if folder.parts})
     whole: list[Path] = []
     for folder in folders:  # the outer ones first
-        below = [path for path in (root / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        below = [path for path in (root / folder).rglob("*") if path.is_file() and not _ignored(path)]
         if not any(folder.is_relative_to(found) for found in whole) and all(
             str(path.relative_to(root)) in files or not _says_something(path) for path in below
         ):
             whole.append(folder)
     single = {file for file in files if not any(Path(file).is_relative_to(folder) for folder in whole)}
     return sorted(single | {str(folder) for folder in whole})
+
+
+def _ignored(file: Path) -> bool:
+    """Whether `.dvcignore` keeps DVC from looking at `file`."""
+    return "__pycache__" in file.parts or file.name.startswith(".") or file.name.endswith("~")
 
 
 def _says_something(file: Path) -> bool:
