@@ -38,7 +38,7 @@ class LLMUnavailable(ConnectionError):
 
 
 class RequestRefused(RecipeError):
-    """The server answers, but not this request (400, 413, 422), or not with anything that can be read."""
+    """The server answers, but not this request (400, 413, 422, 5xx at every try), or with nothing that can be read."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -67,7 +67,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Refused:
-    """A request that was set aside, and why: nothing that is asked again will answer it."""
+    """A request that was set aside, and why: asking again did not, or would not, answer it."""
 
     reason: str
 

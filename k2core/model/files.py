@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from k2core.model.config import ModelConfig, YarnConfig
+from k2core.model.spread import whole
 from k2core.model.transformer import Transformer
 from k2core.recipe import validate
 from k2core.storage import StorageError, write_json
@@ -26,7 +27,7 @@ def save_model(model: Transformer, folder: Path) -> None:
     The parts of a model that is spread over processes are gathered: all of them must call it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: _whole(tensor).cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: whole(tensor).cpu().contiguous() for name, tensor in model.state_dict().items()}
     save_file(tensors, folder / WEIGHTS)
     write_json(folder / CONFIG, model.config.model_dump(mode="json"))
 
@@ -76,12 +77,3 @@ def _read_config(path: Path) -> ModelConfig:
     except ValueError as error:
         raise StorageError(f"{path}: not valid JSON ({error}); delete the folder and re-run its stage") from None
     return validate(ModelConfig, content, str(path))
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    """The full value of a tensor that may be spread over processes."""
-    if not torch.distributed.is_initialized():
-        return tensor  # without DTensor, whose import takes a second
-    from torch.distributed.tensor import DTensor
-
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 from torch.distributed import ReduceOp
 
+from k2core.model.spread import whole
 from k2core.model.transformer import Transformer
 from k2core.optim.config import MuonClipConfig
 from k2core.optim.muon import Muon
 from k2core.optim.qk_clip import qk_clip
 from k2core.optim.router_bias import update_router_bias
-from k2core.optim.sharding import all_reduce, whole
+from k2core.optim.sharding import all_reduce
 
 ADAMW_MATRICES = ("embed_tokens.weight", "lm_head.weight")
 """Matrices that are lookup tables rather than maps between hidden spaces: AdamW's, with everything below 2-D."""

@@ -23,11 +23,6 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The full value, on every process."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
 def like(part: Tensor, parameter: Tensor) -> Tensor:
     """`part`, which is this process's share of something shaped like `parameter`, spread as the parameter is."""
     if not isinstance(parameter, DTensor):

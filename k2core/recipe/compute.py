@@ -25,7 +25,7 @@ class Compute(Section):
 
         keep_freed_memory()
         torch.set_num_threads(max(1, self.threads // local_world()))
-        # As use_deterministic_algorithms, which also imports the compiler: 2 s a stage.
+        # As use_deterministic_algorithms, which also imports the compiler: 2 s where nothing else does.
         torch.set_deterministic_debug_mode("error")
         torch.manual_seed(self.seed)
 

@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from k2core.corpus.rows.batch import IGNORE, Batch
 from k2core.model import rows
+from k2core.model.spread import whole
 from k2core.model.transformer import Transformer
 from k2core.optim.muonclip import MuonClip
-from k2core.optim.sharding import whole
 from k2core.training.context_parallel import SharedRows, shard_context, split_context, whole_rows
 from k2core.training.parallel import recompute_activations, shard, shard_experts
 
