@@ -49,6 +49,11 @@ class Attention(nn.Module):
         cos, sin = rotation
         return nope, rotate(rope, (cos.unsqueeze(-2), sin.unsqueeze(-2)))
 
+    def observe(self, largest_BH: Tensor) -> None:
+        """Take note of each sequence's and head's largest logit, while `observing`."""
+        if self.observing:
+            torch.maximum(self.max_logit_H, largest_BH.amax(0), out=self.max_logit_H)
+
     def attend(self, q_BTHd: Tensor, k_BSHd: Tensor, v_BSHv: Tensor, reach: Reach) -> Tensor:
         """softmax(q·k + mask) · v with `q` already scaled, [B, T, H·v]; notes the largest logits."""
         q, k, v = (part.transpose(1, 2) for part in (q_BTHd, k_BSHd, v_BSHv))
@@ -57,6 +62,6 @@ class Attention(nn.Module):
             mask_B1QS = reach.mask_B1TS[:, :, start:end, first:last]
             logits_BHQS = q[:, :, start:end] @ k[:, :, first:last].transpose(-1, -2) + mask_B1QS
             if self.observing:
-                torch.maximum(self.max_logit_H, logits_BHQS.detach().amax((0, 2, 3)), out=self.max_logit_H)
+                self.observe(logits_BHQS.detach().amax((2, 3)))
             blocks.append(logits_BHQS.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v[:, :, first:last])
         return torch.cat(blocks, dim=2).transpose(1, 2).flatten(2)

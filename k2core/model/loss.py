@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from k2core.kernels import functions
+from k2core.kernels.library import usable
+
 IGNORE = -100
 """Target of a position without loss."""
 
@@ -22,11 +25,17 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     if not bool((targets != IGNORE).any()):
         raise ValueError("no position of the batch has a target, so there is no loss to take the mean of")
-    return F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORE)
+    losses = token_losses(logits.flatten(0, -2), targets.flatten())
+    return losses.sum() / (targets != IGNORE).sum()
 
 
 def token_log_probs(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     """Log-probability in nats of each target, [B, T], fp32; 0 where the target is `IGNORE`."""
-    logits = logits_BTV.flatten(0, 1).float()
-    losses = F.cross_entropy(logits, targets_BT.flatten(), ignore_index=IGNORE, reduction="none")
-    return -losses.view_as(targets_BT)
+    return -token_losses(logits_BTV.flatten(0, 1), targets_BT.flatten()).view_as(targets_BT)
+
+
+def token_losses(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Negative log-likelihood in nats of each target, [N], fp32; 0 where the target is `IGNORE`."""
+    if usable(logits_NV):
+        return functions.CrossEntropy.apply(logits_NV, targets_N, IGNORE)
+    return F.cross_entropy(logits_NV.float(), targets_N, ignore_index=IGNORE, reduction="none")

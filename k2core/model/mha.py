@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from k2core.model.attention import Attention
 from k2core.model.config import ModelConfig
+from k2core.model.linear import Linear
 from k2core.model.rope import Rotation
 from k2core.model.rows import Reach
 
@@ -25,10 +26,10 @@ class MultiHeadAttention(Attention):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         D, H = config.hidden_size, self.heads
-        self.q_proj = nn.Linear(D, H * config.qk_head_dim, bias=False)
-        self.k_proj = nn.Linear(D, H * config.qk_head_dim, bias=False)
-        self.v_proj = nn.Linear(D, H * self.value, bias=False)
-        self.o_proj = nn.Linear(H * self.value, D, bias=False)
+        self.q_proj = Linear(D, H * config.qk_head_dim)
+        self.k_proj = Linear(D, H * config.qk_head_dim)
+        self.v_proj = Linear(D, H * self.value)
+        self.o_proj = Linear(H * self.value, D)
 
     def cached(self, x: Tensor, rotation: Rotation) -> Tensor:
         """Every head's rotated key, then every head's value, [..., H · (d + v)]."""

@@ -17,8 +17,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from k2core.kernels import functions
+from k2core.kernels.library import usable
 from k2core.model.attention import Attention
 from k2core.model.config import ModelConfig
+from k2core.model.linear import Linear
 from k2core.model.norm import RMSNorm
 from k2core.model.rope import Rotation, rotate
 from k2core.model.rows import Reach
@@ -33,13 +36,13 @@ class MultiHeadLatentAttention(Attention):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         D, H, self.rank = config.hidden_size, self.heads, config.kv_lora_rank
-        self.q_a_proj = nn.Linear(D, config.q_lora_rank, bias=False)
+        self.q_a_proj = Linear(D, config.q_lora_rank)
         self.q_a_layernorm = RMSNorm(config.q_lora_rank, LATENT_NORM_EPS)
-        self.q_b_proj = nn.Linear(config.q_lora_rank, H * config.qk_head_dim, bias=False)
-        self.kv_a_proj_with_mqa = nn.Linear(D, self.rank + self.rope, bias=False)
+        self.q_b_proj = Linear(config.q_lora_rank, H * config.qk_head_dim)
+        self.kv_a_proj_with_mqa = Linear(D, self.rank + self.rope)
         self.kv_a_layernorm = RMSNorm(self.rank, LATENT_NORM_EPS)
-        self.kv_b_proj = nn.Linear(self.rank, H * (self.nope + self.value), bias=False)
-        self.o_proj = nn.Linear(H * self.value, D, bias=False)
+        self.kv_b_proj = Linear(self.rank, H * (self.nope + self.value))
+        self.o_proj = Linear(H * self.value, D)
 
     def cached(self, x: Tensor, rotation: Rotation) -> Tensor:
         """The normalised latent and the rotated shared key, [..., rank + rope]."""
@@ -53,6 +56,13 @@ class MultiHeadLatentAttention(Attention):
     def forward(self, x_BTD: Tensor, cached_BSC: Tensor, rotation: Rotation, reach: Reach) -> Tensor:
         latent_BSR, rope_BSr = cached_BSC.split([self.rank, self.rope], dim=-1)
         kv_BSHd = self.kv_b_proj(latent_BSR).unflatten(-1, (self.heads, -1))
+        if usable(x_BTD, kv_BSHd, *rotation):
+            q_BTHd = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD))).unflatten(-1, (self.heads, -1))
+            out_BTHv, largest_BH = functions.Attention.apply(
+                q_BTHd, kv_BSHd, rope_BSr, *rotation, reach.mask_B1TS, reach.blocks, self.scale
+            )
+            self.observe(largest_BH)
+            return self.o_proj(out_BTHv.flatten(2))
         k_nope, v_BSHv = kv_BSHd.split([self.nope, self.value], dim=-1)
         k_BSHd = torch.cat([k_nope, rope_BSr.unsqueeze(-2).expand(-1, -1, self.heads, -1)], dim=-1)
         q_BTHd = torch.cat(self._queries(x_BTD, rotation), dim=-1)

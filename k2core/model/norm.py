@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from k2core.kernels import functions
+from k2core.kernels.library import usable
+
 
 class RMSNorm(nn.Module):
     """x / rms(x) · weight over the last axis."""
@@ -16,4 +19,6 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if usable(x, self.weight):
+            return functions.RMSNorm.apply(x, self.weight, self.eps)
         return self.weight * F.rms_norm(x.float(), self.weight.shape, eps=self.eps).to(x.dtype)

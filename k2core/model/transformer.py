@@ -12,6 +12,7 @@ from k2core.model.attention import Attention
 from k2core.model.block import Block
 from k2core.model.cache import KeyValueCache
 from k2core.model.config import ModelConfig
+from k2core.model.linear import Linear
 from k2core.model.norm import RMSNorm
 from k2core.model.rope import RotaryEmbedding
 from k2core.model.router import Router
@@ -35,7 +36,7 @@ class Transformer(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
         self.rotary = RotaryEmbedding(config)
         for parameter in self.parameters():
             if parameter.ndim > 1:

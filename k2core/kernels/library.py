@@ -1,0 +1,91 @@
+"""Builds and loads the kernels: the C files of this folder, compiled once for this processor and kept."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+FOLDER = Path(__file__).parent
+FLAGS = (
+    "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-fvisibility=hidden",
+    # sums in vectors; not-a-number and infinity stay what they are
+    "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math",
+)  # fmt: skip
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Whether the kernels can be used on `tensors`: plain fp32 ones on the CPU, and a compiler was found."""
+    return (
+        all(
+            type(tensor) in (Tensor, nn.Parameter) and tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+            for tensor in tensors
+        )
+        and library() is not None
+    )
+
+
+def call(name: str, *arguments: Tensor | ctypes.Structure | int | float | None) -> None:
+    """Run a kernel with the threads that torch may use; tensors and structures go as pointers, integers as int64."""
+    getattr(library(), name)(*map(_argument, arguments), ctypes.c_int64(torch.get_num_threads()))
+
+
+def _argument(value: Tensor | ctypes.Structure | int | float | None) -> Any:
+    if value is None:
+        return ctypes.c_void_p(None)
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    if isinstance(value, ctypes.Structure):
+        return ctypes.byref(value)
+    return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_float(value)
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The loaded kernels, or None, with a warning, where they cannot be built: everything then runs without them."""
+    compiler = os.environ.get("CC", "cc")
+    try:
+        return ctypes.CDLL(str(_built(compiler)))
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, "stderr", None) or str(error)
+        logging.getLogger(__name__).warning(
+            "the CPU kernels could not be built with the C compiler %r (set CC to another one): training and decoding "
+            "run without them, at about half the speed. %s", compiler, reason.strip()[-500:],
+        )  # fmt: skip
+        return None
+
+
+def _built(compiler: str) -> Path:
+    """The shared library; it is compiled unless these sources were, by this compiler on this kind of processor."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    sources = sorted(FOLDER.glob("*.[ch]"))
+    identity = [version, " ".join(FLAGS), _processor(), *(source.read_text() for source in sources)]
+    digest = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "k2core"
+    built = folder / f"kernels-{digest}.so"
+    if not built.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            made = Path(scratch) / built.name
+            files = [str(source) for source in sources if source.suffix == ".c"]
+            subprocess.run([compiler, *FLAGS, *files, "-o", str(made), "-lm"], capture_output=True, text=True, check=True)
+            os.replace(made, built)
+    return built
+
+
+def _processor() -> str:
+    """What `-march=native` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return os.uname().machine
+    return next((line for line in lines if line.startswith(("flags", "Features"))), os.uname().machine)
