@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.harness import Entry, Work, alternate, compare, milliseconds
 from benchmarks.peers import our_pass, peer_pass, twin, use_fastest
 from benchmarks.scale import Scale, build
+from k2core.kernels.library import eager
 from k2core.model.counts import total_parameters
 
 TOPIC = "forward_backward"
@@ -48,9 +49,12 @@ def run(scale: Scale) -> list[Entry]:
 
 
 def flops(work: Work) -> int:
-    """Floating-point operations of the matrix products in `work`, a multiply-add as two."""
+    """Floating-point operations of the matrix products in `work`, a multiply-add as two.
+
+    Those of the plain torch operations: what the kernels compute again in the backward pass does not count.
+    """
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten._grouped_mm: _grouped_mm_flops})
-    with counter:
+    with eager(), counter:
         work()
     return counter.get_total_flops()
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
@@ -73,17 +74,22 @@ def _seconds(work: Work) -> float:
 
 def our_pass(model: Transformer, tokens_BT: Tensor, targets_BT: Tensor) -> Work:
     """Forward and backward of our model; the largest logits are recorded as in any training."""
-    return _pass(model, model, tokens_BT, targets_BT)
+    return _pass(model, lambda: cross_entropy(model(tokens_BT), targets_BT))
 
 
 def peer_pass(peer: PreTrainedModel, tokens_BT: Tensor, targets_BT: Tensor) -> Work:
-    """The same of `transformers`' model, with the same loss."""
-    return _pass(peer, lambda tokens: peer(tokens, use_cache=False).logits, tokens_BT, targets_BT)
+    """The same of `transformers`' model, with torch's loss."""
+
+    def loss() -> Tensor:
+        logits_BTV = peer(tokens_BT, use_cache=False).logits
+        return F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
+
+    return _pass(peer, loss)
 
 
-def _pass(module: torch.nn.Module, logits: Callable[[Tensor], Tensor], tokens_BT: Tensor, targets_BT: Tensor) -> Work:
+def _pass(module: torch.nn.Module, loss: Callable[[], Tensor]) -> Work:
     def work() -> None:
         module.zero_grad()
-        cross_entropy(logits(tokens_BT), targets_BT).backward()
+        loss().backward()
 
     return work

@@ -29,12 +29,13 @@ def closure(module: str, root: Path) -> list[str]:
             continue
         seen.add(str(file))
         todo += _imports(name, root / file, root)
-    # A data file (prompts, a taxonomy, a template) belongs to the source files beside it that name it.
+    # A data file (prompts, a taxonomy, a template) belongs to the source files beside it that name it, C to its folder.
     data = {
         str(path.relative_to(root))
         for file in seen
         for path in (root / file).parent.iterdir()
-        if path.suffix in (".yaml", ".jinja", ".md") and path.name in (root / file).read_text()
+        if path.suffix in (".c", ".h")
+        or (path.suffix in (".yaml", ".jinja", ".md") and path.name in (root / file).read_text())
     }
     return _folded({file for file in seen if _says_something(root / file)} | data, root)
 

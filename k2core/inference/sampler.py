@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from k2core.inference.decoder import Decoder
 from k2core.model.cache import KeyValueCache
 from k2core.model.transformer import Transformer
 
@@ -56,13 +57,14 @@ def generate(
     if empty:
         raise ValueError(f"prompt {empty[0]} is empty; a model needs at least one token to go on from")
     completions = [Completion([], [], "length") for _ in prompts]
+    decoder = Decoder(model) if Decoder.fits(model) else model
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         streams = [Random(f"{seed}/{index}") for index in indices]
         logits_BV, cache = _prefill(model, [tuple(prompts[index]) for index in indices], max_new_tokens)
         rows = [completions[index] for index in indices]
-        _decode(model, logits_BV, cache, rows, streams, max_new_tokens, temperature, stop_ids)
+        _decode(decoder, logits_BV, cache, rows, streams, max_new_tokens, temperature, stop_ids)
     return completions
 
 
@@ -84,8 +86,8 @@ def _prefill(model: Transformer, prompts: list[tuple[int, ...]], room: int) -> t
 
 
 def _decode(
-    model: Transformer, logits_BV: Tensor, cache: KeyValueCache, rows: list[Completion], streams: list[Random],
-    max_new_tokens: int, temperature: float, stop_ids: set[int],
+    decoder: Decoder | Transformer, logits_BV: Tensor, cache: KeyValueCache, rows: list[Completion],
+    streams: list[Random], max_new_tokens: int, temperature: float, stop_ids: set[int],
 ) -> None:  # fmt: skip
     """Extend `rows` until each has stopped or used its budget."""
     going = [True] * len(rows)
@@ -106,7 +108,7 @@ def _decode(
             keep = torch.tensor(kept, device=tokens_B.device)
             tokens_B = tokens_B[keep]
             cache.select(keep)
-        logits_BV = model.decode(tokens_B, cache)
+        logits_BV = decoder.decode(tokens_B, cache)
 
 
 def _sample(logits_BV: Tensor, temperature: float, uniform: list[float]) -> tuple[Tensor, Tensor]:

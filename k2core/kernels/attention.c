@@ -1,7 +1,8 @@
 /* Causal attention of multi-head latent attention over whole sequences (k2core/model/mla.py), a head of a sequence a
    thread at a time: queries and keys are put together and rotated, the logits of a few queries live in the cache only,
    and the backward pass computes them again (FlashAttention, arXiv 2205.14135, without blocks of keys). */
-#include "kernels.h"
+#include "product.h"
+#include "rows.h"
 
 #define QUERIES (4 * ROWS)
 
@@ -14,50 +15,42 @@ typedef struct {
   i64 shared_row;
   const float *cos, *sin;
   i64 rotation_batch;
-  const float *mask;
+  const float* mask;
   i64 mask_batch;
-  const i64 *blocks;
+  const i64* blocks;
   i64 count, B, T, S, H, nope, rope, value;
   float scale;
 } Inputs;
 
-INLINE i64 key_width(const Inputs *in) { return in->nope + in->rope; }
+INLINE i64 key_width(const Inputs* in) { return in->nope + in->rope; }
 
 /* `rows` scaled and rotated queries from `start` on, [rows, nope + rope]; pairs' first members, then second ones. */
-static void load_queries(const Inputs *in, i64 b, i64 h, i64 start, i64 rows, float *out) {
+static void load_queries(const Inputs* in, i64 b, i64 h, i64 start, i64 rows, float* out) {
   i64 d = key_width(in), half = in->rope / 2;
   for (i64 t = start; t < start + rows; t++, out += d) {
     const float *q = in->queries + ((b * in->T + t) * in->H + h) * d, *pairs = q + in->nope;
     const float *cos = in->cos + b * in->rotation_batch + t * half, *sin = in->sin + b * in->rotation_batch + t * half;
     for (i64 i = 0; i < in->nope; i++) out[i] = q[i] * in->scale;
-    for (i64 i = 0; i < half; i++) {
-      float first = pairs[2 * i] * in->scale, second = pairs[2 * i + 1] * in->scale;
-      out[in->nope + i] = first * cos[i] - second * sin[i];
-      out[in->nope + half + i] = second * cos[i] + first * sin[i];
-    }
+    turn_row(pairs, cos, sin, half, in->scale, out + in->nope);
   }
 }
 
 /* The backward of `load_queries`. */
-static void store_query_gradients(const Inputs *in, i64 b, i64 h, i64 start, i64 rows, const float *g, float *out) {
+static void store_query_gradients(const Inputs* in, i64 b, i64 h, i64 start, i64 rows, const float* g, float* out) {
   i64 d = key_width(in), half = in->rope / 2;
   for (i64 t = start; t < start + rows; t++, g += d) {
     float *q = out + ((b * in->T + t) * in->H + h) * d, *pairs = q + in->nope;
     const float *cos = in->cos + b * in->rotation_batch + t * half, *sin = in->sin + b * in->rotation_batch + t * half;
     for (i64 i = 0; i < in->nope; i++) q[i] = g[i] * in->scale;
-    for (i64 i = 0; i < half; i++) {
-      float first = g[in->nope + i] * in->scale, second = g[in->nope + half + i] * in->scale;
-      pairs[2 * i] = first * cos[i] + second * sin[i];
-      pairs[2 * i + 1] = second * cos[i] - first * sin[i];
-    }
+    turn_back_row(g + in->nope, cos, sin, half, in->scale, pairs);
   }
 }
 
 /* All keys [S, nope + rope] and values [S, value] of a head. */
-static void load_keys_values(const Inputs *in, i64 b, i64 h, float *keys, float *values) {
+static void load_keys_values(const Inputs* in, i64 b, i64 h, float* keys, float* values) {
   i64 d = key_width(in);
   for (i64 s = 0; s < in->S; s++) {
-    const float *own = in->keys_values + ((b * in->S + s) * in->H + h) * (in->nope + in->value);
+    const float* own = in->keys_values + ((b * in->S + s) * in->H + h) * (in->nope + in->value);
     memcpy(keys + s * d, own, in->nope * sizeof(float));
     memcpy(keys + s * d + in->nope, in->shared + (b * in->S + s) * in->shared_row, in->rope * sizeof(float));
     memcpy(values + s * in->value, own + in->nope, in->value * sizeof(float));
@@ -65,32 +58,31 @@ static void load_keys_values(const Inputs *in, i64 b, i64 h, float *keys, float 
 }
 
 /* Masked logits of `rows` queries with the keys `first` to `last`. */
-static void masked_logits(const Inputs *in, i64 b, i64 start, i64 rows, i64 first, i64 last, const float *queries,
-                          const float *packed_keys, float *logits) {
+static void masked_logits(const Inputs* in, i64 b, i64 start, i64 rows, i64 first, i64 last, const float* queries,
+                          const float* packed_keys, float* logits) {
   i64 d = key_width(in), n = last - first;
   product(rows, n, d, queries, d, 1, packed_keys + first * d, d * PANEL, PLAIN, logits, n);
   for (i64 i = 0; i < rows; i++) {
-    const float *mask = in->mask + b * in->mask_batch + (start + i) * in->S + first;
-    float *restrict row = logits + i * n;
+    const float* mask = in->mask + b * in->mask_batch + (start + i) * in->S + first;
+    float* restrict row = logits + i * n;
     for (i64 s = 0; s < n; s++) row[s] += mask[s];
   }
 }
 
 /* The rows of `block` in pieces of at most QUERIES: piece `start` with `rows` sees the keys `first` to `last` only. */
-#define FOR_PIECES(in)                                                                                               \
-  for (const i64 *block = (in)->blocks; block < (in)->blocks + 4 * (in)->count; block += 4)                          \
-    for (i64 start = block[0], rows, first, last;                                                                    \
-         rows = least(block[1] - start, QUERIES), first = block[2] / PANEL * PANEL,                                  \
-             last = block[3] - (block[1] - start - rows), start < block[1];                                          \
+#define FOR_PIECES(in)                                                                                        \
+  for (const i64* block = (in)->blocks; block < (in)->blocks + 4 * (in)->count; block += 4)                   \
+    for (i64 start = block[0], rows, first, last; rows = least(block[1] - start, QUERIES),                    \
+             first = block[2] / PANEL * PANEL, last = block[3] - (block[1] - start - rows), start < block[1]; \
          start += rows)
 
 /* out [B, T, H, value]; log_sum [B, H, T] of each query's exponentials and the largest logit of each head, [B, H]. */
-EXPORT void attention(const Inputs *in, float *out, float *log_sum, float *largest, i64 threads) {
+EXPORT void attention(const Inputs* in, float* out, float* log_sum, float* largest, i64 threads) {
   i64 d = key_width(in), S = in->S, width = in->value;
 #pragma omp parallel for num_threads(threads) collapse(2)
   for (i64 b = 0; b < in->B; b++)
     for (i64 h = 0; h < in->H; h++) {
-      float *keys = scratch(S * (d + width) + packed_size(d, S) + packed_size(S, width) + QUERIES * (d + S));
+      float* keys = scratch(S * (d + width) + packed_size(d, S) + packed_size(S, width) + QUERIES * (d + S));
       float *values = keys + S * d, *packed_keys = values + S * width, *packed_values = packed_keys + packed_size(d, S);
       float *queries = packed_values + packed_size(S, width), *logits = queries + QUERIES * d;
       load_keys_values(in, b, h, keys, values);
@@ -102,11 +94,9 @@ EXPORT void attention(const Inputs *in, float *out, float *log_sum, float *large
         load_queries(in, b, h, start, rows, queries);
         masked_logits(in, b, start, rows, first, last, queries, packed_keys, logits);
         for (i64 i = 0; i < rows; i++) {
-          float *row = logits + i * n, most = largest_of(row, n), sum = 0;
-          for (i64 s = 0; s < n; s++) sum += row[s] = exp_(row[s] - most);
-          for (i64 s = 0; s < n; s++) row[s] *= 1 / sum;
-          log_sum[(b * in->H + h) * in->T + start + i] = most + logf(sum);
-          if (most > top) top = most;
+          float *row = logits + i * n, most = largest_of(row, n);
+          top = most > top ? most : top;
+          log_sum[(b * in->H + h) * in->T + start + i] = softmax_row(row, n);
         }
         product(rows, width, n, logits, n, 1, packed_values + first * PANEL, S * PANEL, PLAIN,
                 out + ((b * in->T + start) * in->H + h) * width, in->H * width);
@@ -116,20 +106,20 @@ EXPORT void attention(const Inputs *in, float *out, float *log_sum, float *large
 }
 
 /* Gradients laid out like the inputs; that of the shared key for each head, [B, H, S, rope]. */
-EXPORT void attention_backward(const Inputs *in, const float *dout, const float *out, const float *log_sum,
-                               float *dqueries, float *dkeys_values, float *dshared, i64 threads) {
+EXPORT void attention_backward(const Inputs* in, const float* dout, const float* out, const float* log_sum,
+                               float* dqueries, float* dkeys_values, float* dshared, i64 threads) {
   i64 d = key_width(in), S = in->S, width = in->value;
 #pragma omp parallel for num_threads(threads) collapse(2)
   for (i64 b = 0; b < in->B; b++)
     for (i64 h = 0; h < in->H; h++) {
-      float *keys = scratch(2 * S * (d + width) + packed_size(d, S) + packed_size(S, d) + packed_size(width, S) +
+      float* keys = scratch(2 * S * (d + width) + packed_size(d, S) + packed_size(S, d) + packed_size(width, S) +
                             QUERIES * (2 * d + width + 2 * S) + packed_size(QUERIES, d) + packed_size(QUERIES, width));
       float *values = keys + S * d, *dkeys = values + S * width, *dvalues = dkeys + S * d;
       float *keys_across = dvalues + S * width, *keys_down = keys_across + packed_size(d, S);
       float *values_across = keys_down + packed_size(S, d), *queries = values_across + packed_size(width, S);
       float *dquery = queries + QUERIES * d, *g = dquery + QUERIES * d, *weights = g + QUERIES * width;
       float *dlogits = weights + QUERIES * S, *packed_queries = dlogits + QUERIES * S;
-      float *packed_g = packed_queries + packed_size(QUERIES, d);
+      float* packed_g = packed_queries + packed_size(QUERIES, d);
       load_keys_values(in, b, h, keys, values);
       pack_transposed(keys, d, d, S, keys_across);
       pack(keys, d, S, d, keys_down);
@@ -143,10 +133,10 @@ EXPORT void attention_backward(const Inputs *in, const float *dout, const float 
           memcpy(g + i * width, dout + ((b * in->T + start + i) * in->H + h) * width, width * sizeof(float));
         product(rows, n, width, g, width, 1, values_across + first * width, width * PANEL, PLAIN, dlogits, n);
         for (i64 i = 0; i < rows; i++) {
-          const float *o = out + ((b * in->T + start + i) * in->H + h) * width;
+          const float* o = out + ((b * in->T + start + i) * in->H + h) * width;
           float along = 0, sum = log_sum[(b * in->H + h) * in->T + start + i];
           for (i64 v = 0; v < width; v++) along += g[i * width + v] * o[v];
-          float *restrict weight = weights + i * n, *restrict dlogit = dlogits + i * n;
+          float* restrict weight = weights + i * n, * restrict dlogit = dlogits + i * n;
           for (i64 s = 0; s < n; s++) {
             weight[s] = exp_(weight[s] - sum);
             dlogit[s] = weight[s] * (dlogit[s] - along);
@@ -162,7 +152,7 @@ EXPORT void attention_backward(const Inputs *in, const float *dout, const float 
         store_query_gradients(in, b, h, start, rows, dquery, dqueries);
       }
       for (i64 s = 0; s < S; s++) {
-        float *own = dkeys_values + ((b * S + s) * in->H + h) * (in->nope + width);
+        float* own = dkeys_values + ((b * S + s) * in->H + h) * (in->nope + width);
         memcpy(own, dkeys + s * d, in->nope * sizeof(float));
         memcpy(own + in->nope, dvalues + s * width, width * sizeof(float));
         memcpy(dshared + ((b * in->H + h) * S + s) * in->rope, dkeys + s * d + in->nope, in->rope * sizeof(float));

@@ -1,14 +1,14 @@
 /* Tokens to their experts and back (k2core/model/experts.py). N tokens visit K experts each; the M = N · K visits are
    sorted by expert. */
-#include <omp.h>
+#include "experts.h"
 
-#include "kernels.h"
+#include <omp.h>
 
 /* Counting sort of `chosen` [N, K]: `place` [N, K] is each visit's row among the sorted ones, `token` [M] the token of
    each sorted row, `ends` [E] where each expert's rows end. */
-EXPORT void sort_visits(const i64 *chosen, i64 N, i64 K, i64 E, i64 *place, i64 *token, int32_t *ends, i64 threads) {
+EXPORT void sort_visits(const i64* chosen, i64 N, i64 K, i64 E, i64* place, i64* token, int32_t* ends, i64 threads) {
   (void)threads;
-  i64 *next = calloc(E, sizeof(i64));
+  i64* next = calloc(E, sizeof(i64));
   for (i64 m = 0; m < N * K; m++) next[chosen[m]]++;
   for (i64 e = 0, total = 0; e < E; e++) {
     i64 count = next[e];
@@ -23,20 +23,20 @@ EXPORT void sort_visits(const i64 *chosen, i64 N, i64 K, i64 E, i64 *place, i64 
 }
 
 /* out [M, D] = x [N, D] at `token` */
-EXPORT void gather(const float *x, const i64 *token, float *out, i64 M, i64 D, i64 threads) {
+EXPORT void gather(const float* x, const i64* token, float* out, i64 M, i64 D, i64 threads) {
 #pragma omp parallel for num_threads(threads)
   for (i64 m = 0; m < M; m++) memcpy(out + m * D, x + token[m] * D, D * sizeof(float));
 }
 
 /* out [N, D] = Σ_k weights [N, K] · y [M, D] at `place`; all weights are 1 where there are none. */
-EXPORT void combine(const float *y, const i64 *place, const float *weights, float *out, i64 N, i64 K, i64 D,
+EXPORT void combine(const float* y, const i64* place, const float* weights, float* out, i64 N, i64 K, i64 D,
                     i64 threads) {
 #pragma omp parallel for num_threads(threads)
   for (i64 n = 0; n < N; n++) {
-    float *sum = out + n * D;
+    float* sum = out + n * D;
     memset(sum, 0, D * sizeof(float));
     for (i64 k = 0; k < K; k++) {
-      const float *row = y + place[n * K + k] * D;
+      const float* row = y + place[n * K + k] * D;
       float weight = weights ? weights[n * K + k] : 1;
       for (i64 d = 0; d < D; d++) sum[d] += weight * row[d];
     }
@@ -44,8 +44,8 @@ EXPORT void combine(const float *y, const i64 *place, const float *weights, floa
 }
 
 /* dy [M, D] and dweights [N, K] of `combine` */
-EXPORT void combine_backward(const float *dout, const float *y, const i64 *place, const float *weights, float *dy,
-                             float *dweights, i64 N, i64 K, i64 D, i64 threads) {
+EXPORT void combine_backward(const float* dout, const float* y, const i64* place, const float* weights, float* dy,
+                             float* dweights, i64 N, i64 K, i64 D, i64 threads) {
 #pragma omp parallel for num_threads(threads)
   for (i64 n = 0; n < N; n++)
     for (i64 k = 0; k < K; k++) {

@@ -141,7 +141,9 @@ class CrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, targets: Tensor, ignored: int) -> Tensor:
         logits, targets = logits.contiguous(), targets.contiguous()
         loss, log_sum = torch.empty(len(logits)), torch.empty(len(logits))
-        call("cross_entropy", logits, targets, ignored, loss, log_sum, *logits.shape)
+        wrong = call("cross_entropy", logits, targets, ignored, loss, log_sum, *logits.shape)
+        if wrong:
+            raise IndexError(f"{wrong} targets are no token: with these logits, 0 to {logits.shape[1] - 1} are")
         ctx.save_for_backward(logits, targets, log_sum)
         ctx.ignored = ignored
         return loss
@@ -168,7 +170,10 @@ class Attention(torch.autograd.Function):
         ctx: Any, queries: Tensor, keys_values: Tensor, shared: Tensor, cos: Tensor, sin: Tensor, mask: Tensor,
         blocks: list[tuple[int, int, int, int]], scale: float,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        tensors = queries.contiguous(), keys_values.contiguous(), _rows(shared), cos, sin, mask.contiguous()
+        tensors = (
+            queries.contiguous(), keys_values.contiguous(), _rows(shared), cos.contiguous(), sin.contiguous(),
+            mask.contiguous(),
+        )  # fmt: skip
         inputs = _Inputs.of(*tensors, torch.tensor(blocks), scale)
         out = torch.empty(inputs.B, inputs.T, inputs.H, inputs.value)
         log_sum, largest = torch.empty(inputs.B, inputs.H, inputs.T), torch.empty(inputs.B, inputs.H)
@@ -217,9 +222,10 @@ class _Inputs(ctypes.Structure):
     ) -> _Inputs:  # fmt: skip
         B, T, H, width = queries.shape
         rope, S = shared.shape[-1], keys_values.shape[1]
+        rotation_batch, mask_batch = (part.stride(0) if len(part) > 1 else 0 for part in (cos, mask))
         inputs = cls(
             queries.data_ptr(), keys_values.data_ptr(), shared.data_ptr(), shared.stride(0), cos.data_ptr(),
-            sin.data_ptr(), cos.stride(0) if len(cos) > 1 else 0, mask.data_ptr(), mask.stride(0) if len(mask) > 1 else 0,
+            sin.data_ptr(), rotation_batch, mask.data_ptr(), mask_batch,
             blocks.data_ptr(), len(blocks), B, T, S, H, width - rope, rope, keys_values.shape[3] - width + rope, scale,
         )  # fmt: skip
         inputs.kept = queries, keys_values, shared, cos, sin, mask, blocks

@@ -9,11 +9,15 @@ import logging
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+_switched_off = False
 
 FOLDER = Path(__file__).parent
 FLAGS = (
@@ -30,13 +34,28 @@ def usable(*tensors: Tensor) -> bool:
             type(tensor) in (Tensor, nn.Parameter) and tensor.dtype == torch.float32 and tensor.device.type == "cpu"
             for tensor in tensors
         )
+        and not _switched_off
         and library() is not None
     )
 
 
-def call(name: str, *arguments: Tensor | ctypes.Structure | int | float | None) -> None:
-    """Run a kernel with the threads that torch may use; tensors and structures go as pointers, integers as int64."""
-    getattr(library(), name)(*map(_argument, arguments), ctypes.c_int64(torch.get_num_threads()))
+@contextmanager
+def eager() -> Iterator[None]:
+    """Within, everything runs as plain torch operations: what the kernels are measured against."""
+    global _switched_off
+    before, _switched_off = _switched_off, True
+    try:
+        yield
+    finally:
+        _switched_off = before
+
+
+def call(name: str, *arguments: Tensor | ctypes.Structure | int | float | None) -> int:
+    """Run a kernel with the threads that torch may use; tensors and structures go as pointers, integers as int64.
+
+    Returns what the kernel does, where that is an `int`.
+    """
+    return getattr(library(), name)(*map(_argument, arguments), ctypes.c_int64(torch.get_num_threads()))
 
 
 def _argument(value: Tensor | ctypes.Structure | int | float | None) -> Any:
@@ -44,7 +63,7 @@ def _argument(value: Tensor | ctypes.Structure | int | float | None) -> Any:
         return ctypes.c_void_p(None)
     if isinstance(value, Tensor):
         return ctypes.c_void_p(value.data_ptr())
-    if isinstance(value, ctypes.Structure):
+    if isinstance(value, (ctypes.Structure, ctypes.Array)):
         return ctypes.byref(value)
     return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_float(value)
 
@@ -77,7 +96,8 @@ def _built(compiler: str) -> Path:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / built.name
             files = [str(source) for source in sources if source.suffix == ".c"]
-            subprocess.run([compiler, *FLAGS, *files, "-o", str(made), "-lm"], capture_output=True, text=True, check=True)
+            command = [compiler, *FLAGS, *files, "-o", str(made), "-lm"]
+            subprocess.run(command, capture_output=True, text=True, check=True)
             os.replace(made, built)
     return built
 

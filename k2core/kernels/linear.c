@@ -1,44 +1,46 @@
 /* Linear layers, y = x Wᵀ, one or a stack of them: rows `ends[e - 1]` to `ends[e]` of x go through layer e. */
-#include "kernels.h"
+#include "product.h"
 
 #define DEPTH 512 /* of a product's inner dimension, where that is the long one */
 
 /* Rows of the left side that a thread takes at once, of so many in all. */
 static i64 chunk_of(i64 rows, i64 threads, i64 most) {
-  return least(round_up((rows + 2 * threads - 1) / (2 * threads), ROWS), most * ROWS);
+  i64 share = rows / (2 * threads) + 1;
+  return least(round_up(share, ROWS), most * ROWS);
 }
 
 /* y [N, out] of x [N, in] and W [E, out, in]; or, `across`, dx [N, in] of dy [N, out]. */
-EXPORT void linear(const float *x, const int32_t *ends, i64 E, const float *W, float *y, i64 in, i64 out, i64 across,
+EXPORT void linear(const float* x, const int32_t* ends, i64 E, const float* W, float* y, i64 in, i64 out, i64 across,
                    i64 threads) {
   i64 K = across ? out : in, N = across ? in : out, panels = (N + PANEL - 1) / PANEL, size = packed_size(K, N);
   i64 chunk = chunk_of(ends[E - 1], threads, 8), chunks = (ends[E - 1] + chunk - 1) / chunk + 1;
-  float *packed = scratch(E * size);
+  float* packed = scratch(E * size);
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(static)
     for (i64 p = 0; p < E * panels; p++) {
       i64 e = p / panels, left = p % panels * PANEL, n = least(N - left, PANEL);
-      float *to = packed + e * size + left * K;
-      if (across) pack(W + e * in * out + left, in, K, n, to);
-      else pack_transposed(W + (e * out + left) * in, in, K, n, to);
+      float* to = packed + e * size + left * K;
+      if (across)
+        pack(W + e * in * out + left, in, K, n, to);
+      else
+        pack_transposed(W + (e * out + left) * in, in, K, n, to);
     }
 #pragma omp for schedule(dynamic) collapse(2)
     for (i64 e = 0; e < E; e++)
       for (i64 c = 0; c < chunks; c++) {
         i64 start = (e ? ends[e - 1] : 0) + c * chunk, rows = least(ends[e] - start, chunk);
-        if (rows > 0)
-          product(rows, N, K, x + start * K, K, 1, packed + e * size, K * PANEL, PLAIN, y + start * N, N);
+        if (rows > 0) product(rows, N, K, x + start * K, K, 1, packed + e * size, K * PANEL, PLAIN, y + start * N, N);
       }
   }
 }
 
 /* dW [E, out, in] of dy [N, out] and x [N, in]. */
-EXPORT void linear_weights(const float *dy, const float *x, const int32_t *ends, i64 E, float *dW, i64 in, i64 out,
+EXPORT void linear_weights(const float* dy, const float* x, const int32_t* ends, i64 E, float* dW, i64 in, i64 out,
                            i64 threads) {
   i64 N = ends[E - 1], panels = (in + PANEL - 1) / PANEL;
   i64 chunk = chunk_of(out, threads, 4), chunks = (out + chunk - 1) / chunk;
-  float *packed = scratch(round_up(in, PANEL) * N);
+  float* packed = scratch(round_up(in, PANEL) * N);
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(static)
@@ -47,7 +49,7 @@ EXPORT void linear_weights(const float *dy, const float *x, const int32_t *ends,
     for (i64 e = 0; e < E; e++)
       for (i64 c = 0; c < chunks; c++) {
         i64 left = c * chunk, rows = least(out - left, chunk), first = e ? ends[e - 1] : 0, last = ends[e];
-        float *to = dW + (e * out + left) * in;
+        float* to = dW + (e * out + left) * in;
         if (first == last) memset(to, 0, rows * in * sizeof(float));
         for (i64 k = first; k < last; k += DEPTH) {
           Sum sum = k == first ? PLAIN : (Sum){1, 1, to};

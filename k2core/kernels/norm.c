@@ -1,27 +1,21 @@
 /* RMS norm (k2core/model/norm.py): y = x · scale · weight with scale = 1 / rms(x). */
 #include <omp.h>
 
-#include "kernels.h"
+#include "rows.h"
 
 /* x [N, D] with rows `x_row` apart; y [N, D]; scale [N] is kept for the backward pass. */
-EXPORT void rms_norm(const float *x, i64 x_row, const float *weight, float eps, float *y, float *scale, i64 N, i64 D,
+EXPORT void rms_norm(const float* x, i64 x_row, const float* weight, float eps, float* y, float* scale, i64 N, i64 D,
                      i64 threads) {
 #pragma omp parallel for num_threads(threads)
-  for (i64 n = 0; n < N; n++) {
-    const float *row = x + n * x_row;
-    float squares = 0;
-    for (i64 d = 0; d < D; d++) squares += row[d] * row[d];
-    float s = scale[n] = 1 / sqrtf(squares / D + eps);
-    for (i64 d = 0; d < D; d++) y[n * D + d] = row[d] * s * weight[d];
-  }
+  for (i64 n = 0; n < N; n++) scale[n] = norm_row(x + n * x_row, weight, D, eps, y + n * D);
 }
 
 /* dx [N, D]; dweight [threads, D], to be summed: each thread's share. */
-EXPORT void rms_norm_backward(const float *dy, const float *x, i64 x_row, const float *weight, const float *scale,
-                              float *dx, float *dweight, i64 N, i64 D, i64 threads) {
+EXPORT void rms_norm_backward(const float* dy, const float* x, i64 x_row, const float* weight, const float* scale,
+                              float* dx, float* dweight, i64 N, i64 D, i64 threads) {
 #pragma omp parallel num_threads(threads)
   {
-    float *share = dweight + omp_get_thread_num() * D;
+    float* share = dweight + omp_get_thread_num() * D;
     memset(share, 0, D * sizeof(float));
 #pragma omp for schedule(static)
     for (i64 n = 0; n < N; n++) {

@@ -11,7 +11,7 @@ The cache holds whole keys and values: C = H · (qk_head_dim + v_head_dim) numbe
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from k2core.model.attention import Attention
 from k2core.model.config import ModelConfig

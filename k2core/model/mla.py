@@ -15,7 +15,7 @@ nope_h · W_k N(c) = (W_kᵀ nope_h) · N(c), so that only the latents [B, S, C]
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from k2core.kernels import functions
 from k2core.kernels.library import usable
