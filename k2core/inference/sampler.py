@@ -17,6 +17,7 @@ from torch import Tensor
 
 from k2core.inference.decoder import Decoder
 from k2core.model.cache import KeyValueCache
+from k2core.model.loss import token_losses
 from k2core.model.transformer import Transformer
 
 COMPACT_BELOW = 0.75
@@ -113,12 +114,12 @@ def _decode(
 
 def _sample(logits_BV: Tensor, temperature: float, uniform: list[float]) -> tuple[Tensor, Tensor]:
     """One token a row and its log-probability, both [B]."""
-    log_probs_BV = (logits_BV.float() / (temperature or 1.0)).log_softmax(dim=-1)
+    logits_BV = logits_BV.float() if temperature in (0, 1) else logits_BV.float() / temperature
     if temperature == 0:
-        tokens_B1 = logits_BV.argmax(dim=-1, keepdim=True)
+        tokens_B = logits_BV.argmax(dim=-1)
     else:
-        cumulative_BV = log_probs_BV.exp().cumsum(dim=-1)
+        cumulative_BV = logits_BV.softmax(dim=-1).cumsum(dim=-1)
         drawn_B1 = 1 - torch.tensor(uniform, dtype=torch.float32, device=logits_BV.device)[:, None]
         # (0, 1] times the total, looked up from the left: never beyond the end, never a token of probability 0
-        tokens_B1 = torch.searchsorted(cumulative_BV, drawn_B1 * cumulative_BV[:, -1:])
-    return tokens_B1[:, 0], log_probs_BV.gather(1, tokens_B1)[:, 0]
+        tokens_B = torch.searchsorted(cumulative_BV, drawn_B1 * cumulative_BV[:, -1:])[:, 0]
+    return tokens_B, -token_losses(logits_BV, tokens_B)

@@ -49,7 +49,7 @@ static void attend(const Shape* m, const Layer* layer, const i64* lengths, i64 s
   float *queries = query_latent + rows * m->q_rank, *absorbed = queries + rows * H * d,
         *context = absorbed + rows * H * C;
   float *out = context + rows * H * m->rank, *logits = out + rows * H * m->value;
-  float* packed = logits + H * longest;
+  float *packed = logits + H * longest, *packed_rows = packed + packed_size(C, longest);
   norm(x, m->D, rows, m->D, layer->attention_norm, m->eps, normed);
   product(rows, wide, m->D, normed, m->D, 1, layer->latents, m->D * PANEL, PLAIN, latents, wide);
   norm(latents, wide, rows, m->q_rank, layer->query_norm, m->latent_eps, query_latent);
@@ -67,11 +67,11 @@ static void attend(const Shape* m, const Layer* layer, const i64* lengths, i64 s
     for (i64 h = 0; h < H; h++)
       turn_row(queries + (b * H + h) * d + m->nope, cos + b * half, sin + b * half, half, 1,
                absorbed + (b * H + h) * C + m->rank);
+    pack(cache, C, S, m->rank, packed_rows);  // first, and in order: it brings the cache's rows near
     pack_transposed(cache, C, C, S, packed);
     product(H, S, C, absorbed + b * H * C, C, 1, packed, C * PANEL, PLAIN, logits, S);
     for (i64 h = 0; h < H; h++) softmax_row(logits + h * S, S);
-    pack(cache, C, S, m->rank, packed);
-    product(H, m->rank, S, logits, S, 1, packed, S * PANEL, PLAIN, context + b * H * m->rank, m->rank);
+    product(H, m->rank, S, logits, S, 1, packed_rows, S * PANEL, PLAIN, context + b * H * m->rank, m->rank);
   }
   for (i64 h = 0; h < H; h++)
     product(rows, m->value, m->rank, context + h * m->rank, H * m->rank, 1,
@@ -118,7 +118,7 @@ EXPORT void decode(const Shape* m, const Layer* layers, const float* embedding, 
     i64 share = (B + omp_get_num_threads() - 1) / omp_get_num_threads(), first = least(omp_get_thread_num() * share, B);
     i64 rows = least(B - first, share), C = m->rank + m->rope, d = m->nope + m->rope;
     i64 attention = share * (D + 2 * m->q_rank + C + m->H * (d + C + m->rank + m->value)) + m->H * longest +
-                    packed_size(longest, C + PANEL) + packed_size(C, longest);
+                    packed_size(longest, m->rank) + packed_size(C, longest);
     i64 inner = visits * (3 * widest + D) + B * (3 * widest + m->E);
     float* memory = scratch(attention > inner ? attention : inner);
     for (i64 b = first; b < first + rows; b++) memcpy(x + b * D, embedding + tokens[b] * D, D * sizeof(float));

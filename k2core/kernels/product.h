@@ -17,14 +17,41 @@ static void pack(const float* B, i64 ld, i64 K, i64 N, float* packed) {
   }
 }
 
+/* to[k] = from[·][k], WIDTH each way: ever larger blocks off the diagonal change places. */
+static void transpose(const float* from, i64 from_row, float* to, i64 to_row) {
+  typedef int32_t index __attribute__((vector_size(WIDTH * 4)));
+  vec x[WIDTH];
+#pragma GCC unroll 16
+  for (int j = 0; j < WIDTH; j++) x[j] = *(const vec*)(from + j * from_row);
+#pragma GCC unroll 4
+  for (int size = 1; size < WIDTH; size *= 2) {
+    index upper, lower;
+#pragma GCC unroll 16
+    for (int j = 0; j < WIDTH; j++) {
+      upper[j] = j & size ? WIDTH + j - size : j;
+      lower[j] = j & size ? WIDTH + j : j + size;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < WIDTH; i++)
+      if (!(i & size)) {
+        vec first = x[i], second = x[i + size];
+        x[i] = __builtin_shuffle(first, second, upper);
+        x[i + size] = __builtin_shuffle(first, second, lower);
+      }
+  }
+#pragma GCC unroll 16
+  for (int j = 0; j < WIDTH; j++) *(vec*)(to + j * to_row) = x[j];
+}
+
 /* The right side's transpose [N, K], rows `ld` apart: as weights of a linear layer lie. */
 static void pack_transposed(const float* B, i64 ld, i64 K, i64 N, float* packed) {
-  for (i64 left = 0; left < N; left += PANEL, packed += K * PANEL) {
-    i64 n = least(N - left, PANEL);
-    for (i64 k = 0; k < K; k++) {
-      for (i64 j = 0; j < n; j++) packed[k * PANEL + j] = B[(left + j) * ld + k];
-      for (i64 j = n; j < PANEL; j++) packed[k * PANEL + j] = 0;
-    }
+  for (i64 left = 0; left < round_up(N, PANEL); left += WIDTH) {
+    float* to = packed + left / PANEL * PANEL * K + left % PANEL;
+    i64 rows = least(N - left, WIDTH), k = 0;
+    if (rows == WIDTH)
+      for (; k + WIDTH <= K; k += WIDTH) transpose(B + left * ld + k, ld, to + k * PANEL, PANEL);
+    for (; k < K; k++)
+      for (i64 j = 0; j < WIDTH; j++) to[k * PANEL + j] = j < rows ? B[(left + j) * ld + k] : 0;
   }
 }
 
@@ -64,16 +91,17 @@ INLINE void tile(const int rows, const int vectors, i64 columns, i64 K, const fl
     }
 }
 
-#define TILES(name, vectors)                                                                                     \
-  static void name(i64 M, i64 columns, i64 K, const float* A, i64 row, i64 column, const float* panel, Sum sum,  \
-                   float* C, i64 ld, const float* D) {                                                           \
-    i64 i = 0;                                                                                                   \
-    for (; i + ROWS <= M; i += ROWS)                                                                             \
-      tile(ROWS, vectors, columns, K, A + i * row, row, column, panel, sum, C + i * ld, ld, D ? D + i * ld : 0); \
-    for (; i + 4 <= M; i += 4)                                                                                   \
-      tile(4, vectors, columns, K, A + i * row, row, column, panel, sum, C + i * ld, ld, D ? D + i * ld : 0);    \
-    for (; i < M; i++)                                                                                           \
-      tile(1, vectors, columns, K, A + i * row, row, column, panel, sum, C + i * ld, ld, D ? D + i * ld : 0);    \
+#define TILE(rows, vectors) \
+  tile(rows, vectors, columns, K, A + i * row, row, column, panel, sum, C + i * ld, ld, D ? D + i * ld : 0)
+#define TILES(name, vectors)                                                                                    \
+  static void name(i64 M, i64 columns, i64 K, const float* A, i64 row, i64 column, const float* panel, Sum sum, \
+                   float* C, i64 ld, const float* D) {                                                          \
+    i64 i = 0;                                                                                                  \
+    for (; i + ROWS <= M; i += ROWS) TILE(ROWS, vectors);                                                       \
+    for (; i + 4 <= M; i += 4) TILE(4, vectors);                                                                \
+    if (M - i == 3) TILE(3, vectors);                                                                           \
+    if (M - i == 2) TILE(2, vectors);                                                                           \
+    if (M - i == 1) TILE(1, vectors);                                                                           \
   }
 TILES(narrow_tiles, 1)
 TILES(wide_tiles, 2)
