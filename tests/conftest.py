@@ -21,6 +21,15 @@ def toy(tmp_path: Path) -> Iterator[Workspace]:
             process.kill()
 
 
+@pytest.fixture(params=["kernels", "eager"])
+def either_way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Run a test with the CPU kernels, as users with a compiler do, and without."""
+    from k2core.kernels.library import eager
+
+    with eager() if request.param == "eager" else contextlib.nullcontext():
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """An S3 server on this machine."""

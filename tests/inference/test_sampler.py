@@ -12,6 +12,8 @@ from k2core.inference.sampler import generate
 from k2core.model.config import ModelConfig, YarnConfig
 from k2core.model.transformer import Transformer
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 STOP = {3, 4, 5, 6, 7, 8}
 YARN = YarnConfig(factor=4, beta_fast=32, beta_slow=1, mscale=1, mscale_all_dim=1, original_max_position_embeddings=16)
 

@@ -14,6 +14,8 @@ from transformers import AutoModelForCausalLM
 from k2core.model.huggingface import from_huggingface, save_huggingface, to_huggingface
 from k2core.model.loss import cross_entropy
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 def reference(model, folder: Path):
     save_huggingface(model, folder, eos_token_ids=[1])

@@ -10,6 +10,8 @@ from torch.utils.checkpoint import checkpoint
 from k2core.model.loss import cross_entropy
 from k2core.training.parallel import recompute_activations
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 TOKENS = torch.randint(0, 96, (4, 33), generator=torch.Generator().manual_seed(4))
 
 

@@ -12,6 +12,8 @@ from k2core.model.loss import IGNORE, cross_entropy, token_log_probs
 from k2core.recipe import RecipeError, validate
 from k2core.storage import StorageError
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 def random_tokens(*shape: int) -> torch.Tensor:
     return torch.randint(0, 96, shape, generator=torch.Generator().manual_seed(2))

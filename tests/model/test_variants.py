@@ -13,6 +13,8 @@ from k2core.model.counts import activated_parameters, total_parameters
 from k2core.model.huggingface import from_huggingface, huggingface_config, save_huggingface
 from k2core.recipe import RecipeError, validate
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 MHA: dict[str, Any] = {"attention": "mha", "q_lora_rank": None, "kv_lora_rank": None}
 DENSE: dict[str, Any] = {"first_k_dense_replace": 3}
 VARIANTS = {

@@ -19,6 +19,8 @@ from k2core.optim.muonclip import MuonClip
 from k2core.optim.qk_clip import qk_clip
 from k2core.optim.router_bias import update_router_bias
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 SHAPE = ModelConfig(
     vocab_size=64, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=2,
     num_attention_heads=3, attention="mla",

@@ -17,6 +17,8 @@ from k2core.model.transformer import Transformer
 from k2core.optim.muonclip import MuonClip
 from k2core.optim.qk_clip import qk_clip
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 MHA = SHAPE.model_copy(update={"attention": "mha", "q_lora_rank": None, "kv_lora_rank": None})
 YARN = YarnConfig(factor=4, beta_fast=32, beta_slow=1, mscale=1, mscale_all_dim=1, original_max_position_embeddings=16)
 SHAPES = {
