@@ -120,9 +120,16 @@ def save(entries: Sequence[Entry], path: Path) -> list[dict]:
 
 @functools.cache
 def machine() -> str:
-    """Cores that this process may use, and memory."""
+    """Cores that this process may use, memory, and the processor with what else its speed depends on."""
     cores = len(psutil.Process().cpu_affinity())
-    return f"{cores} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
+    facts = [f"{cores} cores", f"{psutil.virtual_memory().total / 2**30:.0f} GiB"]
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return ", ".join(facts)
+    facts += [line.partition(": ")[2] for line in lines if line.startswith("model name")][:1]
+    extensions = {"AVX-512": " avx512f ", "bf16 products": " avx512_bf16 "}
+    return ", ".join([*facts, *(name for name, flag in extensions.items() if any(flag in line for line in lines))])
 
 
 @functools.cache
