@@ -2,6 +2,7 @@
 #pragma once
 #include <math.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,6 +43,12 @@ INLINE float exp_(float x) {
   return x < -87.0f ? 0.0f : p * power.value;
 }
 
+static void give_up(size_t bytes) {
+  fprintf(stderr, "a kernel needs %.2f GiB more memory than there is: a smaller batch needs less\n",
+          bytes / 1073741824.0);
+  abort();
+}
+
 /* Memory of the calling thread for `floats` numbers, the same at every call: nothing in it lasts. */
 INLINE float* scratch(size_t floats) {
   static _Thread_local float* memory;
@@ -50,7 +57,7 @@ INLINE float* scratch(size_t floats) {
     free(memory);
     size = round_up(floats, 1024);
     memory = aligned_alloc(64, size * sizeof(float));
-    if (!memory) abort();
+    if (!memory) give_up(size * sizeof(float));
   }
   return memory;
 }

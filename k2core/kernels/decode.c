@@ -112,7 +112,7 @@ EXPORT void decode(const Shape* m, const Layer* layers, const float* embedding, 
   float* weights = made + visits * D;
   i64 *chosen = malloc((3 * visits + m->E) * sizeof(i64)), *place = chosen + visits, *token = place + visits;
   int32_t* ends = (int32_t*)(token + visits);
-  if (!x || !chosen) abort();
+  if (!x || !chosen) give_up((2 * B * D + visits * D) * sizeof(float));
 #pragma omp parallel num_threads(threads)
   {
     i64 share = (B + omp_get_num_threads() - 1) / omp_get_num_threads(), first = least(omp_get_thread_num() * share, B);

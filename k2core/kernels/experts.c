@@ -9,6 +9,7 @@
 EXPORT void sort_visits(const i64* chosen, i64 N, i64 K, i64 E, i64* place, i64* token, int32_t* ends, i64 threads) {
   (void)threads;
   i64* next = calloc(E, sizeof(i64));
+  if (!next) give_up(E * sizeof(i64));
   for (i64 m = 0; m < N * K; m++) next[chosen[m]]++;
   for (i64 e = 0, total = 0; e < E; e++) {
     i64 count = next[e];
