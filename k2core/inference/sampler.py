@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from k2core.inference.decoder import Decoder
+from k2core.kernels import functions
+from k2core.kernels.library import usable
 from k2core.model.cache import KeyValueCache
-from k2core.model.loss import token_losses
 from k2core.model.transformer import Transformer
 
 COMPACT_BELOW = 0.75
@@ -63,45 +64,43 @@ def generate(
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         streams = [Random(f"{seed}/{index}") for index in indices]
-        logits_BV, cache = _prefill(model, [tuple(prompts[index]) for index in indices], max_new_tokens)
+        tokens_B, cache = _prefill(model, [tuple(prompts[index]) for index in indices], max_new_tokens)
         rows = [completions[index] for index in indices]
-        _decode(decoder, logits_BV, cache, rows, streams, max_new_tokens, temperature, stop_ids)
+        _decode(decoder, tokens_B, cache, rows, streams, max_new_tokens, temperature, stop_ids)
     return completions
 
 
 def _prefill(model: Transformer, prompts: list[tuple[int, ...]], room: int) -> tuple[Tensor, KeyValueCache]:
-    """Next-token logits after each prompt, [B, V], and the cache; equal prompts are computed once."""
-    unique = list(dict.fromkeys(prompts))
+    """Each prompt's last token, [B], and the cache of all before it; equal ones are computed once."""
+    unique = list(dict.fromkeys(prompt[:-1] for prompt in prompts))
     device = model.lm_head.weight.device
-    lengths_U = torch.tensor([len(prompt) for prompt in unique], device=device)
-    width = int(lengths_U.max())
+    width = max(map(len, unique))
     tokens_UT = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in unique], device=device)
     cache = KeyValueCache(model.config, len(unique), width + room, like=model.lm_head.weight)
-    hidden_UTD = model.hidden(tokens_UT, cache=cache)  # causal: the padding on the right is never seen
-    cache.lengths_B = lengths_U
-    last_UD = hidden_UTD[torch.arange(len(unique), device=device), lengths_U - 1]
+    if width:
+        model.prefill(tokens_UT, cache)  # causal: the padding on the right is never seen
+    cache.lengths_B = torch.tensor([len(prompt) for prompt in unique], device=device)
     place = {prompt: number for number, prompt in enumerate(unique)}
-    rows = torch.tensor([place[prompt] for prompt in prompts], device=device)
-    cache.select(rows)
-    return model.lm_head(last_UD)[rows], cache
+    cache.select(torch.tensor([place[prompt[:-1]] for prompt in prompts], device=device))
+    return torch.tensor([prompt[-1] for prompt in prompts], device=device), cache
 
 
 def _decode(
-    decoder: Decoder | Transformer, logits_BV: Tensor, cache: KeyValueCache, rows: list[Completion],
+    decoder: Decoder | Transformer, tokens_B: Tensor, cache: KeyValueCache, rows: list[Completion],
     streams: list[Random], max_new_tokens: int, temperature: float, stop_ids: set[int],
 ) -> None:  # fmt: skip
-    """Extend `rows` until each has stopped or used its budget."""
+    """Extend `rows`, whose sequences end in `tokens_B`, until each has stopped or used its budget."""
     going = [True] * len(rows)
-    for position in range(max_new_tokens):
-        uniform = [stream.random() for stream in streams]
-        tokens_B, log_probs_B = _sample(logits_BV, temperature, uniform)
+    for _ in range(max_new_tokens):
+        logits_BV = decoder.decode(tokens_B, cache)
+        tokens_B, log_probs_B = _sample(logits_BV, temperature, [1 - stream.random() for stream in streams])
         for i, (token, log_prob) in enumerate(zip(tokens_B.tolist(), log_probs_B.tolist(), strict=True)):
             if going[i]:
                 rows[i].tokens.append(token)
                 rows[i].log_probs.append(log_prob)
                 if token in stop_ids:
                     rows[i].finish_reason, going[i] = "stop", False
-        if not any(going) or position == max_new_tokens - 1:
+        if not any(going):
             return
         if sum(going) < COMPACT_BELOW * len(going):
             kept = [i for i, goes_on in enumerate(going) if goes_on]
@@ -109,17 +108,18 @@ def _decode(
             keep = torch.tensor(kept, device=tokens_B.device)
             tokens_B = tokens_B[keep]
             cache.select(keep)
-        logits_BV = decoder.decode(tokens_B, cache)
 
 
-def _sample(logits_BV: Tensor, temperature: float, uniform: list[float]) -> tuple[Tensor, Tensor]:
-    """One token a row and its log-probability, both [B]."""
-    logits_BV = logits_BV.float() if temperature in (0, 1) else logits_BV.float() / temperature
+def _sample(logits_BV: Tensor, temperature: float, drawn: list[float]) -> tuple[Tensor, Tensor]:
+    """One token a row and its log-probability, both [B]; `drawn` are numbers in (0, 1]."""
+    drawn_B = torch.tensor(drawn, dtype=torch.float32, device=logits_BV.device)
+    if usable(logits_BV):
+        return functions.sample(logits_BV, temperature, drawn_B)
+    log_probs_BV = (logits_BV.float() / (temperature or 1.0)).log_softmax(dim=-1)
     if temperature == 0:
-        tokens_B = logits_BV.argmax(dim=-1)
+        tokens_B1 = logits_BV.argmax(dim=-1, keepdim=True)
     else:
-        cumulative_BV = logits_BV.softmax(dim=-1).cumsum(dim=-1)
-        drawn_B1 = 1 - torch.tensor(uniform, dtype=torch.float32, device=logits_BV.device)[:, None]
-        # (0, 1] times the total, looked up from the left: never beyond the end, never a token of probability 0
-        tokens_B = torch.searchsorted(cumulative_BV, drawn_B1 * cumulative_BV[:, -1:])[:, 0]
-    return tokens_B, -token_losses(logits_BV, tokens_B)
+        cumulative_BV = log_probs_BV.exp().cumsum(dim=-1)
+        # of the total, looked up from the left: never beyond the end, never a token of probability 0
+        tokens_B1 = torch.searchsorted(cumulative_BV, drawn_B[:, None] * cumulative_BV[:, -1:])
+    return tokens_B1[:, 0], log_probs_BV.gather(1, tokens_B1)[:, 0]

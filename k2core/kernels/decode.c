@@ -160,13 +160,15 @@ EXPORT void decode(const Shape* m, const Layer* layers, const float* embedding, 
 
 /* Of `count` matrices W [N, K] or, `down`, [K, N], one behind the other, what `product` wants. */
 EXPORT void pack_weights(const float* W, i64 between, i64 count, i64 K, i64 N, i64 down, float* packed, i64 threads) {
-#pragma omp parallel for num_threads(threads)
-  for (i64 i = 0; i < count; i++) {
-    if (down)
-      pack(W + i * between, N, K, N, packed + i * packed_size(K, N));
-    else
-      pack_transposed(W + i * between, K, K, N, packed + i * packed_size(K, N));
-  }
+#pragma omp parallel for num_threads(threads) collapse(2)
+  for (i64 i = 0; i < count; i++)
+    for (i64 left = 0; left < N; left += PANEL) {
+      float* to = packed + i * packed_size(K, N) + left * K;
+      if (down)
+        pack(W + i * between + left, N, K, least(N - left, PANEL), to);
+      else
+        pack_transposed(W + i * between + left * K, K, K, least(N - left, PANEL), to);
+    }
 }
 
 /* Floats that one of them takes. */

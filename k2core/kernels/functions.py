@@ -194,6 +194,14 @@ class Attention(torch.autograd.Function):
         return dqueries, dkeys_values, dshared.sum(1).view(ctx.shared_shape), None, None, None, None, None
 
 
+def sample(logits: Tensor, temperature: float, drawn: Tensor) -> tuple[Tensor, Tensor]:
+    """A token of each row of `logits` [B, V] for `drawn` [B] in (0, 1], and its log-probability: see `sample.c`."""
+    B, V = logits.shape
+    tokens, log_probs = torch.empty(B, dtype=torch.long), torch.empty(B)
+    call("sample", logits.contiguous(), float(temperature), drawn.contiguous(), tokens, log_probs, B, V)
+    return tokens, log_probs
+
+
 def newton_schulz(matrices: Tensor, steps: int, coefficients: tuple[float, float, float]) -> Tensor:
     """Newton-Schulz's iteration on each of `matrices` [B, M, N], after division by its norm: see `newton_schulz.c`."""
     matrices = matrices.contiguous().clone()

@@ -79,8 +79,8 @@ def library() -> ctypes.CDLL | None:
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or str(error)
         logging.getLogger(__name__).warning(
-            "the CPU kernels could not be built with the C compiler %r (set CC to another one): everything runs without "
-            "them, training about 1.2 times and decoding 3 times as long. %s", compiler, reason.strip()[-500:],
+            "the CPU kernels could not be built with the C compiler %r (set CC to another one): everything runs "
+            "without them, training about 1.2 times and decoding 3 times as long. %s", compiler, reason.strip()[-500:],
         )  # fmt: skip
         return None
 

@@ -26,7 +26,7 @@ class Block(nn.Module):
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = SwiGLU(config.hidden_size, config.intermediate_size) if dense else MixtureOfExperts(config)
 
-    def forward(self, x_BTD: Tensor, rotation: Rotation, reach: Reach, cache: KeyValueCache | None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation: Rotation, reach: Reach, cache: KeyValueCache | None = None) -> Tensor:
         """Whole sequences; what decoding will need goes to `cache`."""
         normed = self.input_layernorm(x_BTD)
         cached_BSC = reach.gather(self.self_attn.cached(normed, rotation))

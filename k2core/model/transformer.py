@@ -56,10 +56,9 @@ class Transformer(nn.Module):
         return self.lm_head(hidden_BTD if wanted_BT is None else hidden_BTD[wanted_BT])
 
     def hidden(
-        self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None,
-        cache: KeyValueCache | None = None,
-    ) -> Tensor:  # fmt: skip
-        """The normalised residual stream before the head, [B, T, D]; fills `cache` where one is given."""
+        self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None
+    ) -> Tensor:
+        """The normalised residual stream before the head, [B, T, D]."""
         T = tokens_BT.shape[1]
         if positions_BT is None:
             positions_BT = self.rows.columns(T, tokens_BT.device)[None]
@@ -68,8 +67,18 @@ class Transformer(nn.Module):
         rotation = self._rotation(positions_BT, x_BTD)
         with self._observed(torch.is_grad_enabled()):
             for layer in self.layers:
-                x_BTD = layer(x_BTD, rotation, reach, cache)
+                x_BTD = layer(x_BTD, rotation, reach)
         return self.norm(x_BTD)
+
+    def prefill(self, tokens_BT: Tensor, cache: KeyValueCache) -> None:
+        """Store right-padded sequences in `cache`; the last layer does no more than that, for lack of a reader."""
+        x_BTD = self.embed_tokens(tokens_BT)
+        reach = self.rows.reach(tokens_BT.shape[1], None, x_BTD)
+        rotation = self._rotation(self.rows.columns(tokens_BT.shape[1], tokens_BT.device)[None], x_BTD)
+        for layer in self.layers[:-1]:
+            x_BTD = layer(x_BTD, rotation, reach, cache)
+        last = self.layers[-1]
+        cache.write_prompts(last.index, last.self_attn.cached(last.input_layernorm(x_BTD), rotation))
 
     def decode(self, tokens_B: Tensor, cache: KeyValueCache) -> Tensor:
         """Logits [B, V] after one more token a sequence, which enters `cache`."""

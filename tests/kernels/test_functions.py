@@ -174,6 +174,24 @@ def test_newton_schulz(shape):
     assert not functions.newton_schulz(torch.zeros(shape), STEPS, COEFFICIENTS).any()
 
 
+def test_sampling():
+    """The token that holds each number of the unit interval, at its ends and on borders; none of probability 0."""
+    logits = torch.tensor([[-math.inf, 0.0, 1.0, -math.inf, 0.5, -math.inf]])
+    for temperature in (0.7, 1.0):
+        probabilities = (logits[0] / temperature).softmax(0)
+        borders = probabilities.cumsum(0)
+        drawn = torch.cat([torch.tensor([1e-30, 1.0]), borders[1:5] - 1e-3, borders[1:4] + 1e-3])
+        tokens, log_probs = functions.sample(logits.expand(len(drawn), -1), temperature, drawn)
+        assert tokens.tolist() == [1, 4, 1, 2, 2, 4, 2, 4, 4]
+        assert torch.allclose(log_probs, probabilities.log()[tokens], atol=1e-6)
+    logits = 3 * random(40, 333)
+    tokens, log_probs = functions.sample(logits, 0.0, torch.ones(40))
+    assert torch.equal(tokens, logits.argmax(1))
+    assert torch.allclose(log_probs, logits.log_softmax(1).amax(1), atol=1e-5)
+    random_tokens, _ = functions.sample(logits, 1.3, torch.rand(40, generator=torch.Generator().manual_seed(1)))
+    assert not torch.equal(random_tokens, tokens)
+
+
 def test_what_is_not_a_number_stays_so():
     """The trainer refuses a step whose gradient is not finite: nothing may hide it."""
     for bad in (math.nan, math.inf):

@@ -38,7 +38,7 @@ def test_decoding_from_the_cache_equals_the_full_forward(build, changes, yarn):
     model, steps = build(yarn, **changes).requires_grad_(False), 12
     lengths, tokens = torch.tensor([3, 60, 31]), random_tokens(3, 60 + steps)
     cache = KeyValueCache(model.config, 3, 60 + steps, like=model.lm_head.weight)
-    model.hidden(tokens[:, :60], cache=cache)
+    model.prefill(tokens[:, :60], cache)
     cache.lengths_B = lengths
     full, rows = model(tokens), torch.arange(3)
     for step in range(steps):
