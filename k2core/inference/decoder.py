@@ -15,7 +15,7 @@ from k2core.model.transformer import Transformer
 
 
 class Decoder:
-    """`Transformer.decode` for a model with latent attention, with the weights that it has when this is made."""
+    """`Transformer.decode` for a model with latent attention, made anew whenever its weights have changed."""
 
     def __init__(self, model: Transformer) -> None:
         config, attention = model.config, model.layers[0].self_attn
@@ -69,7 +69,7 @@ class Decoder:
             query_norm=self._keep(attention.q_a_layernorm.weight),
             queries=self._matrix(attention.q_b_proj.weight),
             key_norm=self._keep(attention.kv_a_layernorm.weight),
-            absorb=self._matrix(heads[:, : attention.nope], down=True),
+            absorb=self._matrix(heads[:, : attention.nope], across=True),
             values=self._matrix(heads[:, attention.nope :]),
             output=self._matrix(attention.o_proj.weight),
             feed_forward_norm=self._keep(layer.post_attention_layernorm.weight),
@@ -84,15 +84,15 @@ class Decoder:
             result.expert_down = self._matrix(feed_forward.experts.down_proj)
         return result
 
-    def _matrix(self, weight: Tensor, down: bool = False) -> int:
-        """Where the packed form of `weight` [out, in] lies, or of a stack of such; `down`: of [in, out]."""
+    def _matrix(self, weight: Tensor, across: bool = False) -> int:
+        """Where the packed form of `weight` [out, in] lies, or of a stack of such; `across`: of [in, out]."""
         weight = weight.detach().contiguous()
         stack = weight if weight.ndim == 3 else weight[None]
         count, N, K = stack.shape
-        if down:
+        if across:
             N, K = K, N
         packed = torch.empty(count * library().packed_floats(ctypes.c_int64(K), ctypes.c_int64(N)))
-        call("pack_weights", stack, N * K, count, K, N, int(down), packed)
+        call("pack_weights", stack, count, K, N, int(across), packed)
         return self._keep(packed)
 
     def _keep(self, tensor: Tensor) -> int:

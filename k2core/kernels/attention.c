@@ -76,7 +76,8 @@ static void masked_logits(const Inputs* in, i64 b, i64 start, i64 rows, i64 firs
   }
 }
 
-/* The rows of `block` in pieces of at most QUERIES: piece `start` with `rows` sees the keys `first` to `last` only. */
+/* The rows of `block` in pieces of at most QUERIES: piece `start` with `rows` sees the keys `first` to `last`
+   only. The last query of a block sees the block's last key, and each one before it one key less. */
 #define FOR_PIECES(in)                                                                                        \
   for (const i64* block = (in)->blocks; block < (in)->blocks + 4 * (in)->count; block += 4)                   \
     for (i64 start = block[0], rows, first, last; rows = least(block[1] - start, QUERIES),                    \

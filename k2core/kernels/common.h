@@ -24,11 +24,20 @@ typedef float vec __attribute__((vector_size(WIDTH * 4), aligned(4)));
 INLINE i64 least(i64 a, i64 b) { return a < b ? a : b; }
 INLINE i64 round_up(i64 n, i64 step) { return (n + step - 1) / step * step; }
 
-/* e^x to 2 units in the last place (Cephes); 0 below -87. In a loop the compiler makes vectors of it. */
+/* a · b + c, rounded once where the processor can: not to be reordered. */
+INLINE float fused(float a, float b, float c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+  return __builtin_fmaf(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+/* e^x to about 2 units in the last place (Cephes), for x up to 88; 0 below -87. In a loop vectors are made of it. */
 INLINE float exp_(float x) {
   float inside = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
   float n = rintf(inside * 1.44269504f);
-  float r = inside - n * 0.693359375f + n * 2.12194440e-4f;
+  float r = fused(n, 2.12194440e-4f, fused(n, -0.693359375f, inside));
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;

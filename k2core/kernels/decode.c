@@ -30,7 +30,7 @@ static void norm(const float* x, i64 x_row, i64 rows, i64 D, const float* weight
   for (i64 n = 0; n < rows; n++) norm_row(x + n * x_row, weight, D, eps, out + n * D);
 }
 
-/* out [rows, D] = base + down(silu(gate) · up); `inner` has room for 3 · width a row. */
+/* out [rows, D] = base (if any) + down(silu(gate) · up); `inner` has room for 3 · width a row. */
 static void feed_forward(const float* x, i64 rows, i64 D, i64 width, const float* gate_up, const float* down,
                          const float* base, float* inner, float* out) {
   float* active = inner + rows * 2 * width;
@@ -40,8 +40,7 @@ static void feed_forward(const float* x, i64 rows, i64 D, i64 width, const float
   product(rows, D, width, active, width, 1, down, width * PANEL, (Sum){1, 1, base}, out, D);
 }
 
-/* The new token's latent and shared key into the cache, and attention over the cache added to x. `latents` are those of
-   `first` … `first + rows` of the sequences. */
+/* The new tokens' latents and shared keys into the cache, and attention over it added to x [rows, D]. */
 static void attend(const Shape* m, const Layer* layer, const i64* lengths, i64 slots, const float* cos,
                    const float* sin, i64 rows, i64 longest, float* x, float* memory) {
   i64 d = m->nope + m->rope, C = m->rank + m->rope, H = m->H, half = m->rope / 2, wide = m->q_rank + C;
@@ -140,9 +139,8 @@ EXPORT void decode(const Shape* m, const Layer* layers, const float* embedding, 
         i64 start = e ? ends[e - 1] : 0, count = ends[e] - start;
         float *gathered = memory + count * 3 * m->F, *to = made + start * D;
         for (i64 i = 0; i < count; i++) memcpy(gathered + i * D, normed + token[start + i] * D, D * sizeof(float));
-        memset(to, 0, count * D * sizeof(float));
         feed_forward(gathered, count, D, m->F, layer.expert_gate_up + e * packed_size(D, 2 * m->F),
-                     layer.expert_down + e * packed_size(m->F, D), to, memory, to);
+                     layer.expert_down + e * packed_size(m->F, D), NULL, memory, to);
       }
       for (i64 b = first; b < first + rows; b++)
         for (i64 k = 0; k < m->K; k++) {
@@ -158,16 +156,16 @@ EXPORT void decode(const Shape* m, const Layer* layers, const float* embedding, 
   free(chosen);
 }
 
-/* Of `count` matrices W [N, K] or, `down`, [K, N], one behind the other, what `product` wants. */
-EXPORT void pack_weights(const float* W, i64 between, i64 count, i64 K, i64 N, i64 down, float* packed, i64 threads) {
+/* Of `count` matrices W [N, K] or, `across`, [K, N], one behind the other, what `product` wants. */
+EXPORT void pack_weights(const float* W, i64 count, i64 K, i64 N, i64 across, float* packed, i64 threads) {
 #pragma omp parallel for num_threads(threads) collapse(2)
   for (i64 i = 0; i < count; i++)
     for (i64 left = 0; left < N; left += PANEL) {
       float* to = packed + i * packed_size(K, N) + left * K;
-      if (down)
-        pack(W + i * between + left, N, K, least(N - left, PANEL), to);
+      if (across)
+        pack(W + i * N * K + left, N, K, least(N - left, PANEL), to);
       else
-        pack_transposed(W + i * between + left * K, K, K, least(N - left, PANEL), to);
+        pack_transposed(W + i * N * K + left * K, K, K, least(N - left, PANEL), to);
     }
 }
 

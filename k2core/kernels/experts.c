@@ -4,10 +4,12 @@
 
 #include <omp.h>
 
-/* Counting sort of `chosen` [N, K]: `place` [N, K] is each visit's row among the sorted ones, `token` [M] the token of
-   each sorted row, `ends` [E] where each expert's rows end. */
-EXPORT void sort_visits(const i64* chosen, i64 N, i64 K, i64 E, i64* place, i64* token, int32_t* ends, i64 threads) {
+/* 1 if an expert is none, else 0. Counting sort of `chosen` [N, K]: `place` [N, K] is each visit's row among the sorted
+   ones, `token` [M] the token of each sorted row, `ends` [E] where each expert's rows end. */
+EXPORT int sort_visits(const i64* chosen, i64 N, i64 K, i64 E, i64* place, i64* token, int32_t* ends, i64 threads) {
   (void)threads;
+  for (i64 m = 0; m < N * K; m++)
+    if (chosen[m] < 0 || chosen[m] >= E) return 1;
   i64* next = calloc(E, sizeof(i64));
   if (!next) give_up(E * sizeof(i64));
   for (i64 m = 0; m < N * K; m++) next[chosen[m]]++;
@@ -21,6 +23,7 @@ EXPORT void sort_visits(const i64* chosen, i64 N, i64 K, i64 E, i64* place, i64*
     token[place[m]] = m / K;
   }
   free(next);
+  return 0;
 }
 
 /* out [M, D] = x [N, D] at `token` */

@@ -1,6 +1,6 @@
-"""The kernels as differentiable functions. Each does what the eager code does that falls back to it (same file there).
+"""The kernels as differentiable functions: what their callers do in torch operations where `library.usable` says no.
 
-All tensors are contiguous fp32 on the CPU, as `library.usable` asks, or are made contiguous here.
+Floating-point tensors are fp32 on the CPU. A kernel reads as far as the shapes say, so they are checked here.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ class RMSNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         rows = _rows(x)
         N, D = rows.shape
-        y, scale = torch.empty(N, D), torch.empty(N)
-        call("rms_norm", rows, rows.stride(0), weight, eps, y, scale, N, D)
+        _check(weight.shape == (D,), "a norm's weight", weight, f"vectors of {D}")
+        y, scale = torch.empty(x.shape), torch.empty(N)
+        call("rms_norm", rows, rows.stride(0), weight, float(eps), y, scale, N, D)
         ctx.save_for_backward(rows, weight, scale)
         ctx.shape = x.shape
-        return y.view(x.shape)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, scale = ctx.saved_tensors
         N, D = rows.shape
-        dx, dweight = torch.empty(N, D), torch.zeros(torch.get_num_threads(), D)
+        dx, dweight = torch.empty(ctx.shape), torch.zeros(torch.get_num_threads(), D)
         call("rms_norm_backward", dy.contiguous(), rows, rows.stride(0), weight, scale, dx, dweight, N, D)
-        return dx.view(ctx.shape), dweight.sum(0), None
+        return dx, dweight.sum(0), None
 
 
 class Linear(torch.autograd.Function):
@@ -45,6 +46,13 @@ class Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, ends: Tensor, weights: Tensor) -> Tensor:
         x, weights = x.contiguous(), weights.contiguous()
         E, width, depth = weights.shape
+        _check(x.shape[1] == depth, "a linear layer's weights", weights, f"an input of {tuple(x.shape)}")
+        _check(
+            ends.dtype == torch.int32 and ends.shape == (E,) and int(ends[-1]) == len(x),
+            "the ends",
+            ends,
+            f"{len(x)} rows",
+        )
         y = torch.empty(len(x), width)
         call("linear", x, ends, E, weights, y, depth, width, 0)
         ctx.save_for_backward(x, ends, weights)
@@ -91,7 +99,9 @@ def sort_visits(experts_NK: Tensor, experts: int) -> tuple[Tensor, Tensor, Tenso
     N, K = experts_NK.shape
     place_NK = torch.empty(N, K, dtype=torch.long)
     token_M, ends_E = torch.empty(N * K, dtype=torch.long), torch.empty(experts, dtype=torch.int32)
-    call("sort_visits", experts_NK.contiguous(), N, K, experts, place_NK, token_M, ends_E)
+    _check(experts_NK.dtype == torch.long, "the chosen experts", experts_NK, "int64")
+    if call("sort_visits", experts_NK.contiguous(), N, K, experts, place_NK, token_M, ends_E):
+        raise IndexError(f"a token chose an expert that is none of the {experts}")
     return place_NK, token_M, ends_E
 
 
@@ -140,6 +150,7 @@ class CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, ignored: int) -> Tensor:
         logits, targets = logits.contiguous(), targets.contiguous()
+        _check(targets.dtype == torch.long and len(targets) == len(logits), "targets", targets, f"{len(logits)} rows")
         loss, log_sum = torch.empty(len(logits)), torch.empty(len(logits))
         wrong = call("cross_entropy", logits, targets, ignored, loss, log_sum, *logits.shape)
         if wrong:
@@ -174,6 +185,11 @@ class Attention(torch.autograd.Function):
             queries.contiguous(), keys_values.contiguous(), _rows(shared), cos.contiguous(), sin.contiguous(),
             mask.contiguous(),
         )  # fmt: skip
+        B, S, rope = shared.shape
+        _check(keys_values.shape[:2] == (B, S), "keys and values", keys_values, f"shared keys of {tuple(shared.shape)}")
+        for part in (cos, sin):
+            _check(part.shape[1:] == (queries.shape[1], rope // 2), "the rotation", part, f"{tuple(queries.shape)}")
+        _check(mask.shape[-2:] == (queries.shape[1], S), "the mask", mask, f"{tuple(queries.shape)} and {S} keys")
         inputs = _Inputs.of(*tensors, torch.tensor(blocks), scale)
         out = torch.empty(inputs.B, inputs.T, inputs.H, inputs.value)
         log_sum, largest = torch.empty(inputs.B, inputs.H, inputs.T), torch.empty(inputs.B, inputs.H)
@@ -198,7 +214,9 @@ def sample(logits: Tensor, temperature: float, drawn: Tensor) -> tuple[Tensor, T
     """A token of each row of `logits` [B, V] for `drawn` [B] in (0, 1], and its log-probability: see `sample.c`."""
     B, V = logits.shape
     tokens, log_probs = torch.empty(B, dtype=torch.long), torch.empty(B)
-    call("sample", logits.contiguous(), float(temperature), drawn.contiguous(), tokens, log_probs, B, V)
+    _check(drawn.shape == (B,), "the numbers drawn", drawn, f"{B} rows of logits")
+    if call("sample", logits.contiguous(), float(temperature), drawn.contiguous(), tokens, log_probs, B, V):
+        raise FloatingPointError("the logits to sample from are not numbers: the model has diverged")
     return tokens, log_probs
 
 
@@ -240,7 +258,12 @@ class _Inputs(ctypes.Structure):
         return inputs
 
 
+def _check(right: bool, what: str, tensor: Tensor, other: str) -> None:
+    if not right:
+        raise ValueError(f"{what} of shape {tuple(tensor.shape)} and type {tensor.dtype} do not fit {other}")
+
+
 def _rows(x: Tensor) -> Tensor:
     """`x` [..., D] as [N, D] whose rows are contiguous, but may lie apart: a slice of the last axis is not copied."""
-    rows = x if x.ndim == 2 else x.flatten(0, -2)
+    rows = x.flatten(0, -2)
     return rows if rows.stride(1) == 1 else rows.contiguous()

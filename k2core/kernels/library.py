@@ -7,6 +7,7 @@ import functools
 import hashlib
 import logging
 import os
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ FLAGS = (
 )  # fmt: skip
 
 _switched_off = False
+_forked = False
+"""A forked process has none of the threads of its parent, which OpenMP would wait for."""
 
 
 def usable(*tensors: Tensor) -> bool:
@@ -52,15 +55,24 @@ def eager() -> Iterator[None]:
         _switched_off = before
 
 
-def call(name: str, *arguments: Tensor | ctypes.Structure | int | float | None) -> int:
+def _single_threaded() -> None:
+    global _forked
+    _forked = True
+
+
+os.register_at_fork(after_in_child=_single_threaded)
+
+
+def call(name: str, *arguments: Tensor | ctypes.Structure | ctypes.Array | int | float | None) -> int:
     """Run a kernel with the threads that torch may use; tensors and structures go as pointers, integers as int64.
 
     Returns what the kernel does, where that is an `int`.
     """
-    return getattr(library(), name)(*map(_argument, arguments), ctypes.c_int64(torch.get_num_threads()))
+    threads = 1 if _forked else torch.get_num_threads()
+    return getattr(library(), name)(*map(_argument, arguments), ctypes.c_int64(threads))
 
 
-def _argument(value: Tensor | ctypes.Structure | int | float | None) -> Any:
+def _argument(value: Tensor | ctypes.Structure | ctypes.Array | int | float | None) -> Any:
     if value is None:
         return ctypes.c_void_p(None)
     if isinstance(value, Tensor):
@@ -73,10 +85,12 @@ def _argument(value: Tensor | ctypes.Structure | int | float | None) -> Any:
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The loaded kernels, or None, with a warning, where they cannot be built: everything then runs without them."""
-    compiler = os.environ.get("CC", "cc")
+    compiler = os.environ.get("CC") or "cc"
     try:
-        return ctypes.CDLL(str(_built(compiler)))
-    except (OSError, subprocess.CalledProcessError) as error:
+        loaded = ctypes.CDLL(str(_built(compiler)))
+        loaded.packed_floats.restype = ctypes.c_int64
+        return loaded
+    except (OSError, AttributeError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or str(error)
         logging.getLogger(__name__).warning(
             "the CPU kernels could not be built with the C compiler %r (set CC to another one): everything runs "
@@ -87,7 +101,7 @@ def library() -> ctypes.CDLL | None:
 
 def _built(compiler: str) -> Path:
     """The shared library; it is compiled unless these sources were, by this compiler on this kind of processor."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    version = subprocess.run([*shlex.split(compiler), "--version"], capture_output=True, text=True, check=True).stdout
     sources = sorted(FOLDER.glob("*.[ch]"))
     identity = [version, " ".join(FLAGS), _processor(), *(source.read_text() for source in sources)]
     digest = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]
@@ -97,7 +111,7 @@ def _built(compiler: str) -> Path:
         with tempfile.TemporaryDirectory(dir=BUILT) as scratch:
             made = Path(scratch) / built.name
             files = [str(source) for source in sources if source.suffix == ".c"]
-            command = [compiler, *FLAGS, *files, "-o", str(made), "-lm"]
+            command = [*shlex.split(compiler), *FLAGS, *files, "-o", str(made), "-lm"]
             subprocess.run(command, capture_output=True, text=True, check=True)
             os.replace(made, built)
     return built

@@ -13,7 +13,7 @@ static i64 chunk_of(i64 rows, i64 threads, i64 most) {
 EXPORT void linear(const float* x, const int32_t* ends, i64 E, const float* W, float* y, i64 in, i64 out, i64 across,
                    i64 threads) {
   i64 K = across ? out : in, N = across ? in : out, panels = (N + PANEL - 1) / PANEL, size = packed_size(K, N);
-  i64 chunk = chunk_of(ends[E - 1], threads, 8), chunks = (ends[E - 1] + chunk - 1) / chunk + 1;
+  i64 chunk = chunk_of(ends[E - 1], threads, 8), chunks = (ends[E - 1] + chunk - 1) / chunk;
   float* packed = scratch(E * size);
 #pragma omp parallel num_threads(threads)
   {

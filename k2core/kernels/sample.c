@@ -2,11 +2,13 @@
 #include "rows.h"
 
 /* At temperature 0 the most probable token; else the first one at which the cumulative distribution reaches `drawn`
-   [B], numbers in (0, 1]. Log-probabilities are those at the temperature (at 1 for temperature 0). */
-EXPORT void sample(const float* logits, float temperature, const float* drawn, i64* tokens, float* log_probs, i64 B,
-                   i64 V, i64 threads) {
+   [B], numbers in (0, 1]. Log-probabilities are those at the temperature (at 1 for temperature 0).
+   Returns how many rows have logits that are not numbers. */
+EXPORT int sample(const float* logits, float temperature, const float* drawn, i64* tokens, float* log_probs, i64 B,
+                  i64 V, i64 threads) {
   float scale = temperature > 0 ? 1 / temperature : 1;
-#pragma omp parallel for num_threads(threads)
+  int wrong = 0;
+#pragma omp parallel for num_threads(threads) reduction(+ : wrong)
   for (i64 b = 0; b < B; b++) {
     const float* row = logits + b * V;
     float *weights = scratch(V), most = largest_of(row, V), sum = 0;
@@ -19,7 +21,9 @@ EXPORT void sample(const float* logits, float temperature, const float* drawn, i
     } else {
       while (row[token] != most && token < V - 1) token++;
     }
+    wrong += isnan(sum);
     tokens[b] = token;
     log_probs[b] = (row[token] - most) * scale - logf(sum);
   }
+  return wrong;
 }

@@ -71,7 +71,7 @@ class Transformer(nn.Module):
         return self.norm(x_BTD)
 
     def prefill(self, tokens_BT: Tensor, cache: KeyValueCache) -> None:
-        """Store right-padded sequences in `cache`; the last layer does no more than that, for lack of a reader."""
+        """Store right-padded sequences in `cache`; the last layer's output is not needed and not computed."""
         x_BTD = self.embed_tokens(tokens_BT)
         reach = self.rows.reach(tokens_BT.shape[1], None, x_BTD)
         rotation = self._rotation(self.rows.columns(tokens_BT.shape[1], tokens_BT.device)[None], x_BTD)

@@ -27,6 +27,8 @@ class Compute(Section):
         torch.set_num_threads(max(1, self.threads // local_world()))
         # As use_deterministic_algorithms, which also imports the compiler: 2 s where nothing else does.
         torch.set_deterministic_debug_mode("error")
+        # What `empty` gives is written before it is read; filling it first would be a pass over memory for each result.
+        torch.utils.deterministic.fill_uninitialized_memory = False
         torch.manual_seed(self.seed)
 
 

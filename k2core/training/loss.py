@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from k2core.corpus.rows.batch import IGNORE, Batch
-from k2core.model.loss import cross_entropy
+from k2core.model.loss import cross_entropy, token_losses
 
 
 def batch_loss(model: Any, batch: Batch) -> Tensor:
@@ -24,7 +23,7 @@ def batch_loss(model: Any, batch: Batch) -> Tensor:
 def batch_nll(model: Any, batch: Batch) -> Tensor:
     """Sum of the negative log-likelihoods of the batch's targets in nats, 0 where it has none."""
     logits_MV, targets_M = _wanted(model, batch)
-    return F.cross_entropy(logits_MV.float(), targets_M, reduction="sum")
+    return token_losses(logits_MV, targets_M).sum()
 
 
 def _wanted(model: Any, batch: Batch) -> tuple[Tensor, Tensor]:

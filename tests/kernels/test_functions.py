@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from k2core.inference.sampler import _sample
 from k2core.kernels import functions
-from k2core.kernels.library import library, usable
+from k2core.kernels.library import eager, library, usable
 from k2core.model.attention import Attention
+from k2core.model.experts import apply_experts, swiglu
+from k2core.model.linear import grouped_linear, linear
+from k2core.model.loss import token_losses
+from k2core.model.norm import RMSNorm
 from k2core.model.rope import rotate
 from k2core.model.rows import WholeRows
 from k2core.optim.muon import COEFFICIENTS, STEPS
@@ -21,11 +27,15 @@ LENGTHS = [1, 3, 12, 33, 100]
 
 
 @pytest.fixture(autouse=True, params=[1, 3])
-def threads(request):
-    before = torch.get_num_threads()
+def threads(request, monkeypatch):
+    """Also fills what `empty` gives with NaN, so that nothing a kernel leaves out passes for a result."""
+    before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(request.param)
+    torch.set_deterministic_debug_mode("error")
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(before[0])
+    torch.set_deterministic_debug_mode(before[1])
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -124,15 +134,19 @@ def test_a_target_that_is_no_token_is_an_error(wrong):
         functions.CrossEntropy.apply(random(3, 5), torch.tensor([0, wrong, -100]), -100)
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", [1, 3, 100, 300])
 @pytest.mark.parametrize(("heads", "nope", "rope", "value"), [(1, 4, 2, 4), (3, 20, 6, 33), (2, 32, 16, 32)])
-@pytest.mark.parametrize("documents", [1, 3])
+@pytest.mark.parametrize("documents", [1, 5])
 def test_attention(length, heads, nope, rope, value, documents):
-    """Against the eager one; with packed documents whose positions begin anew, and a key that lies in a wider row."""
+    """Against the eager one; with packed documents, other ones in each row, and a key that lies in a wider row.
+
+    300 tokens are three blocks of queries, of which the later ones do not see the first documents.
+    """
     attention = Attention.__new__(Attention)
     torch.nn.Module.__init__(attention)
     attention.heads, attention.nope, attention.rope, attention.observing = heads, nope, rope, False
-    segments = None if documents == 1 else (torch.arange(length) * documents // length).expand(2, -1)
+    cuts = torch.arange(length) * documents
+    segments = None if documents == 1 else torch.stack([cuts // length, (cuts + length // 2) // length])
     angles = random(2 if documents > 1 else 1, length, rope // 2, seed=5)
     cos, sin = angles.cos(), angles.sin()
     queries, own = random(2, length, heads, nope + rope), random(2, length, heads, nope + value, seed=1)
@@ -217,6 +231,64 @@ def test_results_repeat_bit_for_bit():
         return torch.cat([x.grad.flatten(), w.grad.flatten()])
 
     assert torch.equal(once(), once())
+
+
+@pytest.mark.parametrize("wrong", [
+    lambda: linear(random(4, 5), random(2, 3)),
+    lambda: grouped_linear(random(4, 3), random(2, 6, 3), torch.tensor([1, 5], dtype=torch.int32)),
+    lambda: functions.RMSNorm.apply(random(4, 5), random(3), 1e-6),
+    lambda: token_losses(random(4, 5), torch.tensor([1, 2])),
+    lambda: token_losses(random(2, 5), torch.tensor([1, 2], dtype=torch.int32)),
+    lambda: functions.sort_visits(torch.tensor([[0], [2]]), 2),
+    lambda: functions.sample(random(2, 5), 1.0, torch.ones(1)),
+])  # fmt: skip
+def test_what_does_not_fit_is_an_error_and_is_not_read(wrong):
+    with pytest.raises((ValueError, IndexError), match=r"do not fit|none of the 2"):
+        wrong()
+
+
+def test_a_model_that_has_diverged_is_not_sampled_from():
+    with pytest.raises(FloatingPointError, match="diverged"):
+        functions.sample(torch.full((2, 5), math.nan), 1.0, torch.ones(2))
+
+
+@pytest.mark.parametrize("name", ["linear", "grouped_linear", "swiglu", "experts", "norm", "losses", "sample"])
+def test_callers_do_the_same_without_the_kernels(name):
+    """The torch operations in the model's own files, which are what is meant."""
+    chosen, weights = torch.stack([torch.randperm(4)[:2] for _ in range(30)]), random(30, 2, seed=3).abs()
+    function, inputs = {
+        "linear": (linear, [random(2, 15, 8), random(12, 8, seed=1)]),
+        "grouped_linear": (
+            lambda x, w: grouped_linear(x, w, torch.tensor([3, 3, 30], dtype=torch.int32)),
+            [random(30, 8), random(3, 12, 8, seed=1)],
+        ),
+        "swiglu": (swiglu, [random(2, 15, 8)]),
+        "experts": (
+            lambda x, weights, up, down: apply_experts(x, chosen, weights, up, down),
+            [random(30, 8), weights, random(4, 2, 12, 8, seed=1), random(4, 8, 12, seed=2)],
+        ),
+        "norm": (RMSNorm(8, 1e-6), [random(2, 15, 8)]),
+        "losses": (lambda x: token_losses(x, chosen[:, 0]), [random(30, 8)]),
+        "sample": (lambda x: torch.stack(_sample(x, 0.8, torch.linspace(0.01, 1, 30).tolist())), [random(30, 8)]),
+    }[name]
+
+    def without(*inputs):
+        with eager():
+            return function(*inputs)
+
+    if name == "sample":
+        assert torch.allclose(function(*inputs), without(*inputs), atol=1e-5)
+    else:
+        assert_equal(function, without, inputs)
+
+
+def test_a_forked_process_does_not_wait_for_the_threads_of_its_parent():
+    x = random(1000, 64)
+    expected = functions.SwiGLU.apply(x)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.equal(functions.SwiGLU.apply(x), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_other_tensors_are_left_to_torch():

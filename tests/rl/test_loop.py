@@ -65,8 +65,17 @@ def test_the_optimizer_starts_afresh_each_iteration():
     assert resets == [0, 1]
 
 
+@pytest.fixture
+def one_thread():
+    """A forked process has one, and sums are those of as many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("minibatches", [1, 2])
-def test_a_killed_run_ends_bit_identically(tmp_path, minibatches):
+def test_a_killed_run_ends_bit_identically(tmp_path, minibatches, one_thread):
     settings = dict(iterations=5, checkpoint_every=2, minibatches=minibatches)
     whole = make_loop(**settings)
     run_loop(whole, job_in(tmp_path / "whole"), tmp_path / "whole.csv", CHECKPOINT)
