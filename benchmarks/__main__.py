@@ -62,6 +62,7 @@ def main(
 
 def _write_tables() -> None:
     rows = json.loads(harness.RESULTS.read_text())
+    rows.sort(key=lambda row: TOPICS.index(row["command"].split()[-1]))
     if steps := [row for row in rows if row["command"].endswith(f" {corpus.TOPIC}")]:
         readme.rewrite(harness.ROOT / "docs" / "corpus.md", "corpus", corpus.table(steps))
     content = readme.table(rows)
