@@ -28,6 +28,7 @@ from typing import Any
 import torch
 
 from k2core.corpus.rows.packing import pack_rows
+from k2core.model.loss import token_losses
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.objective import advantages, sequence_log_probs, squared_loss
@@ -180,8 +181,7 @@ class Loop:
             batch, sequence_BT = to_batch(dialogues, chosen)
             chosen_BT = sequence_BT >= 0
             logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, chosen_BT).float()
-            log_probs_MV = (logits_MV / temperature).log_softmax(dim=-1)
-            log_probs_M = log_probs_MV.gather(1, batch.targets_BT[chosen_BT][:, None])[:, 0]
+            log_probs_M = -token_losses(logits_MV / temperature, batch.targets_BT[chosen_BT])
             log_probs_N = sequence_log_probs(log_probs_M, sequence_BT[chosen_BT], len(dialogues))[members]
             old_N = torch.tensor([sum(signals[index].rollout.log_probs) for index in members])
             advantages_N = torch.tensor([signals[index].advantage for index in members])
