@@ -20,7 +20,6 @@ class Decoder:
     def __init__(self, model: Transformer) -> None:
         config, attention = model.config, model.layers[0].self_attn
         self.model, self.kept = model, []
-        self.vocabulary = config.vocab_size
         self.shape = _Shape(
             config.hidden_size, config.num_attention_heads, config.qk_nope_head_dim, config.qk_rope_head_dim,
             config.v_head_dim, config.kv_lora_rank, config.q_lora_rank, config.vocab_size, config.num_hidden_layers,
@@ -45,12 +44,12 @@ class Decoder:
         slots = cache.layers[0].shape[1]
         if int(cache.lengths_B.max()) >= slots:
             raise IndexError(f"the cache has {slots} slots a sequence, and one of them has no slot left")
-        if not 0 <= int(tokens_B.min()) <= int(tokens_B.max()) < self.vocabulary:
-            raise IndexError(f"a token is not one of 0 to {self.vocabulary - 1}")
+        if not 0 <= int(tokens_B.min()) <= int(tokens_B.max()) < self.shape.V:
+            raise IndexError(f"a token is not one of 0 to {self.shape.V - 1}")
         for layer, part in zip(self.layers, cache.layers, strict=True):
             layer.cache = part.data_ptr()
         cos, sin = self.model.rotary(cache.lengths_B)
-        logits_BV = torch.empty(len(tokens_B), self.vocabulary)
+        logits_BV = torch.empty(len(tokens_B), self.shape.V)
         call(
             "decode", self.shape, self.layers, self.embedding, self.norm, self.head, tokens_B.contiguous(),
             cache.lengths_B, slots, cos, sin, len(tokens_B), logits_BV,

@@ -104,7 +104,7 @@ EXPORT void attention(const Inputs* in, float* out, float* log_sum, float* large
         for (i64 i = 0; i < rows; i++) {
           float *row = logits + i * n, most = largest_of(row, n);
           top = most > top ? most : top;
-          log_sum[(b * in->H + h) * in->T + start + i] = softmax_row(row, n);
+          log_sum[(b * in->H + h) * in->T + start + i] = softmax_row(row, n, most);
         }
         product(rows, width, n, logits, n, 1, packed_values + first * PANEL, S * PANEL, PLAIN,
                 out + ((b * in->T + start) * in->H + h) * width, in->H * width);

@@ -69,7 +69,7 @@ static void attend(const Shape* m, const Layer* layer, const i64* lengths, i64 s
     pack(cache, C, S, m->rank, packed_rows);  // first, and in order: it brings the cache's rows near
     pack_transposed(cache, C, C, S, packed);
     product(H, S, C, absorbed + b * H * C, C, 1, packed, C * PANEL, PLAIN, logits, S);
-    for (i64 h = 0; h < H; h++) softmax_row(logits + h * S, S);
+    for (i64 h = 0; h < H; h++) softmax_row(logits + h * S, S, largest_of(logits + h * S, S));
     product(H, m->rank, S, logits, S, 1, packed_rows, S * PANEL, PLAIN, context + b * H * m->rank, m->rank);
   }
   for (i64 h = 0; h < H; h++)
@@ -156,18 +156,11 @@ EXPORT void decode(const Shape* m, const Layer* layers, const float* embedding, 
   free(chosen);
 }
 
-/* Of `count` matrices W [N, K] or, `across`, [K, N], one behind the other, what `product` wants. */
+/* `pack_stack` for weights that are used again and again. */
 EXPORT void pack_weights(const float* W, i64 count, i64 K, i64 N, i64 across, float* packed, i64 threads) {
-#pragma omp parallel for num_threads(threads) collapse(2)
-  for (i64 i = 0; i < count; i++)
-    for (i64 left = 0; left < N; left += PANEL) {
-      float* to = packed + i * packed_size(K, N) + left * K;
-      if (across)
-        pack(W + i * N * K + left, N, K, least(N - left, PANEL), to);
-      else
-        pack_transposed(W + i * N * K + left * K, K, K, least(N - left, PANEL), to);
-    }
+#pragma omp parallel num_threads(threads)
+  pack_stack(W, count, K, N, across, packed);
 }
 
-/* Floats that one of them takes. */
+/* Floats that one packed matrix takes. */
 EXPORT i64 packed_floats(i64 K, i64 N) { return packed_size(K, N); }

@@ -26,7 +26,6 @@ class RMSNorm(torch.autograd.Function):
         y, scale = torch.empty(x.shape), torch.empty(N)
         call("rms_norm", rows, rows.stride(0), weight, float(eps), y, scale, N, D)
         ctx.save_for_backward(rows, weight, scale)
-        ctx.shape = x.shape
         return y
 
     @staticmethod
@@ -34,7 +33,7 @@ class RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, scale = ctx.saved_tensors
         N, D = rows.shape
-        dx, dweight = torch.empty(ctx.shape), torch.zeros(torch.get_num_threads(), D)
+        dx, dweight = torch.empty(dy.shape), torch.zeros(torch.get_num_threads(), D)
         call("rms_norm_backward", dy.contiguous(), rows, rows.stride(0), weight, scale, dx, dweight, N, D)
         return dx, dweight.sum(0), None
 
@@ -47,12 +46,8 @@ class Linear(torch.autograd.Function):
         x, weights = x.contiguous(), weights.contiguous()
         E, width, depth = weights.shape
         _check(x.shape[1] == depth, "a linear layer's weights", weights, f"an input of {tuple(x.shape)}")
-        _check(
-            ends.dtype == torch.int32 and ends.shape == (E,) and int(ends[-1]) == len(x),
-            "the ends",
-            ends,
-            f"{len(x)} rows",
-        )
+        fits = ends.dtype == torch.int32 and ends.shape == (E,) and int(ends[-1]) == len(x)
+        _check(fits, "the ends", ends, f"{len(x)} rows")
         y = torch.empty(len(x), width)
         call("linear", x, ends, E, weights, y, depth, width, 0)
         ctx.save_for_backward(x, ends, weights)
@@ -195,7 +190,7 @@ class Attention(torch.autograd.Function):
         log_sum, largest = torch.empty(inputs.B, inputs.H, inputs.T), torch.empty(inputs.B, inputs.H)
         call("attention", inputs, out, log_sum, largest)
         ctx.save_for_backward(*tensors, out, log_sum)
-        ctx.blocks, ctx.scale, ctx.shared_shape = blocks, scale, shared.shape
+        ctx.blocks, ctx.scale = blocks, scale
         ctx.mark_non_differentiable(largest)
         return out, largest
 
@@ -207,7 +202,7 @@ class Attention(torch.autograd.Function):
         dqueries, dkeys_values = torch.empty_like(tensors[0]), torch.empty_like(tensors[1])
         dshared = torch.empty(inputs.B, inputs.H, inputs.S, inputs.rope)
         call("attention_backward", inputs, dout.contiguous(), out, log_sum, dqueries, dkeys_values, dshared)
-        return dqueries, dkeys_values, dshared.sum(1).view(ctx.shared_shape), None, None, None, None, None
+        return dqueries, dkeys_values, dshared.sum(1), None, None, None, None, None
 
 
 def sample(logits: Tensor, temperature: float, drawn: Tensor) -> tuple[Tensor, Tensor]:

@@ -87,7 +87,7 @@ def library() -> ctypes.CDLL | None:
     """The loaded kernels, or None, with a warning, where they cannot be built: everything then runs without them."""
     compiler = os.environ.get("CC") or "cc"
     try:
-        loaded = ctypes.CDLL(str(_built(compiler)))
+        loaded = ctypes.CDLL(str(_built(shlex.split(compiler))))
         loaded.packed_floats.restype = ctypes.c_int64
         return loaded
     except (OSError, AttributeError, subprocess.CalledProcessError) as error:
@@ -99,9 +99,9 @@ def library() -> ctypes.CDLL | None:
         return None
 
 
-def _built(compiler: str) -> Path:
+def _built(compiler: list[str]) -> Path:
     """The shared library; it is compiled unless these sources were, by this compiler on this kind of processor."""
-    version = subprocess.run([*shlex.split(compiler), "--version"], capture_output=True, text=True, check=True).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
     sources = sorted(FOLDER.glob("*.[ch]"))
     identity = [version, " ".join(FLAGS), _processor(), *(source.read_text() for source in sources)]
     digest = hashlib.sha256("\0".join(identity).encode()).hexdigest()[:16]
@@ -111,7 +111,7 @@ def _built(compiler: str) -> Path:
         with tempfile.TemporaryDirectory(dir=BUILT) as scratch:
             made = Path(scratch) / built.name
             files = [str(source) for source in sources if source.suffix == ".c"]
-            command = [*shlex.split(compiler), *FLAGS, *files, "-o", str(made), "-lm"]
+            command = [*compiler, *FLAGS, *files, "-o", str(made), "-lm"]
             subprocess.run(command, capture_output=True, text=True, check=True)
             os.replace(made, built)
     return built

@@ -12,20 +12,12 @@ static i64 chunk_of(i64 rows, i64 threads, i64 most) {
 /* y [N, out] of x [N, in] and W [E, out, in]; or, `across`, dx [N, in] of dy [N, out]. */
 EXPORT void linear(const float* x, const int32_t* ends, i64 E, const float* W, float* y, i64 in, i64 out, i64 across,
                    i64 threads) {
-  i64 K = across ? out : in, N = across ? in : out, panels = (N + PANEL - 1) / PANEL, size = packed_size(K, N);
+  i64 K = across ? out : in, N = across ? in : out, size = packed_size(K, N);
   i64 chunk = chunk_of(ends[E - 1], threads, 8), chunks = (ends[E - 1] + chunk - 1) / chunk;
   float* packed = scratch(E * size);
 #pragma omp parallel num_threads(threads)
   {
-#pragma omp for schedule(static)
-    for (i64 p = 0; p < E * panels; p++) {
-      i64 e = p / panels, left = p % panels * PANEL, n = least(N - left, PANEL);
-      float* to = packed + e * size + left * K;
-      if (across)
-        pack(W + e * in * out + left, in, K, n, to);
-      else
-        pack_transposed(W + (e * out + left) * in, in, K, n, to);
-    }
+    pack_stack(W, E, K, N, across, packed);
 #pragma omp for schedule(dynamic) collapse(2)
     for (i64 e = 0; e < E; e++)
       for (i64 c = 0; c < chunks; c++) {

@@ -2,12 +2,13 @@
    polynomial are symmetric, so that half of each is computed. */
 #include "product.h"
 
-/* `product` where the result [M, M] is symmetric: what lies above the diagonal is copied from below it. */
-static void symmetric_product(i64 M, i64 K, const float* A, i64 row, i64 column, const float* B, Sum sum, float* C) {
+/* C [M, M] = alpha · A B + beta · D for A [M, K], where it is symmetric: what lies above the diagonal is copied from
+ * below it. */
+static void symmetric_product(i64 M, i64 K, const float* A, const float* B, Sum sum, float* C) {
   for (i64 left = 0; left < M; left += PANEL, B += K * PANEL) {
     Sum below = sum;
     if (sum.D) below.D = sum.D + left * M + left;
-    product(M - left, least(M - left, PANEL), K, A + left * row, row, column, B, 0, below, C + left * M + left, M);
+    product(M - left, least(M - left, PANEL), K, A + left * K, K, 1, B, 0, below, C + left * M + left, M);
     for (i64 i = left + 1; i < M; i++)
       for (i64 j = left; j < least(i, left + PANEL); j++) C[j * M + i] = C[i * M + j];
   }
@@ -32,9 +33,9 @@ EXPORT void newton_schulz(float* x, i64 matrices, i64 M, i64 N, i64 row, i64 col
     for (i64 i = 0; i < M * N; i++) X[i] *= norm;
     for (i64 step = 0; step < steps; step++) {
       pack_transposed(X, N, N, M, packed);
-      symmetric_product(M, N, X, N, 1, packed, PLAIN, gram);
+      symmetric_product(M, N, X, packed, PLAIN, gram);
       pack(gram, M, M, M, packed);
-      symmetric_product(M, M, gram, M, 1, packed, (Sum){c, b, gram}, polynomial);
+      symmetric_product(M, M, gram, packed, (Sum){c, b, gram}, polynomial);
       pack(X, N, M, N, packed);
       product(M, N, M, polynomial, M, 1, packed, M * PANEL, (Sum){1, a, X}, next, N);
       float* swap = X;

@@ -10,13 +10,12 @@ EXPORT void rms_norm(const float* x, i64 x_row, const float* weight, float eps, 
   for (i64 n = 0; n < N; n++) scale[n] = norm_row(x + n * x_row, weight, D, eps, y + n * D);
 }
 
-/* dx [N, D]; dweight [threads, D], to be summed: each thread's share. */
+/* dx [N, D]; dweight [threads, D], zeros to which each thread adds its share. */
 EXPORT void rms_norm_backward(const float* dy, const float* x, i64 x_row, const float* weight, const float* scale,
                               float* dx, float* dweight, i64 N, i64 D, i64 threads) {
 #pragma omp parallel num_threads(threads)
   {
     float* share = dweight + omp_get_thread_num() * D;
-    memset(share, 0, D * sizeof(float));
 #pragma omp for schedule(static)
     for (i64 n = 0; n < N; n++) {
       const float *row = x + n * x_row, *g = dy + n * D;

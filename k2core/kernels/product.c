@@ -48,6 +48,18 @@ void pack_transposed(const float* B, i64 ld, i64 K, i64 N, float* packed) {
   }
 }
 
+void pack_stack(const float* W, i64 count, i64 K, i64 N, i64 across, float* packed) {
+#pragma omp for collapse(2) schedule(static)
+  for (i64 i = 0; i < count; i++)
+    for (i64 left = 0; left < N; left += PANEL) {
+      float* to = packed + i * packed_size(K, N) + left * K;
+      if (across)
+        pack(W + i * N * K + left, N, K, least(N - left, PANEL), to);
+      else
+        pack_transposed(W + i * N * K + left * K, K, K, least(N - left, PANEL), to);
+    }
+}
+
 /* `rows` rows and up to `vectors` · WIDTH columns of the product. */
 INLINE void tile(const int rows, const int vectors, i64 columns, i64 K, const float* A, i64 row, i64 column,
                  const float* panel, Sum sum, float* C, i64 ld, const float* D) {

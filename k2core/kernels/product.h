@@ -12,6 +12,10 @@ void pack(const float* B, i64 ld, i64 K, i64 N, float* packed);
 /* The right side's transpose [N, K], rows `ld` apart: as weights of a linear layer lie. */
 void pack_transposed(const float* B, i64 ld, i64 K, i64 N, float* packed);
 
+/* Of `count` matrices [N, K] or, `across`, [K, N], one behind the other, all packed. Within a parallel region its
+   threads share the work. */
+void pack_stack(const float* W, i64 count, i64 K, i64 N, i64 across, float* packed);
+
 typedef struct {
   float alpha, beta; /* alpha · A B + beta · D */
   const float* D;    /* laid out like the result; NULL for none */

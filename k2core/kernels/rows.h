@@ -16,9 +16,9 @@ INLINE float largest_of(const float* x, i64 n) {
   return top;
 }
 
-/* row = softmax(row); returns log Σ exp. */
-INLINE float softmax_row(float* row, i64 n) {
-  float most = largest_of(row, n), sum = 0;
+/* row = softmax(row), whose largest number is `most`; returns log Σ exp. */
+INLINE float softmax_row(float* row, i64 n, float most) {
+  float sum = 0;
   for (i64 i = 0; i < n; i++) sum += row[i] = exp_(row[i] - most);
   for (i64 i = 0; i < n; i++) row[i] *= 1 / sum;
   return most + logf(sum);

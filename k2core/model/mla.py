@@ -49,15 +49,19 @@ class MultiHeadLatentAttention(Attention):
         latent, rope = self.kv_a_proj_with_mqa(x).split([self.rank, self.rope], dim=-1)
         return torch.cat([self.kv_a_layernorm(latent), rotate(rope, rotation)], dim=-1)
 
+    def _projected(self, x: Tensor) -> Tensor:
+        """The queries of `x` [..., D] as they are projected, [..., H · (nope + rope)]."""
+        return self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x)))
+
     def _queries(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
         """The scaled queries of `x` [..., D]: [..., H, nope] and, rotated, [..., H, rope]."""
-        return self.heads_of(self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x))) * self.scale, rotation)
+        return self.heads_of(self._projected(x) * self.scale, rotation)
 
     def forward(self, x_BTD: Tensor, cached_BSC: Tensor, rotation: Rotation, reach: Reach) -> Tensor:
         latent_BSR, rope_BSr = cached_BSC.split([self.rank, self.rope], dim=-1)
         kv_BSHd = self.kv_b_proj(latent_BSR).unflatten(-1, (self.heads, -1))
         if usable(x_BTD, kv_BSHd, *rotation):
-            q_BTHd = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD))).unflatten(-1, (self.heads, -1))
+            q_BTHd = self._projected(x_BTD).unflatten(-1, (self.heads, -1))
             out_BTHv, largest_BH = functions.Attention.apply(
                 q_BTHd, kv_BSHd, rope_BSr, *rotation, reach.mask_B1TS, reach.blocks, self.scale
             )
