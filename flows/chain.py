@@ -1,49 +1,63 @@
-"""The flow itself. Imported only after `flows.pipeline` has set Prefect up (importing Prefect takes seconds)."""
+"""The flow itself. Imported only after `flows.settings` has set Prefect up (importing Prefect takes seconds)."""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any, Literal
 
 import yaml
 from prefect import flow, get_run_logger, runtime, task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
-from prefect.states import Completed, State
+from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.graph import Graph, read_graph
-from flows.pipeline import ROOT
-from flows.workspace import ProcessTrees, TransientFailure, hold, on_signal
+from flows.choice import Choice, recipe_names
+from flows.graph import Graph, read_graph, stage_names
+from flows.links import flow_run_address
+from flows.outcome import Outcome
+from flows.settings import ROOT, apply_settings
+from flows.summary import Before, summary
+from flows.workspace import ProcessTrees, StageFailed, TransientFailure, hold
+from k2core.recipe import load_section
+from k2core.recipe.limits import Limits
 from k2core.tracking.address import INVOCATION
 from k2core.tracking.client import connect
 
-TREES = ProcessTrees()
-OUTCOMES: dict[str, Outcome] = {}
-"""What became of each stage of the run in this process."""
+RETRY_DELAYS = (2, 20)
 SKIPPED = "didn't change, skipping"
-CHATTER = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`")
+CHATTER = ("To track the changes", "git add ", "To enable auto staging", "dvc config core.autostage", "Use `dvc push`",
+           "ERROR: failed to reproduce")  # fmt: skip
 """What DVC says after every stage; it stays in the stage's log file."""
+AS_IT_IS, BEGINNING = "as it is", "the beginning"
+Recipe = Literal[(AS_IT_IS, *recipe_names(ROOT))]
+Stage = Literal[tuple(stage_names(ROOT))]
+From = Literal[(BEGINNING, *stage_names(ROOT))]
+"""What the page's form offers."""
 
 
 @dataclass
-class Outcome:
-    """What the summary says of a stage."""
+class Run:
+    """The run in this process: its processes and what has become of each stage."""
 
-    state: str = "not reached"
-    seconds: float = 0.0
-    attempts: int = field(default=0)
+    limits: Limits
+    trees: ProcessTrees = field(default_factory=ProcessTrees)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
 
 
-def _is_transient(task, task_run, state: State) -> bool:
+RUN: Run | None = None
+"""Prefect hands a task its arguments only, and pickles them."""
+
+
+def _is_transient(task: Any, task_run: Any, state: State) -> bool:
     try:
         state.result()
     except TransientFailure:
-        return not TREES.stopping
+        return RUN is not None and not RUN.trees.stopping
     except BaseException:  # noqa: BLE001 (any other fault is permanent; Prefect reports it)
         return False
     return False
@@ -52,17 +66,18 @@ def _is_transient(task, task_run, state: State) -> bool:
 @task(
     task_run_name="{stage}",
     cache_policy=NO_CACHE,
-    retries=2,
-    retry_delay_seconds=[2, 20],
+    retries=len(RETRY_DELAYS),
+    retry_delay_seconds=list(RETRY_DELAYS),
     retry_jitter_factor=0.5,
     retry_condition_fn=_is_transient,
     persist_result=False,
 )
 def run_stage(stage: str, needed: bool, force: bool) -> State:
     """One stage through `dvc repro --single-item`; its output becomes the task's log."""
+    assert RUN is not None
     logger = get_run_logger()
-    outcome, started = OUTCOMES[stage], time.monotonic()
-    outcome.state, outcome.attempts = "failed", outcome.attempts + 1
+    outcome, started = RUN.outcomes[stage], time.monotonic()
+    outcome.state, outcome.attempts = "running", outcome.attempts + 1
     lines: list[str] = []
 
     def on_line(line: str) -> None:
@@ -71,9 +86,19 @@ def run_stage(stage: str, needed: bool, force: bool) -> State:
             logger.info(line)
 
     if needed:
-        words = ["dvc", "--wait-for-lock", "repro", "--single-item", *(["--force"] if force else []), stage]
-        TREES.run(words, ROOT, ROOT / "logs" / f"{stage}.log", on_line)
-    outcome.seconds += time.monotonic() - started
+        words = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item"]
+        words += [*(["--force"] if force else []), stage]
+        log = ROOT / "logs" / f"{stage}.log"
+        try:
+            RUN.trees.run(words, ROOT, log, RUN.limits.seconds(stage), on_line)
+        except StageFailed as error:
+            outcome.state, outcome.error = "cancelled" if RUN.trees.stopping else "failed", str(error)
+            if isinstance(error, TransientFailure) and outcome.attempts <= len(RETRY_DELAYS) and not RUN.trees.stopping:
+                raise
+            return Failed(message=f"{error} (the whole output: {log.relative_to(ROOT)})")
+        finally:
+            outcome.seconds += time.monotonic() - started
+    outcome.error = ""
     if not needed or any(SKIPPED in line for line in lines):
         outcome.state = "cached"
         return Completed(name="Cached", message="DVC: nothing this stage depends on has changed")
@@ -81,41 +106,122 @@ def run_stage(stage: str, needed: bool, force: bool) -> State:
     return Completed(message=f"{stage} took {outcome.seconds:.1f} s")
 
 
-@flow(name="k2", log_prints=True)
-def pipeline(targets: list[str] | None = None, force: bool = False) -> None:
-    """The whole recipe. `targets`: only these stages and what they need. `force`: run unchanged ones too."""
-    os.chdir(ROOT)
-    logger = get_run_logger()
-    TREES.stopping = False
-    on_signal(TREES.stop)
-    flow_run = str(runtime.flow_run.id)
-    with hold(ROOT, {"flow run": str(runtime.flow_run.name), "id": flow_run, "since": time.strftime("%F %T")}):
-        graph = read_graph(ROOT, tuple(targets or ()))
-        needed = set(graph.stages) if force else graph.may_run()
-        workers = parallel_stages()
-        logger.info(f"{len(graph.stages)} stages, {len(needed)} to look at, {workers} at a time")
-        recorder = _announce(flow_run)
-        OUTCOMES.clear()
-        OUTCOMES.update({stage: Outcome() for stage in graph.stages})
+def _name() -> str:
+    """The run's name on the page: what was asked for."""
+    asked = runtime.flow_run.parameters
+    changes, targets = asked.get("overrides") or [], asked.get("targets") or []
+    recipe, after = asked.get("recipe", AS_IT_IS), asked.get("from_stage", BEGINNING)
+    words = [recipe if recipe != AS_IT_IS else "", *changes, *targets, f"from {after}" if after != BEGINNING else ""]
+    return ", ".join(filter(None, words)) or "the whole chain"
+
+
+@flow(name="k2", flow_run_name=_name, log_prints=True, validate_parameters=True)
+def pipeline(
+    recipe: Recipe = AS_IT_IS,  # type: ignore[valid-type]
+    overrides: list[str] = [],  # noqa: B006 (the form shows the default; nothing changes it)
+    targets: list[Stage] = [],  # type: ignore[valid-type] # noqa: B006
+    from_stage: From = BEGINNING,  # type: ignore[valid-type]
+    force: bool = False,
+) -> State:
+    """Kimi K2's recipe as `dvc.yaml` describes it. DVC decides which stages must run.
+
+    Args:
+        recipe: Make this the workspace's recipe (params.yaml) first.
+        overrides: Changes of the recipe, written to params.yaml, as `key=value`, e.g. `rl.tau=0.2`.
+        targets: Only these stages and what they need. Empty: the whole chain.
+        from_stage: Only this stage and what follows it; what lies before it is taken as it is.
+        force: Run unchanged stages too.
+    """
+    global RUN
+    apply_settings()
+    holder = {"flow run": str(runtime.flow_run.name), "id": str(runtime.flow_run.id), "since": time.strftime("%F %T")}
+    # From the page a run waits for its turn; at a terminal a person would rather know at once.
+    waits = get_run_logger().info if runtime.deployment.id else None
+    with hold(ROOT, holder, waits):
         try:
-            with ThreadPoolTaskRunner(max_workers=workers) as runner:
-                futures: dict[str, PrefectFuture] = {}
-                for stage in graph.stages:
-                    futures[stage] = runner.submit(
-                        run_stage,
-                        {"stage": stage, "needed": stage in needed, "force": force},
-                        wait_for=[futures[name] for name in graph.upstream[stage]],
-                    )
-                for future in futures.values():
-                    future.wait()
-        finally:
-            TREES.stop()
-            _artifacts(graph, OUTCOMES)
-            if recorder:
-                recorder.close()
-        failed = [stage for stage, outcome in OUTCOMES.items() if outcome.state == "failed"]
-        if failed:
-            raise RuntimeError(f"stage {', '.join(failed)} failed; its output is in logs/{failed[0]}.log")
+            Choice(recipe if recipe != AS_IT_IS else None, tuple(overrides)).apply(ROOT)
+            RUN = Run(load_section(Limits, ROOT / "params.yaml", "limits"))
+            graph = read_graph(ROOT, tuple(targets), from_stage if from_stage != BEGINNING else "")
+        except (SystemExit, ValueError) as error:
+            return Failed(message=str(error))
+        return _run(graph, force, RUN)
+
+
+def _run(graph: Graph, force: bool, run: Run) -> State:
+    """Run the stages of `graph` side by side as far as they allow, and say what became of them."""
+    started, before = time.monotonic(), Before.read(ROOT)
+    run.outcomes = {stage: Outcome() for stage in graph.stages}
+    recorder = _announce()
+    status, error = "KILLED", "cancelled"
+    try:
+        with ThreadPoolTaskRunner(max_workers=parallel_stages()) as runner:
+            try:
+                _submit(graph, force, run, runner)
+            except BaseException:
+                run.trees.stop()
+                raise
+        failed = [stage for stage, outcome in run.outcomes.items() if outcome.state == "failed"]
+        if not failed:
+            status, error = "FINISHED", ""
+            return Completed(message=f"{len(graph.stages)} stages are up to date")
+        status, error = "FAILED", f"{failed[0]}: {run.outcomes[failed[0]].error}"
+        also = f"; also failed: {', '.join(failed[1:])}" if failed[1:] else ""
+        return Failed(message=f"{error} (the whole output: logs/{failed[0]}.log{also})")
+    finally:
+        run.trees.stop()
+        restore(graph, run.outcomes)
+        if recorder:
+            seconds = time.monotonic() - started
+            outcome = {"type": "outcome", "status": status, "error": error, "seconds": seconds}
+            recorder.sendall(json.dumps(outcome).encode() + b"\n")
+            recorder.close()
+        summary(ROOT, graph, run.outcomes, before)
+
+
+def _submit(graph: Graph, force: bool, run: Run, runner: ThreadPoolTaskRunner[Any]) -> None:
+    """Hand every stage to Prefect, those that always run first: what they find tells which others have changed."""
+    futures: dict[str, PrefectFuture[Any]] = {}
+
+    def submit(stage: str, needed: bool) -> None:
+        arguments = {"stage": stage, "needed": needed, "force": force}
+        upstream = [futures[name] for name in graph.upstream[stage]]
+        futures[stage] = runner.submit(run_stage, arguments, wait_for=upstream)
+
+    for stage in graph.always:
+        submit(stage, True)
+    for future in futures.values():
+        future.wait()
+    if graph.always:
+        graph = read_graph(ROOT, tuple(graph.stages))
+    needed = set(graph.stages) if force else graph.may_run()
+    print(f"{len(graph.stages)} stages, {len(needed)} to look at, {parallel_stages()} at a time")
+    for stage in graph.stages:
+        if stage not in graph.always:
+            submit(stage, stage in needed)
+    for future in futures.values():
+        future.wait()
+
+
+def restore(graph: Graph, outcomes: dict[str, Outcome]) -> None:
+    """Bring back the outputs of stages that did not end well: DVC removes them before it starts a stage."""
+    import subprocess
+
+    from k2core.tracking.lock import read_lock
+
+    lost = [stage for stage, outcome in outcomes.items() if outcome.state in ("failed", "cancelled", "running")]
+    locked = read_lock(ROOT)
+    missing = [
+        path for stage in lost if stage in locked for path in graph.outputs[stage]
+        if path in locked[stage].outs and not (ROOT / path).exists()
+    ]  # fmt: skip
+    if missing:
+        words = [sys.executable, "-m", "dvc", "--wait-for-lock", "checkout", "--quiet", *missing]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+        print(
+            f"brought back as they were before this run: {', '.join(missing)}"
+            if not done.returncode
+            else f"could not bring back {', '.join(missing)}: {' '.join(done.stderr.split())}"
+        )
 
 
 def parallel_stages() -> int:
@@ -124,54 +230,12 @@ def parallel_stages() -> int:
     return max(1, (os.cpu_count() or 1) // max(1, int(threads)))
 
 
-def _announce(flow_run: str):
+def _announce() -> Any:
     """Start the recorder for this run even if every stage is cached, and give it Prefect's ids."""
     os.environ[INVOCATION] = str(os.getpid())
     connection = connect(ROOT)
     if connection:
-        url = runtime.flow_run.ui_url or ""
-        tags = {"prefect.flow_run_id": flow_run, "prefect.flow_run_url": url}
-        connection.sendall(json.dumps({"type": "tags", "tags": {k: v for k, v in tags.items() if v}}).encode() + b"\n")
+        run_id = str(runtime.flow_run.id)
+        tags = {"prefect.flow_run_id": run_id, "prefect.flow_run_url": flow_run_address(run_id)}
+        connection.sendall(json.dumps({"type": "tags", "tags": tags}).encode() + b"\n")
     return connection
-
-
-def _artifacts(graph: Graph, outcomes: dict[str, Outcome]) -> None:
-    """What a person opens first: the graph, the table of stages, the way to MLflow."""
-    colour = {"done": "#2da44e", "cached": "#8c959f", "failed": "#cf222e", "not reached": "#d0d7de"}
-    ids = {stage: f"s{number}" for number, stage in enumerate(graph.stages)}
-    lines = ["```mermaid", "graph TD"]
-    lines += [f'  {ids[stage]}["{stage}"]' for stage in graph.stages]
-    lines += [f"  {ids[above]} --> {ids[stage]}" for stage in graph.stages for above in graph.upstream[stage]]
-    lines += [f"  style {ids[stage]} fill:{colour[outcomes[stage].state]}" for stage in graph.stages]
-    rows = [
-        {
-            "stage": stage,
-            "state": outcome.state,
-            "seconds": round(outcome.seconds, 1),
-            "attempts": outcome.attempts,
-            "figures": main_figures(ROOT / "metrics" / f"{stage.replace('@', '-')}.json"),
-        }
-        for stage, outcome in outcomes.items()
-    ]
-    create_markdown_artifact(
-        key="k2-graph", markdown="\n".join([*lines, "```"]), description="The stage graph, coloured by state"
-    )
-    create_table_artifact(key="k2-stages", table=rows, description="State, time and main figures of every stage")
-    server = os.environ.get("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-    link = server if server.startswith("http") else "http://127.0.0.1:5000"
-    state = ROOT / "work" / "tracking.json"
-    known = json.loads(state.read_text()) if state.exists() else {}
-    if known.get("pid") == os.getpid():
-        link += f"/#/experiments/{known['experiment']}/runs/{known['parent']}"
-    create_link_artifact(key="k2-mlflow", link=link, link_text="This run in MLflow (`make ui` starts the page)")
-    width = max(map(len, outcomes))
-    for row in rows:
-        print(f"{row['stage']:<{width}}  {row['state']:<11} {row['seconds']:>7.1f} s  {row['figures']}")
-
-
-def main_figures(path: Path, most: int = 3) -> str:
-    """The first figures of a stage's metrics file, for a table's cell."""
-    if not path.exists():
-        return ""
-    figures = json.loads(path.read_text())
-    return ", ".join(f"{key} {value:.4g}" for key, value in list(figures.items())[:most])

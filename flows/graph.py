@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 
 @dataclass(frozen=True)
@@ -13,6 +17,10 @@ class Graph:
     upstream: dict[str, tuple[str, ...]]
     changed: frozenset[str]
     """Stages that DVC says have changed; what lies downstream of them may turn out to have changed too."""
+    always: tuple[str, ...]
+    """Stages that run each time (``always_changed``): they look at what lies outside the project."""
+    outputs: dict[str, tuple[str, ...]]
+    """Stage → the paths that it makes."""
 
     @property
     def stages(self) -> list[str]:
@@ -20,18 +28,34 @@ class Graph:
 
     def may_run(self) -> set[str]:
         """The changed stages and everything downstream of them: only these need a `dvc repro`."""
-        touched = set(self.changed)
+        return self.downstream(self.changed)
+
+    def downstream(self, stages: Iterable[str]) -> set[str]:
+        """`stages` and every stage that needs one of them, directly or not."""
+        reached = set(stages)
         for stage, before in self.upstream.items():
-            if touched & set(before):
-                touched.add(stage)
-        return touched
+            if reached & set(before):
+                reached.add(stage)
+        return reached
 
 
-def read_graph(root: Path, targets: tuple[str, ...] = ()) -> Graph:
-    """The graph of `root/dvc.yaml`, restricted to `targets` and what they need.
+def stage_names(root: Path) -> list[str]:
+    """The stages of `root/dvc.yaml` in the order of the file, without DVC (whose import takes a second)."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    stages: dict[str, Any] = yaml.load((root / "dvc.yaml").read_text(), Loader=loader)["stages"]
+    return [
+        f"{name}@{item}" if item else name for name, stage in stages.items() for item in stage.get("foreach", [None])
+    ]
+
+
+def read_graph(root: Path, targets: tuple[str, ...] = (), from_stage: str = "", look: bool = False) -> Graph:
+    """The graph of `root/dvc.yaml`, restricted to `targets` with what they need, and to what follows `from_stage`.
+
+    Args:
+        look: run the stages that always run first, so that `changed` tells what they have found.
 
     Raises:
-        SystemExit: DVC cannot read the project, or a target is unknown; one sentence says why.
+        SystemExit: DVC cannot read the project, or a stage is unknown or has failed; one sentence says why.
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -41,23 +65,33 @@ def read_graph(root: Path, targets: tuple[str, ...] = ()) -> Graph:
         repo = Repo(str(root))
         graph = repo.index.graph
         nodes = {stage.addressing: stage for stage in graph}
-        unknown = [target for target in targets if target not in nodes]
+        named = [*targets, *filter(None, [from_stage])]
+        unknown = [name for name in named if name not in nodes]
         if unknown:
             raise SystemExit(f"no stage {', '.join(unknown)} in dvc.yaml; there are: {', '.join(sorted(nodes))}")
         # DVC's edges point from a stage to what it needs.
+        needs = graph.reverse(copy=True)
         wanted = set(nodes) if not targets else set(targets)
         for target in targets:
-            wanted |= {stage.addressing for stage in ancestors(graph.reverse(copy=False), nodes[target])}
-        order = [stage.addressing for stage in topological_sort(graph.reverse(copy=True))]
-        status = repo.status()
+            wanted |= {stage.addressing for stage in ancestors(needs, nodes[target])}
+        if from_stage:
+            wanted &= {from_stage, *(stage.addressing for stage in ancestors(graph, nodes[from_stage]))}
+        always = tuple(stage.addressing for stage in graph if stage.always_changed and stage.addressing in wanted)
+        if look and always:
+            repo.reproduce(targets=list(always), single_item=True)
+        order = [stage.addressing for stage in topological_sort(needs) if stage.addressing in wanted]
+        status = repo.status(targets=order)
     except DvcException as error:
         raise SystemExit(f"DVC cannot read the project: {error}; `dvc status` says more") from None
-    changed = {name.removeprefix("dvc.yaml:") for name in status}
+    changed = {name.removeprefix("dvc.yaml:") for name, why in status.items() if why != ["always changed"]}
     return Graph(
         upstream={
-            name: tuple(sorted(stage.addressing for stage in graph.successors(nodes[name])))
+            name: tuple(
+                sorted(stage.addressing for stage in graph.successors(nodes[name]) if stage.addressing in wanted)
+            )
             for name in order
-            if name in wanted
         },
         changed=frozenset(changed & wanted),
+        always=always,
+        outputs={name: tuple(str(out) for out in nodes[name].outs) for name in order},
     )

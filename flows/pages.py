@@ -1,82 +1,182 @@
-"""The pages of this workspace: Prefect and MLflow servers side by side until Ctrl-C (`make ui`)."""
+"""The pages of this workspace until Ctrl-C (`make ui`): Prefect with a worker for its runs, and MLflow."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from flows.pipeline import ROOT, SETTINGS
-from flows.workspace import end_group
+import typer
+
+from flows.links import MLFLOW, PREFECT
+from flows.settings import PAGES, ROOT, apply_settings, running_pages
+from flows.workspace import end_groups
 from k2core.tracking.uri import tracking_uri
 
-PREFECT_PORT, MLFLOW_PORT = 4200, 5000
+POOL = "k2"
+BIN = Path(sys.executable).parent
+
+
+class Servers:
+    """Server processes that end with this one, whatever ends it."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, *words: str) -> None:
+        """Start a server; its output goes to `logs/NAME.log`."""
+        (ROOT / "logs").mkdir(exist_ok=True)
+        with (ROOT / "logs" / f"{name}.log").open("w") as log:
+            self.running[name] = subprocess.Popen(
+                words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )  # fmt: skip
+
+    def await_answer(self, name: str, address: str) -> None:
+        """Wait until a server answers.
+
+        Raises:
+            SystemExit: it ended, or did not answer within 90 seconds.
+        """
+        import httpx
+        from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+        @retry(
+            retry=retry_if_exception_type(httpx.HTTPError),
+            wait=wait_fixed(0.3),
+            stop=stop_after_delay(90),
+            reraise=True,
+        )
+        def ask() -> None:
+            if self.running[name].poll() is None:
+                httpx.get(address, trust_env=False)
+
+        try:
+            ask()
+        except httpx.HTTPError as error:
+            raise SystemExit(f"{name} does not answer at {address} ({error}); logs/{name}.log says why") from None
+        self.check()
+
+    def check(self) -> None:
+        """Raises SystemExit if a server has ended."""
+        for name, process in self.running.items():
+            if process.poll() is not None:
+                raise SystemExit(f"{name} has ended with status {process.returncode}; logs/{name}.log says why")
+
+    def stop(self) -> None:
+        """End them all."""
+        end_groups(process.pid for process in self.running.values())
 
 
 def main() -> None:
-    """Start both servers, print where they are, end both when one ends or on Ctrl-C."""
-    bin_folder = Path(sys.executable).parent
-    environment = {**SETTINGS, **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    commands = {
-        "Prefect": ([bin_folder / "prefect", "server", "start", "--port", str(PREFECT_PORT)], PREFECT_PORT),
-        "MLflow": (
-            [
-                bin_folder / "mlflow",
-                "server",
-                "--backend-store-uri",
-                tracking_uri(ROOT),
-                "--workers",
-                "1",
-                "--port",
-                str(MLFLOW_PORT),
-                "--artifacts-destination",
-                (ROOT / "mlartifacts").as_uri(),
-            ],
-            MLFLOW_PORT,
-        ),
-    }
-    (ROOT / "logs").mkdir(exist_ok=True)
-    servers, addresses = [], {}
-    for name, (words, port) in commands.items():
-        log = (ROOT / "logs" / f"{name.lower()}-server.log").open("w")
-        servers.append(
-            subprocess.Popen(words, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+    """Start everything, print where it is, end everything when one part ends or on Ctrl-C or SIGTERM."""
+    apply_settings()
+    other = running_pages()
+    if other:
+        raise SystemExit(
+            f"`make ui` is running for this workspace already (pid {other['pid']}): "
+            f"Prefect {other['prefect']}, MLflow {other['mlflow']}"
         )
-        addresses[name] = f"http://127.0.0.1:{port}"
-    print("starting (up to a minute the first time) …", flush=True)
-    for name, address in addresses.items():
-        answered = _wait(address)
-        print(
-            f"{name:<8} {address}" if answered else f"{name} does not answer: see logs/{name.lower()}-server.log",
-            flush=True,
-        )
-    print("Runs go to this Prefect server too with  PREFECT_API_URL=http://127.0.0.1:4200/api make demo")
-    print("Ctrl-C ends both.", flush=True)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    prefect, mlflow = free_address(PREFECT), free_address(MLFLOW)
+    os.environ.update(PREFECT_API_URL=f"{prefect}/api", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    servers = Servers()
     try:
-        os.waitpid(-1, 0)
-        print("one of the servers has ended; its output says why", file=sys.stderr)
+        print("starting (up to a minute the first time) …", flush=True)
+        port = prefect.rpartition(":")[2]
+        servers.start("prefect-server", str(BIN / "prefect"), "server", "start", "--port", port)
+        servers.start(
+            "mlflow-server", str(BIN / "mlflow"), "server", "--backend-store-uri", tracking_uri(ROOT), "--workers", "1",
+            "--port", mlflow.rpartition(":")[2], "--artifacts-destination", (ROOT / "mlartifacts").as_uri(),
+        )  # fmt: skip
+        servers.await_answer("prefect-server", f"{prefect}/api/health")
+        deploy()
+        from flows.automations import make_automations  # which imports Prefect, as set up above
+
+        make_automations()
+        servers.start("worker", str(BIN / "prefect"), "worker", "start", "--pool", POOL, "--type", "process")
+        servers.await_answer("mlflow-server", f"{mlflow}/health")
+        with _announced(prefect, mlflow):
+            print(f"Prefect  {prefect}/deployments   start, schedule and watch runs")
+            print(f"MLflow   {mlflow}   compare runs")
+            print("Runs of `make demo` show there too. Ctrl-C ends the pages and what runs there.", flush=True)
+            while True:
+                servers.check()
+                time.sleep(0.5)
     except KeyboardInterrupt:
-        print("ending both")
+        print("ending", flush=True)
     finally:
-        for server in servers:
-            end_group(server)
+        servers.stop()
 
 
-def _wait(address: str) -> bool:
-    import httpx
-    from tenacity import RetryError, retry, retry_if_exception_type, stop_after_delay, wait_fixed
+def deploy() -> None:
+    """Make the pool and offer its deployments of `prefect.yaml` on the server.
 
-    @retry(retry=retry_if_exception_type(httpx.HTTPError), wait=wait_fixed(0.5), stop=stop_after_delay(90))
-    def ask() -> None:
-        httpx.get(address)
+    Raises:
+        SystemExit: Prefect does not accept them; the sentence says why.
+    """
+    import yaml
 
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    names = [entry["name"] for entry in deployments if entry["work_pool"]["name"] == POOL]
+    prefect = str(BIN / "prefect")
+    for words in (
+        [prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"],
+        # Two runs in one folder would remove each other's outputs.
+        [prefect, "work-pool", "set-concurrency-limit", POOL, "1"],
+        [prefect, "--no-prompt", "deploy", *(word for name in names for word in ("--name", name))],
+    ):
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(
+                f"`prefect {' '.join(words[1:3])}` failed: {' '.join((done.stdout + done.stderr).split())[-600:]}"
+            )
+
+
+def free_address(preferred: str) -> str:
+    """`preferred`, or the same host with the next free port."""
+    host, _, port = preferred.removeprefix("http://").partition(":")
+    for candidate in range(int(port), int(port) + 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, candidate))
+            return f"http://{host}:{candidate}"
+    raise SystemExit(f"no free port from {port} on; end what listens there")
+
+
+@contextlib.contextmanager
+def _announced(prefect: str, mlflow: str) -> Iterator[None]:
+    """Tell other commands in this workspace where the pages are."""
+    import psutil
+
+    PAGES.parent.mkdir(exist_ok=True)
+    me = {"pid": str(os.getpid()), "born": str(psutil.Process().create_time())}
+    PAGES.write_text(json.dumps({**me, "prefect": prefect, "mlflow": mlflow}))
     try:
-        ask()
-    except RetryError:
-        return False
-    return True
+        yield
+    finally:
+        PAGES.unlink(missing_ok=True)
+
+
+def _end_with_parent() -> None:
+    """In a server's process: SIGTERM when `make ui` dies, even of SIGKILL (Linux only)."""
+    PR_SET_PDEATHSIG = 1
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

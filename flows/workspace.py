@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import psutil
 
 KILL_AFTER_SECONDS = 12.0
 TRANSIENT_EXITS = (75, -9, 137)
@@ -26,28 +31,43 @@ class TransientFailure(StageFailed):
 
 
 @contextmanager
-def hold(root: Path, holder: dict[str, str]) -> Iterator[None]:
-    """Hold the workspace; a second run ends at once with a sentence that says who holds it."""
+def hold(root: Path, holder: dict[str, str], say: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold the workspace for one run.
+
+    Args:
+        say: told every minute who holds it, while this run waits for its turn. Without it a run that finds the
+            workspace held ends at once.
+
+    Raises:
+        SystemExit: another run holds the workspace; the sentence says which.
+    """
     from filelock import FileLock, Timeout
 
     path = root / "work" / "pipeline.lock"
     path.parent.mkdir(exist_ok=True)
     owner = path.with_suffix(".json")
     lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        who = json.loads(owner.read_text()) if owner.exists() else {}
-        about = ", ".join(f"{key} {value}" for key, value in who.items())
-        raise SystemExit(
-            f"this workspace is held by another pipeline run ({about}); wait for it or cancel it"
-        ) from None
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=60 if say else 0)
+        except Timeout:
+            about = f"this workspace is held by another pipeline run ({_holder(owner)})"
+            if not say:
+                raise SystemExit(f"{about}; wait for it or cancel it") from None
+            say(f"{about}; this run starts when that one has ended")
     try:
         owner.write_text(json.dumps({"pid": str(os.getpid()), **holder}))
         yield
     finally:
         owner.unlink(missing_ok=True)
         lock.release()
+
+
+def _holder(owner: Path) -> str:
+    try:
+        return ", ".join(f"{key} {value}" for key, value in json.loads(owner.read_text()).items())
+    except (FileNotFoundError, ValueError):  # it has just ended, or is just writing it
+        return "its name is not known yet"
 
 
 class ProcessTrees:
@@ -61,11 +81,14 @@ class ProcessTrees:
         self._lock = threading.Lock()
         self.stopping = False
 
-    def run(self, words: list[str], root: Path, log: Path, on_line: Callable[[str], None]) -> None:
+    def run(self, words: list[str], root: Path, log: Path, limit: float, on_line: Callable[[str], None]) -> None:
         """Run a command; pass each line of its output to `on_line` and to the file `log`.
 
+        Args:
+            limit: seconds after which the command and all that it has started are ended.
+
         Raises:
-            TransientFailure, StageFailed: it did not exit with 0.
+            TransientFailure, StageFailed: it did not exit with 0, or not in time; the message is one sentence.
         """
         log.parent.mkdir(exist_ok=True)
         tail: list[str] = []
@@ -83,6 +106,15 @@ class ProcessTrees:
                 env={**os.environ, "K2_INVOCATION": str(os.getpid()), "PYTHONUNBUFFERED": "1"},
             )
             self._running.add(process)
+        late = threading.Event()
+
+        def too_late() -> None:
+            late.set()
+            end_groups([process.pid])
+
+        clock = threading.Timer(limit, too_late)
+        clock.daemon = True
+        clock.start()
         try:
             assert process.stdout is not None
             with log.open("w") as file:
@@ -94,44 +126,46 @@ class ProcessTrees:
                         on_line(line.rstrip())
             process.wait()
         finally:
-            end_group(process)
+            clock.cancel()
+            end_groups([process.pid])
             with self._lock:
                 self._running.discard(process)
+        if late.is_set():
+            raise StageFailed(
+                f"it ran longer than its {limit / 60:g} minutes (section `limits` of the recipe) and was ended"
+            )
         if process.returncode:
             kind = TransientFailure if _transient(tail, process.returncode) else StageFailed
-            raise kind("\n".join(tail[-6:]) + f"\n(the whole output is in {log})")
+            raise kind(sentence(tail))
 
     def stop(self) -> None:
         """End every process tree: SIGTERM, then SIGKILL after some seconds."""
         self.stopping = True
         with self._lock:
-            running = list(self._running)
-        for process in running:
-            end_group(process)
+            running = [process.pid for process in self._running]
+        end_groups(running)
 
 
-def end_group(process: subprocess.Popen[str]) -> None:
-    """SIGTERM to the process's group; SIGKILL to what is left of it after `KILL_AFTER_SECONDS`."""
+def end_groups(leaders: Iterable[int]) -> None:
+    """SIGTERM to the process groups of these leaders; SIGKILL to what is left of them after `KILL_AFTER_SECONDS`."""
     import psutil
 
-    members = _group(process.pid)
+    groups = set(leaders)
+    members = _members(groups)
     for sign, patience in ((signal.SIGTERM, KILL_AFTER_SECONDS), (signal.SIGKILL, 3.0)):
-        if not members:
-            return
-        try:
-            os.killpg(process.pid, sign)
-        except ProcessLookupError:
-            return
+        for group in groups if members else ():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group, sign)
         _, members = psutil.wait_procs(members, timeout=patience)
 
 
-def _group(pgid: int) -> list:
+def _members(groups: set[int]) -> list[psutil.Process]:
     import psutil
 
     members = []
     for process in psutil.process_iter():
         try:
-            if os.getpgid(process.pid) == pgid and process.status() != psutil.STATUS_ZOMBIE:
+            if os.getpgid(process.pid) in groups and process.status() != psutil.STATUS_ZOMBIE:
                 members.append(process)
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
@@ -143,15 +177,8 @@ def _transient(tail: list[str], returncode: int) -> bool:
     return returncode == -9 or any(f"exited with {code}" in line for line in tail for code in TRANSIENT_EXITS)
 
 
-def on_signal(stop: Callable[[], None]) -> None:
-    """SIGTERM and Ctrl-C end the flow through an exception, after `stop` has been called."""
-
-    def handler(signum: int, frame: object) -> None:
-        stop()
-        raise KeyboardInterrupt(f"signal {signum}")
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
-        signal.signal(signal.SIGINT, handler)
-    else:
-        print("signals are left to the thread that runs the flow", file=sys.stderr)
+def sentence(tail: list[str]) -> str:
+    """What a failed command said last, without what DVC adds: that its command exited with some status."""
+    own = [line.strip() for line in tail if not line.startswith(("ERROR: failed to reproduce", "tracking: "))]
+    last = own[-1] if own else tail[-1] if tail else "it ended without a word"
+    return re.sub(r"^[a-z_]+: ", "", last)  # a stage begins with its own name

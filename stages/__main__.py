@@ -12,6 +12,7 @@ import typer
 import yaml
 
 from k2core.recipe import RecipeError, read_recipe, validate
+from k2core.recipe.limits import Limits
 from k2core.stage import sections_of
 from stages.closure import rewrite, stage_module
 
@@ -78,7 +79,7 @@ def recipe_faults(recipe: Path) -> list[str]:
 
 def declared_sections() -> dict[str, Any]:
     """Dotted section of the recipe → the class that checks it, over all stages of the graph."""
-    sections: dict[str, Any] = {}
+    sections: dict[str, Any] = {"limits": Limits}  # which the flow reads
     for stage in yaml.safe_load(GRAPH.read_text())["stages"].values():
         body = stage.get("do", stage)
         module = importlib.import_module(stage_module(body["cmd"]))

@@ -64,8 +64,10 @@ class Workspace:
 def make_workspace(root: Path, source: Path) -> Workspace:
     """A git and DVC workspace at `root` with the files of `source` and the project's rooms."""
     shutil.copytree(source, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for room in ("k2core", "flows"):
-        (root / room).symlink_to(ROOT / room)
+    for path in ("k2core", "flows", "stages/__main__.py", "stages/closure.py"):
+        (root / path).symlink_to(ROOT / path)
+    (root / "recipes").mkdir()
+    shutil.copyfile(root / "params.yaml", root / "recipes" / "toy.yaml")
     for file in (".gitignore", ".dvcignore"):
         shutil.copyfile(ROOT / file, root / file)
     workspace = Workspace(root)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from k2core.recipe import Section
+from k2core.recipe import Compute, Section
 from k2core.stage import Job, Metrics, StageError, main
 
 SECTION = "join"
@@ -14,7 +14,7 @@ class Params(Section):
     fail: str = Field(description="'' to succeed, 'bad' for a permanent fault, 'once' for a passing one")
 
 
-def run(params: Params, *, left: Path, right: Path, out: Path, job: Job) -> Metrics:
+def run(params: Params, *, compute: Compute, left: Path, right: Path, out: Path, job: Job) -> Metrics:
     if params.fail == "bad":
         raise StageError("left has no column text; add it to the source")
     mark = job.scratch / "tried"

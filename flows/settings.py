@@ -1,0 +1,53 @@
+"""Where the workspace is and how Prefect, DVC and MLflow are set up in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "work" / "pages.json"
+"""Written by `make ui` while it runs: its process id and the addresses of its servers."""
+SETTINGS = {
+    "PREFECT_HOME": str(ROOT / ".prefect"),
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    # Without heartbeats a run whose process was killed would stay "Running" for ever (see flows/automations.py).
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    "DVC_NO_ANALYTICS": "1",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+"""Everything of Prefect's inside the project; set before Prefect is imported, never over the user's own."""
+
+
+def apply_settings() -> None:
+    """Make the workspace the current folder and set what Prefect reads when it is imported.
+
+    A run reports to the server that `make ui` has started for this workspace, unless the user names another one.
+    """
+    os.chdir(ROOT)
+    for key, value in SETTINGS.items():
+        os.environ.setdefault(key, value)
+    folder = str(Path(sys.executable).parent)
+    if folder not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", "")])
+    pages = running_pages()
+    if pages:
+        os.environ.setdefault("PREFECT_API_URL", f"{pages['prefect']}/api")
+
+
+def running_pages() -> dict[str, str]:
+    """The `make ui` that serves this workspace: `pid`, `prefect`, `mlflow` (addresses); empty if there is none."""
+    import psutil
+
+    try:
+        pages: dict[str, str] = json.loads(PAGES.read_text())
+        alive = psutil.Process(int(pages["pid"])).create_time() == float(pages["born"])
+    except (FileNotFoundError, ValueError, KeyError, psutil.NoSuchProcess):
+        return {}
+    return pages if alive else {}

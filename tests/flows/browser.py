@@ -1,0 +1,69 @@
+"""What a person does on the Prefect page, done by headless Chromium."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+STATES = "Scheduled|Late|Pending|Running|Cancelling|Cancelled|Completed|Failed|Crashed"
+
+
+@contextmanager
+def browser_page() -> Iterator[Page]:
+    """A new page; what it logs as an error goes to its attribute `faults`."""
+    with sync_playwright() as playwright:
+        # As root Chromium has no sandbox of its own; the pages are this project's, on this machine.
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 1400})
+        page.set_default_timeout(20_000)
+        yield page
+        browser.close()
+
+
+class PrefectPage:
+    """The pages of one server."""
+
+    def __init__(self, page: Page, address: str, shots: Path) -> None:
+        self.page, self.address, self.shots = page, address, shots
+        shots.mkdir(parents=True, exist_ok=True)
+
+    def shot(self, name: str) -> None:
+        """Keep a picture of what is seen."""
+        self.page.screenshot(path=self.shots / f"{name}.png")
+
+    def open_deployment(self, name: str) -> None:
+        """Deployments, then the one of this name."""
+        self.page.goto(f"{self.address}/deployments")
+        self.page.get_by_role("link", name=name, exact=True).click()
+
+    def start(self, deployment: str, *overrides: str) -> str:
+        """Fill in the form of "Custom run" and submit it; the address of the run's page."""
+        self.open_deployment(deployment)
+        self.page.get_by_role("button", name="Run", exact=True).click()
+        self.page.get_by_text("Custom run").click()
+        for number, override in enumerate(overrides):
+            self.page.get_by_role("button", name="Add item").click()
+            self.page.locator("textarea:visible").nth(number).fill(override)
+        self.shot("form")
+        self.page.get_by_role("button", name="Submit").click()
+        self.page.get_by_role("link", name="View run").click()
+        self.page.wait_for_url("**/runs/flow-run/**")
+        return self.page.url
+
+    def await_state(self, *states: str, seconds: float = 60) -> None:
+        """Wait until the run whose page is open is in one of `states`."""
+        badge = self.page.locator(".state-badge").first
+        wanted = "|".join(states)
+        import re
+
+        expect(badge).to_have_text(re.compile(wanted), timeout=seconds * 1000)
+
+    def cancel(self) -> None:
+        """Cancel the run whose page is open, as the menu offers it."""
+        self.page.locator("main, .layout, body").get_by_role("button").filter(has=self.page.locator("svg")).last.click()
+        self.page.get_by_text("Cancel", exact=True).first.click()

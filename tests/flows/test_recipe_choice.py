@@ -1,0 +1,51 @@
+"""Which recipe a run uses: overrides keep comments, faults change nothing, own edits are kept aside."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from workspace import ROOT, Workspace
+
+from flows.choice import Choice
+from k2core.recipe import RecipeError
+from k2core.recipe.overrides import override
+
+RECIPE = (ROOT / "recipes" / "laptop.yaml").read_text()
+
+
+def test_an_override_changes_its_key_and_nothing_else() -> None:
+    after = override(RECIPE, ["rl.tau=0.25", "ingest.files=[]", "tools.servers=[time]", "rl.pool.sort_numbers=7"])
+    content = yaml.safe_load(after)
+    expected = yaml.safe_load(RECIPE)
+    expected["rl"]["tau"] = 0.25
+    expected["tools"]["servers"] = ["time"]
+    expected["rl"]["pool"]["sort_numbers"] = 7
+    assert content == expected
+    comments = [line.strip() for line in RECIPE.splitlines() if line.lstrip().startswith("#")]
+    assert [line.strip() for line in after.splitlines() if line.lstrip().startswith("#")] == comments
+    assert list(content) == list(expected), "the order of sections"
+
+
+@pytest.mark.parametrize(("change", "sentence"), [
+    ("rl.tau", "is no change of the recipe; write key=value"),
+    ("rll.tau=1", "no key rll; there are: compute, limits"),
+    ("rl.tau.deep=1", "rl.tau has no keys, its value is 0.1"),
+    ("rl.tau=[", "the value is not valid YAML"),
+])  # fmt: skip
+def test_a_bad_override_is_a_sentence(change: str, sentence: str) -> None:
+    with pytest.raises(RecipeError, match=sentence.replace("[", r"\[")):
+        override(RECIPE, [change])
+
+
+def test_a_choice_that_is_not_valid_changes_nothing(toy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", toy.env["PATH"])
+    recipe = toy.root / "params.yaml"
+    before = recipe.read_text()
+    with pytest.raises(ValueError, match=r"count\.steps = 0: input should be greater than or equal to 1"):
+        Choice(overrides=("count.steps=0",)).apply(toy.root)
+    assert recipe.read_text() == before
+    Choice(overrides=("count.steps=9",)).apply(toy.root)
+    assert yaml.safe_load(recipe.read_text())["count"]["steps"] == 9
+    Choice(recipe="toy").apply(toy.root)
+    assert recipe.read_text() == before
+    assert yaml.safe_load((toy.root / "work" / "params-before.yaml").read_text())["count"]["steps"] == 9
