@@ -30,6 +30,9 @@ FIGURES: dict[str, tuple[tuple[str, str], ...]] = {
     "tools": (("tools", "tools"),),
     "tasks": (("tasks", "tasks"),),
     "trajectories": (("accepted", "accepted"), ("rejected", "rejected")),
+    "sft": (("heldout/trajectories_loss_after", "nats per token of held-out trajectories"),),
+    "critic": (("accuracy/all_after", "of the held-out pairs right"),),
+    "rl": (("heldout/pass_rate_after", "of the held-out tasks passed"), ("heldout/pass_rate_before", "before")),
     "evaluate": (("tasks/pass_rate", "of the tasks passed"), ("heldout/bits_per_byte", "bits per byte")),
     "export": (("export/max_logit_difference", "largest difference of logits"),),
 }

@@ -55,13 +55,10 @@ def _back(corpus: Corpus, fate: Fate) -> Iterator[Told]:
 
 def _block(title: str, told: Iterable[Told]) -> Iterator[str]:
     """A title and below it what is told, the same of several in one line."""
-    rows: list[tuple[list[str], str]] = []
+    labels: dict[str, list[str]] = {}
     for name, text in told:
-        if rows and rows[-1][1] == text:
-            rows[-1][0].append(name)
-        else:
-            rows.append(([name], text))
-    width = max((len(", ".join(names)) for names, _ in rows), default=0)
+        labels.setdefault(text, []).append(name)
+    width = max((len(", ".join(names)) for names in labels.values()), default=0)
     yield f"\n{title}"
-    for names, text in rows:
+    for text, names in labels.items():
         yield f"  {', '.join(names):{width}}  {text}".rstrip()

@@ -48,10 +48,11 @@ def _seen(training: Training, phase: PhaseRecord, place: Place | None) -> str:
     steps = phase.steps(place.domain, place.number)
     if steps:
         length = place.end - place.start
-        tokens = int(phase.tokens(place.domain, place.number + 1)[place.number])
-        part = "" if tokens % length == 0 else f" ({tokens:,} tokens)"
+        tokens, pieces = phase.read(place.domain, place.number)
+        count, part = tokens / length, "" if tokens % length == 0 else f" ({tokens:,} tokens)"
+        cut = f", in {pieces:,} pieces" if pieces != count else ""
         word = "step" if len(steps) == 1 else "steps"
-        return f"{SEEN} {times(tokens / length)}{part}, at {word} {some([f'{step:,}' for step in steps])}"
+        return f"{SEEN} {times(count)}{part}{cut}, at {word} {some([f'{step:,}' for step in steps])}"
     if not phase.phase.mixture.get(place.domain):
         return f"not drawn: nothing of {place.domain} is in the mixture"
     return "not drawn" if training.admitted(phase, place) else "not drawn: its quality is below what the phase selects"

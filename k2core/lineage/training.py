@@ -78,6 +78,12 @@ class PhaseRecord:
             return np.zeros(documents)
         return np.bincount(uses.number_P, uses.tokens_P, minlength=documents)
 
+    def read(self, domain: str, number: int) -> tuple[int, int]:
+        """Of one document the tokens and the pieces that the phase trained on."""
+        uses = self.uses.get(domain)
+        own = uses.tokens_P[uses.number_P == number] if uses else ()
+        return int(sum(own)), len(own)
+
     def steps(self, domain: str, number: int) -> list[int]:
         """The steps that trained on a document, in order."""
         uses = self.uses.get(domain)
