@@ -118,7 +118,7 @@ class Fate:
 
         others = [name for name in stands if name != self.id and kept(name) == kept(self.id)]
         if others:
-            whose = f"other duplicates of {kept(self.id)}" if self.id in stands else "it stands for its duplicates"
+            whose = f"other duplicates of {kept(self.id)}" if self.id in stands else "stands for its duplicates"
             yield f"{whose}: {some(others)}"
 
 

@@ -44,7 +44,7 @@ def _seen(training: Training, phase: PhaseRecord, place: Place | None) -> str:
     if place is None:
         return "not trained on"
     if place.split == HELDOUT:
-        return "not trained on; measures bits per byte on it"
+        return "not trained on; bits per byte are measured on it"
     steps = phase.steps(place.domain, place.number)
     if steps:
         length = place.end - place.start
@@ -71,11 +71,11 @@ def read_by_later_stages(chain: Chain, phases: Sequence[PhaseRecord], place: Pla
         # A stage that trains on the shards is a phase of another model than the artifact.
         if shards in deps and models & deps and not trains(stage):
             heldout = place is not None and place.split == HELDOUT
-            yield name, "measures bits per byte on it" if heldout else "does not read it, only held-out documents"
+            yield name, "bits per byte are measured on it" if heldout else "not read: only held-out documents are"
         elif name in chain.stages and (data := _data(chain, deps, trained | later)):
             through = [path for path in data if "ingest" in chain.behind_input(path)]
-            none = f"does not read it: no document goes into {' and '.join(data)}"
-            yield name, f"may read it through {' and '.join(through)}" if through else none
+            none = f"not read: no document goes into {' and '.join(data)}"
+            yield name, f"perhaps read, through {' and '.join(through)}" if through else none
 
 
 def _data(chain: Chain, deps: set[str], training: set[str]) -> list[str]:

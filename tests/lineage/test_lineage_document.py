@@ -42,7 +42,7 @@ def test_a_removed_document_says_why(made: Path, sft: Chain) -> None:
     assert len(twin) == 1
     [removed], [kept] = twin, {"pages/copy", "pages/7"} - twin
     assert f"removed, exact_duplicate: its text is that of {kept}" in told(sft, removed)
-    assert f"it stands for its duplicates: {removed}" in told(sft, kept)
+    assert f"stands for its duplicates: {removed}" in told(sft, kept)
 
 
 def test_a_document_leads_back_to_its_file(made: Path, sft: Chain) -> None:
@@ -72,17 +72,17 @@ def test_a_held_out_document_is_measured_on_and_never_trained_on(made: Path, sft
     kept = rows(made, "curated/documents.parquet")
     heldout = [name for name, row in kept.items() if row["split"] == "heldout"]
     texts = [told(sft, name) for name in heldout]
-    measured = [text for text in texts if "not trained on; measures bits per byte on it" in text]
+    measured = [text for text in texts if "not trained on; bits per byte are measured on it" in text]
     assert 0 < len(measured) < len(heldout), "some are beyond max_heldout_tokens"
-    assert all(line(text, "evaluate@base", "measures bits per byte on it") == (text in measured) for text in texts)
+    assert all(line(text, "evaluate@base", "bits per byte are measured on it") == (text in measured) for text in texts)
     assert not any("seen" in text for text in texts)
 
 
 def test_post_training_reads_no_document(made: Path, sft: Chain) -> None:
     kept = rows(made, "curated/documents.parquet")
     text = told(sft, next(name for name, row in kept.items() if row["split"] == "train"))
-    assert line(text, "sft", "does not read it: no document goes into data/trajectories")
-    assert line(text, "evaluate@base", "does not read it, only held-out documents")
+    assert line(text, "sft", "not read: no document goes into data/trajectories")
+    assert line(text, "evaluate@base", "not read: only held-out documents are")
 
 
 def test_a_trajectory_made_of_documents_would_be_said(made: Path, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_trajectory_made_of_documents_would_be_said(made: Path, tmp_path: Path
     lock = yaml.safe_load((root / "dvc.lock").read_text())
     lock["stages"]["trajectories"]["deps"] += lock["stages"]["tag"]["deps"]
     (root / "dvc.lock").write_text(yaml.safe_dump(lock))
-    assert "may read it through data/trajectories" in told(Chain.behind(root, "models/sft"), "pages/11")
+    assert "perhaps read, through data/trajectories" in told(Chain.behind(root, "models/sft"), "pages/11")
 
 
 def test_only_what_is_behind_the_artifact_is_told(made: Path) -> None:
