@@ -1,4 +1,4 @@
-"""MLflow: runs, live metrics, datasets with DVC digests, lineage. It records; it decides nothing.
+"""MLflow: runs, live metrics, datasets with DVC digests. It records; it decides nothing.
 
 A stage never imports MLflow (four seconds each time): it writes JSON lines to a socket (`client`). One recorder
 process for each `dvc repro` or flow run reads them and talks to MLflow (`recorder`, `runs`). The recorder sees the

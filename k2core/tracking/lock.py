@@ -10,6 +10,9 @@ from typing import Any
 
 import yaml
 
+CODE = ("k2core", "stages")
+"""Rooms of source code: a folder of them, or a template in it, is a dependency as a whole."""
+
 
 @dataclass(frozen=True)
 class LockedStage:
@@ -33,7 +36,7 @@ def read_lock(root: Path) -> dict[str, LockedStage]:
 
 def is_code(path: str) -> bool:
     """Whether a dependency is source code rather than data (lineage follows data)."""
-    return path.endswith(".py")
+    return path.endswith(".py") or Path(path).parts[0] in CODE
 
 
 def producers(stages: dict[str, LockedStage], path: str) -> list[str]:

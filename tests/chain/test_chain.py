@@ -88,9 +88,17 @@ def test_the_commands_of_the_readme_work(chain: Workspace) -> None:
     assert "heldout/bits_per_byte" in printed["dvc metrics show"]
     assert "recipes/micro" not in printed["dvc params diff"]
     assert (chain.root / "work" / "plots" / "index.html").exists()
-    lineage = printed["python -m k2core.tracking.lineage models/export"]
-    for word in ("models/rl", "models/stable", "data/documents", "ingest"):
-        assert word in lineage
+    lineage = printed["python -m k2core.lineage models/export"].splitlines()
+    assert len(lineage) <= 26 and lineage[1].startswith("ingest") and lineage[-2].startswith("export")
+    for word in ("models/rl", "models/stable", "data/documents"):
+        assert any(word in line for line in lineage)
+    assert "CC-BY-SA-4.0" in printed["python -m k2core.lineage models/export --sources"]
+    document = printed["python -m k2core.lineage models/rl --document wikipedia/Cameroon"]
+    assert "https://en.wikipedia.org/wiki/Cameroon" in document and "trajectories" in document
+    listed = printed["python -m k2core.lineage models/stable --documents"].splitlines()
+    trained = json.loads((chain.root / "metrics" / "pretrain-stable.json").read_text())["train/tokens_seen"]
+    rows = [line.split("\t") for line in listed[1:]]
+    assert sum(int(row[4]) * float(row[5]) for row in rows) == pytest.approx(trained, rel=1e-3)
 
 
 def test_the_make_targets_of_the_readme_exist() -> None:

@@ -55,9 +55,12 @@ def test_a_repro_is_a_pipeline_run_with_nested_stage_runs(toy: Workspace) -> Non
     for name, run in skipped.items():
         assert run.data.tags["k2.produced_by"] == stages[name].info.run_id
 
-    lineage = toy.run("python", "-m", "k2core.tracking.lineage", "data/join").stdout
-    for word in ("data/source", "data/left", "data/right", stages["source"].info.run_id):
-        assert word in lineage.replace("\n", "")
+    lineage = toy.run("python", "-m", "k2core.lineage", "data/join").stdout.splitlines()
+    assert [line.split()[0] for line in lineage[1:-1]] == ["source", "branch@left", "branch@right", "join"]
+    for line in lineage[1:-2]:
+        assert stages[line.split()[0]].info.run_id[:8] in line
+    assert stages["join"].info.run_id[:8] not in lineage[-2], "join has been made anew"
+    assert "MLflow run" not in toy.run("python", "-m", "k2core.lineage", "data/join", "--no-mlflow").stdout
 
 
 def test_the_machine_is_watched_while_a_stage_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

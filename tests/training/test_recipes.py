@@ -10,10 +10,10 @@ from workspace import ROOT
 
 from k2core.corpus.documents import DOMAINS
 from k2core.corpus.mixture.selection import EVERYTHING
+from k2core.corpus.rows.order import QUESTIONS
 from k2core.model.config import ModelConfig
 from k2core.recipe import load_section
 from k2core.training.phase import Extension, Phase
-from stages.tokenize import QUESTIONS
 
 PHASES = ("stable", "decay", "anneal", "long")
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

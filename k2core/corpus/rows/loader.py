@@ -69,7 +69,7 @@ class PhaseSource:
 
     def batch(self, step: int, rows: range | None = None) -> Batch:
         """Batch number `step` of the phase, or of its rows only `rows`."""
-        chosen = self._chosen(step)
+        chosen = self.pieces(step)
         if rows is not None:
             chosen = chosen[rows.start : rows.stop]
         packed = ((self.shards.tokens("train", domain), pieces) for domain, pieces in chosen)
@@ -78,7 +78,7 @@ class PhaseSource:
     def samples(self, step: int) -> list[str]:
         """`domain/number` of each training document in batch number `step`, as numbered in the shards."""
         starts: dict[str, list[int]] = {}
-        for domain, pieces in self._chosen(step):
+        for domain, pieces in self.pieces(step):
             starts.setdefault(domain, []).extend(piece.start + 1 for piece in pieces)
         names = []
         for domain in sorted(starts):
@@ -86,7 +86,12 @@ class PhaseSource:
             names += [f"{domain}/{number}" for number in np.unique(np.searchsorted(ends, starts[domain], side="right"))]
         return names
 
-    def _chosen(self, step: int) -> list[tuple[str, list[Piece]]]:
+    def pieces(self, step: int) -> list[tuple[str, list[Piece]]]:
+        """The rows of batch number `step`: of each its domain, and the pieces of the domain's shard that fill it.
+
+        Raises:
+            IndexError: the phase has fewer steps.
+        """
         chosen = self._plan[step * self.batch_rows : (step + 1) * self.batch_rows]
         if len(chosen) < self.batch_rows:
             raise IndexError(f"step {step} is beyond the {len(self._plan) // self.batch_rows} steps of the phase")

@@ -1,0 +1,245 @@
+"""Which documents the pre-training phases trained on, at which steps: the loader's plan, read instead of trained on.
+
+A phase's batches are a pure function of the shards, the recipe and where the phase before stopped (`PhaseSource`), so
+that the plan of a phase that has ended can be made again at any time. What is made here is held against what the
+stages left: the bytes of each document in the shards, and the place where each phase stopped (`trainer.json`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from k2core.lineage.chain import Chain, main_out, settings
+from k2core.lineage.corpus import Corpus
+from k2core.recipe import validate
+from k2core.storage import StorageError
+from k2core.training.phase import STATE, Extension, Phase
+from k2core.training.spikes import SKIPPED
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from k2core.corpus.rows.loader import PhaseSource
+    from k2core.tracking.lock import LockedStage
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a document stands in the shards: tokens `start` up to `end` of the domain's file, its end mark included."""
+
+    split: str
+    domain: str
+    number: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Uses:
+    """What a phase trained on of one domain, an entry a piece of a document (P pieces).
+
+    Attributes:
+        number_P: the document's number in its shard.
+        step_P: the step, from 0 within the phase.
+        tokens_P: target tokens of the piece.
+    """
+
+    number_P: np.ndarray
+    step_P: np.ndarray
+    tokens_P: np.ndarray
+
+
+@dataclass(frozen=True)
+class PhaseRecord:
+    """A phase that has ended: its stage and section of the recipe, the steps left out, what it trained on by domain."""
+
+    stage: str
+    phase: Phase
+    left_out: set[int]
+    uses: dict[str, Uses]
+
+    @property
+    def name(self) -> str:
+        """The phase's name in the recipe, or the stage's."""
+        return self.stage.rpartition("@")[2]
+
+    def tokens(self, domain: str, documents: int) -> np.ndarray:
+        """Tokens of each document of a domain that the phase trained on, shape (documents,)."""
+        import numpy as np
+
+        uses = self.uses.get(domain)
+        if uses is None:
+            return np.zeros(documents)
+        return np.bincount(uses.number_P, uses.tokens_P, minlength=documents)
+
+    def read(self, domain: str, number: int) -> tuple[int, int]:
+        """Of one document the tokens and the pieces that the phase trained on."""
+        uses = self.uses.get(domain)
+        own = uses.tokens_P[uses.number_P == number] if uses else ()
+        return int(sum(own)), len(own)
+
+    def steps(self, domain: str, number: int) -> list[int]:
+        """The steps that trained on a document, in order."""
+        uses = self.uses.get(domain)
+        return sorted({*uses.step_P[uses.number_P == number].tolist()}) if uses else []
+
+
+class Training:
+    """The shards and phases behind an artifact.
+
+    Raises:
+        StorageError: the shards are not made of the tables that are there.
+
+    Attributes:
+        texts: (split, domain) → the documents of that shard, in its order.
+    """
+
+    def __init__(self, chain: Chain) -> None:
+        from k2core.chat.tokenizer import Tokenizer
+        from k2core.corpus.rows.order import encoded, in_order
+        from k2core.corpus.rows.shards import Shards
+
+        tokens, tokenizer = chain.folder("tokenize"), chain.folder("train_tokenizer")
+        made = [chain.folder(stage) for stage in ("curate", "rephrase", "questions")]
+        if tokens is None or tokenizer is None or None in made:
+            raise StorageError(f"{chain.artifact}: no token shards are behind it, so nothing was trained on documents")
+        self.chain, self.shards = chain, Shards(tokens)
+        self.texts = in_order(*(path for path in made if path))
+        most = settings(chain.stages["tokenize"])["tokenize"]["max_heldout_tokens"]
+        for (split, domain), texts in self.texts.items():
+            if split == "heldout":
+                fitting = encoded(texts, Tokenizer.load(tokenizer), most)
+                self.texts[split, domain] = [text for text, ids in fitting if ids is not None]
+        for split, domain in self.texts:
+            self._check(split, domain)
+
+    def _check(self, split: str, domain: str) -> None:
+        made = [len(text.text.encode()) for text in self.texts[split, domain]]
+        there = self.shards.document_bytes(split, domain).tolist() if domain in self.shards.domains(split) else []
+        if made != there:
+            raise StorageError(
+                f"{self.shards.folder}: {split}/{domain} does not hold the documents of the tables that it should be "
+                "made of, in their order; run `dvc repro tokenize` with this code"
+            )
+
+    def phases(self) -> Iterator[PhaseRecord]:
+        """The pre-training phases behind the artifact, in the order they ran.
+
+        Raises:
+            StorageError: the model of a phase is not here, or says that the phase took other documents.
+        """
+        from k2core.corpus.rows.loader import PhaseSource
+
+        cursor: dict[str, int] = {}
+        for stage, phase, seed in self._declared():
+            source = PhaseSource(
+                self.shards, weights=phase.mixture, steps=phase.steps,
+                batch_rows=phase.batch_tokens // phase.context_length, context=phase.context_length, seed=seed,
+                cursor=cursor, select=phase.select,
+            )  # fmt: skip
+            cursor = source.cursor
+            left_out = _left_out(self.chain.root / main_out(stage), cursor)
+            yield PhaseRecord(stage.name, phase, left_out, self._uses(source, phase, left_out))
+
+    def _declared(self) -> Iterator[tuple[LockedStage, Phase, int]]:
+        """Stage, section and seed of each phase: the stages that train on the shards."""
+        shards = main_out(self.chain.stages["tokenize"])
+        for stage in self.chain.stages.values():
+            sections = settings(stage)
+            if shards in stage.deps and trains(stage):
+                key, section = next((key, value) for key, value in sections.items() if "mixture" in (value or ()))
+                cls = Extension if "rope_scaling" in section else Phase
+                yield stage, validate(cls, section, f"dvc.lock: {stage.name}: {key}"), sections["compute"]["seed"]
+
+    def _uses(self, source: PhaseSource, phase: Phase, left_out: set[int]) -> dict[str, Uses]:
+        import numpy as np
+
+        pieces: dict[str, list[tuple[int, int, int]]] = {}
+        for step in range(phase.steps):
+            if step not in left_out:
+                for domain, row in source.pieces(step):
+                    pieces.setdefault(domain, []).extend((piece.start + 1, step, piece.length) for piece in row)
+        found = {}
+        for domain, entries in pieces.items():
+            # A piece's first target is one token further on than the piece, which may begin at the end mark before.
+            first_P, step_P, tokens_P = np.array(entries).T
+            ends_D = self.shards.document_ends("train", domain)
+            found[domain] = Uses(np.searchsorted(ends_D, first_P, side="right"), step_P, tokens_P)
+        return found
+
+    def lengths(self, split: str, domain: str) -> np.ndarray:
+        """Tokens of each document of a shard, its end mark counted, shape (documents,)."""
+        import numpy as np
+
+        return np.diff(self.shards.document_ends(split, domain), prepend=0)
+
+    def admitted(self, phase: PhaseRecord, place: Place) -> bool:
+        """Whether what a phase selects of a domain has the document among it."""
+        from k2core.corpus.mixture.shares import ALL, read_pool
+
+        return bool(read_pool(self.shards, place.domain, phase.phase.select).parts[ALL][place.number])
+
+    def place(self, document: str) -> Place | None:
+        """Where a document stands in the shards; None if it is not in them."""
+        for (split, domain), texts in self.texts.items():
+            for number, text in enumerate(texts):
+                if text.id == document:
+                    end = int(self.shards.document_ends(split, domain)[number])
+                    return Place(split, domain, number, end - int(self.lengths(split, domain)[number]), end)
+        return None
+
+
+def trains(stage: LockedStage) -> bool:
+    """Whether a stage trains a model: it then has an optimiser."""
+    return "optimizer" in settings(stage)
+
+
+def _left_out(model: Path, cursor: dict[str, int]) -> set[int]:
+    """The steps that the phase that made `model` left out, after a check that it took documents up to `cursor`."""
+    if not model.exists():
+        raise StorageError(f"{model}: not here, and with it which steps were left out; `dvc checkout {model}`")
+    state, skipped = model / STATE, model / SKIPPED
+    if state.exists() and (taken := json.loads(state.read_text())["documents"]) != cursor:
+        raise StorageError(
+            f"{state}: the phase took documents up to {taken}, but by the recipe in dvc.lock and this code it takes "
+            f"them up to {cursor}; train it again (`dvc repro`)"
+        )
+    return {json.loads(line)["step"] for line in skipped.read_text().splitlines()} if skipped.exists() else set()
+
+
+def listed(chain: Chain) -> Iterator[str]:
+    """Every document that the artifact was trained on, as tab-separated lines with a header, by domain and shard.
+
+    `seen` is how many times in all phases, then each phase: tokens trained on over the document's tokens.
+    """
+    import numpy as np
+
+    training = Training(chain)
+    phases = list(training.phases())
+    if not phases:
+        raise StorageError(f"{chain.artifact}: no training is behind it")
+    about: dict[str, tuple[str, str]] = {}
+    for stage in ("curate", "rephrase", "questions"):
+        for _, columns in Corpus(chain).columns(stage, "documents.parquet", ["id", "source", "license"]):
+            about |= {name: (source, law) for name, source, law in zip(*columns.values(), strict=True)}
+    yield _tsv("document", "domain", "source", "license", "tokens", "seen", *(phase.name for phase in phases))
+    for domain in training.shards.domains("train"):
+        lengths_D = training.lengths("train", domain)
+        tokens = [phase.tokens(domain, len(lengths_D)) for phase in phases]
+        seen = np.stack(tokens) / lengths_D
+        for number, text in enumerate(training.texts["train", domain]):
+            if seen[:, number].any():
+                times = [f"{value:.4g}" for value in (seen[:, number].sum(), *seen[:, number])]
+                yield _tsv(text.id, domain, *about[text.id], str(lengths_D[number]), *times)
+
+
+def _tsv(*values: str) -> str:
+    line = io.StringIO()
+    csv.writer(line, delimiter="\t", lineterminator="").writerow(values)
+    return line.getvalue()
