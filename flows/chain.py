@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any, Literal
 import yaml
 from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import FailedRun
 from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -47,6 +49,11 @@ class Run:
     limits: Limits
     trees: ProcessTrees = field(default_factory=ProcessTrees)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
+
+
+def _not_told_again(record: logging.LogRecord) -> bool:
+    """Whether a log record is other than the traceback of a failure that the flow has reported as its state."""
+    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
 
 
 RUN: Run | None = None
@@ -134,6 +141,8 @@ def pipeline(
     """
     global RUN
     apply_settings()
+    for name in ("prefect.flow_runs", "prefect.engine"):
+        logging.getLogger(name).addFilter(_not_told_again)
     holder = {"flow run": str(runtime.flow_run.name), "id": str(runtime.flow_run.id), "since": time.strftime("%F %T")}
     # From the page a run waits for its turn; at a terminal a person would rather know at once.
     waits = get_run_logger().info if runtime.deployment.id else None

@@ -14,6 +14,7 @@ SETTINGS = {
     "PREFECT_HOME": str(ROOT / ".prefect"),
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    "PREFECT_API_LOG_RETRYABLE_ERRORS": "true",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     # Without heartbeats a run whose process was killed would stay "Running" for ever (see flows/automations.py).

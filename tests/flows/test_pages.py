@@ -1,0 +1,143 @@
+"""`make ui` as a person uses it: a real server, a real worker and a real browser, on the toy chain."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from browser import CHROMIUM, PrefectPage, browser_page
+from workspace import ROOT, Workspace, make_workspace
+
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM and not os.environ.get("CI"), reason="no Chromium here; `apt-get install chromium` brings it"
+)
+
+
+def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
+
+
+class Pages:
+    """A running `make ui`: the workspace, the addresses that it printed, and its API."""
+
+    def __init__(self, toy: Workspace) -> None:
+        self.toy = toy
+        self.log = toy.root / "pages.txt"
+        with self.log.open("w") as file:
+            self.process = subprocess.Popen(
+                ["python", "-m", "flows.pages"], cwd=toy.root, env=toy.env, stdout=file, stderr=file
+            )
+        wait_until(lambda: "Ctrl-C" in self.log.read_text() or self.process.poll() is not None, 120, "no page in time")
+        assert self.process.poll() is None, self.log.read_text()
+        self.prefect, self.mlflow = re.findall(r"^(?:Prefect|MLflow) +(http://[\w.:]+)", self.log.read_text(), re.M)
+
+    def api(self, path: str, **filters: object) -> list[dict]:
+        answer = httpx.post(f"{self.prefect}/api/{path}/filter", json=filters, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def children(self) -> list:
+        return self.toy.processes("prefect") + self.toy.processes("mlflow") + self.toy.processes("stages.")
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(40)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    toy = make_workspace(tmp_path_factory.mktemp("pages") / "toy", ROOT / "tests" / "toy")
+    toy.env |= {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_SERVER_SERVICES_SCHEDULER_DEPLOYMENT_LOOP_SECONDS": "1"}
+    running = Pages(toy)
+    yield running
+    if running.process.poll() is None:
+        running.stop()
+
+
+@pytest.fixture
+def page(pages: Pages, tmp_path: Path) -> Iterator[PrefectPage]:
+    with browser_page() as page:
+        prefect = PrefectPage(page, pages.prefect, Path(os.environ.get("K2_SHOTS", tmp_path)))
+        yield prefect
+        prefect.shot("last")
+
+
+def test_a_run_from_the_form_with_an_override(pages: Pages, page: PrefectPage) -> None:
+    page.start("chain", "count.steps=7")
+    page.await_state("Completed", seconds=90)
+    page.shot("run")
+    assert (pages.toy.root / "data" / "join").read_text() == "left 7\nright 7\n"
+    states = {task["name"]: task["state_type"] for task in pages.api("task_runs")}
+    assert states == dict.fromkeys(["source", "branch@left", "branch@right", "join"], "COMPLETED")
+    page.open_tab("Artifacts")
+    page.shot("artifacts")
+
+
+def test_a_failed_run_says_its_sentence_once(pages: Pages, page: PrefectPage) -> None:
+    page.start("join", "join.fail=bad")
+    page.await_state("Failed", seconds=90)
+    page.page.get_by_text("left has no column text").first.wait_for()
+    page.shot("failed")
+    logs = pages.api("logs", limit=200, sort="TIMESTAMP_DESC")
+    run = pages.api("flow_runs", sort="START_TIME_DESC", limit=1)[0]
+    said = [log["message"] for log in logs if log["flow_run_id"] == run["id"] and "no column text" in log["message"]]
+    assert len([line for line in said if not line.startswith("Finished in state")]) == 1, said
+    assert not [log for log in logs if "Traceback" in log["message"]]
+    page.start("join", "join.fail=none")
+    page.await_state("Completed", seconds=90)
+
+
+def test_cancelling_leaves_the_previous_outputs_and_the_next_run_goes_on(pages: Pages, page: PrefectPage) -> None:
+    before = (pages.toy.root / "data" / "source").read_text()
+    page.start("chain", "count.steps=90", "count.seconds_a_step=0.2")
+    page.await_state("Running", seconds=60)
+    wait_until(lambda: pages.toy.processes("stages.count"), 60, "no stage was started")
+    time.sleep(2)
+    page.cancel()
+    page.await_state("Cancelled", seconds=60)
+    page.shot("cancelled")
+    assert not pages.toy.processes("stages.count")
+    wait_until(lambda: (pages.toy.root / "data" / "source").exists(), 30, "the previous output did not come back")
+    assert (pages.toy.root / "data" / "source").read_text() == before
+
+    page.start("chain", "count.seconds_a_step=0")
+    page.await_state("Completed", seconds=120)
+    assert "90" in (pages.toy.root / "data" / "source").read_text()
+
+
+def test_a_schedule_set_in_the_page_fires(pages: Pages, page: PrefectPage) -> None:
+    page.schedule_every_minute("chain")
+
+    def fired() -> list[dict]:
+        runs = pages.api("flow_runs", sort="START_TIME_DESC")
+        return [run for run in runs if "auto-scheduled" in run["tags"] and run["state_type"] == "COMPLETED"]
+
+    wait_until(
+        fired,
+        150,
+        f"no scheduled run; the server said {(pages.toy.root / 'logs/prefect-server.log').read_text()[-2000:]}",
+    )
+    page.open_deployment("chain")
+    page.shot("schedule")
+
+
+def test_a_second_make_ui_says_where_the_first_is(pages: Pages) -> None:
+    second = pages.toy.run("python", "-m", "flows.pages", check=False)
+    assert second.returncode == 1
+    assert f"Prefect {pages.prefect}" in second.stderr
+
+
+def test_sigterm_ends_everything(pages: Pages) -> None:
+    pages.stop()
+    assert pages.children() == []
+    assert not (pages.toy.root / "work" / "pages.json").exists()
