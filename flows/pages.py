@@ -22,19 +22,23 @@ from flows.workspace import end_groups
 from k2core.tracking.uri import tracking_uri
 
 POOL = "k2"
+MOST_DEATHS = 3
 BIN = Path(sys.executable).parent
 
 
 class Servers:
-    """Server processes that end with this one, whatever ends it."""
+    """Server processes that are started again if they die, and end with this process, whatever ends it."""
 
     def __init__(self) -> None:
+        self.commands: dict[str, tuple[str, ...]] = {}
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self.deaths: dict[str, int] = {}
 
     def start(self, name: str, *words: str) -> None:
-        """Start a server; its output goes to `logs/NAME.log`."""
+        """Start a server; its output is added to `logs/NAME.log`."""
+        self.commands[name] = words
         (ROOT / "logs").mkdir(exist_ok=True)
-        with (ROOT / "logs" / f"{name}.log").open("w") as log:
+        with (ROOT / "logs" / f"{name}.log").open("a") as log:
             self.running[name] = subprocess.Popen(
                 words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 preexec_fn=_end_with_parent,
@@ -56,20 +60,30 @@ class Servers:
             reraise=True,
         )
         def ask() -> None:
-            if self.running[name].poll() is None:
-                httpx.get(address, trust_env=False)
+            if self.running[name].poll() is not None:
+                raise SystemExit(f"{name} has ended; logs/{name}.log says why")
+            httpx.get(address, trust_env=False)
 
         try:
             ask()
         except httpx.HTTPError as error:
             raise SystemExit(f"{name} does not answer at {address} ({error}); logs/{name}.log says why") from None
-        self.check()
 
-    def check(self) -> None:
-        """Raises SystemExit if a server has ended."""
+    def mend(self) -> None:
+        """Start again what has died.
+
+        Raises:
+            SystemExit: a server has died for the third time.
+        """
         for name, process in self.running.items():
-            if process.poll() is not None:
-                raise SystemExit(f"{name} has ended with status {process.returncode}; logs/{name}.log says why")
+            if process.poll() is None:
+                continue
+            about = f"{name} has ended with status {process.returncode}; logs/{name}.log says why"
+            self.deaths[name] = self.deaths.get(name, 0) + 1
+            if self.deaths[name] >= MOST_DEATHS:
+                raise SystemExit(about)
+            print(f"{about}; starting it again", flush=True)
+            self.start(name, *self.commands[name])
 
     def stop(self) -> None:
         """End them all."""
@@ -110,7 +124,7 @@ def main() -> None:
             print(f"MLflow   {mlflow}   compare runs")
             print("Runs of `make demo` show there too. Ctrl-C ends the pages and what runs there.", flush=True)
             while True:
-                servers.check()
+                servers.mend()
                 time.sleep(0.5)
     except KeyboardInterrupt:
         print("ending", flush=True)

@@ -282,7 +282,7 @@ SHELLS = ("sh", "dash", "bash", "zsh", "fish", "ksh")
 
 
 def _die_with_dvc() -> None:
-    """Send ourselves SIGTERM when the `dvc` that started us is gone: a killed `dvc` must leave no orphan stage.
+    """Send ourselves SIGTERM when the `dvc` or the flow that started us is gone: neither may leave an orphan stage.
 
     DVC runs commands through `$SHELL`; bash becomes its command, dash stays in between, so the first ancestor that
     is no shell is watched (the kernel's parent-death signal would watch the shell). One of a stage's many processes
@@ -292,17 +292,19 @@ def _die_with_dvc() -> None:
         return
     import psutil
 
+    from k2core.tracking.address import INVOCATION
+
     ancestors = psutil.Process().parents()
-    if LAUNCHER in os.environ:  # none, if it is on another machine
-        watched = next((process for process in ancestors if process.pid == int(os.environ[LAUNCHER])), None)
-    else:
-        watched = next((process for process in ancestors if process.name() not in SHELLS), None)
-    if watched is None:
+    named = {int(os.environ[name]) for name in (LAUNCHER, INVOCATION) if os.environ.get(name, "").isdigit()}
+    watched = [process for process in ancestors if process.pid in named]  # none, if it is on another machine
+    if LAUNCHER not in os.environ:
+        watched += [process for process in ancestors if process.name() not in SHELLS][:1]
+    if not watched:
         return
 
     def watch() -> None:
         try:
-            while watched.is_running() and watched.status() != psutil.STATUS_ZOMBIE:
+            while all(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in watched):
                 time.sleep(0.5)
         except psutil.NoSuchProcess:
             pass  # gone between the two questions

@@ -3,61 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
-import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from browser import CHROMIUM, PrefectPage, browser_page
-from workspace import ROOT, Workspace, make_workspace
+from pages import Pages, wait_until
+from workspace import ROOT, make_workspace
 
 pytestmark = pytest.mark.skipif(
     not CHROMIUM and not os.environ.get("CI"), reason="no Chromium here; `apt-get install chromium` brings it"
 )
 
 
-def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
-
-
-class Pages:
-    """A running `make ui`: the workspace, the addresses that it printed, and its API."""
-
-    def __init__(self, toy: Workspace) -> None:
-        self.toy = toy
-        self.log = toy.root / "pages.txt"
-        with self.log.open("w") as file:
-            self.process = subprocess.Popen(
-                ["python", "-m", "flows.pages"], cwd=toy.root, env=toy.env, stdout=file, stderr=file
-            )
-        wait_until(lambda: "Ctrl-C" in self.log.read_text() or self.process.poll() is not None, 120, "no page in time")
-        assert self.process.poll() is None, self.log.read_text()
-        self.prefect, self.mlflow = re.findall(r"^(?:Prefect|MLflow) +(http://[\w.:]+)", self.log.read_text(), re.M)
-
-    def api(self, path: str, **filters: object) -> list[dict]:
-        answer = httpx.post(f"{self.prefect}/api/{path}/filter", json=filters, timeout=30)
-        answer.raise_for_status()
-        return answer.json()
-
-    def children(self) -> list:
-        return self.toy.processes("prefect") + self.toy.processes("mlflow") + self.toy.processes("stages.")
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(40)
-
-
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     toy = make_workspace(tmp_path_factory.mktemp("pages") / "toy", ROOT / "tests" / "toy")
-    toy.env |= {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_SERVER_SERVICES_SCHEDULER_DEPLOYMENT_LOOP_SECONDS": "1"}
     running = Pages(toy)
     yield running
     if running.process.poll() is None:

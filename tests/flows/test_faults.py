@@ -1,0 +1,124 @@
+"""Faults injected into a run from the page: what the user sees, and that nothing is lost (docs/faults.md)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pages import Pages, wait_until
+from workspace import ROOT, Workspace, make_workspace
+
+SLOW = ("count.steps=40", "count.seconds_a_step=0.25")
+FAST = "count.seconds_a_step=0"
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    running = Pages(make_workspace(tmp_path_factory.mktemp("faults") / "toy", ROOT / "tests" / "toy"))
+    yield running
+    running.stop()
+
+
+def under_way(pages: Pages) -> str:
+    """Start a slow run; its id once its first stage counts."""
+    run = pages.start("chain", *SLOW)
+    wait_until(lambda: pages.toy.processes("stages.count"), 60, "no stage was started")
+    time.sleep(1.5)
+    return run
+
+
+def goes_on(pages: Pages) -> None:
+    """The next run continues from the scratch that the fault has left, and ends well."""
+    run = pages.start("chain", FAST)
+    pages.await_state(run, "COMPLETED", 90)
+
+
+def of_flow(pages: Pages) -> int:
+    """The process of the flow run that is under way."""
+    (process, *_) = [p for p in pages.toy.processes("prefect.") if "PREFECT__FLOW_RUN_ID" in (p.info["environ"] or {})]
+    return process.pid
+
+
+def test_a_killed_worker_is_started_again_and_the_run_ends_well(pages: Pages) -> None:
+    run = under_way(pages)
+    os.kill(pages.server("worker"), signal.SIGKILL)
+    wait_until(lambda: "worker has ended with status -9" in pages.said(), 10, "make ui did not notice")
+    pages.await_state(run, "COMPLETED", 120)
+    goes_on(pages)
+
+
+def test_a_killed_flow_leaves_no_process_and_the_next_run_goes_on(pages: Pages) -> None:
+    run = under_way(pages)
+    os.kill(of_flow(pages), signal.SIGKILL)
+    wait_until(lambda: not pages.toy.processes("stages.count"), 10, "the stage outlived its flow")
+    pages.await_state(run, "CRASHED", 30)
+    goes_on(pages)
+
+
+def test_a_restarted_server_does_not_stop_the_run(pages: Pages) -> None:
+    run = under_way(pages)
+    os.kill(pages.server("prefect-server"), signal.SIGKILL)
+    wait_until(lambda: "prefect-server has ended" in pages.said(), 10, "make ui did not notice")
+    pages.await_state(run, "COMPLETED", 120)
+    goes_on(pages)
+
+
+def test_a_stage_that_hangs_is_ended(pages: Pages) -> None:
+    run = pages.start("chain", "count.steps=3", "count.seconds_a_step=600", "limits.minutes=0.1")
+    pages.await_state(run, "FAILED", 60)
+    assert "source: it ran longer than its 0.1 minutes" in pages.api_get(f"flow_runs/{run}")["state"]["message"]
+    assert not pages.toy.processes("stages.count")
+    run = pages.start("chain", FAST, "limits.minutes=10")
+    pages.await_state(run, "COMPLETED", 90)
+
+
+def test_of_two_runs_at_once_the_second_waits(pages: Pages) -> None:
+    first = under_way(pages)
+    second = pages.start("join")
+    time.sleep(4)
+    assert pages.api_get(f"flow_runs/{first}")["state_type"] == "RUNNING"
+    assert pages.api_get(f"flow_runs/{second}")["state_type"] == "SCHEDULED"
+    at_a_terminal = pages.toy.run("python", "-m", "flows.pipeline", check=False)
+    assert "this workspace is held by another pipeline run" in at_a_terminal.stderr
+    pages.await_state(first, "COMPLETED", 120)
+    pages.await_state(second, "COMPLETED", 60)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 12 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", place], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("only root can mount a small disk")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_full_disk_is_named_and_the_next_run_goes_on(small_disk: Path) -> None:
+    toy: Workspace = make_workspace(small_disk / "toy", ROOT / "tests" / "toy")
+    toy.env["K2_TRACKING"] = "off"
+    toy.run("dvc", "repro", "source")
+    ballast = toy.root / "ballast"
+    with ballast.open("wb") as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+                file.flush()
+        except OSError:
+            pass  # full, as it should be
+    toy.edit("params.yaml", "steps: 5", "steps: 6")
+    full = toy.run("dvc", "repro", "source", check=False)
+    assert full.returncode != 0
+    said = full.stdout + full.stderr
+    assert "No space left on device" in said
+    assert "Traceback" not in said
+    ballast.unlink()
+    toy.run("dvc", "repro", "source")
+    assert "6" in (toy.root / "data" / "source").read_text()
