@@ -65,6 +65,7 @@ class Job:
         recipe: the recipe file.
         fingerprint: what the work depends on (inputs, sections of the recipe, code), name → digest.
         answers: the workspace's replay cache of what LLMs answered, which stays.
+        closing: what the stage says last, when its outputs are in place.
         first: whether this is the stage's only process, or the one with rank 0.
         stopping: SIGTERM came while the work was `graceful`.
     """
@@ -77,6 +78,7 @@ class Job:
         self.fingerprint = dict(fingerprint or {})
         self.answers = answers or scratch / "answers.sqlite"
         self.artifacts: list[Path] = []
+        self.closing = ""
         self.first, self.stopping = rank() == 0, False
 
     def say(self, text: str) -> None:
@@ -264,6 +266,8 @@ def _execute(
         f"done in {time.monotonic() - started:.1f} s: "
         + ", ".join(f"{key} {value:.5g}" for key, value in list(figures.items())[:8])
     )
+    if job.closing:
+        job.say(job.closing)
 
 
 def _say_what_comes_back(outputs: list[Path]) -> None:

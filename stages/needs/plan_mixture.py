@@ -26,7 +26,7 @@ def documents_of_every_domain(
             if domain not in (*DOMAINS, QUESTIONS):
                 yield f"{key}: no such domain; there are {', '.join((*DOMAINS, QUESTIONS))}"
             elif share and domain == QUESTIONS and not asked:
-                yield f"{key}: questions makes none; set the share to 0, or raise questions.articles, passages or problems"
+                yield f"{key}: there are no questions; set the share to 0 or raise questions.articles or problems"
             elif share and domain != QUESTIONS and not sources_of(ingest, domain):
                 yield f"{key}: no source gives documents of {domain}; set the share to 0, or {how_to_get(domain)}"
 
@@ -41,8 +41,9 @@ def seams_without_a_jump(pretrain: Pretrain, extend_context: Extension) -> Itera
 def contexts_within_the_model(pretrain: Pretrain, extend_context: Extension, model: ModelConfig) -> Iterator[str]:
     yarn, most = extend_context.rope_scaling, model.max_position_embeddings
     for name, phase in _phases(pretrain, extend_context).items():
-        if name != "extend_context" and phase.context_length > most:
-            yield f"{name}.context_length = {phase.context_length}: above model.max_position_embeddings, {most}; lower it"
+        length = phase.context_length
+        if name != "extend_context" and length > most:
+            yield f"{name}.context_length = {length}: above model.max_position_embeddings, which is {most}; lower it"
     if extend_context.context_length != yarn.context:
         yield (
             f"extend_context.context_length = {extend_context.context_length}: rope_scaling reaches {yarn.context} "
