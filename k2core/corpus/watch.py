@@ -106,9 +106,11 @@ def _commit(source: FileSource) -> str:
 
     try:
         return str(HfApi().dataset_info(source.path).sha)
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except Exception as error:
         if is_temporary(error):
             raise ConnectionError(f"ingest.files: {source.name}: {source.path}: {one_line(error)}") from error
+        if not isinstance(error, (HfHubHTTPError, HFValidationError, OSError)):
+            raise
         raise StorageError(
             f"ingest.files: {source.name}: path {source.path}: no such folder, and no such dataset on the Hub "
             f"({one_line(error)}); correct `path`"

@@ -176,10 +176,14 @@ def is_temporary(error: BaseException) -> bool:
     """Whether another try may succeed: a connection that broke, a service that is busy or failing."""
     import aiohttp
     import httpx
+    import httpx2  # huggingface_hub's
     from botocore.exceptions import ConnectionError as NoConnection
     from botocore.exceptions import HTTPClientError
 
-    broken = ConnectionError, TimeoutError, aiohttp.ClientError, httpx.TransportError, NoConnection, HTTPClientError
+    broken = (
+        ConnectionError, TimeoutError, aiohttp.ClientError, httpx.TransportError, httpx2.TransportError, NoConnection,
+        HTTPClientError,
+    )  # fmt: skip
     if isinstance(error, broken) or (isinstance(error, OSError) and error.errno in _PASSING):
         return True
     status = getattr(getattr(error, "response", None), "status_code", 0)
