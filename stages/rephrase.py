@@ -55,7 +55,8 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, styles:
     chunks = sum(len(item.chunks) for item in jobs)
     cost = forecast(chunks, *expected_tokens(jobs, library, params.context_tokens), llm)
     sources = {item.source_id for item in jobs}
-    job.say(f"{len(jobs)} rewrites of {len(sources)} documents in {len(params.rewrites)} styles: {cost.sentence()}")
+    styles_used = {item.style for item in jobs}
+    job.say(f"{len(jobs)} rewrites of {len(sources)} documents in {len(styles_used)} styles: {cost.sentence()}")
     with LLM.open(llm, compute, job.answers) as model, job.progress(chunks, "chunk") as bar:
         rewrites = rewrite_all(
             model, jobs, library, temperature=params.temperature, seed=compute.seed,

@@ -8,12 +8,15 @@ silently ignored costs a run.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Strict, ValidationError
 
 S = TypeVar("S", bound="Section")
+T = TypeVar("T")
+FromList = Annotated[T, Strict(False)]
+"""A tuple or set in a `Section`: YAML has lists alone. What is in it is checked as strictly as the rest."""
 class RecipeError(ValueError):
     """A recipe that cannot be used; the message names the file, the key, the value and what is allowed."""
 
