@@ -97,7 +97,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         check=True,
     )  # fmt: skip
     for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file() and not name.startswith(("metrics/", "tests/", "docs/")) and not name.endswith("dvc.lock"):
+        ours = not name.startswith(("metrics/", "tests/", "docs/")) and not name.endswith("dvc.lock")
+        if ours and (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes((ROOT / name).read_bytes())
     recipe = yaml.safe_load((ROOT / "recipes/micro.yaml").read_text())
