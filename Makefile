@@ -57,4 +57,4 @@ recipe: setup ## make recipes/NAME.yaml the active one: make recipe NAME=micro
 	$(BIN)/python -m stages use $(NAME)
 
 clean: ## remove outputs, run histories and scratch; keeps .venv and the DVC cache
-	rm -rf data models plots report metrics work logs .prefect mlflow.db* mlartifacts dvc.lock
+	rm -rf data models plots report metrics work logs .prefect mlflow.db* mlartifacts dvc.lock sources/dvc.lock

@@ -20,7 +20,7 @@ import yaml
 from pydantic import Field
 
 from k2core.corpus.fidelity import facts
-from k2core.recipe import Section, validate
+from k2core.recipe import FromList, Section, validate
 
 Clause = Literal["relative", "front", "back", "cleft", "active", "split", "lists", "synonyms"]
 
@@ -76,7 +76,9 @@ class Grammar(Section):
     """grammar.yaml."""
 
     versions: list[Version] = Field(min_length=2, description="the ways of putting an article")
-    starters: frozenset[str] = Field(description="first words of a sentence that lose their capital inside one")
+    starters: FromList[frozenset[str]] = Field(
+        description="first words of a sentence that lose their capital inside one"
+    )
     synonyms: list[list[str]] = Field(description="groups of words that stand for each other")
 
 

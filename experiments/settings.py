@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from k2core.recipe import Section, load_section
+from k2core.recipe import FromList, Section, load_section
 
 Rewriter = Literal["grammar", "llm"]
 
@@ -16,7 +16,7 @@ class Settings(Section):
     """One measurement: what is learnt, for how long, and how it is asked for."""
 
     articles: int = Field(ge=2, description="articles that are learnt")
-    characters: tuple[int, int] = Field(description="least and greatest length of an article")
+    characters: FromList[tuple[int, int]] = Field(description="least and greatest length of an article")
     least_questions: int = Field(ge=1, description="questions that an article must answer")
     versions: int = Field(ge=2, description="rephrasings of each article (the paper: 10)")
     epochs: int = Field(ge=1, description="times that the arm `raw` sees its articles; sets every arm's token budget")

@@ -79,8 +79,12 @@ def _is_transient(task: Any, task_run: Any, state: State) -> bool:
     retry_condition_fn=_is_transient,
     persist_result=False,
 )
-def run_stage(stage: str, needed: bool, force: bool) -> State:
-    """One stage through `dvc repro --single-item`; its output becomes the task's log."""
+def run_stage(stage: str, needed: bool, force: bool, address: str = "") -> State:
+    """One stage through `dvc repro --single-item`; its output becomes the task's log.
+
+    Args:
+        address: what DVC calls the stage, if it does not stand in the project's main `dvc.yaml`.
+    """
     assert RUN is not None
     logger = get_run_logger()
     outcome, started = RUN.outcomes[stage], time.monotonic()
@@ -94,7 +98,7 @@ def run_stage(stage: str, needed: bool, force: bool) -> State:
 
     if needed:
         words = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item"]
-        words += [*(["--force"] if force else []), stage]
+        words += [*(["--force"] if force else []), address or stage]
         log = ROOT / "logs" / f"{stage}.log"
         try:
             RUN.trees.run(words, ROOT, log, RUN.limits.seconds(stage), on_line)
@@ -159,7 +163,7 @@ def pipeline(
 def _run(graph: Graph, force: bool, run: Run) -> State:
     """Run the stages of `graph` side by side as far as they allow, and say what became of them."""
     started, before = time.monotonic(), Before.read(ROOT)
-    run.outcomes = {stage: Outcome() for stage in graph.stages}
+    run.outcomes = {stage: Outcome() for stage in (*graph.always, *graph.stages)}
     recorder = _announce()
     status, error = "KILLED", "cancelled"
     try:
@@ -190,23 +194,21 @@ def _run(graph: Graph, force: bool, run: Run) -> State:
 def _submit(graph: Graph, force: bool, run: Run, runner: ThreadPoolTaskRunner[Any]) -> None:
     """Hand every stage to Prefect, those that always run first: what they find tells which others have changed."""
     futures: dict[str, PrefectFuture[Any]] = {}
-
-    def submit(stage: str, needed: bool) -> None:
-        arguments = {"stage": stage, "needed": needed, "force": force}
-        upstream = [futures[name] for name in graph.upstream[stage]]
-        futures[stage] = runner.submit(run_stage, arguments, wait_for=upstream)
-
-    for stage in graph.always:
-        submit(stage, True)
+    for stage, address in graph.always.items():
+        arguments = {"stage": stage, "needed": True, "force": False, "address": address}
+        futures[stage] = runner.submit(run_stage, arguments)
     for future in futures.values():
         future.wait()
-    if graph.always:
-        graph = read_graph(ROOT, tuple(graph.stages))
-    needed = set(graph.stages) if force else graph.may_run()
-    print(f"{len(graph.stages)} stages, {len(needed)} to look at, {parallel_stages()} at a time")
+    if any(not future.state.is_completed() for future in futures.values()):
+        return
+    changed = read_graph(ROOT, tuple(graph.stages)) if graph.always else graph
+    needed = set(changed.stages) if force else changed.may_run()
+    count = len(graph.stages)
+    print(f"{count} stage{'s' * (count > 1)}, {len(needed)} to look at, {parallel_stages()} at a time")
     for stage in graph.stages:
-        if stage not in graph.always:
-            submit(stage, stage in needed)
+        arguments = {"stage": stage, "needed": stage in needed, "force": force}
+        upstream = [futures[name] for name in graph.upstream[stage]]
+        futures[stage] = runner.submit(run_stage, arguments, wait_for=upstream)
     for future in futures.values():
         future.wait()
 

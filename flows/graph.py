@@ -17,8 +17,9 @@ class Graph:
     upstream: dict[str, tuple[str, ...]]
     changed: frozenset[str]
     """Stages that DVC says have changed; what lies downstream of them may turn out to have changed too."""
-    always: tuple[str, ...]
-    """Stages that run each time (``always_changed``): they look at what lies outside the project."""
+    always: dict[str, str]
+    """Name → address of the stages that run each time (``always_changed``): they look at what lies outside. They are
+    none of `stages`, and nothing of theirs is ever out of date."""
     outputs: dict[str, tuple[str, ...]]
     """Stage → the paths that it makes."""
 
@@ -76,14 +77,15 @@ def read_graph(root: Path, targets: tuple[str, ...] = (), from_stage: str = "", 
             wanted |= {stage.addressing for stage in ancestors(needs, nodes[target])}
         if from_stage:
             wanted &= {from_stage, *(stage.addressing for stage in ancestors(graph, nodes[from_stage]))}
-        always = tuple(stage.addressing for stage in graph if stage.always_changed and stage.addressing in wanted)
-        if look and always:
-            repo.reproduce(targets=list(always), single_item=True)
+        always = {stage.name: stage.addressing for stage in graph if stage.always_changed}
+        wanted -= set(always.values())
+        for address in always.values() if look else ():
+            repo.reproduce(address, single_item=True)
         order = [stage.addressing for stage in topological_sort(needs) if stage.addressing in wanted]
         status = repo.status(targets=order)
     except DvcException as error:
         raise SystemExit(f"DVC cannot read the project: {error}; `dvc status` says more") from None
-    changed = {name.removeprefix("dvc.yaml:") for name, why in status.items() if why != ["always changed"]}
+    changed = {name.removeprefix("dvc.yaml:") for name in status}
     return Graph(
         upstream={
             name: tuple(

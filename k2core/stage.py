@@ -33,7 +33,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from k2core.recipe import Processes, RecipeError, Section, load_section
+from k2core.recipe import Processes, RecipeError, Section, load_section, read_recipe
 from k2core.recipe.processes import LAUNCHER, launch, must_launch, rank
 from k2core.storage import StorageError, dvc_md5, publish, write_json
 from k2core.storage.atomic import remove
@@ -46,6 +46,7 @@ if typing.TYPE_CHECKING:
 Metrics = dict[str, float]
 OUTPUTS = ("out", "plot")
 WORK = Path("work")
+RECIPE = Path("params.yaml")
 TEMPORARY_FAILURE = 75
 """Exit status (sysexits' EX_TEMPFAIL) of a stage that lost a service: the flow tries it again."""
 
@@ -61,20 +62,23 @@ class Job:
     removed once the outputs are published. All processes of a stage share it; only the first speaks and records.
 
     Attributes:
+        recipe: the recipe file.
         fingerprint: what the work depends on (inputs, sections of the recipe, code), name → digest.
         answers: the workspace's replay cache of what LLMs answered, which stays.
+        closing: what the stage says last, when its outputs are in place.
         first: whether this is the stage's only process, or the one with rank 0.
         stopping: SIGTERM came while the work was `graceful`.
     """
 
     def __init__(
         self, name: str, scratch: Path, tracker: StageRun | None, fingerprint: Mapping[str, str] | None = None,
-        answers: Path | None = None,
+        answers: Path | None = None, recipe: Path = RECIPE,
     ) -> None:  # fmt: skip
-        self.name, self.scratch, self._tracker = name, scratch, tracker
+        self.name, self.scratch, self.recipe, self._tracker = name, scratch, recipe, tracker
         self.fingerprint = dict(fingerprint or {})
         self.answers = answers or scratch / "answers.sqlite"
         self.artifacts: list[Path] = []
+        self.closing = ""
         self.first, self.stopping = rank() == 0, False
 
     def say(self, text: str) -> None:
@@ -138,8 +142,12 @@ class _LineStream:
         sys.stderr.flush()
 
 
-def main(run: Callable[..., Metrics], section: str) -> None:
-    """The command line of a stage: read, check, run, publish. Exit status 0, 1 (a fault to mend) or 75 (try again)."""
+def main(run: Callable[..., Metrics], section: str, *, recorded: bool = True) -> None:
+    """The command line of a stage: read, check, run, publish. Exit status 0, 1 (a fault to mend) or 75 (try again).
+
+    Args:
+        recorded: whether an execution is a run in MLflow.
+    """
     import typer
 
     _collect_seldom()
@@ -148,14 +156,19 @@ def main(run: Callable[..., Metrics], section: str) -> None:
     options = [name for name in parameters if hints[name] in (Path, str)]
 
     def command(recipe: Path, metrics: Path | None, **arguments: Any) -> None:
+        ended_well = False
         try:
-            _execute(run, section, hints, recipe, metrics, arguments)
+            _execute(run, section, hints, recipe, metrics, arguments, recorded)
+            ended_well = True
         except (RecipeError, StorageError, StageError, FileNotFoundError) as error:
             print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr, flush=True)
             raise typer.Exit(1) from None
         except (ConnectionError, TimeoutError) as error:
             print(f"{Path(sys.argv[0]).stem}: {error}; worth another try", file=sys.stderr, flush=True)
             raise typer.Exit(TEMPORARY_FAILURE) from None
+        finally:
+            if not ended_well:
+                _say_what_comes_back([arguments[name] for name in OUTPUTS if name in arguments])
 
     def option(name: str, annotation: type, default: Any, text: str) -> inspect.Parameter:
         return inspect.Parameter(
@@ -163,7 +176,7 @@ def main(run: Callable[..., Metrics], section: str) -> None:
         )
 
     signature = [
-        option("recipe", Path, "params.yaml", "the recipe file"),
+        option("recipe", Path, RECIPE, "the recipe file"),
         option("metrics", Path | None, None, "where the stage's figures go (JSON)"),
     ]
     signature += [option(n, hints[n], ..., "output" if n in OUTPUTS else "input") for n in options]
@@ -192,10 +205,11 @@ def _execute(
     recipe: Path,
     metrics: Path | None,
     arguments: dict[str, Any],
+    recorded: bool,
 ) -> None:
     words = {name: value for name, value in arguments.items() if hints[name] is str}
     # DVC tells a stage its name in the graph; run by hand, it follows from the command line.
-    name = os.environ.get("DVC_STAGE") or "@".join([section.split(".")[0], *words.values()])
+    name = os.environ.get("DVC_STAGE", "").rpartition(":")[2] or "@".join([section.split(".")[0], *words.values()])
     declared = {name: (key.format(**words), cls) for name, (key, cls) in sections_of(run, section).items()}
     sections = {name: load_section(cls, recipe, *key.split(".")) for name, (key, cls) in declared.items()}
     signal.signal(signal.SIGTERM, _terminate)
@@ -222,15 +236,16 @@ def _execute(
 
     started = time.monotonic()
     with ExitStack() as stack:
-        if rank():
+        if rank() or not recorded:
             tracker = StageRun(None)
+        if rank():
             elsewhere = Path(stack.enter_context(TemporaryDirectory()))
             scratched = {parameter: elsewhere / parameter for parameter in outputs}
-        else:
+        elif recorded:
             tracker = stack.enter_context(
                 StageRun.open(name, settings, digests, [str(path) for path in outputs.values()])
             )
-        job = Job(name, scratch, tracker, {**fingerprint, "code": code}, WORK / "answers.sqlite")
+        job = Job(name, scratch, tracker, {**fingerprint, "code": code}, WORK / "answers.sqlite", recipe)
         jobs = {parameter: job for parameter, hint in hints.items() if hint is Job}
         with ExitStack() as published:
             if job.first:
@@ -251,6 +266,22 @@ def _execute(
         f"done in {time.monotonic() - started:.1f} s: "
         + ", ".join(f"{key} {value:.5g}" for key, value in list(figures.items())[:8])
     )
+    if job.closing:
+        job.say(job.closing)
+
+
+def _say_what_comes_back(outputs: list[Path]) -> None:
+    """Tell how to get back the outputs that DVC removed before this stage, which has failed, and that its lock has."""
+    lock = Path("dvc.lock")
+    if "DVC_STAGE" not in os.environ or rank() or not lock.exists():
+        return
+    stage = read_recipe(lock).get("stages", {}).get(os.environ["DVC_STAGE"], {})
+    locked = {entry["path"] for entry in stage.get("outs", [])}
+    gone = [str(path) for path in outputs if str(path) in locked and not path.exists()]
+    if gone:
+        what = " ".join(gone)
+        print(f"{what}: DVC removed it before this stage; `dvc checkout {what}` brings the previous one back",
+              file=sys.stderr, flush=True)  # fmt: skip
 
 
 def _collect_seldom() -> None:

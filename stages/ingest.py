@@ -3,7 +3,7 @@
 Knowledge: Wikipedia summaries. Code: Python source. Web: package documentation. Mathematics: procedural problems.
 What these give depends on the installed packages, which `requirements.txt` fixes, and on the Python release.
 `files` adds sources that are data: JSONL, Parquet, text and WARC files on disk or in a bucket, Hugging Face datasets.
-DVC does not watch what lies outside the repository: after a change there, `dvc repro --force --single-item ingest`.
+What lies outside the repository is watched by the stage `sources`, on which this one depends.
 """
 
 from __future__ import annotations

@@ -66,6 +66,10 @@ class Params(Section):
 
 def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, tasks: Path, out: Path, job: Job) -> Metrics:
     """Write the accepted pairs as documents, and the rejected ones with their reasons."""
+    if not (params.articles or params.passages or params.problems):
+        job.say("skipped: questions.articles, passages and problems are 0; the tables are empty")
+        _write(out, [])
+        return _figures([], 0, {})
     compute.apply()
     rows = read_table(curated / "documents.parquet", [*COLUMNS, "split"])
     train = [row for row in rows if row["split"] == TRAIN]
@@ -98,19 +102,17 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, tasks: 
     entries = [(outcome, _document(outcome.pair, sources, place)) for place, outcome in enumerate(outcomes)]
     accepted = [{**row, "split": TRAIN} for outcome, row in entries if outcome.reason == ACCEPTED]
     contaminated = _contaminated(accepted, [row for row in rows if row["split"] == HELDOUT], tasks, params)
-    kept = [row for row in accepted if row["id"] not in contaminated]
     ended = [
         (Outcome(outcome.pair, CONTAMINATED, outcome.agreed) if row["id"] in contaminated else outcome, row)
         for outcome, row in entries
     ]
-    if not kept:
+    if len(accepted) == len(contaminated):
         reasons = ", ".join(f"{reason} {n}" for reason, n in Counter(o.reason for o, _ in ended).most_common(3))
         raise StageError(
             f"no question-answer pair is left of {len(ended)} ({reasons or 'no document fits'}); raise "
-            "questions.articles, passages or problems, or ingest encyclopedia articles"
+            "questions.articles, passages or problems, ingest encyclopedia articles, or set all three to 0"
         )
-    write_table(out / "documents.parquet", kept, document_schema())
-    _write_rejected(out / "rejected.parquet", [(o, row) for o, row in ended if o.reason != ACCEPTED])
+    _write(out, ended)
     wrong = exchanged(found, measured, compute.seed)
     check = {
         "right_accepted": [
@@ -150,17 +152,21 @@ def _document(pair: Pair, sources: dict[str, Row], place: int) -> Row:
     }
 
 
-def _write_rejected(path: Path, rejected: list[tuple[Outcome, Row]]) -> None:
+def _write(out: Path, ended: list[tuple[Outcome, Row]]) -> None:
+    """The accepted pairs as documents, the rejected ones with what was wrong."""
     import pyarrow as pa
 
+    write_table(out / "documents.parquet", [row for o, row in ended if o.reason == ACCEPTED], document_schema())
     texts = ("maker", "passage", "question", "answer", "reason")
     schema = document_schema(*((name, pa.string()) for name in texts), ("agreed", pa.int64()))
     rows: list[dict[str, Any]] = []
-    for outcome, row in rejected:
+    for outcome, row in ended:
+        if outcome.reason == ACCEPTED:
+            continue
         pair = outcome.pair
         made = {"maker": pair.maker, "passage": pair.passage, "question": pair.question, "answer": pair.answer}
         rows.append({**row, **made, "reason": outcome.reason, "agreed": outcome.agreed})
-    write_table(path, rows, schema)
+    write_table(out / "rejected.parquet", rows, schema)
 
 
 def _figures(outcomes: list[Outcome], articles: int, check: dict[str, list[Outcome]]) -> Metrics:

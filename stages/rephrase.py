@@ -32,7 +32,7 @@ Judged = list[tuple[Rewrite, Verdict]]
 class Params(Section):
     """How much is rewritten, how, and what is accepted."""
 
-    rewrites: dict[str, Share] = Field(min_length=1, description="what is rewritten, by style of the folder styles/")
+    rewrites: dict[str, Share] = Field(description="what is rewritten, by style of the folder styles/")
     min_characters: int = Field(ge=1, description="shorter documents are not rewritten")
     max_characters: int = Field(ge=1, description="longer documents are not rewritten")
     chunk_tokens: int = Field(ge=16, description="longer texts are rewritten in pieces of about this size (K2: 256)")
@@ -45,6 +45,9 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, styles:
     """Write the accepted rewrites as documents, and every verdict."""
     compute.apply()
     library = load_styles(styles)
+    if all(share.documents == 0 for share in params.rewrites.values()):
+        job.say("skipped: rephrase.rewrites asks for no document; the tables are empty")
+        return _write(out, [], [], library)
     table = read_table(curated / "documents.parquet", [*COLUMNS, "split"])
     fitting = [row for row in table if params.min_characters <= len(row["text"]) <= params.max_characters]
     jobs = plan(fitting, library, params.rewrites, compute.seed, params.chunk_tokens)
@@ -52,7 +55,8 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, styles:
     chunks = sum(len(item.chunks) for item in jobs)
     cost = forecast(chunks, *expected_tokens(jobs, library, params.context_tokens), llm)
     sources = {item.source_id for item in jobs}
-    job.say(f"{len(jobs)} rewrites of {len(sources)} documents in {len(params.rewrites)} styles: {cost.sentence()}")
+    styles_used = {item.style for item in jobs}
+    job.say(f"{len(jobs)} rewrites of {len(sources)} documents in {len(styles_used)} styles: {cost.sentence()}")
     with LLM.open(llm, compute, job.answers) as model, job.progress(chunks, "chunk") as bar:
         rewrites = rewrite_all(
             model, jobs, library, temperature=params.temperature, seed=compute.seed,
@@ -68,6 +72,10 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, styles:
             f"none of {len(verdicts)} rewrites passed the gate ({reasons}, see {job.scratch / 'verdicts.parquet'}); "
             "rewrite more, loosen rephrase.gate or take a better llm.model"
         )
+    return _write(out, accepted, verdicts, library)
+
+
+def _write(out: Path, accepted: list[dict[str, Any]], verdicts: Judged, library: Library) -> Metrics:
     write_table(out / "documents.parquet", accepted, document_schema())
     _write_verdicts(out / "verdicts.parquet", verdicts, library)
     return _figures(verdicts)
@@ -162,12 +170,15 @@ def _figures(verdicts: Judged) -> Metrics:
     figures: Metrics = {
         "rewrites": float(len(verdicts)),
         "accepted": float(len(accepted)),
-        "accepted_share": len(accepted) / len(verdicts),
         "accepted_characters": float(sum(len(item.text) for item, _ in accepted)),
         "generated_tokens": float(sum(item.tokens for item, _ in verdicts)),
-        "mean_similarity": sum(verdict.scores["similarity"] for verdict in answered) / len(answered),
-        "mean_copied_of_accepted": sum(verdict.scores["copied"] for _, verdict in accepted) / len(accepted),
     }
+    if accepted:
+        figures |= {
+            "accepted_share": len(accepted) / len(verdicts),
+            "mean_similarity": sum(verdict.scores["similarity"] for verdict in answered) / len(answered),
+            "mean_copied_of_accepted": sum(verdict.scores["copied"] for _, verdict in accepted) / len(accepted),
+        }
     for style in sorted({item.job.style for item, _ in verdicts}):
         of_style = [verdict.accepted for item, verdict in verdicts if item.job.style == style]
         figures[f"accepted_share/{style}"] = sum(of_style) / len(of_style)

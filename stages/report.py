@@ -13,6 +13,7 @@ from stages.rephrase import Params as Rephrase
 SECTION = "report"
 SEED = 0
 """Of the intervals' resampling."""
+WHERE_TO_LOOK = "the chain has ended: open report/index.html; the model is in models/export; `make ui` shows all runs"
 
 
 class Params(Section):
@@ -56,6 +57,7 @@ def run(
     write_text(out / "index.html", render(results, corpus, claims, params.samples))
     for page in ("index.html", "rewrites.html"):
         job.artifact(out / page)
+    job.closing = WHERE_TO_LOOK
     held = sum(row["verdict"] == "holds" for row in claims)
     return {"claims": float(len(claims)), "claims_that_hold": float(held)} | {
         f"gain/{score}{bound}": value[key]

@@ -2,6 +2,6 @@
 
 from k2core.recipe.compute import Compute
 from k2core.recipe.processes import Processes
-from k2core.recipe.section import RecipeError, Section, load_section, read_recipe, validate
+from k2core.recipe.section import FromList, RecipeError, Section, load_section, read_recipe, validate
 
-__all__ = ["Compute", "Processes", "RecipeError", "Section", "load_section", "read_recipe", "validate"]
+__all__ = ["Compute", "FromList", "Processes", "RecipeError", "Section", "load_section", "read_recipe", "validate"]

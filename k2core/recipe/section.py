@@ -8,18 +8,31 @@ silently ignored costs a run.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Strict, ValidationError
 
 S = TypeVar("S", bound="Section")
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml's where it was built in: a stage reads its recipe many times."""
-
-
+T = TypeVar("T")
+FromList = Annotated[T, Strict(False)]
+"""A tuple or set in a `Section`: YAML has lists alone. What is in it is checked as strictly as the rest."""
 class RecipeError(ValueError):
     """A recipe that cannot be used; the message names the file, the key, the value and what is allowed."""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML in which no key stands twice. libyaml's where it was built in: a stage reads its recipe many times."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # YAML itself refuses what cannot be a key
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 class Section(BaseModel):
@@ -30,19 +43,21 @@ class Section(BaseModel):
     """
 
     TRACKED: ClassVar[bool] = True
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """The sections of a recipe file as plain dictionaries.
 
     Raises:
-        RecipeError: the file is missing, is not YAML, or is not a mapping of sections.
+        RecipeError: the file is missing, is not UTF-8 or YAML, has a key twice, or is not a mapping of sections.
     """
     try:
-        content = yaml.load(path.read_text(), Loader=LOADER)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe; run from the project's root or name another file") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
@@ -81,7 +96,16 @@ def _sentence(cls: type[Section], where: str, item: dict[str, Any]) -> str:
         return f"{key}: unknown key; allowed here: {', '.join(_keys_at(cls, item['loc'][:-1]))}"
     if item["type"] == "missing":
         return f"{key}: missing; it must be given"
+    if item["type"] in ("int_type", "float_type") and _is_number(item["input"]):
+        return f"{key} = {item['input']!r}: a number as text; write it without quotes, and 1e-6 as 1.0e-6"
     return f"{key} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and float(value) is not None
+    except ValueError:
+        return False
 
 
 def _keys_at(cls: type[Section], loc: tuple[Any, ...]) -> list[str]:

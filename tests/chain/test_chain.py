@@ -39,7 +39,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         check=True,
     )
     for name in listed.stdout.splitlines():
-        if (ROOT / name).is_file() and not name.startswith("metrics/") and name != "dvc.lock":
+        if (ROOT / name).is_file() and not name.startswith("metrics/") and not name.endswith("dvc.lock"):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(ROOT / name, root / name)
     workspace = Workspace(root)

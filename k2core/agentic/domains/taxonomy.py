@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from k2core.recipe import Section, validate
+from k2core.recipe import FromList, Section, validate
 
 Split = Literal["train", "heldout"]
 Value = str | int
@@ -27,8 +27,8 @@ class FieldSpec(Section):
     enum: list[str] | None = None
     choice: list[str] | None = None
     join: list[list[str]] | None = None
-    integer: tuple[int, int] | None = None
-    time: tuple[int, int] | None = None
+    integer: FromList[tuple[int, int]] | None = None
+    time: FromList[tuple[int, int]] | None = None
     code: str | None = None
     digits: int | None = None
     phrase: str = Field("{}", description="how a value stands in a sentence")
@@ -90,7 +90,7 @@ class Adjustment(Section):
     field: str
     sign: Literal[1, -1]
     parameter: str
-    range: tuple[int, int]
+    range: FromList[tuple[int, int]]
 
 
 class Domain(Section):

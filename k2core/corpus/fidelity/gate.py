@@ -17,7 +17,7 @@ from pydantic import Field
 
 from k2core.corpus.fidelity import facts
 from k2core.corpus.filters import language as languages
-from k2core.recipe import Section
+from k2core.recipe import FromList, Section
 
 ACCEPTED = "accepted"
 _LANGUAGE_CHARACTERS = 500
@@ -30,7 +30,9 @@ class GateLimits(Section):
     """What a rewrite of one kind must reach; the fields are the scores of a verdict, in the order they are held."""
 
     language_score: float = Field(ge=0, le=1, description="least probability that the rewrite is in its language")
-    length_ratio: tuple[float, float] = Field(description="least and greatest length, as a share of the source's")
+    length_ratio: FromList[tuple[float, float]] = Field(
+        description="least and greatest length, as a share of the source's"
+    )
     finished: float = Field(ge=0, le=1, description="least: 1 where the rewrite must end with a whole sentence")
     repeated: float = Field(ge=0, le=1, description="greatest share of the rewrite's 5-grams that it has had before")
     copied: float = Field(ge=0, le=1, description="greatest share of the rewrite's 5-grams that stand in the source")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 Kind = Literal["year", "number", "place", "person", "nationality", "name", "description", "achievement"]
@@ -18,8 +19,13 @@ class Form:
 
     kind: Kind
     question: str
-    pattern: re.Pattern[str]
+    expression: str
     of_person: bool = False
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Compiled when it is first needed: all of them take longer than the rest of a stage's `--help`."""
+        return re.compile(self.expression)
 
 
 # Pieces of forms.
@@ -82,93 +88,87 @@ _RANK = "(?:[a-z]+ )?(?P<rank>family|genus|order|class|phylum)"
 _OTHER_NAME = rf"(?P<answer>(?:the )?{_NAME}|(?:an? |the )?[a-z][a-z -]+?){_ALONE}"
 _NO_NATION = "(?!Jewish|Christian|Victorian|Olympian|Italianate|Roman |Norman|Lutheran)"
 _NATION = r"(?:[A-Z][a-z]+ )?[A-Z][a-z]+(?:an|ish|ese|ench|eek|elsh|utch|wiss|raqi|aeli|stani|zech)"
-
-
-def _form(kind: Kind, question: str, pattern: str, of_person: bool = False) -> Form:
-    return Form(kind, question, re.compile(pattern), of_person)
-
-
 _DONE = "In which year {was} {x} {verb}?"
 _SIZE = "What is the {what} of {x}?"
 FORMS = (
-    _form("year", _DONE, rf"^{_IS} (?P<verb>{_MADE})\b{_GAP} ?(?<= ){_WHEN}"),
-    _form("year", _DONE, rf"^{_IS} (?:an?|the) [^,;]*?,? (?P<verb>{_MADE}) (?:by [^,;]+? )?{_WHEN}"),
-    _form(
+    Form("year", _DONE, rf"^{_IS} (?P<verb>{_MADE})\b{_GAP} ?(?<= ){_WHEN}"),
+    Form("year", _DONE, rf"^{_IS} (?:an?|the) [^,;]*?,? (?P<verb>{_MADE}) (?:by [^,;]+? )?{_WHEN}"),
+    Form(
         "year",
         "In which year did {x} take place?",
         rf"^(?:took place|(?:was|were) [^,;]* that took place)\b{_GAP} ?(?<= ){_WHEN}",
     ),
-    _form("year", "In which year did {x} begin?", rf"\blasted from {_DAY}{_YEAR}"),
-    _form("year", "In which year did {x} end?", rf"\blasted from {_DAY}\d{{4}} (?:to|until) {_DAY}{_YEAR}"),
-    _form(
+    Form("year", "In which year did {x} begin?", rf"\blasted from {_DAY}{_YEAR}"),
+    Form("year", "In which year did {x} end?", rf"\blasted from {_DAY}\d{{4}} (?:to|until) {_DAY}{_YEAR}"),
+    Form(
         "year",
         "From which year on was {x} {office}?",
         rf"(?:^was|\bserved as) {_OFFICE} from {_DAY}{_YEAR} (?:to|until)\b",
         of_person=True,
     ),
-    _form(
+    Form(
         "year",
         "In which year was {x} awarded {prize}?",
         rf"(?:^| and |who )(?:won|received|was awarded) (?P<prize>the [^,;]{{4,60}}?) in {_YEAR}",
     ),
-    _form("year", "In which year was {x} born?", rf"^was born\b{_GAP} ?(?<= ){_WHEN}"),
-    _form("year", "In which year did {x} die?", rf"^died\b{_GAP} ?(?<= ){_WHEN}"),
-    _form(
+    Form("year", "In which year was {x} born?", rf"^was born\b{_GAP} ?(?<= ){_WHEN}"),
+    Form("year", "In which year did {x} die?", rf"^died\b{_GAP} ?(?<= ){_WHEN}"),
+    Form(
         "year",
         "From which year is the {work} {name}?",
         rf"^(?:is|was) (?:an?|the) {_YEAR} [^,;]*?\b(?P<work>{_WORK})\b",
     ),
-    _form("person", "Who {did} {x}?", rf"^(?:is|was|are|were) (?P<did>{_MAKER})(?: in \d{{4}})? {_BY}"),
-    _form("person", "Who {did} {x}?", rf"^(?:is|was) (?:an?|the) {_PLAINLY}\b(?P<did>{_MAKER}) {_BY}"),
-    _form("person", "Who made the {work} {name}?", rf"^(?:is|was) an? [^,;]*?\b(?P<work>{_WORK}) {_BY}"),
-    _form("place", "Where was {x} born?", rf"^was born\b{_GAP} in {_PLACE}"),
-    _form(
+    Form("person", "Who {did} {x}?", rf"^(?:is|was|are|were) (?P<did>{_MAKER})(?: in \d{{4}})? {_BY}"),
+    Form("person", "Who {did} {x}?", rf"^(?:is|was) (?:an?|the) {_PLAINLY}\b(?P<did>{_MAKER}) {_BY}"),
+    Form("person", "Who made the {work} {name}?", rf"^(?:is|was) an? [^,;]*?\b(?P<work>{_WORK}) {_BY}"),
+    Form("place", "Where was {x} born?", rf"^was born\b{_GAP} in {_PLACE}"),
+    Form(
         "place",
         "Where {is} {x} {verb}?",
         rf"^{_IS} (?:an? [^,;]{{0,60}}?)?(?P<verb>located|situated|headquartered|based) (?:in|on|at) {_PLACE}",
     ),
-    _form("place", "In which place is the {noun} {name}?", rf"^is an? [^,;]{{0,40}}?\b(?P<noun>{_TOWN}) in {_PLACE}"),
-    _form("place", "Of which place is {name} the capital?", rf"^is the {_CAPITAL_OF} {_PLACE}"),
-    _form("place", _SIZE, rf"^{_SEAT} is (?P<answer>{_NAME}){_ALONE}"),
-    _form(
+    Form("place", "In which place is the {noun} {name}?", rf"^is an? [^,;]{{0,40}}?\b(?P<noun>{_TOWN}) in {_PLACE}"),
+    Form("place", "Of which place is {name} the capital?", rf"^is the {_CAPITAL_OF} {_PLACE}"),
+    Form("place", _SIZE, rf"^{_SEAT} is (?P<answer>{_NAME}){_ALONE}"),
+    Form(
         "number",
         "What is the population of {x}?",
         rf"^(?:(?:has|had)|.*?\bwith) (?:an? )?(?:estimated |total )?population of {_HEDGE}(?P<answer>{_NUMBER})",
     ),
-    _form(
+    Form(
         "number",
         _SIZE,
         rf"^(?:has|covers|with)? ?[^.;]{{0,40}}?\b(?:an?|the) (?:total )?{_MEASURE} of {_HEDGE}"
         rf"(?P<answer>{_NUMBER} {_UNIT})\b",
     ),
-    _form("number", "How long is {x}?", rf"^is {_HEDGE}(?P<answer>{_NUMBER} {_UNIT}) long\b"),
-    _form("number", "What is the atomic number of {x}?", r"\batomic number (?P<answer>\d+)\b"),
-    _form("name", _SIZE, rf"^{_SPOKEN_OR_PAID} is (?P<answer>(?:the )?{_NAME}|the [a-z]+){_ALONE}"),
-    _form(
+    Form("number", "How long is {x}?", rf"^is {_HEDGE}(?P<answer>{_NUMBER} {_UNIT}) long\b"),
+    Form("number", "What is the atomic number of {x}?", r"\batomic number (?P<answer>\d+)\b"),
+    Form("name", _SIZE, rf"^{_SPOKEN_OR_PAID} is (?P<answer>(?:the )?{_NAME}|the [a-z]+){_ALONE}"),
+    Form(
         "name",
         "What {is} {x} also called?",
         r"^(?P<is>is |are |)also (?:known as|called|referred to as) (?!as |in |by |its |simply |for )"
         rf"{_OTHER_NAME}(?=[,.;]|$| or )",
     ),
-    _form("name", "What is {x} officially called?", rf"^\W*officially (?P<answer>(?:the )?{_NAME})(?=,|$)"),
-    _form(
+    Form("name", "What is {x} officially called?", rf"^\W*officially (?P<answer>(?:the )?{_NAME})(?=,|$)"),
+    Form(
         "name",
         "After whom or what {is} {x} named?",
         rf"^{_IS} named (?:after|for) {_ROLE}(?P<answer>(?:the )?{_NAME}){_ALONE}{_CLOSED}",
     ),
-    _form(
+    Form(
         "name",
         "To which {rank} {does} {x} belong?",
         rf"^(?P<is>is|are) (?:(?! (?:caused|by|between|from|like|which|that) )[^;])*? (?:in|of) the {_RANK}"
         r" (?P<answer>[A-Z][a-z]+)(?=[,.;]| |$)",
     ),
-    _form(
+    Form(
         "nationality",
         "What {is} the nationality of {x}?",
         rf"^{_IS} an? {_NO_NATION}(?P<answer>{_NATION})(?= [a-z])",
         True,
     ),
-    _form(
+    Form(
         "achievement",
         "What {is} {x} known for?",
         rf"^{_IS} (?:best |widely |mainly |primarily |most )known for (?P<answer>[^,;]{{8,}}?)(?=[,;]|\.?$)",

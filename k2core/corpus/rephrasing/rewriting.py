@@ -37,7 +37,9 @@ _PREAMBLE = re.compile(
 class Share(Section):
     """What is rewritten in one style."""
 
-    documents: int | None = Field(ge=1, description="documents to rewrite; null for all that fit the style")
+    documents: int | None = Field(
+        ge=0, description="documents to rewrite; null for all that fit the style, 0 leaves the style out"
+    )
     per_document: int = Field(ge=1, description="rewrites of each of them, which differ in seed (and perspective)")
     perspectives: list[str] = Field(
         description="names of styles/perspectives; a document's rewrites take one after another, from one of its own on"
@@ -123,6 +125,8 @@ def plan(
     """
     jobs = []
     for name, share in shares.items():
+        if share.documents == 0:
+            continue
         style = library.style(name)
         for perspective in share.perspectives:
             library.perspective(perspective)
@@ -131,8 +135,8 @@ def plan(
         if len(fitting) < (share.documents or 1):
             raise RecipeError(
                 f"rephrase.rewrites.{name}.documents = {share.documents}: only {len(fitting)} {style.domain} documents "
-                f"of split {style.split} fit the style, rephrase.min_characters and max_characters; lower it or "
-                "ingest more"
+                f"of split {style.split} fit the style, rephrase.min_characters and max_characters; lower it "
+                "(0 leaves the style out) or ingest more"
             )
         order = sorted(fitting, key=lambda row: (fraction_of(f"{seed}/rephrase/{row['id']}"), row["id"]))
         for row in order[: share.documents]:

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import Field
 
 from k2core.corpus.documents import Document
+from k2core.corpus.sources import packages
 from k2core.recipe import RecipeError, Section
 
 NAME = "mathematics"
@@ -29,6 +30,15 @@ class MathematicsSource(Section):
     limit: int = Field(ge=0, description="problems in all, spread over the tasks (0 leaves the source out)")
     tasks: list[str] = Field(min_length=1, description="reasoning-gym tasks to draw from")
     seed: int = Field(ge=0, description="first item's seed; apart from the seeds of the RL gym and of evaluation")
+
+
+def installed(config: MathematicsSource) -> dict[str, str]:
+    """The package that makes the problems → its version.
+
+    Raises:
+        StorageError: it is not installed.
+    """
+    return {"reasoning-gym": packages.distribution("reasoning-gym").version}
 
 
 def documents(config: MathematicsSource) -> Iterator[Document]:

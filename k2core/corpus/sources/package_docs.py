@@ -27,6 +27,11 @@ class PackageDocsSource(Section):
     max_characters: int = Field(ge=500, description="longer pages are cut before a heading")
 
 
+def installed(config: PackageDocsSource) -> dict[str, str]:
+    """Every installed package → its version; each may give pages."""
+    return packages.versions()
+
+
 def documents(config: PackageDocsSource) -> Iterator[Document]:
     """One document a page or a part of one; packages that state no licence are left out."""
     if config.limit:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata as metadata
 import importlib.util
+import sys
 from pathlib import Path
 
 from k2core.storage import StorageError
@@ -34,6 +35,13 @@ def distribution(name: str) -> metadata.Distribution:
         return metadata.distribution(name)
     except metadata.PackageNotFoundError:
         raise StorageError(f"ingest: no installed package {name!r}; take it from the recipe or install it") from None
+
+
+def versions() -> dict[str, str]:
+    """Every installed distribution → its version, by the names of their folders: reading each takes a second in all."""
+    folders = (folder for place in sys.path for folder in sorted(Path(place or ".").glob("*.dist-info")))
+    named = (folder.stem.rpartition("-") for folder in folders)
+    return {name.lower(): version for name, _, version in named}
 
 
 def license_of(package: metadata.Distribution) -> str:

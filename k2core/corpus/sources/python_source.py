@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import platform
 import sys
 import sysconfig
 import warnings
@@ -38,6 +39,16 @@ class _Module:
     license: str
     origin: str
     attribution: str
+
+
+def installed(config: PythonSource) -> dict[str, str]:
+    """Python and the named packages → their versions.
+
+    Raises:
+        StorageError: a named package is not installed.
+    """
+    named = {name: packages.distribution(name).version for name in config.packages}
+    return {"python": platform.python_version(), **named}
 
 
 def documents(config: PythonSource) -> Iterator[Document]:

@@ -78,22 +78,28 @@ def list_files(source: FileSource) -> list[Shard]:
     Raises:
         StorageError: there is none, or they cannot be listed.
     """
-    from botocore.exceptions import BotoCoreError
     from fsspec.core import url_to_fs
 
     path = source.path
     try:
         filesystem, pattern = url_to_fs(path, skip_instance_cache=True, use_listings_cache=False)
         found = filesystem.glob(pattern, detail=True)
-    except (BotoCoreError, OSError, ValueError, ImportError) as error:
-        if is_temporary(error):
+    except Exception as error:
+        from botocore.exceptions import BotoCoreError  # here, for its import takes longer than to list a folder
+
+        if is_temporary(error) or not isinstance(error, (BotoCoreError, OSError, ValueError, ImportError)):
             raise
         raise StorageError(
             f"ingest.files: {source.name}: {path} cannot be listed ({one_line(error)}); check address and access"
         ) from None
     files = {place: info for place, info in sorted(found.items()) if info["type"] == "file"}
     if not files:
-        raise StorageError(f"ingest.files: {source.name}: no file is named {path} or fits that pattern; correct `path`")
+        folder = any(info["type"] == "directory" for info in found.values())
+        raise StorageError(
+            f"ingest.files: {source.name}: "
+            + (f"path {path} is a folder; " if folder else f"no file is named {path} or fits that pattern; ")
+            + (f"say which files in it, e.g. {path.rstrip(chr(47))}/**" if folder else "correct `path`")
+        )
     fixed = re.split(r"[*?\[]", pattern)[0]
     root = fixed[: fixed.rfind("/") + 1]
     local = "://" not in path
@@ -170,10 +176,14 @@ def is_temporary(error: BaseException) -> bool:
     """Whether another try may succeed: a connection that broke, a service that is busy or failing."""
     import aiohttp
     import httpx
+    import httpx2  # huggingface_hub's
     from botocore.exceptions import ConnectionError as NoConnection
     from botocore.exceptions import HTTPClientError
 
-    broken = ConnectionError, TimeoutError, aiohttp.ClientError, httpx.TransportError, NoConnection, HTTPClientError
+    broken = (
+        ConnectionError, TimeoutError, aiohttp.ClientError, httpx.TransportError, httpx2.TransportError, NoConnection,
+        HTTPClientError,
+    )  # fmt: skip
     if isinstance(error, broken) or (isinstance(error, OSError) and error.errno in _PASSING):
         return True
     status = getattr(getattr(error, "response", None), "status_code", 0)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt
 
 from k2core.corpus.documents import Document, sample
-from k2core.corpus.sources.packages import find_folder
+from k2core.corpus.sources import packages
 from k2core.recipe import Section
 from k2core.storage import StorageError
 
@@ -26,6 +26,16 @@ class WikipediaSource(Section):
     translations: dict[Literal["es", "fr"], NonNegativeInt] = Field(
         description="summaries at most in other languages, which rephrasing translates; by language"
     )
+
+
+def installed(config: WikipediaSource) -> dict[str, str]:
+    """The package that the summaries come from → its version.
+
+    Raises:
+        StorageError: it is not installed.
+    """
+    name = _PACKAGE.replace("_", "-")
+    return {name: packages.distribution(name).version}
 
 
 def documents(config: WikipediaSource) -> Iterator[Document]:
@@ -52,7 +62,7 @@ def documents(config: WikipediaSource) -> Iterator[Document]:
 
 
 def _articles(language: str) -> dict[str, Any]:
-    path = find_folder(_PACKAGE) / "data" / _FILES[language]
+    path = packages.find_folder(_PACKAGE) / "data" / _FILES[language]
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:

@@ -1,0 +1,27 @@
+"""What the sources give, as far as the recipe tells, and that they give something."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from k2core.corpus.documents import DOMAINS
+from stages.ingest import Params
+
+BUILT_IN = {"wikipedia": "knowledge", "python": "code", "package_docs": "web", "mathematics": "math"}
+
+
+def sources_of(ingest: Params, domain: str) -> list[str]:
+    """Names of the sources of `domain` that are not left out."""
+    built_in = [name for name, own in BUILT_IN.items() if own == domain and getattr(ingest, name).limit]
+    return built_in + [source.name for source in ingest.files if source.domain == domain and source.limit != 0]
+
+
+def how_to_get(domain: str) -> str:
+    """The advice to somebody who lacks documents of `domain`."""
+    names = [f"raise ingest.{name}.limit" for name, own in BUILT_IN.items() if own == domain]
+    return f"{names[0]} or give ingest.files a source of domain {domain}"
+
+
+def something_is_read(ingest: Params) -> Iterator[str]:
+    if not any(sources_of(ingest, domain) for domain in DOMAINS):
+        yield "ingest: every source has limit 0; raise one of the limits or give ingest.files a source"

@@ -1,0 +1,62 @@
+"""The mixtures need documents of their domains, the phases each other's seams and the model's context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from k2core.corpus.documents import DOMAINS
+from k2core.corpus.rows.order import QUESTIONS
+from k2core.model.config import ModelConfig
+from k2core.training.phase import Extension, Phase
+from stages.ingest import Params as Ingest
+from stages.needs.ingest import how_to_get, sources_of
+from stages.plan_mixture import Pretrain
+from stages.questions import Params as Questions
+from stages.train_tokenizer import Params as Vocabulary
+
+
+def documents_of_every_domain(
+    pretrain: Pretrain, extend_context: Extension, ingest: Ingest, questions: Questions
+) -> Iterator[str]:
+    asked = questions.articles or questions.passages or questions.problems
+    for name, phase in _phases(pretrain, extend_context).items():
+        for domain, share in phase.mixture.items():
+            key = f"{name}.mixture.{domain} = {share:g}"
+            if domain not in (*DOMAINS, QUESTIONS):
+                yield f"{key}: no such domain; there are {', '.join((*DOMAINS, QUESTIONS))}"
+            elif share and domain == QUESTIONS and not asked:
+                yield f"{key}: there are no questions; set the share to 0 or raise questions.articles or problems"
+            elif share and domain != QUESTIONS and not sources_of(ingest, domain):
+                yield f"{key}: no source gives documents of {domain}; set the share to 0, or {how_to_get(domain)}"
+
+
+def seams_without_a_jump(pretrain: Pretrain, extend_context: Extension) -> Iterator[str]:
+    for (before, ended), (name, phase) in pairwise(_phases(pretrain, extend_context).items()):
+        start, end = phase.schedule.lr_start, ended.schedule.lr_end
+        if abs(start - end) > 1e-6 * end:
+            yield f"{name}.schedule.lr_start = {start:g}: a jump from the end of {before} at {end:g}; set it to {end:g}"
+
+
+def contexts_within_the_model(pretrain: Pretrain, extend_context: Extension, model: ModelConfig) -> Iterator[str]:
+    yarn, most = extend_context.rope_scaling, model.max_position_embeddings
+    for name, phase in _phases(pretrain, extend_context).items():
+        length = phase.context_length
+        if name != "extend_context" and length > most:
+            yield f"{name}.context_length = {length}: above model.max_position_embeddings, which is {most}; lower it"
+    if extend_context.context_length != yarn.context:
+        yield (
+            f"extend_context.context_length = {extend_context.context_length}: rope_scaling reaches {yarn.context} "
+            f"(factor × original_max_position_embeddings); set it to {yarn.context}"
+        )
+
+
+def one_vocabulary(train_tokenizer: Vocabulary, model: ModelConfig) -> Iterator[str]:
+    if train_tokenizer.vocab_size != model.vocab_size:
+        size = train_tokenizer.vocab_size
+        yield f"train_tokenizer.vocab_size = {size}: model.vocab_size is {model.vocab_size}; make them equal"
+
+
+def _phases(pretrain: Pretrain, extend_context: Extension) -> dict[str, Phase]:
+    named: dict[str, Phase] = {f"pretrain.{name}": getattr(pretrain, name) for name in Pretrain.model_fields}
+    return named | {"extend_context": extend_context}

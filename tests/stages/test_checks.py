@@ -1,0 +1,147 @@
+"""What the sections of a recipe need of each other: each fault is found, and its advice is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from workspace import ROOT
+
+from stages.checks import all_needs, recipe_faults
+
+Recipe = dict[str, Any]
+OWN = {
+    "name": "own", "kind": "jsonl", "path": "own/*.jsonl", "domain": "knowledge", "license": "CC0-1.0",
+    "attribution": "me", "limit": None,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def faults_of(tmp_path: Path, *changes: Callable[[Recipe], None]) -> list[str]:
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for change in changes:
+        change(content)
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(content))
+    return [fault.removeprefix(f"{tmp_path}/r.yaml: ") for fault in recipe_faults(tmp_path / "r.yaml")]
+
+
+def put(key: str, value: Any) -> Callable[[Recipe], None]:
+    """Give `key` (dotted) a value."""
+
+    def change(content: Recipe) -> None:
+        *path, last = key.split(".")
+        for part in path:
+            content = content[part]
+        content[last] = value
+
+    return change
+
+
+def without(domain: str) -> list[Callable[[Recipe], None]]:
+    """Take a domain's share from every mixture."""
+    phases = [f"pretrain.{name}" for name in ("stable", "decay", "anneal", "long")] + ["extend_context"]
+    return [put(f"{phase}.mixture.{domain}", 0) for phase in phases]
+
+
+NO_WIKIPEDIA = put("ingest.wikipedia", {"limit": 0, "translations": {}})
+NO_QUESTIONS = [put(f"questions.{name}", 0) for name in ("articles", "passages", "problems")]
+NO_REWRITES = [put(f"rephrase.rewrites.{name}.documents", 0)
+               for name in ("encyclopedia", "plain", "learning_note", "translate")]  # fmt: skip
+
+
+def test_a_domain_without_a_source_is_found_wherever_it_is_asked_for(tmp_path: Path) -> None:
+    faults = faults_of(tmp_path, NO_WIKIPEDIA)
+    keys = [fault.split(" = ")[0] for fault in faults]
+    assert keys == [
+        *(f"pretrain.{name}.mixture.knowledge" for name in ("stable", "decay", "anneal", "long")),
+        "extend_context.mixture.knowledge", "questions.articles", "questions.passages",
+        *(f"rephrase.rewrites.{name}.documents" for name in ("encyclopedia", "plain", "translate")),
+    ]  # fmt: skip
+
+
+def test_the_advice_is_accepted(tmp_path: Path) -> None:
+    """Twice: every share and number set to 0 as the sentences say; a source of one's own in Wikipedia's place."""
+    zeros = [*without("knowledge"), *NO_QUESTIONS[:2], *NO_REWRITES[:2], NO_REWRITES[3]]
+    assert faults_of(tmp_path, NO_WIKIPEDIA, *zeros) == []
+    assert faults_of(tmp_path, NO_WIKIPEDIA, put("ingest.files", [OWN])) == []
+
+
+def test_a_source_of_files_that_is_left_out_gives_nothing(tmp_path: Path) -> None:
+    assert faults_of(tmp_path, NO_WIKIPEDIA, put("ingest.files", [OWN | {"limit": 0}])) != []
+    assert faults_of(tmp_path, put("ingest.mathematics.limit", 0), put("ingest.files", [OWN])) != []
+
+
+def test_no_questions_and_no_rewrites_are_a_choice(tmp_path: Path) -> None:
+    assert faults_of(tmp_path, *NO_QUESTIONS, *NO_REWRITES) == [
+        "pretrain.anneal.mixture.qa = 0.05: there are no questions; set the share to 0 or raise questions.articles or "
+        "problems"
+    ]
+    assert faults_of(tmp_path, *NO_QUESTIONS, *NO_REWRITES, put("pretrain.anneal.mixture.qa", 0)) == []
+    assert faults_of(tmp_path, put("rephrase.rewrites", {})) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("pretrain.stable.mixture", {"wbe": 1.0}, "pretrain.stable.mixture.wbe = 1: no such domain; there are web"),
+        ("pretrain.decay.schedule.lr_start", 0.5, "set it to 1"),
+        ("pretrain.long.context_length", 1024, "above model.max_position_embeddings, which is 512"),
+        ("extend_context.context_length", 512, "rope_scaling reaches 1024"),
+        ("train_tokenizer.vocab_size", 4096, "model.vocab_size is 2048"),
+        ("rephrase.rewrites.haiku", {"documents": 1, "per_document": 1, "perspectives": []}, "no style of that name"),
+        ("rephrase.rewrites.plain.perspectives", ["chidl"], "no chidl in styles/perspectives; there are child"),
+        ("rephrase.gate", {}, "rephrase.gate.knowledge: missing; the style encyclopedia"),
+        ("ingest.wikipedia.translations", {}, "rephrase.rewrites.translate.documents = 2: it translates"),
+        ("curate.translate_from", [], "curate.translate_from names no language"),
+        ("ingest.mathematics.limit", 0, "questions.problems = 500: no source gives problems"),
+        ("curate.rules.web.attributes", {"wrods": {"min": 1}}, "curate.rules.web.attributes.wrods: no attribute"),
+        ("tools.servers", ["tiem", "git"], "no MCP server tiem; there are"),
+        ("tools.servers", ["time"], "tasks.git = 40: tools.servers lacks git"),
+        ("tasks.mix", {"single": 0.0}, "give at least one kind a weight above 0"),
+        ("tasks.mix", {"double": 1.0}, "tasks.mix.double: no such kind of task"),
+        ("sft.demonstrations", {"sort_letters": 5}, "sft.demonstrations.sort_letters: no such environment"),
+        ("rl.pool", {"sort_numbers": 8}, "rl.prompts = 32: rl.pool has 8 items in all"),
+        ("export.check_tokens", 2000, "the model's context is 1024"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    faults = faults_of(tmp_path, put(key, value))
+    assert any(message in fault for fault in faults), faults
+
+
+def test_nothing_read_is_a_fault(tmp_path: Path) -> None:
+    off = [put(f"ingest.{name}.limit", 0) for name in ("wikipedia", "python", "package_docs", "mathematics")]
+    assert "ingest: every source has limit 0; raise one of the limits or give ingest.files a source" in faults_of(
+        tmp_path, *off
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("hidden_size: 128", 'hidden_size: "128"', "model.hidden_size = '128': a number as text"),
+        ("muon_lr: 0.006", "muon_lr: 6e-3", "optimizer.muon_lr = '6e-3': a number as text"),
+        ("muon_lr: 0.006", "muon_lr: 1", ""),
+        ("muon_lr: 0.006", "muon_lr: 0.006\n  muon_lr: 0.007", "the key muon_lr stands twice"),
+        ("control: false", 'control: "false"', "extend_context.control = 'false': input should be a valid boolean"),
+        ("K2 recipe, laptop", "K2 re\xe7ipe", "not UTF-8 text"),
+    ],
+)
+def test_what_yaml_lets_pass(tmp_path: Path, old: str, new: str, message: str) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    assert old in text
+    (tmp_path / "r.yaml").write_bytes(text.replace(old, new, 1).encode("latin-1", "replace"))
+    faults = recipe_faults(tmp_path / "r.yaml")
+    assert len(faults) == bool(message) and message in "".join(faults), faults
+
+
+def test_every_file_of_needs_is_found() -> None:
+    files = {path.stem for path in (ROOT / "stages/needs").glob("*.py")} - {"__init__"}
+    assert {need.__module__.rpartition(".")[2] for need in all_needs()} == files

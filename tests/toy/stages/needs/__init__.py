@@ -1,0 +1,1 @@
+"""The toy stages need nothing of each other."""
