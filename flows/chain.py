@@ -25,8 +25,7 @@ from flows.outcome import Outcome
 from flows.settings import ROOT, apply_settings
 from flows.summary import Before, summary
 from flows.workspace import ProcessTrees, StageFailed, TransientFailure, hold
-from k2core.recipe import load_section
-from k2core.recipe.limits import Limits
+from k2core.recipe import Limits, load_section
 from k2core.tracking.address import INVOCATION
 from k2core.tracking.client import connect
 

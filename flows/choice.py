@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from k2core.recipe.overrides import override
+from flows.overrides import override
 from k2core.storage import write_text
 
 ACTIVE = "params.yaml"

@@ -107,7 +107,7 @@ def main() -> None:
     try:
         print("starting (up to a minute the first time) …", flush=True)
         port = prefect.rpartition(":")[2]
-        servers.start("prefect-server", str(BIN / "prefect"), "server", "start", "--port", port)
+        servers.start("prefect-server", sys.executable, "-m", "flows.server", "server", "start", "--port", port)
         servers.start(
             "mlflow-server", str(BIN / "mlflow"), "server", "--backend-store-uri", tracking_uri(ROOT), "--workers", "1",
             "--port", mlflow.rpartition(":")[2], "--artifacts-destination", (ROOT / "mlartifacts").as_uri(),

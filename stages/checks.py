@@ -17,8 +17,7 @@ from typing import Any
 import yaml
 
 import stages.needs
-from k2core.recipe import RecipeError, Section, read_recipe, validate
-from k2core.recipe.limits import Limits
+from k2core.recipe import Limits, RecipeError, Section, read_recipe, validate
 from k2core.stage import sections_of
 from stages.closure import stage_module
 

@@ -21,9 +21,12 @@ def tokenized(chain: Chain, place: Place | None) -> Iterator[Told]:
     if place is None:
         yield "tokenize", f"not in {folder}"
         return
-    yield "tokenize", (
-        f"{folder}/{place.split}/{place.domain}.bin, document {place.number:,}, tokens {place.start:,} to "
-        f"{place.end - 1:,} ({place.end - place.start:,} with the end mark)"
+    yield (
+        "tokenize",
+        (
+            f"{folder}/{place.split}/{place.domain}.bin, document {place.number:,}, tokens {place.start:,} to "
+            f"{place.end - 1:,} ({place.end - place.start:,} with the end mark)"
+        ),
     )
 
 

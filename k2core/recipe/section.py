@@ -17,6 +17,8 @@ S = TypeVar("S", bound="Section")
 T = TypeVar("T")
 FromList = Annotated[T, Strict(False)]
 """A tuple or set in a `Section`: YAML has lists alone. What is in it is checked as strictly as the rest."""
+
+
 class RecipeError(ValueError):
     """A recipe that cannot be used; the message names the file, the key, the value and what is allowed."""
 

@@ -7,8 +7,8 @@ import yaml
 from workspace import ROOT, Workspace
 
 from flows.choice import Choice
+from flows.overrides import override
 from k2core.recipe import RecipeError
-from k2core.recipe.overrides import override
 
 RECIPE = (ROOT / "recipes" / "laptop.yaml").read_text()
 

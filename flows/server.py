@@ -1,0 +1,32 @@
+"""Prefect's own command line with SQLite transactions that wait for their turn: `python -m flows.server server start`.
+
+Prefect begins a writing transaction as DEFERRED. If another one commits between its first read and its first write,
+SQLite refuses the write at once, whatever the timeout, and the page says "Oops. Something went wrong" to a click on
+Submit. It happens on a laptop that trains while its page is used. IMMEDIATE takes the lock first and waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
+
+
+@asynccontextmanager
+async def begin_immediate(self: AioSqliteConfiguration, session: Any, with_for_update: bool = False) -> AsyncIterator:
+    """As `AioSqliteConfiguration.begin_transaction`, always IMMEDIATE."""
+    token = SQLITE_BEGIN_MODE.set("IMMEDIATE")
+    try:
+        async with session.begin() as transaction:
+            yield transaction
+    finally:
+        SQLITE_BEGIN_MODE.reset(token)
+
+
+if __name__ == "__main__":
+    from prefect.cli import app
+
+    AioSqliteConfiguration.begin_transaction = begin_immediate
+    app()
