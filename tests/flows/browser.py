@@ -49,9 +49,10 @@ class PrefectPage:
             self.page.get_by_role("button", name="Add item").click()
             self.page.locator("textarea:visible").nth(number).fill(override)
         self.shot("form")
-        self.page.get_by_role("button", name="Submit").click()
-        self.page.locator('a[href*="/runs/flow-run/"]').first.click()
-        self.page.wait_for_url("**/runs/flow-run/**")
+        with self.page.expect_response("**/create_flow_run") as answer:
+            self.page.get_by_role("button", name="Submit").click()
+        assert answer.value.status == 201, answer.value.text()
+        self.page.goto(f"{self.address}/runs/flow-run/{answer.value.json()['id']}")
         return self.page.url
 
     def await_state(self, state: str, seconds: float) -> None:
@@ -61,7 +62,7 @@ class PrefectPage:
     def cancel(self) -> None:
         """Cancel the run whose page is open."""
         self.page.get_by_role("button", name="Cancel", exact=True).click()
-        self.page.get_by_role("dialog").get_by_role("button", name="Cancel").last.click()
+        self.page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
 
     def open_tab(self, name: str) -> None:
         """A tab of the page that is open."""
