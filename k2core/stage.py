@@ -28,7 +28,7 @@ import threading
 import time
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -197,19 +197,20 @@ def _execute(
     # DVC tells a stage its name in the graph; run by hand, it follows from the command line.
     name = os.environ.get("DVC_STAGE") or "@".join([section.split(".")[0], *words.values()])
     declared = {name: (key.format(**words), cls) for name, (key, cls) in sections_of(run, section).items()}
-    sections = {name: load_section(cls, recipe, *key.split(".")) for name, (key, cls) in declared.items()}
-    signal.signal(signal.SIGTERM, _terminate)
-    _die_with_dvc()
-    processes = next((value for value in sections.values() if isinstance(value, Processes)), None)
-    if processes and must_launch(processes):
-        status = launch(processes)
-        if status:
-            raise SystemExit(status)
-        return
     paths = {parameter: value for parameter, value in arguments.items() if hints[parameter] is Path}
     inputs = {parameter: path for parameter, path in paths.items() if parameter not in OUTPUTS}
     outputs = {parameter: path for parameter, path in paths.items() if parameter in OUTPUTS}
-    digests = {str(path): dvc_md5(path) for path in inputs.values()}
+    with _recorded_fault(name):
+        sections = {name: load_section(cls, recipe, *key.split(".")) for name, (key, cls) in declared.items()}
+        signal.signal(signal.SIGTERM, _terminate)
+        _die_with_dvc()
+        processes = next((value for value in sections.values() if isinstance(value, Processes)), None)
+        if processes and must_launch(processes):
+            status = launch(processes)
+            if status:
+                raise SystemExit(status)
+            return
+        digests = {str(path): dvc_md5(path) for path in inputs.values()}
     settings = {declared[parameter][0]: value.model_dump(mode="json") for parameter, value in sections.items()}
     tracked = {declared[name][0]: settings[declared[name][0]] for name, value in sections.items() if value.TRACKED}
     code = _code()
@@ -251,6 +252,18 @@ def _execute(
         f"done in {time.monotonic() - started:.1f} s: "
         + ", ".join(f"{key} {value:.5g}" for key, value in list(figures.items())[:8])
     )
+
+
+@contextmanager
+def _recorded_fault(name: str) -> Iterator[None]:
+    """Within, the stage has no run yet: a fault of the recipe or of an input gets one, so that it is seen in MLflow."""
+    try:
+        yield
+    except (RecipeError, StorageError, FileNotFoundError):
+        from k2core.tracking.client import StageRun
+
+        with nullcontext() if rank() else StageRun.open(name, {}, {}, []):
+            raise
 
 
 def _collect_seldom() -> None:

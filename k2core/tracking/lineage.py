@@ -71,7 +71,7 @@ def _runs(stages: dict[str, LockedStage]) -> dict[str, str]:
 
     from k2core.tracking.runs import PipelineRuns
 
-    book, found = PipelineRuns.read_only(Path(".")), {}
+    book, found = PipelineRuns(Path(".")), {}
     for stage in stages.values():
         run = book.made_by(stage)
         if run:
