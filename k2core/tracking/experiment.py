@@ -48,6 +48,8 @@ def ensure_experiment(client: MlflowClient, root: Path) -> str:
             if not client.get_experiment_by_name(EXPERIMENT):  # else another process was quicker
                 raise
         found = client.get_experiment_by_name(EXPERIMENT)
+    if found.lifecycle_stage == "deleted":  # in the page; its name stays taken, and nothing can be recorded in it
+        client.restore_experiment(found.experiment_id)
     for key, value in _tags(found.experiment_id).items():
         if found.tags.get(key) != value:
             client.set_experiment_tag(found.experiment_id, key, value)

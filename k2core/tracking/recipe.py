@@ -22,25 +22,34 @@ class RecipeChange:
 
     @property
     def title(self) -> str:
-        """One line, e.g. `laptop, rl.tau=0.2, +3 keys`."""
+        """One line, e.g. `laptop, rl.tau=0.2, +3 more`."""
         words = [f"{key}={here}" for key, (_, here) in self.changed.items() if len(here) <= 40][:IN_A_NAME]
         more = len(self.changed) - len(words)
-        return ", ".join([self.base, *words, *([f"+{more} keys" if words else f"{more} keys changed"] if more else [])])
+        return ", ".join([self.base, *words, *([f"+{more} more" if words else f"{more} changed"] if more else [])])
 
 
 def against_base(root: Path) -> RecipeChange:
     """`root/params.yaml` against the recipe in `root/recipes` from which it differs in the fewest keys."""
-    try:
-        here = flat(read_recipe(root / "params.yaml"))
-    except RecipeError:
+    here = _read(root / "params.yaml")
+    if here is None:
         return RecipeChange("unreadable recipe", {})
     changes = []
     for path in sorted((root / "recipes").glob("*.yaml")):
-        base = flat(read_recipe(path))
+        base = _read(path)
+        if base is None:
+            continue
         keys = [key for key in [*here, *(key for key in base if key not in here)] if here.get(key) != base.get(key)]
         changed = {key: (str(base.get(key, ABSENT)), str(here.get(key, ABSENT))) for key in keys}
         changes.append(RecipeChange(path.stem, changed))
     return min(changes, key=lambda change: len(change.changed), default=RecipeChange("params.yaml", {}))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """None if it is no recipe: to say so is the business of who runs it."""
+    try:
+        return flat(read_recipe(path))
+    except RecipeError:
+        return None
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

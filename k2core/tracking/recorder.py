@@ -22,7 +22,7 @@ from typing import Any
 
 from k2core.storage import write_json
 from k2core.tracking.lock import read_lock
-from k2core.tracking.spool import Message, Spool
+from k2core.tracking.spool import Message, Spool, say
 
 POLL_SECONDS = 0.3
 RETRY_SECONDS = 5.0
@@ -77,7 +77,7 @@ class Recorder:
                             connection.sendall(self.fault.encode())
                     self.messages.put((number, message))
         except (OSError, ValueError) as error:
-            print(f"connection {number}: {error}", flush=True)
+            say(f"connection {number}: {error}")
         if started and not ended:
             # A stage that hangs up without a farewell was killed: SIGKILL leaves it no other way.
             end = {"type": "end", "status": "KILLED", "error": "the process was killed", "time": now()}
@@ -128,19 +128,19 @@ class Recorder:
         try:
             self.spool.play(self.play)
         except OSError as error:  # what `play` makes of every fault of MLflow
-            reason = " ".join(str(error).split())[:300]
+            reason, known = " ".join(str(error).split())[:300], bool(self.fault)
             self.fault = (
                 f"MLflow takes no records ({reason}); outputs are unaffected and the records are kept. They are sent "
                 "once it is back; if it stays away until the end of the run, send them then: "
                 f"`python -m k2core.tracking.recorder --replay {self.spool.path}`"
             )
-            if not self._again:
-                print(self.fault, flush=True)
+            if not known:
+                say(self.fault)
             self.spool.save(self._runs.state() if self._runs and self._runs.parent else None)
             self._again = time.monotonic() + RETRY_SECONDS
             return
         if self.fault:
-            print("MLflow is back and has all records", flush=True)
+            say("MLflow is back and has all records")
             self.fault, self._again = "", 0.0
             self._runs.watch_again()
 
@@ -158,7 +158,7 @@ class Recorder:
         except MlflowException as error:
             if error.error_code not in REFUSALS:
                 raise ConnectionError(str(error)) from error
-            print(f"MLflow refused a record ({error}): {json.dumps(message)[:2000]}", flush=True)
+            say(f"MLflow refused a record ({error}): {json.dumps(message)[:2000]}")
 
     def _play(self, number: str, message: dict[str, Any]) -> None:
         if self._runs is None:
@@ -183,7 +183,7 @@ class Recorder:
         elif kind == "outcome":
             runs.outcome = {key: message[key] for key in ("status", "error", "seconds")}
         elif kind == "finish":
-            print(f"pipeline run {runs.parent}: {runs.finish(message)}", flush=True)
+            say(f"pipeline run {runs.parent}: {runs.finish(message)}")
         write_json(self.root / "work" / "tracking.json", runs.state())
 
 

@@ -10,6 +10,7 @@ Every method may be called again after MLflow failed in the middle of it: nothin
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -220,7 +221,7 @@ class PipelineRuns:
                     f"DVC skipped this stage: nothing it depends on has changed. Its outputs and figures are of run "
                     f"[{maker.info.run_id}]({run_link(self.experiment_id, maker.info.run_id)})."
                     if maker
-                    else "DVC skipped this stage; the run that made its outputs is not in this MLflow store."
+                    else "No run in this MLflow store made this stage's outputs; its figures are of its metrics file."
                 ),
             }
             self.skipped[stage.name] = self._nested(stage.name, tags, message["time"])
@@ -320,12 +321,15 @@ def _recipe(facts: dict[str, Any]) -> RecipeChange:
 
 
 def _identity(pid: int) -> str:
-    return f"{pid}:{psutil.Process(pid).create_time()}"
+    return f"{platform.node()}:{pid}:{psutil.Process(pid).create_time()}"
 
 
 def _alive(identity: str) -> bool:
-    pid, _, born = identity.partition(":")
+    machine, _, process = identity.partition(":")
+    if machine != platform.node():
+        return True  # for all that can be known here: machines may share a store
+    pid, _, born = process.partition(":")
     try:
-        return bool(pid) and str(psutil.Process(int(pid)).create_time()) == born
+        return str(psutil.Process(int(pid)).create_time()) == born
     except psutil.NoSuchProcess:
         return False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,7 @@ class Spool:
         """Put `message` last."""
         self.messages.append(message)
         if self.saved:
-            with self.path.open("a") as file:
-                file.write(json.dumps(message) + "\n")
+            self.saved = _written(self.path, "a", [message])
 
     def play(self, play: Callable[[Message], None]) -> None:
         """Hand over message after message, each leaving the queue once `play` has returned."""
@@ -44,9 +44,9 @@ class Spool:
         """Write what is left to the file, after the `state` that it builds on (None: MLflow has nothing yet)."""
         lines = [*([("", {"type": "resume", "state": state})] if state else []), *self.messages]
         temporary = self.path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        temporary.replace(self.path)
-        self.saved = True
+        self.saved = _written(temporary, "w", lines)
+        if self.saved:
+            temporary.replace(self.path)
 
     def load(self, state: dict[str, Any] | None) -> None:
         """Go on with the messages of a process that is gone, which left the file, or no more than its `state`.
@@ -70,6 +70,23 @@ class Spool:
         self.messages.extend(
             (number, {"type": "end", "status": LOST, "error": error, "time": now}) for number in under_way
         )
+
+
+def say(text: str) -> None:
+    """A line for `logs/tracking.log`, whose disk may be the full one: a recorder does not die of that."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
+
+
+def _written(path: Path, mode: str, lines: Iterable[Message]) -> bool:
+    """False on a full disk, which may be why MLflow takes nothing: then the queue stays in memory alone."""
+    try:
+        with path.open(mode) as file:
+            file.write("".join(json.dumps(line) + "\n" for line in lines))
+    except OSError as error:
+        say(f"{path}: cannot be written ({error})")
+        return False
+    return True
 
 
 def _whole_lines(path: Path) -> list[str]:
