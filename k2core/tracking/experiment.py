@@ -6,9 +6,9 @@ import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
-from k2core.tracking.headlines import HEADLINES, SECONDS
+from k2core.tracking.headlines import HEADLINES, SECONDS, STAGE_SECONDS
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -72,9 +72,13 @@ def run_link(experiment: str, run: str, artifact: str = "") -> str:
 
 
 def stages_link(experiment: str, run: str) -> str:
-    """The table of the stages of pipeline run `run`."""
-    wanted = quote(f"tags.`mlflow.parentRunId` = '{run}'")
-    return f"#/experiments/{experiment}/runs?searchFilter={wanted}&{TRAINING}"
+    """The table of the stages of pipeline run `run`, the longest first: sorted by time they would hide under it."""
+    query = {
+        "searchFilter": f"tags.`mlflow.parentRunId` = '{run}'",
+        "orderByKey": f"metrics.`{STAGE_SECONDS}`",
+        "orderByAsc": "false",
+    }
+    return f"#/experiments/{experiment}/runs?{urlencode(query, quote_via=quote)}&{TRAINING}"
 
 
 def _tags(experiment: str) -> dict[str, str]:

@@ -47,6 +47,8 @@ HEADLINES = (
 )
 SECONDS = f"seconds of all stages: {LOWER}"
 """MLflow only: what the present outputs took to make, in whichever run each was made."""
+STAGE_SECONDS = "stage/seconds"
+"""MLflow only: what a stage's run took."""
 
 
 def metrics_file(stage: str) -> str:

@@ -22,7 +22,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
 from k2core.tracking.experiment import KIND, PIPELINE, ensure_experiment, run_link, stages_link
-from k2core.tracking.headlines import SECONDS, metrics_file, select
+from k2core.tracking.headlines import SECONDS, STAGE_SECONDS, metrics_file, select
 from k2core.tracking.lock import LockedStage, downstream, is_code, outdated
 from k2core.tracking.recipe import RecipeChange
 from k2core.tracking.spool import LOST
@@ -34,7 +34,6 @@ CONTEXT = "mlflow.data.context"
 MOST_PARAMETERS = 60
 """Changed keys that a pipeline run has as parameters: more than a page can compare is no help."""
 MACHINE = "system/"
-STAGE_SECONDS = "stage/seconds"
 REPORT, REPORT_PAGE = "report", "index.html"
 """The stage that logs the page about the whole run, and its artifact."""
 STATE = ("parent", "invocation", "pid", "began", "stages", "statuses", "errors", "skipped", "outcome")
@@ -77,6 +76,7 @@ class PipelineRuns:
         self.open = {number: (stage, run_id) for number, (stage, run_id) in state["open"].items()}
         self.recipe = _recipe(state["recipe"])
         self.client.set_tag(self.parent, "k2.recorder", _identity(os.getpid()))
+        self._close_orphans()  # one made just before the kill is in no state
 
     def begin(self, message: dict[str, Any]) -> None:
         """The pipeline run, with the keys of the recipe that differ from its base as parameters."""

@@ -53,9 +53,9 @@ def description(
 ) -> str:  # fmt: skip
     """The description of a pipeline run in Markdown. Pages show its first lines and hide the rest behind a button."""
     parts = [
+        " · ".join(f"[{title}]({address})" for title, address in links.items()),  # lower down they cannot be clicked
         f"> {' '.join(outcome.error.split())}" if outcome.error else "",
         _against(figures, before),
-        " · ".join(f"[{title}]({address})" for title, address in links.items()),
         _ended(outcome),
         *_recipe(recipe),
         _figures(figures, before),
