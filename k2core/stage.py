@@ -28,7 +28,7 @@ import threading
 import time
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,6 +37,7 @@ from k2core.recipe import Processes, RecipeError, Section, load_section, read_re
 from k2core.recipe.processes import LAUNCHER, launch, must_launch, rank
 from k2core.storage import StorageError, dvc_md5, publish, write_json
 from k2core.storage.atomic import remove
+from k2core.tracking.address import INVOCATION
 
 if typing.TYPE_CHECKING:
     from tqdm import tqdm
@@ -211,19 +212,20 @@ def _execute(
     # DVC tells a stage its name in the graph; run by hand, it follows from the command line.
     name = os.environ.get("DVC_STAGE", "").rpartition(":")[2] or "@".join([section.split(".")[0], *words.values()])
     declared = {name: (key.format(**words), cls) for name, (key, cls) in sections_of(run, section).items()}
-    sections = {name: load_section(cls, recipe, *key.split(".")) for name, (key, cls) in declared.items()}
-    signal.signal(signal.SIGTERM, _terminate)
-    _die_with_dvc()
-    processes = next((value for value in sections.values() if isinstance(value, Processes)), None)
-    if processes and must_launch(processes):
-        status = launch(processes)
-        if status:
-            raise SystemExit(status)
-        return
     paths = {parameter: value for parameter, value in arguments.items() if hints[parameter] is Path}
     inputs = {parameter: path for parameter, path in paths.items() if parameter not in OUTPUTS}
     outputs = {parameter: path for parameter, path in paths.items() if parameter in OUTPUTS}
-    digests = {str(path): dvc_md5(path) for path in inputs.values()}
+    with _recorded_fault(name):
+        sections = {name: load_section(cls, recipe, *key.split(".")) for name, (key, cls) in declared.items()}
+        signal.signal(signal.SIGTERM, _terminate)
+        _die_with_dvc()
+        processes = next((value for value in sections.values() if isinstance(value, Processes)), None)
+        if processes and must_launch(processes):
+            status = launch(processes)
+            if status:
+                raise SystemExit(status)
+            return
+        digests = {str(path): dvc_md5(path) for path in inputs.values()}
     settings = {declared[parameter][0]: value.model_dump(mode="json") for parameter, value in sections.items()}
     tracked = {declared[name][0]: settings[declared[name][0]] for name, value in sections.items() if value.TRACKED}
     code = _code()
@@ -250,7 +252,8 @@ def _execute(
         with ExitStack() as published:
             if job.first:
                 scratched = {parameter: published.enter_context(publish(path)) for parameter, path in outputs.items()}
-            figures = run(**sections, **words, **inputs, **scratched, **jobs)
+            with nullcontext() if recorded else _recorded_fault(name):
+                figures = run(**sections, **words, **inputs, **scratched, **jobs)
             if not figures:
                 raise StageError("the stage reported no figures; a stage that did nothing must not pass as done")
         if not job.first:
@@ -271,9 +274,12 @@ def _execute(
 
 
 def _say_what_comes_back(outputs: list[Path]) -> None:
-    """Tell how to get back the outputs that DVC removed before this stage, which has failed, and that its lock has."""
+    """Tell how to get back the outputs that DVC removed before this stage, which has failed, and that its lock has.
+
+    The flow brings them back itself.
+    """
     lock = Path("dvc.lock")
-    if "DVC_STAGE" not in os.environ or rank() or not lock.exists():
+    if "DVC_STAGE" not in os.environ or INVOCATION in os.environ or rank() or not lock.exists():
         return
     stage = read_recipe(lock).get("stages", {}).get(os.environ["DVC_STAGE"], {})
     locked = {entry["path"] for entry in stage.get("outs", [])}
@@ -282,6 +288,18 @@ def _say_what_comes_back(outputs: list[Path]) -> None:
         what = " ".join(gone)
         print(f"{what}: DVC removed it before this stage; `dvc checkout {what}` brings the previous one back",
               file=sys.stderr, flush=True)  # fmt: skip
+
+
+@contextmanager
+def _recorded_fault(name: str) -> Iterator[None]:
+    """Within, the stage has no run yet: a fault of the recipe or of an input gets one, so that it is seen in MLflow."""
+    try:
+        yield
+    except (RecipeError, StorageError, FileNotFoundError):
+        from k2core.tracking.client import StageRun
+
+        with nullcontext() if rank() else StageRun.open(name, {}, {}, []):
+            raise
 
 
 def _collect_seldom() -> None:
@@ -322,8 +340,6 @@ def _die_with_dvc() -> None:
     if "DVC_STAGE" not in os.environ and LAUNCHER not in os.environ:
         return
     import psutil
-
-    from k2core.tracking.address import INVOCATION
 
     ancestors = psutil.Process().parents()
     named = {int(os.environ[name]) for name in (LAUNCHER, INVOCATION) if os.environ.get(name, "").isdigit()}

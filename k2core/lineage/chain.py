@@ -180,7 +180,7 @@ def _runs(chain: Chain) -> dict[str, _Run]:
 
     found = {}
     try:
-        book = PipelineRuns.read_only(chain.root)
+        book = PipelineRuns(chain.root)
         for stage in chain.stages.values():
             run = book.made_by(stage)
             if run:

@@ -21,8 +21,8 @@ START_SECONDS = 10.0
 class StageRun:
     """The MLflow run of one stage execution, as the stage sees it.
 
-    What is sent is also the recorder's to keep: if MLflow cannot be reached, the recorder says so in
-    `logs/tracking.log` and the stage prints the sentence at its end; its outputs are unaffected.
+    What is sent is also the recorder's to keep: while MLflow cannot be reached, the recorder says so in
+    `logs/tracking.log` and a stage that ends then prints the sentence; its outputs are unaffected.
     """
 
     def __init__(self, connection: socket.socket | None) -> None:
@@ -40,7 +40,7 @@ class StageRun:
             run._close("KILLED", "stopped by a signal")
             raise
         except BaseException as error:
-            run._close("FAILED", f"{type(error).__name__}: {error}")
+            run._close("FAILED", sentence(error))
             raise
         run._close("FINISHED", "")
 
@@ -76,6 +76,12 @@ class StageRun:
         self._connection.close()
         if complaint:
             print(f"tracking: {complaint}", file=sys.stderr, flush=True)
+
+
+def sentence(error: BaseException) -> str:
+    """The error in words: the project's own errors are sentences, others need their kind."""
+    words = " ".join(str(error).split())
+    return words if type(error).__module__.startswith("k2core.") else f"{type(error).__name__}: {words}"
 
 
 def connect(root: Path) -> socket.socket | None:

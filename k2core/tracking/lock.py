@@ -64,6 +64,14 @@ def downstream(stages: dict[str, LockedStage], names: set[str]) -> set[str]:
         reached |= more
 
 
+def outdated(stages: dict[str, LockedStage]) -> set[str]:
+    """Stages whose outputs were made from other bytes than those that now lie at their inputs' paths."""
+    made = {path: md5 for stage in stages.values() for path, md5 in stage.outs.items()}
+    return {
+        stage.name for stage in stages.values() if any(made.get(path, md5) != md5 for path, md5 in stage.deps.items())
+    }
+
+
 def _locked(name: str, entry: dict[str, Any]) -> LockedStage:
     def digests(items: list[dict[str, Any]]) -> dict[str, str]:
         return {item["path"]: item.get("md5", "") for item in items}

@@ -1,8 +1,9 @@
 """The recorder: one process an invocation of the pipeline, between its stages and MLflow.
 
 It listens before it imports MLflow, so stages never wait for it. It ends by itself once the pipeline's process is
-gone and every stage has hung up. What it could not deliver is kept in `logs/tracking-PID.jsonl` and can be sent
-later with ``python -m k2core.tracking.recorder --replay FILE``.
+gone and every stage has hung up. While MLflow cannot be reached, it keeps the records in `logs/tracking-ID.jsonl` and
+tries again every few seconds; those that MLflow had not taken at the end can be sent later with
+``python -m k2core.tracking.recorder --replay FILE``.
 """
 
 from __future__ import annotations
@@ -10,29 +11,41 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import os
 import queue
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from k2core.storage import write_json
+from k2core.tracking.lock import read_lock
+from k2core.tracking.spool import Message, Spool, say
 
 POLL_SECONDS = 0.3
+RETRY_SECONDS = 5.0
+REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")
+"""What MLflow answers to a record that it will never take: waiting does not help."""
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+"""MLflow's own retries would block for minutes; the spool does that work. The user's settings win."""
 
 
 class Recorder:
-    """Reads messages from any number of stages and plays them to MLflow in order."""
+    """Reads messages from any number of stages and plays them to MLflow in order.
 
-    def __init__(self, root: Path, pid: int, spool: Path) -> None:
+    Attributes:
+        fault: why MLflow cannot be reached; told to every stage at its end.
+    """
+
+    def __init__(self, root: Path, pid: int, spool: Spool) -> None:
         self.root, self.pid, self.spool = root, pid, spool
-        self.messages: queue.Queue[tuple[int, dict[str, Any]]] = queue.Queue()
+        self.messages: queue.Queue[Message] = queue.Queue()
         self.fault = ""
-        """Why MLflow cannot be reached; told to every stage at its end."""
+        self._again = 0.0
+        """When to try again (monotonic)."""
         self._runs: Any = None
-        self._stages: dict[int, tuple[str, str]] = {}
-        """Connection number → (stage, run id) of stages under way."""
 
     def listen(self, address: Path) -> None:
         """Accept stages for ever, in the background."""
@@ -42,105 +55,141 @@ class Recorder:
         server.listen(64)
 
         def accept() -> None:
-            number = 0
             while True:
                 connection, _ = server.accept()
-                number += 1
+                # Unlike any number of a recorder that was killed.
+                number = str(time.time_ns())
                 self.messages.put((number, {"type": "hello"}))
                 threading.Thread(target=self._read, args=(number, connection), daemon=True).start()
 
         threading.Thread(target=accept, daemon=True).start()
 
-    def _read(self, number: int, connection: socket.socket) -> None:
-        ended = False
+    def _read(self, number: str, connection: socket.socket) -> None:
+        ended = started = False
         try:
             with connection, connection.makefile("r", encoding="utf-8") as lines:
                 for line in lines:
-                    message = json.loads(line)
+                    message = {"time": now(), **json.loads(line)}
+                    started |= message["type"] == "start"
                     if message["type"] == "end":
                         ended = True
                         if self.fault:
                             connection.sendall(self.fault.encode())
                     self.messages.put((number, message))
         except (OSError, ValueError) as error:
-            print(f"connection {number}: {error}", flush=True)
-        if not ended:
+            say(f"connection {number}: {error}")
+        if started and not ended:
             # A stage that hangs up without a farewell was killed: SIGKILL leaves it no other way.
-            self.messages.put((number, {"type": "end", "status": "KILLED", "error": "the process was killed"}))
+            end = {"type": "end", "status": "KILLED", "error": "the process was killed", "time": now()}
+            self.messages.put((number, end))
         self.messages.put((number, {"type": "hangup"}))
+
+    def begin(self, invocation: str, state: dict[str, Any]) -> None:
+        """The first record of `invocation`; after a recorder that was killed, its records and the rest of its work."""
+        self.spool.load(state if state.get("invocation") == invocation else None)
+        if not self.spool.messages:
+            from k2core.tracking.recipe import against_base
+
+            recipe = asdict(against_base(self.root))
+            message = {"type": "begin", "invocation": invocation, "pid": self.pid, "recipe": recipe, "time": now()}
+            self.spool.add(("", message))
 
     def serve(self) -> None:
         """Play messages until the pipeline's process has ended and all stages have hung up."""
-        connections: set[int] = set()
+        connections: set[str] = set()
+        self.deliver()
         while True:
             try:
                 number, message = self.messages.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 if not connections and not alive(self.pid):
                     break
+                self.deliver()
                 continue
             if message["type"] == "hello":
                 connections.add(number)
             elif message["type"] == "hangup":
                 connections.discard(number)
             else:
-                self._deliver(number, message)
-        self._deliver(0, {"type": "finish"})
+                self.spool.add((number, message))
+                self.deliver()
+        self.finish()
 
-    def replay(self, messages: Iterator[tuple[int, dict[str, Any]]]) -> None:
-        """Deliver messages that were kept while MLflow could not be reached."""
-        for number, message in messages:
-            self.play(number, message)
+    def finish(self) -> None:
+        """The last record; a last attempt, if MLflow is away."""
+        self.spool.add(("", last_words(self.root)))
+        self._again = 0.0
+        self.deliver()
 
-    def _deliver(self, number: int, message: dict[str, Any]) -> None:
-        """Play one message, or keep it, and everything after it, if MLflow does not take it."""
+    def deliver(self) -> None:
+        """Play what waits; if MLflow does not take it, keep it and try again later."""
+        if not self.spool.messages or time.monotonic() < self._again:
+            return
+        try:
+            self.spool.play(self.play)
+        except OSError as error:  # what `play` makes of every fault of MLflow
+            reason, known = " ".join(str(error).split())[:300], bool(self.fault)
+            self.fault = (
+                f"MLflow takes no records ({reason}); outputs are unaffected and the records are kept. They are sent "
+                "once it is back; if it stays away until the end of the run, send them then: "
+                f"`python -m k2core.tracking.recorder --replay {self.spool.path}`"
+            )
+            if not known:
+                say(self.fault)
+            self.spool.save(self._runs.state() if self._runs and self._runs.parent else None)
+            self._again = time.monotonic() + RETRY_SECONDS
+            return
+        if self.fault:
+            say("MLflow is back and has all records")
+            self.fault, self._again = "", 0.0
+            self._runs.watch_again()
+
+    def play(self, numbered: Message) -> None:
+        """Hand one message to MLflow.
+
+        Raises:
+            ConnectionError: MLflow did not take it, but may later.
+        """
         from mlflow.exceptions import MlflowException
 
-        if not self.fault:
-            try:
-                self.play(number, message)
-                return
-            except (MlflowException, OSError) as error:
-                reason = " ".join(str(error).split())[:300]
-                self.fault = (
-                    f"MLflow took no more records ({reason}); outputs are unaffected and the records are kept. "
-                    f"When it is back, send them: `python -m k2core.tracking.recorder --replay {self.spool}`"
-                )
-                print(self.fault, flush=True)
-        with self.spool.open("a") as file:
-            file.write(json.dumps([number, message]) + "\n")
+        number, message = numbered
+        try:
+            self._play(number, message)
+        except MlflowException as error:
+            if error.error_code not in REFUSALS:
+                raise ConnectionError(str(error)) from error
+            say(f"MLflow refused a record ({error}): {json.dumps(message)[:2000]}")
 
-    def play(self, number: int, message: dict[str, Any]) -> None:
-        """Hand one message to MLflow."""
+    def _play(self, number: str, message: dict[str, Any]) -> None:
         if self._runs is None:
             from k2core.tracking.runs import PipelineRuns
 
-            self._runs = PipelineRuns(self.root, self.pid)
+            self._runs = PipelineRuns(self.root)
         runs, kind = self._runs, message["type"]
-        if kind == "start":
-            self._stages[number] = (message["stage"], runs.start_stage(message))
+        if kind == "begin":
+            runs.begin(message)
+        elif kind == "resume":
+            runs.resume(message["state"])
+        elif kind == "start":
+            runs.start_stage(number, message, watch=not self.fault)
+        elif kind == "metrics":
+            runs.metrics(number, message)
+        elif kind == "artifact":
+            runs.artifact(number, message)
+        elif kind == "end":
+            runs.end_stage(number, message)
         elif kind == "tags":
             runs.tag_parent(message["tags"])
+        elif kind == "outcome":
+            runs.outcome = {key: message[key] for key in ("status", "error", "seconds")}
         elif kind == "finish":
-            print(f"pipeline run {runs.parent}: {runs.finish()}", flush=True)
-        elif number in self._stages:
-            stage, run_id = self._stages[number]
-            if kind == "metrics":
-                runs.metrics(run_id, message)
-            elif kind == "artifact":
-                runs.client.log_artifact(run_id, message["path"])
-            elif kind == "end":
-                runs.end_stage(stage, run_id, message["status"], message["error"])
-                del self._stages[number]
-        write_json(
-            self.root / "work" / "tracking.json",
-            {
-                "experiment": runs.experiment_id,
-                "parent": runs.parent,
-                "pid": self.pid,
-                "stages": runs.stages,
-            },
-        )
+            say(f"pipeline run {runs.parent}: {runs.finish(message)}")
+        write_json(self.root / "work" / "tracking.json", runs.state())
+
+
+def now() -> int:
+    """Milliseconds since 1970, as MLflow counts."""
+    return int(time.time() * 1000)
 
 
 def alive(pid: int) -> bool:
@@ -153,6 +202,31 @@ def alive(pid: int) -> bool:
         return False
 
 
+def last_words(root: Path) -> dict[str, Any]:
+    """The message that ends a pipeline run: what the workspace is like now, which may be sent much later."""
+    figures = {path.name: json.loads(path.read_text()) for path in sorted((root / "metrics").glob("*.json"))}
+    lock = [asdict(stage) for stage in read_lock(root).values()]
+    return {"type": "finish", "time": now(), "lock": lock, "metrics": figures}
+
+
+def replay(root: Path, path: Path) -> None:
+    """Send what a recorder could not, from its file, which is then removed.
+
+    Raises:
+        SystemExit: the file is not there, or MLflow does not take the records; they are kept.
+    """
+    if not path.exists():
+        raise SystemExit(f"{path}: no such file; it is removed once MLflow has its records")
+    spool = Spool(path)
+    spool.load(None)
+    if not any(message["type"] == "finish" for _, message in spool.messages):
+        spool.add(("", last_words(root)))  # the recorder was killed before it could
+    recorder = Recorder(root, 0, spool)
+    recorder.deliver()
+    if recorder.fault:
+        raise SystemExit(recorder.fault)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pid", type=int, default=0, help="the process whose life is the pipeline run")
@@ -160,19 +234,20 @@ def main() -> None:
     parser.add_argument("--replay", type=Path, help="send the records kept in this file, then remove it")
     options = parser.parse_args()
     root = Path.cwd()
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
     if options.replay:
-        lines = options.replay.read_text().splitlines()
-        Recorder(root, 0, options.replay).replay(tuple(json.loads(line)) for line in lines)
-        options.replay.unlink()
-        print(f"sent {len(lines)} records to MLflow")
+        replay(root, options.replay)
         return
     lock = options.socket.with_suffix(".lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return  # another stage of this invocation was quicker to start one
-    recorder = Recorder(root, options.pid, root / "logs" / f"tracking-{options.pid}.jsonl")
+    invocation, known = options.socket.stem.removeprefix("k2-"), root / "work" / "tracking.json"
+    recorder = Recorder(root, options.pid, Spool(root / "logs" / f"tracking-{invocation}.jsonl"))
     recorder.listen(options.socket)
+    recorder.begin(invocation, json.loads(known.read_text()) if known.exists() else {})
     recorder.serve()
     options.socket.unlink(missing_ok=True)
     Path(lock.name).unlink(missing_ok=True)

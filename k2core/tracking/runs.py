@@ -1,13 +1,18 @@
 """The MLflow runs of one pipeline invocation: a parent, and a nested run for each stage.
 
-Tags: `k2.stage`, `k2.state` (executed, skipped), `dvc.fingerprint` (md5 of the stage's `dvc.lock` entry, which joins
-a skipped stage to the run that made its outputs), `k2.produced_by`, `git.commit`, `git.dirty`, `prefect.flow_run_id`.
+Tags: `k2.kind` (pipeline), `k2.stage`, `k2.state` (executed, skipped), `dvc.fingerprint` (md5 of the stage's
+`dvc.lock` entry, which joins a skipped stage to the run that made its outputs), `k2.produced_by`, `k2.error`,
+`git.commit`, `git.dirty`, `prefect.flow_run_id`, `prefect.flow_run_url`.
+
+Every method may be called again after MLflow failed in the middle of it: nothing is recorded twice.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,120 +21,217 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
-from k2core.tracking.lock import LockedStage, downstream, is_code, read_lock
+from k2core.tracking.experiment import KIND, PIPELINE, ensure_experiment, run_link, stages_link
+from k2core.tracking.headlines import SECONDS, STAGE_SECONDS, metrics_file, select
+from k2core.tracking.lock import LockedStage, downstream, is_code, outdated
+from k2core.tracking.recipe import RecipeChange
+from k2core.tracking.spool import LOST
+from k2core.tracking.summary import Before, Outcome, description, run_name
 from k2core.tracking.uri import tracking_uri
 
-EXPERIMENT = "k2"
 BATCH = 100
 CONTEXT = "mlflow.data.context"
+MOST_PARAMETERS = 60
+"""Changed keys that a pipeline run has as parameters: more than a page can compare is no help."""
+MACHINE = "system/"
+REPORT, REPORT_PAGE = "report", "index.html"
+"""The stage that logs the page about the whole run, and its artifact."""
+STATE = ("parent", "invocation", "pid", "began", "stages", "statuses", "errors", "skipped", "outcome")
 
 
 class PipelineRuns:
-    """Creates and closes the runs of one invocation. Not thread-safe: the recorder calls it from one thread."""
+    """Creates and closes the runs of one invocation, the first with `begin`.
 
-    def __init__(self, root: Path, pid: int) -> None:
-        self._open(root)
-        self._close_orphans()
+    Not thread-safe: the recorder calls it from one thread.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.uri = root.resolve(), tracking_uri(root)
+        self.client = MlflowClient(self.uri)
+        self.experiment_id = ensure_experiment(self.client, root)
+        self.parent, self.invocation, self.pid = "", "", 0
+        self.recipe = RecipeChange("", {})
+        self.began = 0
         self.stages: dict[str, str] = {}
         """Stage name → id of its latest run in this invocation."""
         self.statuses: dict[str, str] = {}
+        self.errors: dict[str, str] = {}
+        self.open: dict[str, tuple[str, str]] = {}
+        """Connection number → (stage, run id) of stages under way."""
+        self.skipped: dict[str, str] = {}
+        self.outcome: dict[str, Any] = {}
+        self._makers: dict[str, Run | None] = {}
         self._monitors: dict[str, SystemMetricsMonitor] = {}
         """Run id → what samples the machine (`system/…`: CPU, memory, disk, network, GPUs) while its stage runs."""
-        self.parent = self._create("pipeline", {"k2.recorder": _identity(os.getpid()), "k2.pid": str(pid)})
 
-    @classmethod
-    def read_only(cls, root: Path) -> PipelineRuns:
-        """For questions (`made_by`) only: creates no run."""
-        runs = cls.__new__(cls)
-        runs._open(root)
-        return runs
+    def state(self) -> dict[str, Any]:
+        """What another process needs to go on with these runs."""
+        values = {name: getattr(self, name) for name in STATE}
+        return values | {"experiment": self.experiment_id, "open": self.open, "recipe": asdict(self.recipe)}
 
-    def _open(self, root: Path) -> None:
-        self.root, self.uri = root.resolve(), tracking_uri(root)
-        self.client = MlflowClient(self.uri)
-        self.experiment_id = self._experiment()
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on where the process ended whose `state` this is."""
+        for name in STATE:
+            setattr(self, name, state[name])
+        self.open = {number: (stage, run_id) for number, (stage, run_id) in state["open"].items()}
+        self.recipe = _recipe(state["recipe"])
+        self.client.set_tag(self.parent, "k2.recorder", _identity(os.getpid()))
+        self._close_orphans()  # one made just before the kill is in no state
 
-    def start_stage(self, message: dict[str, Any]) -> str:
-        """A nested run with the stage's parameters and its inputs as datasets. Returns its id."""
-        run_id = self._create(
-            message["stage"],
-            {
-                "mlflow.parentRunId": self.parent,
-                "k2.stage": message["stage"],
-                "k2.state": "executed",
-                "k2.recorder": _identity(os.getpid()),
-                **self._parent_tags("prefect."),
-            },
-        )
-        params = [Param(key, str(value)[:6000]) for key, value in flatten(message["params"])]
-        for start in range(0, len(params), BATCH):
-            self.client.log_batch(run_id, params=params[start : start + BATCH])
+    def begin(self, message: dict[str, Any]) -> None:
+        """The pipeline run, with the keys of the recipe that differ from its base as parameters."""
+        self._close_orphans()
+        self.recipe, self.began = _recipe(message["recipe"]), message["time"]
+        self.invocation, self.pid = message["invocation"], message["pid"]
+        if not self.parent:
+            tags = {KIND: PIPELINE, "k2.recorder": _identity(os.getpid()), "k2.pid": str(self.pid)}
+            self.parent = self._create(run_name(self.recipe, "running"), tags, self.began)
+        changed = [(key, here) for key, (_, here) in self.recipe.changed.items()][:MOST_PARAMETERS]
+        self._params(self.parent, [("recipe", self.recipe.base), *changed])
+
+    def start_stage(self, number: str, message: dict[str, Any], watch: bool) -> str:
+        """A nested run with the stage's parameters and its inputs as datasets. Returns its id.
+
+        Args:
+            number: the connection over which the stage speaks.
+            watch: whether the stage runs now, so that the machine under it can be sampled.
+        """
+        stage = message["stage"]
+        if number not in self.open:
+            tags = {"k2.state": "executed", "k2.recorder": _identity(os.getpid())}
+            run_id = self._nested(stage, tags, message["time"])
+            self.open[number], self.stages[stage] = (stage, run_id), run_id
+        run_id = self.open[number][1]
+        self._params(run_id, [(key, value) for key, value in flatten(message["params"])])
         self._datasets(run_id, message["inputs"], "input")
-        self.stages[message["stage"]] = run_id
-        self._monitors[run_id] = SystemMetricsMonitor(run_id, tracking_uri=self.uri)
-        self._monitors[run_id].start()
+        if watch:
+            self._watch(run_id)
         return run_id
 
-    def metrics(self, run_id: str, message: dict[str, Any]) -> None:
+    def metrics(self, number: str, message: dict[str, Any]) -> None:
         """Log one message's figures."""
-        self.client.log_batch(
-            run_id,
-            metrics=[
-                Metric(key, float(value), message["time"], message["step"]) for key, value in message["values"].items()
-            ],
-        )
+        if number in self.open:
+            self._log(self.open[number][1], message["values"], message["time"], message["step"])
 
-    def end_stage(self, stage: str, run_id: str, status: str, error: str) -> None:
+    def artifact(self, number: str, message: dict[str, Any]) -> None:
+        """Log a file, if it is still there."""
+        if number in self.open and Path(message["path"]).exists():
+            self.client.log_artifact(self.open[number][1], message["path"])
+
+    def end_stage(self, number: str, message: dict[str, Any]) -> None:
         """Close a stage's run as FINISHED, FAILED or KILLED."""
+        if number not in self.open:
+            return
+        (stage, run_id), status, error = self.open[number], message["status"], message["error"]
         if error:
             self.client.set_tag(run_id, "k2.error", error[:4900])
-        self.statuses[stage] = status
-        self._monitors.pop(run_id).finish()
-        self.client.set_terminated(run_id, status)
+            self.client.set_tag(run_id, "mlflow.note.content", f"> {' '.join(error.split())[:4900]}")
+        if run_id in self._monitors:
+            self._monitors.pop(run_id).finish()
+        if status != LOST:
+            self.statuses[stage], self.errors[stage] = status, error
+        self._end(run_id, "KILLED" if status == LOST else status, message["time"])
+        del self.open[number]
 
     def tag_parent(self, tags: dict[str, str]) -> None:
         """Tags of the whole pipeline run, e.g. the Prefect flow run's id and page."""
         for key, value in tags.items():
             self.client.set_tag(self.parent, key, value)
 
-    def finish(self) -> str:
-        """After the pipeline's process has ended: outputs' digests, skipped stages, the parent's status."""
-        lock = read_lock(self.root)
-        for stage, run_id in self.stages.items():
-            if stage in lock and self.statuses.get(stage) == "FINISHED":
-                self._datasets(run_id, lock[stage].outs, "output")
-                self.client.set_tag(run_id, "dvc.fingerprint", lock[stage].fingerprint)
-        failed = {stage for stage, status in self.statuses.items() if status != "FINISHED"}
-        stale = downstream(lock, failed | {stage for stage in self.stages if stage not in lock})
-        for stage in lock.values():
-            if stage.name not in self.stages and stage.name not in stale:
-                self._skipped(stage)
-        status = "FINISHED" if not failed else "KILLED" if "KILLED" in self.statuses.values() else "FAILED"
-        self.client.set_terminated(self.parent, status)
-        return status
+    def watch_again(self) -> None:
+        """Sample the machine for the stages under way: a sampler ends at the first fault of MLflow."""
+        for _, run_id in self.open.values():
+            self._watch(run_id)
 
-    def _skipped(self, stage: LockedStage) -> None:
+    def finish(self, message: dict[str, Any]) -> str:
+        """After the pipeline's process has ended: outputs' digests, skipped stages, figures, name, the parent's status.
+
+        Args:
+            message: `lock`: `dvc.lock`'s stages, `metrics`: file name → figures, both as they were then.
+        """
+        lock = {entry["name"]: LockedStage(**entry) for entry in message["lock"]}
+        ended = {stage for stage, status in self.statuses.items() if status == "FINISHED"}
+        for stage in ended & set(lock):
+            self._datasets(self.stages[stage], lock[stage].outs, "output")
+            self.client.set_tag(self.stages[stage], "dvc.fingerprint", lock[stage].fingerprint)
+        failed = sorted(set(self.statuses) - ended)
+        stale = downstream(lock, outdated(lock) | set(failed) | (set(self.stages) - set(lock)))
+        cached = [stage for name, stage in lock.items() if name not in self.stages and name not in stale]
+        for stage in cached:
+            self._skipped(stage, message)
+        stopped = "KILLED" if "KILLED" in self.statuses.values() else "FAILED"
+        outcome = Outcome(
+            status=self.outcome.get("status") or (stopped if failed else "FINISHED"),
+            error=self.outcome.get("error") or next((self.errors[stage] for stage in failed), ""),
+            seconds=self.outcome.get("seconds") or (message["time"] - self.began) / 1000,
+            ran=[stage for stage in self.stages if stage in ended],
+            cached=[stage.name for stage in cached],
+            failed=failed,
+        )
+        figures = select(message["metrics"], without=(stale | set(self.stages)) - ended)
+        self._summarise(outcome, figures, message["time"])
+        return outcome.status
+
+    def _summarise(self, outcome: Outcome, figures: dict[str, float], time: int) -> None:
+        name = run_name(self.recipe, outcome.words)
+        made = [self.client.get_run(self.stages[stage]) for stage in outcome.ran]
+        made += [self._makers[stage] for stage in outcome.cached if self._makers[stage]]
+        seconds = [run.data.metrics.get(STAGE_SECONDS) for run in made if run]
+        if outcome.status == "FINISHED" and len(seconds) == len(outcome.ran) + len(outcome.cached) and all(seconds):
+            figures = figures | {SECONDS: sum(seconds)}
+        links = {"Its stages": stages_link(self.experiment_id, self.parent)}
+        report = self.stages[REPORT] if REPORT in outcome.ran else getattr(self._makers.get(REPORT), "info", None)
+        if report:
+            run_id = report if isinstance(report, str) else report.run_id
+            links["The report"] = run_link(self.experiment_id, run_id, REPORT_PAGE)
+        flow = self.client.get_run(self.parent).data.tags.get("prefect.flow_run_url")
+        if flow:
+            links["The flow run in Prefect"] = flow
+        self._log(self.parent, figures, time, 0)
+        text = description(self.recipe, outcome, figures, self._before(), links)
+        self.client.set_tag(self.parent, "mlflow.note.content", text[:7900])
+        if outcome.error:
+            self.client.set_tag(self.parent, "k2.error", outcome.error[:4900])
+        self.client.update_run(self.parent, name=name)
+        self._end(self.parent, outcome.status, time)
+
+    def _before(self) -> Before | None:
+        """The latest finished pipeline run that began before this one."""
+        found = self.client.search_runs(
+            [self.experiment_id],
+            f"tags.`{KIND}` = '{PIPELINE}' and attributes.status = 'FINISHED' and attributes.start_time < {self.began}",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        if not found:
+            return None
+        link = run_link(self.experiment_id, found[0].info.run_id)
+        return Before(found[0].info.run_name, link, found[0].data.metrics)
+
+    def _skipped(self, stage: LockedStage, message: dict[str, Any]) -> None:
+        if stage.name in self.skipped and stage.name in self._makers:
+            return
         maker = self.made_by(stage)
-        run_id = self._create(
-            stage.name,
-            {
-                "mlflow.parentRunId": self.parent,
-                "k2.stage": stage.name,
+        if stage.name not in self.skipped:
+            tags = {
                 "k2.state": "skipped",
                 "dvc.fingerprint": stage.fingerprint,
                 "k2.produced_by": maker.info.run_id if maker else "unknown",
                 "mlflow.note.content": (
-                    f"DVC skipped this stage: nothing it depends on has changed. Its outputs were made by run "
-                    f"[{maker.info.run_id}](#/experiments/{self.experiment_id}/runs/{maker.info.run_id})."
+                    f"DVC skipped this stage: nothing it depends on has changed. Its outputs and figures are of run "
+                    f"[{maker.info.run_id}]({run_link(self.experiment_id, maker.info.run_id)})."
                     if maker
-                    else "DVC skipped this stage; the run that made its outputs is not in this MLflow store."
+                    else "No run in this MLflow store made this stage's outputs; its figures are of its metrics file."
                 ),
-                **self._parent_tags("prefect."),
-            },
-        )
+            }
+            self.skipped[stage.name] = self._nested(stage.name, tags, message["time"])
+        run_id = self.skipped[stage.name]
         self._datasets(run_id, {k: v for k, v in stage.deps.items() if not is_code(k)}, "input")
         self._datasets(run_id, stage.outs, "output")
-        self.client.set_terminated(run_id, "FINISHED")
+        figures = maker.data.metrics if maker else message["metrics"].get(metrics_file(stage.name), {})
+        self._log(run_id, {k: v for k, v in figures.items() if not k.startswith(MACHINE)}, message["time"], 0)
+        self._end(run_id, "FINISHED", message["time"])
+        self._makers[stage.name] = maker
 
     def made_by(self, stage: LockedStage) -> Run | None:
         """The executed run whose `dvc.lock` entry is the stage's present one."""
@@ -139,6 +241,22 @@ class PipelineRuns:
             max_results=1,
         )
         return found[0] if found else None
+
+    def _watch(self, run_id: str) -> None:
+        if run_id in self._monitors:
+            self._monitors.pop(run_id).finish()
+        self._monitors[run_id] = SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=self.uri)
+        self._monitors[run_id].start()
+
+    def _params(self, run_id: str, pairs: list[tuple[str, Any]]) -> None:
+        params = [Param(key, str(value)[:6000]) for key, value in pairs]
+        for start in range(0, len(params), BATCH):
+            self.client.log_batch(run_id, params=params[start : start + BATCH])
+
+    def _log(self, run_id: str, values: dict[str, float], time: int, step: int) -> None:
+        metrics = [Metric(key, float(value), time, step) for key, value in values.items()]
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(run_id, metrics=metrics[start : start + BATCH])
 
     def _datasets(self, run_id: str, digests: dict[str, str], context: str) -> None:
         datasets = [
@@ -152,26 +270,20 @@ class PipelineRuns:
         if datasets:
             self.client.log_inputs(run_id, datasets)
 
-    def _create(self, name: str, tags: dict[str, str]) -> str:
-        return self.client.create_run(
-            self.experiment_id, tags={**tags, **git_state(self.root), "mlflow.source.name": "dvc.yaml"}, run_name=name
-        ).info.run_id
+    def _nested(self, stage: str, tags: dict[str, str], time: int) -> str:
+        above = {
+            key: value
+            for key, value in self.client.get_run(self.parent).data.tags.items()
+            if key.startswith("prefect.")
+        }
+        return self._create(stage, {"mlflow.parentRunId": self.parent, "k2.stage": stage, **tags, **above}, time)
 
-    def _parent_tags(self, prefix: str) -> dict[str, str]:
-        tags = self.client.get_run(self.parent).data.tags
-        return {key: value for key, value in tags.items() if key.startswith(prefix)}
+    def _create(self, name: str, tags: dict[str, str], time: int) -> str:
+        tags = {**tags, **git_state(self.root), "mlflow.source.name": "dvc.yaml"}
+        return self.client.create_run(self.experiment_id, time, tags, name).info.run_id
 
-    def _experiment(self) -> str:
-        found = self.client.get_experiment_by_name(EXPERIMENT)
-        if found:
-            return found.experiment_id
-        local = "MLFLOW_TRACKING_URI" not in os.environ
-        return self.client.create_experiment(
-            EXPERIMENT,
-            artifact_location=(self.root / "mlartifacts").as_uri() if local else None,
-            # The page then opens on the table of runs, not on the one for LLM traces.
-            tags={"mlflow.experimentKind": "custom_model_development"},
-        )
+    def _end(self, run_id: str, status: str, time: int) -> None:
+        self.client.set_terminated(run_id, status, end_time=time)
 
     def _close_orphans(self) -> None:
         """Runs whose recorder was itself killed: nobody else would ever end them."""
@@ -204,13 +316,20 @@ def git_state(root: Path) -> dict[str, str]:
     )
 
 
+def _recipe(facts: dict[str, Any]) -> RecipeChange:
+    return RecipeChange(facts["base"], {key: (base, here) for key, (base, here) in facts["changed"].items()})
+
+
 def _identity(pid: int) -> str:
-    return f"{pid}:{psutil.Process(pid).create_time()}"
+    return f"{platform.node()}:{pid}:{psutil.Process(pid).create_time()}"
 
 
 def _alive(identity: str) -> bool:
-    pid, _, born = identity.partition(":")
+    machine, _, process = identity.partition(":")
+    if machine != platform.node():
+        return True  # for all that can be known here: machines may share a store
+    pid, _, born = process.partition(":")
     try:
-        return bool(pid) and str(psutil.Process(int(pid)).create_time()) == born
+        return str(psutil.Process(int(pid)).create_time()) == born
     except psutil.NoSuchProcess:
         return False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import json
+import shutil
 import time
 from pathlib import Path
 
@@ -11,13 +12,22 @@ import yaml
 from mlflow.tracking import MlflowClient
 from workspace import Workspace, make_workspace
 
-from k2core.tracking.runs import PipelineRuns
-
 
 def runs(toy: Workspace, state: str = "") -> list:
     client = MlflowClient(f"sqlite:///{toy.root / 'mlflow.db'}")
     found = client.search_runs([client.get_experiment_by_name("k2").experiment_id])
     return [run for run in found if not state or run.data.tags.get("k2.state") == state]
+
+
+def pipelines(toy: Workspace) -> list:
+    """Pipeline runs, latest first."""
+    return [run for run in runs(toy) if run.data.tags.get("k2.kind") == "pipeline"]
+
+
+def headline(toy: Workspace, value: float) -> None:
+    """A figure of the real chain among those of the toy."""
+    (toy.root / "metrics").mkdir(exist_ok=True)
+    (toy.root / "metrics" / "evaluate-rl.json").write_text(json.dumps({"tasks/pass_rate": value}))
 
 
 def wait_for_recorder(toy: Workspace) -> None:
@@ -28,9 +38,16 @@ def wait_for_recorder(toy: Workspace) -> None:
 
 
 def test_a_repro_is_a_pipeline_run_with_nested_stage_runs(toy: Workspace) -> None:
+    (toy.root / "recipes").mkdir()
+    shutil.copy(toy.root / "params.yaml", toy.root / "recipes" / "toy.yaml")
+    headline(toy, 0.5)
     toy.run("dvc", "repro")
     wait_for_recorder(toy)
-    (parent,) = [run for run in runs(toy) if run.info.run_name == "pipeline"]
+    (parent,) = pipelines(toy)
+    assert parent.info.run_name == "toy: 4 ran"
+    assert parent.data.params == {"recipe": "toy"}
+    assert parent.data.metrics["RL tasks passed: higher is better"] == 0.5
+    assert parent.data.metrics["seconds of all stages: lower is better"] > 0
     stages = {run.info.run_name: run for run in runs(toy, "executed")}
     assert set(stages) == {"source", "branch@left", "branch@right", "join"}
     assert {run.data.tags["mlflow.parentRunId"] for run in stages.values()} == {parent.info.run_id}
@@ -48,12 +65,21 @@ def test_a_repro_is_a_pipeline_run_with_nested_stage_runs(toy: Workspace) -> Non
 
     # One parameter of the last stage changes: the others are shown as skipped, linked to the run that made them.
     toy.edit("params.yaml", 'fail: ""', "fail: none")
+    headline(toy, 0.6)
     toy.run("dvc", "repro")
     wait_for_recorder(toy)
+    after = pipelines(toy)[0]
+    assert after.info.run_name == "toy, join.fail=none: 1 ran, 3 cached"
+    assert after.data.params == {"recipe": "toy", "join.fail": "none"}
+    note = after.data.tags["mlflow.note.content"]
+    assert f"Against [toy: 4 ran](#/experiments/1/runs/{parent.info.run_id}" in note
+    assert "**better** RL tasks passed" in note
     skipped = {run.info.run_name: run for run in runs(toy, "skipped")}
     assert set(skipped) == {"source", "branch@left", "branch@right"}
     for name, run in skipped.items():
         assert run.data.tags["k2.produced_by"] == stages[name].info.run_id
+        assert stages[name].info.run_id in run.data.tags["mlflow.note.content"]
+        assert run.data.metrics == stages[name].data.metrics
 
     lineage = toy.run("python", "-m", "k2core.lineage", "data/join").stdout.splitlines()
     assert [line.split()[0] for line in lineage[1:-1]] == ["source", "branch@left", "branch@right", "join"]
@@ -63,21 +89,6 @@ def test_a_repro_is_a_pipeline_run_with_nested_stage_runs(toy: Workspace) -> Non
     assert "MLflow run" not in toy.run("python", "-m", "k2core.lineage", "data/join", "--no-mlflow").stdout
 
 
-def test_the_machine_is_watched_while_a_stage_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    pipeline = PipelineRuns(tmp_path, os.getpid())
-    run_id = pipeline.start_stage({"stage": "source", "params": {}, "inputs": {}})
-    deadline, metrics = time.monotonic() + 30, {}
-    while "system/system_memory_usage_percentage" not in metrics:
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-        metrics = pipeline.client.get_run(run_id).data.metrics
-    assert 0 < metrics["system/system_memory_usage_percentage"] < 100
-    pipeline.end_stage("source", run_id, "FINISHED", "")
-    assert pipeline.client.get_run(run_id).info.status == "FINISHED"
-
-
 def test_a_killed_stage_is_marked_and_continues_to_the_same_bytes(toy: Workspace, tmp_path: Path) -> None:
     (toy.root / "work").mkdir(exist_ok=True)
     (toy.root / "work" / "kill-me").write_text("right")
@@ -85,7 +96,8 @@ def test_a_killed_stage_is_marked_and_continues_to_the_same_bytes(toy: Workspace
     assert killed.returncode != 0
     wait_for_recorder(toy)
     assert {run.info.run_name: run.info.status for run in runs(toy)} == {
-        "pipeline": "KILLED", "source": "FINISHED", "branch@left": "FINISHED", "branch@right": "KILLED",
+        "params.yaml: stopped in branch@right": "KILLED", "source": "FINISHED",
+        "branch@left": "FINISHED", "branch@right": "KILLED",
     }  # fmt: skip
     again = toy.run("dvc", "repro")
     assert "[branch@right] continues at 3" in again.stdout
@@ -106,12 +118,52 @@ def test_a_dead_mlflow_costs_nothing_and_loses_nothing(toy: Workspace) -> None:
     wait_for_recorder(toy)
     assert (toy.root / "data" / "join").exists()
     (spool,) = (toy.root / "logs").glob("tracking-*.jsonl")
-    assert "MLflow took no more records" in (toy.root / "logs" / "tracking.log").read_text()
+    told = (toy.root / "logs" / "tracking.log").read_text()
+    assert told.count("MLflow takes no records") == 1
+    assert f"--replay {spool}" in told
+    refused = toy.run("python", "-m", "k2core.tracking.recorder", "--replay", str(spool), check=False)
+    assert refused.returncode == 1
+    assert "MLflow takes no records" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
     del toy.env["MLFLOW_TRACKING_URI"]
+    ended = time.time() * 1000
     toy.run("python", "-m", "k2core.tracking.recorder", "--replay", str(spool))
-    assert {run.info.run_name for run in runs(toy, "executed")} == {"source", "branch@left", "branch@right", "join"}
+    stages = runs(toy, "executed")
+    assert {run.info.run_name for run in stages} == {"source", "branch@left", "branch@right", "join"}
+    (pipeline,) = pipelines(toy)
+    assert (pipeline.info.run_name, pipeline.info.status) == ("params.yaml: 4 ran", "FINISHED")
+    assert all(run.info.end_time < ended for run in [pipeline, *stages]), "times are those of the run, not of sending"
     assert not spool.exists()
+
+
+def test_a_killed_recorder_is_followed_by_another_that_goes_on_with_the_same_run(toy: Workspace) -> None:
+    toy.edit("params.yaml", "seconds_a_step: 0.02", "seconds_a_step: 0.4")
+    state, chain = toy.root / "work" / "tracking.json", toy.start("dvc", "repro")
+    deadline = time.monotonic() + 60
+    while not (state.exists() and "source" in json.loads(state.read_text())["stages"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    (recorder,) = toy.processes("k2core.tracking.recorder")
+    recorder.kill()
+    assert chain.wait(timeout=120) == 0
+    wait_for_recorder(toy)
+    (pipeline,) = pipelines(toy)
+    assert pipeline.info.status == "FINISHED"
+    stages = {run.info.run_name: run.info.status for run in runs(toy, "executed")}
+    assert stages["join"] == "FINISHED"
+    assert set(stages.values()) <= {"FINISHED", "KILLED"}, "none runs for ever"
+
+
+def test_a_chain_that_fails_before_its_stage_begins_has_failed(toy: Workspace) -> None:
+    toy.edit("params.yaml", "steps: 5", "steps: 0")
+    toy.run("dvc", "repro", check=False)
+    wait_for_recorder(toy)
+    (pipeline,) = pipelines(toy)
+    assert (pipeline.info.run_name, pipeline.info.status) == ("params.yaml: failed in source", "FAILED")
+    sentence = "params.yaml: count.steps = 0: input should be greater than or equal to 1"
+    assert pipeline.data.tags["k2.error"] == sentence
+    assert f"> {sentence}" in pipeline.data.tags["mlflow.note.content"].splitlines()
 
 
 @pytest.mark.parametrize(("old", "new", "sentence"), [
@@ -121,6 +173,7 @@ def test_a_dead_mlflow_costs_nothing_and_loses_nothing(toy: Workspace) -> None:
 ])  # fmt: skip
 def test_a_bad_recipe_ends_in_a_sentence(toy: Workspace, old: str, new: str, sentence: str) -> None:
     toy.edit("params.yaml", old, new)
+    toy.env["K2_TRACKING"] = "off"
     failed = toy.run("python", "-m", "stages.count", "--out", "x", "--name", "a", check=False)
     assert failed.returncode == 1
     assert sentence in failed.stderr

@@ -1,0 +1,100 @@
+"""The MLflow experiment of this project: its description, its saved view, and the address of both."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
+
+from k2core.tracking.headlines import HEADLINES, SECONDS, STAGE_SECONDS
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+EXPERIMENT = "k2"
+KIND, PIPELINE = "k2.kind", "pipeline"
+VIEW = "pipelines"
+TRAINING = "workflowType=machine_learning"
+"""Makes MLflow's page hide what is for users of LLMs."""
+QUERY = f"viewStateShareKey={VIEW}&{TRAINING}"
+DESCRIPTION = """\
+A run's name says the recipe, what was changed in it, and the outcome. \
+The [view of pipeline runs](#/experiments/{id}/runs?{query}) shows them with the figures that matter; \
+the runs of their stages are their child runs.
+
+- **Metrics** say in their name which way is better. Figures of stages that DVC skipped count too.
+- **Parameters** of a pipeline run are only those that differ from its base recipe (`recipe`).
+- To **compare** pipeline runs, tick them and press *Compare*.
+- A pipeline run's **description** says what changed, has its figures beside those of the run before, and links to \
+the Prefect page and to the report. Stages have all their parameters, live curves, and the digests of their inputs \
+and outputs.
+"""
+
+
+def ensure_experiment(client: MlflowClient, root: Path) -> str:
+    """The id of the experiment, which is made if it is not there, with its description and view as above."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if not found:
+        local = "MLFLOW_TRACKING_URI" not in os.environ
+        try:
+            client.create_experiment(
+                EXPERIMENT, artifact_location=(root.resolve() / "mlartifacts").as_uri() if local else None
+            )
+        except MlflowException:
+            if not client.get_experiment_by_name(EXPERIMENT):  # else another process was quicker
+                raise
+        found = client.get_experiment_by_name(EXPERIMENT)
+    if found.lifecycle_stage == "deleted":  # in the page; its name stays taken, and nothing can be recorded in it
+        client.restore_experiment(found.experiment_id)
+    for key, value in _tags(found.experiment_id).items():
+        if found.tags.get(key) != value:
+            client.set_experiment_tag(found.experiment_id, key, value)
+    return found.experiment_id
+
+
+def runs_page(root: Path, server: str) -> str:
+    """The address of the table of pipeline runs on the MLflow server at `server`, e.g. ``http://127.0.0.1:5000``.
+
+    Imports MLflow (seconds) and asks the server, which must answer.
+    """
+    from mlflow.tracking import MlflowClient
+
+    return f"{server}/#/experiments/{ensure_experiment(MlflowClient(server), root)}/runs?{QUERY}"
+
+
+def run_link(experiment: str, run: str, artifact: str = "") -> str:
+    """Where a run, or one of its artifacts, is on the server that shows the link."""
+    return f"#/experiments/{experiment}/runs/{run}{f'/artifacts/{artifact}' if artifact else ''}?{TRAINING}"
+
+
+def stages_link(experiment: str, run: str) -> str:
+    """The table of the stages of pipeline run `run`, the longest first: sorted by time they would hide under it."""
+    query = {
+        "searchFilter": f"tags.`mlflow.parentRunId` = '{run}'",
+        "orderByKey": f"metrics.`{STAGE_SECONDS}`",
+        "orderByAsc": "false",
+    }
+    return f"#/experiments/{experiment}/runs?{urlencode(query, quote_via=quote)}&{TRAINING}"
+
+
+def _tags(experiment: str) -> dict[str, str]:
+    """Description, view, and the kind that makes the page open on the table of runs, not on the one for LLM traces."""
+    metrics = [f"metrics.`{name}`" for name in [*(line.name for line in HEADLINES), SECONDS]]
+    fixed = {"1": 73, "attributes.`Run Name`": 380, "runDateAndNestInfo": 150}
+    state = {
+        "searchFilter": f"tags.`{KIND}` = '{PIPELINE}'",
+        "selectedColumns": metrics,
+        "columnOrder": [*fixed, *metrics],
+        "columnWidths": fixed | dict.fromkeys(metrics, 150),
+    }
+    # What the page's own "Save view" writes: MLflow documents the button, not the tag (looked up in 3.17).
+    view = {"name": "Pipeline runs", "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
+    return {
+        "mlflow.experimentKind": "custom_model_development",
+        "mlflow.note.content": DESCRIPTION.format(id=experiment, query=QUERY),
+        f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
+    }

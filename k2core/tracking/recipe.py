@@ -1,0 +1,63 @@
+"""What a pipeline run's recipe is: the file in `recipes/` that it comes from, and what was changed in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from k2core.recipe import RecipeError, read_recipe
+
+ABSENT = "absent"
+IN_A_NAME = 2
+"""Changes that a run's name spells out."""
+
+
+@dataclass(frozen=True)
+class RecipeChange:
+    """Name of the base recipe, and dotted key → (value there, value here) of every key that differs, as text."""
+
+    base: str
+    changed: dict[str, tuple[str, str]]
+
+    @property
+    def title(self) -> str:
+        """One line, e.g. `laptop, rl.tau=0.2, +3 more`."""
+        words = [f"{key}={here}" for key, (_, here) in self.changed.items() if len(here) <= 40][:IN_A_NAME]
+        more = len(self.changed) - len(words)
+        return ", ".join([self.base, *words, *([f"+{more} more" if words else f"{more} changed"] if more else [])])
+
+
+def against_base(root: Path) -> RecipeChange:
+    """`root/params.yaml` against the recipe in `root/recipes` from which it differs in the fewest keys."""
+    here = _read(root / "params.yaml")
+    if here is None:
+        return RecipeChange("unreadable recipe", {})
+    changes = []
+    for path in sorted((root / "recipes").glob("*.yaml")):
+        base = _read(path)
+        if base is None:
+            continue
+        keys = [key for key in [*here, *(key for key in base if key not in here)] if here.get(key) != base.get(key)]
+        changed = {key: (str(base.get(key, ABSENT)), str(here.get(key, ABSENT))) for key in keys}
+        changes.append(RecipeChange(path.stem, changed))
+    return min(changes, key=lambda change: len(change.changed), default=RecipeChange("params.yaml", {}))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """None if it is no recipe: to say so is the business of who runs it."""
+    try:
+        return flat(read_recipe(path))
+    except RecipeError:
+        return None
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys; lists stay values."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        key: leaf
+        for name, item in value.items()
+        for key, leaf in flat(item, f"{prefix}.{name}" if prefix else str(name)).items()
+    }

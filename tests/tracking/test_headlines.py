@@ -1,0 +1,46 @@
+"""The figures that a pipeline run is judged by."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from mlflow.utils.validation import _validate_metric_name
+
+from k2core.tracking.headlines import HEADLINES, HIGHER, LOWER, SECONDS, headlines, verdict
+
+
+def write(root: Path, stage: str, figures: dict[str, float]) -> None:
+    (root / "metrics").mkdir(exist_ok=True)
+    (root / "metrics" / f"{stage}.json").write_text(json.dumps(figures))
+
+
+def test_figures_are_named_by_what_is_better_and_those_missing_are_left_out(tmp_path: Path) -> None:
+    assert headlines(tmp_path) == {}
+    write(tmp_path, "evaluate-rl", {"tasks/pass_rate": 0.6, "tasks/greedy": 0.7})
+    write(tmp_path, "pretrain-stable", {"heldout/bits_per_byte": 2.2})
+    assert headlines(tmp_path) == {
+        "RL tasks passed: higher is better": 0.6,
+        "bits per byte 1 stable: lower is better": 2.2,
+    }
+    assert list(headlines(tmp_path, without={"evaluate@rl"})) == ["bits per byte 1 stable: lower is better"]
+
+
+def test_mlflow_takes_the_names() -> None:
+    names = [*(line.name for line in HEADLINES), SECONDS]
+    for name in names:
+        _validate_metric_name(name)
+    assert len(set(names)) == len(names)
+
+
+def test_a_change_is_better_or_worse_by_the_figures_direction() -> None:
+    assert verdict(f"x: {HIGHER}", 0.5, 0.6) == verdict(f"x: {LOWER}", 0.6, 0.5) == "better"
+    assert verdict(f"x: {HIGHER}", 0.6, 0.5) == verdict(f"x: {LOWER}", 0.5, 0.6) == "worse"
+    assert verdict(f"x: {LOWER}", 0.0, 0.0) == "same"
+
+
+def test_mlflow_is_not_imported() -> None:
+    code = "import sys, k2core.tracking.headlines, k2core.tracking.recipe; assert 'mlflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
