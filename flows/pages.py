@@ -19,6 +19,7 @@ import typer
 from flows.links import MLFLOW, PREFECT
 from flows.settings import PAGES, ROOT, apply_settings, running_pages
 from flows.workspace import end_groups
+from k2core.tracking.experiment import runs_page
 from k2core.tracking.uri import tracking_uri
 
 POOL = "k2"
@@ -121,7 +122,7 @@ def main() -> None:
         servers.await_answer("mlflow-server", f"{mlflow}/health")
         with _announced(prefect, mlflow):
             print(f"Prefect  {prefect}/deployments   start, schedule and watch runs")
-            print(f"MLflow   {mlflow}   compare runs")
+            print(f"MLflow   {runs_page(ROOT, mlflow)}   compare runs")
             print("Runs of `make demo` show there too. Ctrl-C ends the pages and what runs there.", flush=True)
             while True:
                 servers.mend()

@@ -15,6 +15,8 @@ import typer
 
 from flows.settings import ROOT, apply_settings
 
+ENDS = {"the report": "report/index.html", "the model": "models/export"}
+"""What a person looks at first."""
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -57,6 +59,12 @@ def run(
         print(f"the chain did not finish: {state.message}", file=sys.stderr)
         raise typer.Exit(1)
     print(f"the chain took {time.monotonic() - started:.0f} s")
+    for what, path in ENDS.items():
+        if (ROOT / path).exists():
+            print(f"  {what:<10} {path}")
+    print("  the pages  make ui")
+    for kept in (ROOT / "logs").glob("tracking-*.jsonl"):
+        print(f"MLflow was away; send it the records: python -m k2core.tracking.recorder --replay logs/{kept.name}")
 
 
 if __name__ == "__main__":

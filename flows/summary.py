@@ -6,21 +6,48 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.graph import Graph
 from flows.links import mlflow_address
 from flows.outcome import COLOURS, Outcome
+from k2core.tracking.experiment import run_link
+from k2core.tracking.headlines import headlines, metrics_file, verdict
+from k2core.tracking.lock import read_lock
+from k2core.tracking.recipe import flat
+
+MOST_LINES = 12
 
 
 @dataclass(frozen=True)
 class Before:
-    """Recipe and figures of the workspace before the run."""
+    """Recipe and headline figures of the outputs that are there before the run, whatever made them."""
+
+    recipe: dict[str, Any]
+    figures: dict[str, float]
 
     @classmethod
     def read(cls, root: Path) -> Before:
-        return cls()
+        """From `dvc.lock` and `metrics/`."""
+        stages = read_lock(root).values()
+        recipe = {key: value for stage in stages for file in stage.params.values() for key, value in flat(file).items()}
+        return cls(recipe, headlines(root))
+
+    def against(self, now: Before) -> list[str]:
+        """What is different `now`, a line each."""
+        if not self.recipe:
+            return []
+        keys = [key for key in now.recipe if now.recipe[key] != self.recipe.get(key)]
+        lines = [f"{key}: {self.recipe.get(key, 'absent')} → {now.recipe[key]}" for key in keys[:MOST_LINES]]
+        lines += [f"and {len(keys) - MOST_LINES} more keys of the recipe"] if len(keys) > MOST_LINES else []
+        for name, after in now.figures.items():
+            before = self.figures.get(name)
+            told = verdict(name, before, after) if before is not None else "same"
+            if before is not None and told != "same":
+                lines.append(f"{name.partition(':')[0]}: {before:.4g} → {after:.4g} ({told})")
+        return lines
 
 
 def summary(root: Path, graph: Graph, outcomes: dict[str, Outcome], before: Before) -> None:
@@ -31,7 +58,7 @@ def summary(root: Path, graph: Graph, outcomes: dict[str, Outcome], before: Befo
             "state": outcome.state,
             "seconds": round(outcome.seconds, 1),
             "attempts": outcome.attempts,
-            "figures": main_figures(root / "metrics" / f"{stage.replace('@', '-')}.json"),
+            "figures": main_figures(root / "metrics" / metrics_file(stage)),
             "fault": outcome.error,
         }
         for stage, outcome in outcomes.items()
@@ -40,12 +67,16 @@ def summary(root: Path, graph: Graph, outcomes: dict[str, Outcome], before: Befo
         key="k2-graph", markdown=drawing(graph, outcomes), description="The stage graph, coloured by state"
     )
     create_table_artifact(key="k2-stages", table=rows, description="State, time and main figures of every stage")
-    link = mlflow_run(root)
-    if link:
-        create_link_artifact(key="k2-mlflow", link=link, link_text="This run in MLflow")
+    for key, text, link in mlflow_links(root):
+        create_link_artifact(key=key, link=link, link_text=text)
     width = max(map(len, outcomes))
     for row in rows:
         print(f"{row['stage']:<{width}}  {row['state']:<11} {row['seconds']:>7.1f} s  {row['figures']}")
+    changes = before.against(Before.read(root))
+    if changes:
+        print("against what was here before this run:")
+        for change in changes:
+            print(f"  {change}")
 
 
 def drawing(graph: Graph, outcomes: dict[str, Outcome]) -> str:
@@ -58,13 +89,18 @@ def drawing(graph: Graph, outcomes: dict[str, Outcome]) -> str:
     return "\n".join([*lines, "```"])
 
 
-def mlflow_run(root: Path) -> str:
-    """The page of this process's pipeline run in MLflow; empty if there is none (yet)."""
+def mlflow_links(root: Path) -> list[tuple[str, str, str]]:
+    """Key, text and address of this process's pipeline run in MLflow and of the report, if it was made in this run."""
     state = root / "work" / "tracking.json"
     known = json.loads(state.read_text()) if state.exists() else {}
     if known.get("pid") != os.getpid():
-        return ""
-    return f"{mlflow_address()}/#/experiments/{known['experiment']}/runs/{known['parent']}"
+        return []
+    server, experiment = mlflow_address(), known["experiment"]
+    links = [("k2-mlflow", "This run in MLflow", f"{server}/{run_link(experiment, known['parent'])}")]
+    if "report" in known["stages"]:
+        page = run_link(experiment, known["stages"]["report"], "index.html")
+        links.append(("k2-report", "The report", f"{server}/{page}"))
+    return links
 
 
 def main_figures(path: Path, most: int = 3) -> str:

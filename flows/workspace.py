@@ -9,10 +9,12 @@ import re
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from k2core.tracking.address import INVOCATION
 
 if TYPE_CHECKING:
     import psutil
@@ -81,11 +83,16 @@ class ProcessTrees:
         self._lock = threading.Lock()
         self.stopping = False
 
-    def run(self, words: list[str], root: Path, log: Path, limit: float, on_line: Callable[[str], None]) -> None:
+    def run(
+        self, words: list[str], root: Path, log: Path, limit: float, on_line: Callable[[str], None],
+        environment: Mapping[str, str] | None = None, begun: Callable[[int], None] | None = None,
+    ) -> None:  # fmt: skip
         """Run a command; pass each line of its output to `on_line` and to the file `log`.
 
         Args:
             limit: seconds after which the command and all that it has started are ended.
+            environment: what the command sees besides this process's; by default that it belongs to this run.
+            begun: told the command's process id.
 
         Raises:
             TransientFailure, StageFailed: it did not exit with 0, or not in time; the message is one sentence.
@@ -103,9 +110,11 @@ class ProcessTrees:
                 text=True,
                 errors="replace",
                 start_new_session=True,
-                env={**os.environ, "K2_INVOCATION": str(os.getpid()), "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {INVOCATION: str(os.getpid())})},
             )
             self._running.add(process)
+        if begun:
+            begun(process.pid)
         late = threading.Event()
 
         def too_late() -> None:

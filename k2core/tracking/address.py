@@ -10,6 +10,10 @@ from pathlib import Path
 INVOCATION = "K2_INVOCATION"
 """Environment variable by which a flow tells its stages that they belong to it: its process id."""
 
+RECORDS = "K2_RECORDS"
+"""Environment variable with the folder whose recorder a stage talks to, where it is not the stage's own: DVC removes an
+experiment's folder as soon as it has ended."""
+
 
 def invocation_pid() -> int:
     """The process whose life is the pipeline run: the flow, else the outermost `dvc` above us, else ourselves."""

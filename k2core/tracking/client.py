@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from k2core.tracking.address import invocation_pid, socket_path
+from k2core.tracking.address import RECORDS, invocation_pid, socket_path
 
 START_SECONDS = 10.0
 
@@ -32,7 +32,7 @@ class StageRun:
     @contextmanager
     def open(cls, stage: str, params: dict[str, Any], inputs: dict[str, str], outputs: list[str]) -> Iterator[StageRun]:
         """Announce the stage; on leaving the block say how it ended: FINISHED, FAILED or KILLED (signals)."""
-        run = cls(connect(Path.cwd()))
+        run = cls(connect(Path(os.environ.get(RECORDS, "."))))
         run.send(type="start", stage=stage, pid=os.getpid(), params=params, inputs=inputs, outputs=outputs)
         try:
             yield run
@@ -84,14 +84,14 @@ def sentence(error: BaseException) -> str:
     return words if type(error).__module__.startswith("k2core.") else f"{type(error).__name__}: {words}"
 
 
-def connect(root: Path) -> socket.socket | None:
-    """A connection to this invocation's recorder, which is started if it is not there.
+def connect(root: Path, pid: int | None = None) -> socket.socket | None:
+    """A connection to the recorder of process `pid`, by default this invocation's; it is started if it is not there.
 
     Returns None, after saying why, if it cannot be started or if the environment says ``K2_TRACKING=off``.
     """
     if os.environ.get("K2_TRACKING") == "off":
         return None
-    pid = invocation_pid()
+    pid = pid or invocation_pid()
     address = socket_path(root, pid)
     deadline, started = time.monotonic() + START_SECONDS, False
     while time.monotonic() < deadline:

@@ -71,14 +71,15 @@ def run_link(experiment: str, run: str, artifact: str = "") -> str:
     return f"#/experiments/{experiment}/runs/{run}{f'/artifacts/{artifact}' if artifact else ''}?{TRAINING}"
 
 
+def found_link(experiment: str, search: str, order: str = "attributes.start_time") -> str:
+    """The table of the runs that a search finds, e.g. ``tags.`k2.grid` = 'rates'``, the greatest `order` first."""
+    query = {"searchFilter": search, "orderByKey": order, "orderByAsc": "false"}
+    return f"#/experiments/{experiment}/runs?{urlencode(query, quote_via=quote)}&{TRAINING}"
+
+
 def stages_link(experiment: str, run: str) -> str:
     """The table of the stages of pipeline run `run`, the longest first: sorted by time they would hide under it."""
-    query = {
-        "searchFilter": f"tags.`mlflow.parentRunId` = '{run}'",
-        "orderByKey": f"metrics.`{STAGE_SECONDS}`",
-        "orderByAsc": "false",
-    }
-    return f"#/experiments/{experiment}/runs?{urlencode(query, quote_via=quote)}&{TRAINING}"
+    return found_link(experiment, f"tags.`mlflow.parentRunId` = '{run}'", f"metrics.`{STAGE_SECONDS}`")
 
 
 def _tags(experiment: str) -> dict[str, str]:
