@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench ui deps lock recipe clean
+.PHONY: help setup demo test browser lint bench ui deps lock recipe clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,7 +34,12 @@ setup: .venv/.ready ## the environment in .venv (demo and test do this themselve
 demo: setup ## run the whole chain on real text: Prefect orders, DVC skips what is unchanged, MLflow records
 	$(BIN)/python -m flows.pipeline
 
-test: setup lint ## lint and all tests, the chain at a micro recipe included
+browser: # Debian's Chromium, for the tests of the Prefect page
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || \
+	  { test "$$(id -u)" = 0 && apt-get -qq update && apt-get install -y -qq chromium >/dev/null; } || \
+	  echo "no Chromium here: the tests of the Prefect page are skipped (sudo apt-get install chromium)"
+
+test: setup browser lint ## lint and all tests, the chain at a micro recipe included
 	$(BIN)/python -m pytest tests
 
 lint: setup ## ruff and the import contracts between the rooms

@@ -53,11 +53,15 @@ class Pages:
             return {}
 
     def start(self, deployment: str, *overrides: str) -> str:
-        """Start a run, as the form does; its id."""
+        """Start a run of the chain, as the form does; its id."""
+        return self.start_with(deployment, {"overrides": list(overrides)})
+
+    def start_with(self, deployment: str, parameters: dict[str, Any]) -> str:
+        """Start a run with any parameters; its id."""
         (found,) = self.api("deployments", deployments={"name": {"any_": [deployment]}})
         answer = httpx.post(
             f"{self.prefect}/api/deployments/{found['id']}/create_flow_run",
-            json={"parameters": {"overrides": list(overrides)}}, timeout=30,
+            json={"parameters": parameters}, timeout=30,
         )  # fmt: skip
         return str(answer.raise_for_status().json()["id"])
 

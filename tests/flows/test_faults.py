@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -13,8 +14,9 @@ import pytest
 from pages import Pages, wait_until
 from workspace import ROOT, Workspace, make_workspace
 
-SLOW = ("count.steps=40", "count.seconds_a_step=0.25")
 FAST = "count.seconds_a_step=0"
+STEPS = itertools.count(40)
+"""A number of steps of its own for each run: DVC brings back what it has made before."""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
 
 def under_way(pages: Pages) -> str:
     """Start a slow run; its id once its first stage counts."""
-    run = pages.start("chain", *SLOW)
+    run = pages.start("chain", f"count.steps={next(STEPS)}", "count.seconds_a_step=0.25")
     wait_until(lambda: pages.toy.processes("stages.count"), 60, "no stage was started")
     time.sleep(1.5)
     return run
@@ -69,7 +71,7 @@ def test_a_restarted_server_does_not_stop_the_run(pages: Pages) -> None:
 
 
 def test_a_stage_that_hangs_is_ended(pages: Pages) -> None:
-    run = pages.start("chain", "count.steps=3", "count.seconds_a_step=600", "limits.minutes=0.1")
+    run = pages.start("chain", f"count.steps={next(STEPS)}", "count.seconds_a_step=600", "limits.minutes=0.1")
     pages.await_state(run, "FAILED", 60)
     assert "source: it ran longer than its 0.1 minutes" in pages.api_get(f"flow_runs/{run}")["state"]["message"]
     assert not pages.toy.processes("stages.count")

@@ -1,0 +1,54 @@
+"""A grid of DVC experiments from the page: the workspace stays as it is, MLflow has a run a point."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from pages import Pages
+from workspace import ROOT, make_workspace
+
+from flows.grid import points
+from k2core.recipe import RecipeError
+
+
+def test_points_are_every_combination() -> None:
+    assert points(["rl.tau=0.1,0.2", "tools.servers=[time],[time, git]"]) == [
+        ("rl.tau=0.1", 'tools.servers=["time"]'), ("rl.tau=0.1", 'tools.servers=["time", "git"]'),
+        ("rl.tau=0.2", 'tools.servers=["time"]'), ("rl.tau=0.2", 'tools.servers=["time", "git"]'),
+    ]  # fmt: skip
+    for bad in ("rl.tau", "rl.tau=", "rl.tau=[1"):
+        with pytest.raises(RecipeError, match="is no axis of a grid"):
+            points([bad])
+
+
+@pytest.fixture
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    toy = make_workspace(tmp_path_factory.mktemp("grid") / "toy", ROOT / "tests" / "toy")
+    toy.run("git", "add", "-A")
+    toy.run("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "as it is")
+    running = Pages(toy)
+    yield running
+    running.stop()
+
+
+def test_a_grid_runs_experiments_and_compares_them(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (pages.toy.root / "params.yaml").read_text()
+    run = pages.start_with("grid", {"changes": ["count.steps=3,4"]})
+    pages.await_state(run, "COMPLETED", 150)
+    assert (pages.toy.root / "params.yaml").read_text() == before
+    assert not (pages.toy.root / "data").exists()
+    listed = pages.toy.run("dvc", "exp", "list", "--name-only").stdout.split()
+    assert len(listed) == 2
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{pages.toy.root / 'mlflow.db'}")
+    found = client.search_runs([client.get_experiment_by_name("k2").experiment_id], "tags.`k2.grid` != ''")
+    assert {point.data.params.get("count.steps") for point in found} == {"3", "4"}
+    assert {point.info.status for point in found} == {"FINISHED"}
+    pages.toy.run("dvc", "exp", "apply", listed[0])
+    assert (pages.toy.root / "data" / "join").exists()
+    assert os.listdir(pages.toy.root / "work" / "grid")
