@@ -17,6 +17,7 @@ times and rates belong into `Job.log` (MLflow) instead.
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import hashlib
 import inspect
@@ -46,6 +47,7 @@ if typing.TYPE_CHECKING:
 
 Metrics = dict[str, float]
 OUTPUTS = ("out", "plot")
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 WORK = Path("work")
 RECIPE = Path("params.yaml")
 TEMPORARY_FAILURE = 75
@@ -167,6 +169,15 @@ def main(run: Callable[..., Metrics], section: str, *, recorded: bool = True) ->
         except (ConnectionError, TimeoutError) as error:
             print(f"{Path(sys.argv[0]).stem}: {error}; worth another try", file=sys.stderr, flush=True)
             raise typer.Exit(TEMPORARY_FAILURE) from None
+        except OSError as error:
+            if error.errno not in DISK_FAULTS:
+                raise
+            where = f" {error.filename}" if error.filename else ""
+            print(
+                f"{Path(sys.argv[0]).stem}: cannot write{where}: {error.strerror}; make room or mend the disk and run "
+                "again, finished work is kept", file=sys.stderr, flush=True,
+            )  # fmt: skip
+            raise typer.Exit(1) from None
         finally:
             if not ended_well:
                 _say_what_comes_back([arguments[name] for name in OUTPUTS if name in arguments])

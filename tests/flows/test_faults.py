@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -107,15 +108,11 @@ def test_a_full_disk_is_named_and_the_next_run_goes_on(small_disk: Path) -> None
     toy: Workspace = make_workspace(small_disk / "toy", ROOT / "tests" / "toy")
     toy.env["K2_TRACKING"] = "off"
     toy.run("dvc", "repro", "source")
-    ballast = toy.root / "ballast"
-    with ballast.open("wb") as file:
-        try:
-            while True:
-                file.write(b"\0" * 4096)
-                file.flush()
-        except OSError:
-            pass  # full, as it should be
     toy.edit("params.yaml", "steps: 5", "steps: 6")
+    ballast = toy.root / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"\0" * 4096)
     full = toy.run("dvc", "repro", "source", check=False)
     assert full.returncode != 0
     said = full.stdout + full.stderr
