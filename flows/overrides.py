@@ -9,6 +9,9 @@ from typing import Any
 from k2core.recipe.section import RecipeError
 
 
+NULL = "tag:yaml.org,2002:null"
+
+
 def override(recipe: str, changes: Iterable[str]) -> str:
     """`recipe` (YAML text) with each change applied; comments and the order of keys stay.
 
@@ -22,7 +25,8 @@ def override(recipe: str, changes: Iterable[str]) -> str:
     from ruamel.yaml import YAML, YAMLError
 
     yaml = YAML()
-    yaml.width, yaml.preserve_quotes = 110, True
+    yaml.width, yaml.preserve_quotes = 120, True
+    yaml.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar(NULL, "null"))
     document: Any = yaml.load(recipe)
     for change in changes:
         key, equals, value = (part.strip() for part in change.partition("="))
