@@ -14,7 +14,7 @@ from prefect.events.actions import CancelFlowRun, ChangeFlowRunState, SendNotifi
 from prefect.events.schemas.events import ResourceSpecification
 
 ALERTS = "k2-alerts"
-"""Name of the notification block (Slack, mail, webhook, …) that is told, if somebody makes one on the page."""
+"""Name of the notification block (Slack, mail, webhook, …) that is notified, if somebody makes one on the page."""
 RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
 ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 HEARTBEAT = "prefect.flow-run.heartbeat"
@@ -72,9 +72,9 @@ def late() -> Automation:
 
 
 def alert(block_id: object) -> Automation:
-    """Tell a person of runs that failed, crashed or are late."""
+    """Notify a person about runs that failed, crashed or are late."""
     return Automation(
-        name="k2: failed, crashed and late runs are told",
+        name="k2: notify about failed, crashed and late runs",
         description=f"By the notification block {ALERTS}.",
         trigger=EventTrigger(
             match=ResourceSpecification(RUNS),
@@ -86,3 +86,7 @@ def alert(block_id: object) -> Automation:
         ),
         actions=[SendNotification(block_document_id=block_id, subject="K2: {{ flow_run.name }}", body=MESSAGE)],
     )
+
+
+if __name__ == "__main__":
+    make_automations()

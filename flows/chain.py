@@ -1,8 +1,7 @@
-"""The flow itself. Imported only after `flows.settings` has set Prefect up (importing Prefect takes seconds)."""
+"""The chain as a Prefect flow: a task per stage of `dvc.yaml`, which runs ``dvc repro --single-item STAGE``."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -15,11 +14,13 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 from prefect.exceptions import FailedRun
 from prefect.futures import PrefectFuture
-from prefect.states import Completed, Failed, State
+from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.cancelling import obey
 from flows.choice import Choice, recipe_names
 from flows.graph import Graph, read_graph, stage_names
+from flows.kept import Kept
 from flows.links import flow_run_address
 from flows.outcome import Outcome
 from flows.settings import ROOT, apply_settings
@@ -27,7 +28,7 @@ from flows.summary import Before, summary
 from flows.workspace import ProcessTrees, StageFailed, TransientFailure, hold
 from k2core.recipe import Limits, load_section
 from k2core.tracking.address import INVOCATION
-from k2core.tracking.client import connect
+from k2core.tracking.client import tell
 
 RETRY_DELAYS = (2, 20)
 SKIPPED = "didn't change, skipping"
@@ -50,8 +51,8 @@ class Run:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
 
-def _not_told_again(record: logging.LogRecord) -> bool:
-    """Whether a log record is other than the traceback of a failure that the flow has reported as its state."""
+def _is_unreported(record: logging.LogRecord) -> bool:
+    """False for the traceback of a failure that the flow has already reported as its state."""
     return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
 
 
@@ -101,9 +102,13 @@ def run_stage(stage: str, needed: bool, force: bool, address: str = "") -> State
         log = ROOT / "logs" / f"{stage}.log"
         try:
             RUN.trees.run(words, ROOT, log, RUN.limits.seconds(stage), on_line)
-        except StageFailed as error:
-            outcome.state, outcome.error = "cancelled" if RUN.trees.stopping else "failed", str(error)
-            if isinstance(error, TransientFailure) and outcome.attempts <= len(RETRY_DELAYS) and not RUN.trees.stopping:
+        except (StageFailed, OSError) as error:  # OSError: no room for the log, no process to be had
+            outcome.error = str(error)
+            if RUN.trees.stopping:
+                outcome.state = "cancelled"
+                return Cancelled(message="ended with the run")
+            outcome.state = "failed"
+            if isinstance(error, TransientFailure) and outcome.attempts <= len(RETRY_DELAYS):
                 raise
             return Failed(message=f"{error} (the whole output: {log.relative_to(ROOT)})")
         finally:
@@ -145,7 +150,7 @@ def pipeline(
     global RUN
     apply_settings()
     for name in ("prefect.flow_runs", "prefect.engine"):
-        logging.getLogger(name).addFilter(_not_told_again)
+        logging.getLogger(name).addFilter(_is_unreported)
     holder = {"flow run": str(runtime.flow_run.name), "id": str(runtime.flow_run.id), "since": time.strftime("%F %T")}
     # From the page a run waits for its turn; at a terminal a person would rather know at once.
     waits = get_run_logger().info if runtime.deployment.id else None
@@ -156,14 +161,15 @@ def pipeline(
             graph = read_graph(ROOT, tuple(targets), from_stage if from_stage != BEGINNING else "")
         except (SystemExit, ValueError) as error:
             return Failed(message=str(error))
-        return _run(graph, force, RUN)
+        with obey(runtime.flow_run.id):
+            return _run(graph, force, RUN)
 
 
 def _run(graph: Graph, force: bool, run: Run) -> State:
     """Run the stages of `graph` side by side as far as they allow, and say what became of them."""
-    started, before = time.monotonic(), Before.read(ROOT)
+    started, before, kept = time.monotonic(), Before.read(ROOT), Kept.read(ROOT)
     run.outcomes = {stage: Outcome() for stage in (*graph.always, *graph.stages)}
-    recorder = _announce()
+    _announce()
     status, error = "KILLED", "cancelled"
     try:
         with ThreadPoolTaskRunner(max_workers=parallel_stages()) as runner:
@@ -171,9 +177,12 @@ def _run(graph: Graph, force: bool, run: Run) -> State:
                 _submit(graph, force, run, runner)
             except BaseException:
                 run.trees.stop()
+                kept.bring_back(
+                    graph, run.outcomes
+                )  # now: a task that waits to be tried again may take longer than Prefect
                 raise
         failed = [stage for stage, outcome in run.outcomes.items() if outcome.state == "failed"]
-        if not failed:
+        if all(outcome.state in ("done", "cached") for outcome in run.outcomes.values()):
             status, error = "FINISHED", ""
             return Completed(message=f"{len(graph.stages)} stages are up to date")
         status, error = "FAILED", f"{failed[0]}: {run.outcomes[failed[0]].error}"
@@ -181,12 +190,8 @@ def _run(graph: Graph, force: bool, run: Run) -> State:
         return Failed(message=f"{error} (the whole output: logs/{failed[0]}.log{also})")
     finally:
         run.trees.stop()
-        restore(graph, run.outcomes)
-        if recorder:
-            seconds = time.monotonic() - started
-            outcome = {"type": "outcome", "status": status, "error": error, "seconds": seconds}
-            recorder.sendall(json.dumps(outcome).encode() + b"\n")
-            recorder.close()
+        kept.bring_back(graph, run.outcomes)
+        tell(ROOT, type="outcome", status=status, error=error, seconds=time.monotonic() - started)
         summary(ROOT, graph, run.outcomes, before)
 
 
@@ -200,7 +205,7 @@ def _submit(graph: Graph, force: bool, run: Run, runner: ThreadPoolTaskRunner[An
         future.wait()
     if any(not future.state.is_completed() for future in futures.values()):
         return
-    changed = read_graph(ROOT, tuple(graph.stages)) if graph.always else graph
+    changed = read_graph(ROOT, graph.targets, graph.from_stage) if graph.always else graph
     needed = set(changed.stages) if force else changed.may_run()
     count = len(graph.stages)
     print(f"{count} stage{'s' * (count > 1)}, {len(needed)} to look at, {parallel_stages()} at a time")
@@ -212,40 +217,14 @@ def _submit(graph: Graph, force: bool, run: Run, runner: ThreadPoolTaskRunner[An
         future.wait()
 
 
-def restore(graph: Graph, outcomes: dict[str, Outcome]) -> None:
-    """Bring back the outputs of stages that did not end well: DVC removes them before it starts a stage."""
-    import subprocess
-
-    from k2core.tracking.lock import read_lock
-
-    lost = [stage for stage, outcome in outcomes.items() if outcome.state in ("failed", "cancelled", "running")]
-    locked = read_lock(ROOT)
-    missing = [
-        path for stage in lost if stage in locked for path in graph.outputs[stage]
-        if path in locked[stage].outs and not (ROOT / path).exists()
-    ]  # fmt: skip
-    if missing:
-        words = [sys.executable, "-m", "dvc", "--wait-for-lock", "checkout", "--quiet", *missing]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-        print(
-            f"brought back as they were before this run: {', '.join(missing)}"
-            if not done.returncode
-            else f"could not bring back {', '.join(missing)}: {' '.join(done.stderr.split())}"
-        )
-
-
 def parallel_stages() -> int:
     """How many stages may run at once: as many as have the recipe's threads to themselves."""
     threads = yaml.safe_load((ROOT / "params.yaml").read_text()).get("compute", {}).get("threads", 1)
     return max(1, (os.cpu_count() or 1) // max(1, int(threads)))
 
 
-def _announce() -> Any:
+def _announce() -> None:
     """Start the recorder for this run even if every stage is cached, and give it Prefect's ids."""
     os.environ[INVOCATION] = str(os.getpid())
-    connection = connect(ROOT)
-    if connection:
-        run_id = str(runtime.flow_run.id)
-        tags = {"prefect.flow_run_id": run_id, "prefect.flow_run_url": flow_run_address(run_id)}
-        connection.sendall(json.dumps({"type": "tags", "tags": tags}).encode() + b"\n")
-    return connection
+    run_id = str(runtime.flow_run.id)
+    tell(ROOT, type="tags", tags={"prefect.flow_run_id": run_id, "prefect.flow_run_url": flow_run_address(run_id)})

@@ -43,19 +43,18 @@ class Choice:
             return
         candidate = root / "work" / "chosen.yaml"
         write_text(candidate, text)
-        faults = recipe_faults(root, candidate)
-        if faults:
-            raise ValueError(f"the chosen recipe cannot be used: {faults}")
+        check_recipe(root, candidate)
         if self.recipe and before not in known:
             write_text(root / "work" / "params-before.yaml", before)
             print("params.yaml had changes of its own; it is kept as work/params-before.yaml")
         os.replace(candidate, active)
 
 
-def recipe_faults(root: Path, recipe: Path) -> str:
-    """What `python -m stages check` says of a recipe, in one line; empty if it is valid."""
-    words = [sys.executable, "-m", "stages", "check", str(recipe.relative_to(root))]
+def check_recipe(root: Path, recipe: Path) -> None:
+    """Raise ValueError with what ``python -m stages check`` says of a recipe, in one line, unless it is valid."""
+    name = str(recipe.relative_to(root))
+    words = [sys.executable, "-m", "stages", "check", name]
     done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
-    if not done.returncode:
-        return ""
-    return "; ".join(line.replace(f"{recipe.relative_to(root)}: ", "") for line in done.stderr.splitlines())
+    if done.returncode:
+        faults = "; ".join(line.removeprefix(f"{name}: ") for line in done.stderr.splitlines())
+        raise ValueError(f"the chosen recipe cannot be used: {faults}")

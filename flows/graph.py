@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,9 @@ class Graph:
     none of `stages`, and nothing of theirs is ever out of date."""
     outputs: dict[str, tuple[str, ...]]
     """Stage → the paths that it makes."""
+    targets: tuple[str, ...]
+    from_stage: str
+    """What the graph is restricted to."""
 
     @property
     def stages(self) -> list[str]:
@@ -77,10 +83,14 @@ def read_graph(root: Path, targets: tuple[str, ...] = (), from_stage: str = "", 
             wanted |= {stage.addressing for stage in ancestors(needs, nodes[target])}
         if from_stage:
             wanted &= {from_stage, *(stage.addressing for stage in ancestors(graph, nodes[from_stage]))}
-        always = {stage.name: stage.addressing for stage in graph if stage.always_changed}
+        always = {
+            stage.name: stage.addressing for stage in graph if stage.always_changed and stage.addressing in wanted
+        }
         wanted -= set(always.values())
+        if not wanted:
+            raise SystemExit(f"{', '.join(targets)} needs nothing from {from_stage} on: no stage is left to run")
         for address in always.values() if look else ():
-            repo.reproduce(address, single_item=True)
+            _look(repo, address)
         order = [stage.addressing for stage in topological_sort(needs) if stage.addressing in wanted]
         status = repo.status(targets=order)
     except DvcException as error:
@@ -96,4 +106,17 @@ def read_graph(root: Path, targets: tuple[str, ...] = (), from_stage: str = "", 
         changed=frozenset(changed & wanted),
         always=always,
         outputs={name: tuple(str(out) for out in nodes[name].outs) for name in order},
+        targets=targets,
+        from_stage=from_stage,
     )
+
+
+def _look(repo: Repo, address: str) -> None:
+    from dvc.exceptions import ReproductionError
+
+    try:
+        repo.reproduce(address, single_item=True)
+    except ReproductionError:
+        raise SystemExit(
+            f"the chain was not started: its first stage, {address.rpartition(':')[2]}, says why above"
+        ) from None

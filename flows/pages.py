@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -22,7 +23,12 @@ from flows.workspace import end_groups
 from k2core.tracking.experiment import runs_page
 from k2core.tracking.uri import tracking_uri
 
-POOL = "k2"
+if TYPE_CHECKING:
+    import httpx
+
+POOL, WORKER = "k2", "worker"
+WORKER_PATIENCE_SECONDS = 45.0
+"""Prefect's worker gives the runs that it ends 30 s."""
 MOST_DEATHS = 3
 BIN = Path(sys.executable).parent
 
@@ -87,39 +93,43 @@ class Servers:
             self.start(name, *self.commands[name])
 
     def stop(self) -> None:
-        """End them all."""
+        """End them all, the worker first: it ends its runs, which still have something to tell the server."""
+        workers = [process.pid for name, process in self.running.items() if name == WORKER]
+        end_groups(workers, patience=WORKER_PATIENCE_SECONDS)
         end_groups(process.pid for process in self.running.values())
 
 
 def main() -> None:
-    """Start everything, print where it is, end everything when one part ends or on Ctrl-C or SIGTERM."""
+    """Start everything, print where it is, end everything when one part cannot be kept alive, on Ctrl-C or SIGTERM."""
+    from filelock import FileLock, Timeout
+
     apply_settings()
-    other = running_pages()
-    if other:
-        raise SystemExit(
-            f"`make ui` is running for this workspace already (pid {other['pid']}): "
-            f"Prefect {other['prefect']}, MLflow {other['mlflow']}"
-        )
+    PAGES.parent.mkdir(exist_ok=True)
+    only = FileLock(PAGES.with_suffix(".lock"))
+    try:
+        only.acquire(timeout=0)
+    except Timeout:
+        other = running_pages()
+        where = f"pid {other['pid']}: Prefect {other['prefect']}, MLflow {other['mlflow']}" if other else "starting"
+        raise SystemExit(f"`make ui` is running for this workspace already ({where})") from None
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    prefect, mlflow = free_address(PREFECT), free_address(MLFLOW)
+    prefect = free_address(PREFECT)
     os.environ.update(PREFECT_API_URL=f"{prefect}/api", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     servers = Servers()
     try:
         print("starting (up to a minute the first time) …", flush=True)
         port = prefect.rpartition(":")[2]
         servers.start("prefect-server", sys.executable, "-m", "flows.server", "server", "start", "--port", port)
-        servers.start(
-            "mlflow-server", str(BIN / "mlflow"), "server", "--backend-store-uri", tracking_uri(ROOT), "--workers", "1",
-            "--port", mlflow.rpartition(":")[2], "--artifacts-destination", (ROOT / "mlartifacts").as_uri(),
-        )  # fmt: skip
+        mlflow = start_mlflow(servers)
         servers.await_answer("prefect-server", f"{prefect}/api/health")
         deploy()
         from flows.automations import make_automations  # which imports Prefect, as set up above
 
         make_automations()
-        servers.start("worker", str(BIN / "prefect"), "worker", "start", "--pool", POOL, "--type", "process")
-        servers.await_answer("mlflow-server", f"{mlflow}/health")
+        servers.start(WORKER, str(BIN / "prefect"), "worker", "start", "--pool", POOL, "--type", "process")
+        if "mlflow-server" in servers.running:
+            servers.await_answer("mlflow-server", f"{mlflow}/health")
         with _announced(prefect, mlflow):
             print(f"Prefect  {prefect}/deployments   start, schedule and watch runs")
             print(f"MLflow   {runs_page(ROOT, mlflow)}   compare runs")
@@ -133,28 +143,64 @@ def main() -> None:
         servers.stop()
 
 
+def start_mlflow(servers: Servers) -> str:
+    """Start a server for the workspace's records, unless they are on one already; its address."""
+    records = tracking_uri(ROOT)
+    if records.startswith("http"):
+        return records.rstrip("/")
+    address = free_address(MLFLOW)
+    servers.start(
+        "mlflow-server", str(BIN / "mlflow"), "server", "--backend-store-uri", records, "--workers", "1",
+        "--port", address.rpartition(":")[2], "--artifacts-destination", (ROOT / "mlartifacts").as_uri(),
+    )  # fmt: skip
+    return address
+
+
 def deploy() -> None:
-    """Make the pool and offer its deployments of `prefect.yaml` on the server.
+    """Make the pool and offer its deployments of `prefect.yaml` on the server. Schedules set on the page stay.
 
     Raises:
         SystemExit: Prefect does not accept them; the sentence says why.
     """
     import yaml
 
-    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    names = [entry["name"] for entry in deployments if entry["work_pool"]["name"] == POOL]
-    prefect = str(BIN / "prefect")
+    entries = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    names = [word for entry in entries if entry["work_pool"]["name"] == POOL for word in ("--name", entry["name"])]
+    prefect, schedules = str(BIN / "prefect"), _schedules()
     for words in (
         [prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"],
         # Two runs in one folder would remove each other's outputs.
         [prefect, "work-pool", "set-concurrency-limit", POOL, "1"],
-        [prefect, "--no-prompt", "deploy", *(word for name in names for word in ("--name", name))],
+        [prefect, "--no-prompt", "deploy", *names],
     ):
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise SystemExit(
-                f"`prefect {' '.join(words[1:3])}` failed: {' '.join((done.stdout + done.stderr).split())[-600:]}"
-            )
+            said = " ".join((done.stdout + done.stderr).split())[-600:]
+            raise SystemExit(f"`prefect {' '.join(words[1:3])}` failed: {said}")
+    _put_back(schedules)
+
+
+def _schedules() -> dict[str, list[dict[str, Any]]]:
+    """Deployment → its schedules on the server. `prefect deploy` replaces them with those of the file."""
+    return {found["id"]: found["schedules"] for found in _api("POST", "deployments/filter", {}).json()}
+
+
+def _put_back(schedules: dict[str, list[dict[str, Any]]]) -> None:
+    """Make the schedules of deployments that were there before what they were."""
+    kept = ("schedule", "active", "parameters", "slug", "max_scheduled_runs")
+    for deployment, wanted in schedules.items():
+        for now in _api("GET", f"deployments/{deployment}").json()["schedules"]:
+            _api("DELETE", f"deployments/{deployment}/schedules/{now['id']}")
+        if wanted:
+            bodies = [{key: one[key] for key in kept if one.get(key) is not None} for one in wanted]
+            _api("POST", f"deployments/{deployment}/schedules", bodies)
+
+
+def _api(method: str, path: str, body: Any = None) -> httpx.Response:
+    import httpx
+
+    address = f"{os.environ['PREFECT_API_URL']}/{path}"
+    return httpx.request(method, address, json=body, timeout=60, trust_env=False).raise_for_status()
 
 
 def free_address(preferred: str) -> str:

@@ -155,17 +155,17 @@ class ProcessTrees:
         end_groups(running)
 
 
-def end_groups(leaders: Iterable[int]) -> None:
-    """SIGTERM to the process groups of these leaders; SIGKILL to what is left of them after `KILL_AFTER_SECONDS`."""
+def end_groups(leaders: Iterable[int], patience: float = KILL_AFTER_SECONDS) -> None:
+    """SIGTERM to the process groups of these leaders; SIGKILL to what is left of them after `patience` seconds."""
     import psutil
 
     groups = set(leaders)
     members = _members(groups)
-    for sign, patience in ((signal.SIGTERM, KILL_AFTER_SECONDS), (signal.SIGKILL, 3.0)):
+    for sign, seconds in ((signal.SIGTERM, patience), (signal.SIGKILL, 3.0)):
         for group in groups if members else ():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, sign)
-        _, members = psutil.wait_procs(members, timeout=patience)
+        _, members = psutil.wait_procs(members, timeout=seconds)
 
 
 def _members(groups: set[int]) -> list[psutil.Process]:
@@ -187,7 +187,12 @@ def _transient(tail: list[str], returncode: int) -> bool:
 
 
 def sentence(tail: list[str]) -> str:
-    """What a failed command said last, without what DVC adds: that its command exited with some status."""
+    """Why a command failed, from its last lines: what the stage said, without what DVC adds to it."""
+    if any(f"exited with {code}" in line for line in tail for code in (-signal.SIGKILL, 128 + signal.SIGKILL)):
+        return "it was killed (SIGKILL), perhaps for lack of memory"
     own = [line.strip() for line in tail if not line.startswith(("ERROR: failed to reproduce", "tracking: "))]
-    last = own[-1] if own else tail[-1] if tail else "it ended without a word"
-    return re.sub(r"^[a-z_]+: ", "", last)  # a stage begins with its own name
+    faults = [number for number, line in enumerate(own) if re.match(r"[a-z_]+: ", line)]  # a stage begins with its name
+    if not faults:
+        return own[-1] if own else tail[-1] if tail else "it ended without a word"
+    more = len(own) - faults[0] - 1
+    return own[faults[0]].partition(": ")[2] + (f" (and {more} more)" if more else "")

@@ -47,6 +47,9 @@ if typing.TYPE_CHECKING:
 
 Metrics = dict[str, float]
 OUTPUTS = ("out", "plot")
+CODE_SUFFIXES = (".py", ".c", ".h", ".yaml", ".jinja", ".md")
+INERT_ROOMS = frozenset(("tracking", "lineage", "needs"))
+"""They record, tell or check, and cannot change an output."""
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 WORK = Path("work")
 RECIPE = Path("params.yaml")
@@ -239,7 +242,7 @@ def _execute(
         digests = {str(path): dvc_md5(path) for path in inputs.values()}
     settings = {declared[parameter][0]: value.model_dump(mode="json") for parameter, value in sections.items()}
     tracked = {declared[name][0]: settings[declared[name][0]] for name, value in sections.items() if value.TRACKED}
-    code = _code()
+    code = code_digest(Path(__file__).parents[1])
     scratch = WORK / name / _key(tracked, digests, words, code)
     scratch.mkdir(parents=True, exist_ok=True)
     fingerprint = {parameter: digests[str(path)] for parameter, path in inputs.items()}
@@ -322,12 +325,14 @@ def _collect_seldom() -> None:
     atexit.register(gc.freeze)
 
 
-def _code() -> str:
-    """Digest of all code that an output may depend on."""
+def code_digest(root: Path) -> str:
+    """Digest of all code below `root` that an output may depend on: Python, C, prompts, templates, taxonomies.
+
+    The kinds of files are those that `stages.closure` takes for a stage's dependencies.
+    """
     code = hashlib.md5()
-    root = Path(__file__).parent.parent
-    for file in sorted([*(root / "k2core").rglob("*.py"), *(root / "stages").rglob("*.py")]):
-        if "tracking" not in file.parts:
+    for file in sorted(path for room in ("k2core", "stages") for path in (root / room).rglob("*")):
+        if file.suffix in CODE_SUFFIXES and not INERT_ROOMS & set(file.relative_to(root).parts):
             code.update(file.read_bytes())
     return code.hexdigest()
 

@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False, help=__doc__)
 
 @app.command()
 def check(recipe: Path = typer.Argument(Path("params.yaml"))) -> None:
-    """Check a recipe: each section against the stage that reads it, then all of them together; one line a fault."""
+    """Check a recipe: each section against the stage that reads it, then all of them together; one line per fault."""
     faults = recipe_faults(recipe)
     for fault in faults:
         print(fault, file=sys.stderr)

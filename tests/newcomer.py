@@ -2,7 +2,8 @@
 
 Clones the project into FOLDER and does what the README says: the demo, own data, a run from the Prefect page's form, a
 schedule, two runs compared in MLflow, and who trained on a document. Needs Chromium, half an hour and an otherwise idle
-machine. Writes `docs/newcomer.md` with the times, and the pictures of `docs/` that show the pages.
+machine. Writes `docs/newcomer.md` with the times, and the pictures of `docs/` that show the pages. The same command
+goes on after an interruption: steps that are done stand in `FOLDER.json`.
 """
 
 from __future__ import annotations
@@ -13,166 +14,204 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "flows"))
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "flows")]
 
 from browser import PrefectPage, browser_page  # noqa: E402
 from pages import Pages, wait_until  # noqa: E402
 from workspace import Workspace  # noqa: E402
 
+from benchmarks.harness import machine  # noqa: E402
+
+SHOTS = ROOT / "docs"
 OWN = "own.jsonl"
 ENTRY = (
     "[{name: own, kind: jsonl, path: own.jsonl, columns: {text: text, id: id}, domain: web, "
     "license: CC0-1.0, attribution: the newcomer, limit: null}]"
 )
+Step = Callable[["Newcomer"], str]
 
 
-class HalfHour:
-    """What was done, how long it took, and what was seen."""
+class Newcomer:
+    """A person with a terminal and a browser, in a clone of the project."""
 
     def __init__(self, folder: Path) -> None:
-        self.root = folder
-        self.rows: list[tuple[str, str, float, str]] = []
+        self.folder = folder
+        self.record = folder.with_suffix(".json")
+        self.rows: list[list[str]] = json.loads(self.record.read_text()) if self.record.exists() else []
 
-    @contextmanager
-    def step(self, what: str, how: str) -> Iterator[list[str]]:
-        """Time a step; what is appended to the list is what the newcomer saw."""
-        print(f"— {what}: {how}", flush=True)
-        seen: list[str] = []
+    def do(self, what: str, how: str, step: Step) -> None:
+        """Take a step, unless it is done, and note how long it took and what was seen."""
+        if any(row[0] == what for row in self.rows):
+            return
+        print(f"{what}: {how}", flush=True)
         started = time.monotonic()
-        yield seen
-        self.rows.append((what, how, time.monotonic() - started, "; ".join(seen)))
-        print(f"  {self.rows[-1][2]:.0f} s. {self.rows[-1][3]}", flush=True)
+        seen = step(self)
+        self.rows.append([what, how, f"{time.monotonic() - started:.0f}", seen])
+        self.record.write_text(json.dumps(self.rows))
+        print(f"  {self.rows[-1][2]} s. {seen}", flush=True)
 
     def type(self, command: str) -> str:
-        """Type a command in the clone; its output."""
-        environment = {**os.environ, "PATH": f"{self.root / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"}
+        """Type a command in the clone; its output, which also goes to `FOLDER.log`."""
+        path = f"{self.folder / '.venv/bin'}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
-            command, shell=True, cwd=self.root, env=environment, capture_output=True, text=True, check=False
-        )
-        (self.root.parent / "newcomer.log").open("a").write(f"$ {command}\n{done.stdout}{done.stderr}\n")
+            command, shell=True, cwd=self.folder, env={**os.environ, "PATH": path}, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        with self.folder.with_suffix(".log").open("a") as log:
+            log.write(f"$ {command}\n{done.stdout}{done.stderr}\n")
         if done.returncode:
             raise SystemExit(f"{command} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
         return done.stdout
 
+    @cached_property
+    def pages(self) -> Pages:
+        """`make ui`, started at the first use."""
+        workspace = Workspace(self.folder)
+        workspace.env["PATH"] = f"{self.folder / '.venv/bin'}{os.pathsep}{workspace.env['PATH']}"
+        return Pages(workspace)
+
+    def close(self) -> None:
+        """Ctrl-C in the terminal of `make ui`."""
+        if "pages" in self.__dict__:
+            self.pages.stop()
+
     def table(self) -> str:
         """The steps as Markdown."""
         lines = ["| step | typed or clicked | seconds | seen |", "|---|---|---|---|"]
-        lines += [f"| {what} | {how} | {seconds:.0f} | {seen} |" for what, how, seconds, seen in self.rows]
-        whole = sum(seconds for _, _, seconds, _ in self.rows)
-        return "\n".join([*lines, f"| **in all** | | **{whole:.0f}** | |"])
+        lines += [f"| {' | '.join(row)} |" for row in self.rows]
+        return "\n".join([*lines, f"| **in all** | | **{sum(int(row[2]) for row in self.rows)}** | |"])
 
 
-def main(folder: Path) -> None:
-    """Do it all, then write the page."""
-    hour, shots = HalfHour(folder), ROOT / "docs"
-    with hour.step("clone", "`git clone`"):
-        subprocess.run(["git", "clone", "-q", ROOT, folder], check=True)
-    with hour.step("install", "`make setup`"):
-        hour.type("make setup")
-    with hour.step("the chain", "`make demo`") as seen:
-        said = hour.type("make demo")
-        seen.append(re.findall(r"the chain took .*", said)[-1])
-    with hour.step("nothing to do", "`make demo` again") as seen:
-        seen.append(hour.type("make demo").strip().splitlines()[-1])
-    with hour.step("own data", f"a file `{OWN}` in the folder") as seen:
-        rows = [{"id": str(number), "text": text} for number, text in enumerate(paragraphs())]
-        seen.append(f"{len(rows)} documents")
-        (folder / OWN).write_text("\n".join(map(json.dumps, rows)) + "\n")
-    with hour.step("the pages", "`make ui`"):
-        workspace = Workspace(folder)
-        workspace.env["PATH"] = f"{folder / '.venv/bin'}{os.pathsep}{workspace.env['PATH']}"
-        pages = Pages(workspace)
-    try:
-        with browser_page() as page:
-            prefect = PrefectPage(page, pages.prefect, shots)
-            with hour.step(
-                "a run from the form", "Deployments → chain → Run → Custom run, own data and `rl.tau=0.2`"
-            ) as seen:
-                prefect.start("chain", f"ingest.files={ENTRY}", "rl.tau=0.2")
-                (shots / "form.png").rename(shots / "prefect-form.png")
-                prefect.await_state("Completed", seconds=1800)
-                page.wait_for_timeout(3000)
-                prefect.shot("prefect-run")
-                seen.append("every stage green")
-            with hour.step("a schedule", "Schedules → + Schedule → Cron, every minute") as seen:
-                prefect.schedule_every_minute("chain")
-                wait_until(lambda: fired(pages), 200, "no scheduled run")
-                page.wait_for_timeout(1000)
-                prefect.open_deployment("chain")
-                page.wait_for_timeout(2000)
-                prefect.shot("prefect-schedule")
-                seen.append("a run of its own, with nothing to do")
-            with hour.step("compare two runs", "the MLflow address: tick two runs, Compare") as seen:
-                page.goto(re.findall(r"^MLflow +(\S+)", pages.said(), re.MULTILINE)[0])
-                page.wait_for_timeout(6000)
-                page.screenshot(path=shots / "mlflow-runs.png")
-                page.goto(compare_address(folder, pages.mlflow))
-                page.wait_for_timeout(6000)
-                page.screenshot(path=shots / "mlflow-compare.png")
-                seen.append("what differs, and which way is better")
-    finally:
-        pages.stop()
-    with hour.step("what was trained on", "`python -m k2core.lineage models/rl --documents`") as seen:
-        own = [line.split("\t") for line in hour.type("python -m k2core.lineage models/rl --documents").splitlines()]
-        own = [row for row in own if row[0].startswith("own/")]
-        seen.append(f"{len(own)} own documents among them")
-    with hour.step(
-        "who trained on this document", f"`python -m k2core.lineage models/rl --document {own[0][0]}`"
-    ) as seen:
-        said = hour.type(f"python -m k2core.lineage models/rl --document {own[0][0]}")
-        seen += [" ".join(line.split()) for line in said.splitlines() if " seen " in line][:2]
-    write_page(hour)
+def clone(me: Newcomer) -> str:
+    subprocess.run(["git", "clone", "-q", ROOT, me.folder], check=True)
+    return ""
 
 
-def paragraphs() -> list[str]:
-    """The newcomer's own texts: the prose of the project's documentation."""
+def install(me: Newcomer) -> str:
+    me.type("make setup")
+    return ""
+
+
+def demo(me: Newcomer) -> str:
+    return re.findall(r"the chain took .*", me.type("make demo"))[-1]
+
+
+def demo_again(me: Newcomer) -> str:
+    return me.type("make demo").strip().splitlines()[-1]
+
+
+def own_data(me: Newcomer) -> str:
+    """The prose of the project's documentation, as JSON lines."""
     found = [
         " ".join(part.split())
         for path in sorted((ROOT / "docs").glob("*.md"))
         for part in path.read_text().split("\n\n")
         if part[0] not in "|#-`!<0123456789" and len(part.split()) > 45
     ]
-    return list(dict.fromkeys(found))
+    rows = [{"id": str(number), "text": text} for number, text in enumerate(dict.fromkeys(found))]
+    (me.folder / OWN).write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return f"{len(rows)} documents"
 
 
-def fired(pages: Pages) -> bool:
-    """Whether a scheduled run has ended well."""
-    runs = pages.api("flow_runs", sort="START_TIME_DESC")
-    return any("auto-scheduled" in run["tags"] and run["state_type"] == "COMPLETED" for run in runs)
+def start_pages(me: Newcomer) -> str:
+    return me.pages.said().splitlines()[1]
 
 
-def compare_address(folder: Path, server: str) -> str:
-    """What the Compare button opens for the first two pipeline runs that trained something."""
+def run_from_the_form(me: Newcomer) -> str:
+    with browser_page() as page:
+        prefect = PrefectPage(page, me.pages.prefect, SHOTS)
+        prefect.start("chain", f"ingest.files={ENTRY}", "rl.tau=0.2")
+        (SHOTS / "form.png").rename(SHOTS / "prefect-form.png")
+        prefect.await_state("Completed", seconds=3000)
+        page.wait_for_timeout(3000)
+        prefect.shot("prefect-run")
+    return "every stage green"
+
+
+def schedule(me: Newcomer) -> str:
+    def fired() -> bool:
+        runs = me.pages.api("flow_runs", sort="START_TIME_DESC")
+        return any("auto-scheduled" in run["tags"] and run["state_type"] == "COMPLETED" for run in runs)
+
+    with browser_page() as page:
+        prefect = PrefectPage(page, me.pages.prefect, SHOTS)
+        prefect.schedule_every_minute("chain")
+        wait_until(fired, 200, "no scheduled run")
+        prefect.open_deployment("chain")
+        page.wait_for_timeout(2000)
+        prefect.shot("prefect-schedule")
+    return "a run that nobody started, with nothing to do"
+
+
+def compare(me: Newcomer) -> str:
+    """The address that `make ui` prints, then what its Compare button opens for the first two runs with figures."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     from mlflow.tracking import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{me.folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("k2").experiment_id
     runs = client.search_runs([experiment], "tags.`k2.kind` = 'pipeline'", order_by=["attributes.start_time ASC"])
-    chosen = [run.info.run_id for run in runs if run.data.metrics][:2]
-    ids = ",".join(f"%22{run}%22" for run in chosen)
-    return f"{server}/#/compare-runs?runs=[{ids}]&experiments=[%22{experiment}%22]"
+    chosen = ",".join(f"%22{run.info.run_id}%22" for run in [run for run in runs if run.data.metrics][:2])
+    with browser_page() as page:
+        page.goto(re.findall(r"^MLflow +(\S+)", me.pages.said(), re.MULTILINE)[0])
+        page.wait_for_timeout(8000)
+        page.screenshot(path=SHOTS / "mlflow-runs.png")
+        page.goto(f"{me.pages.mlflow}/#/compare-runs?runs=[{chosen}]&experiments=[%22{experiment}%22]")
+        page.wait_for_timeout(8000)
+        page.screenshot(path=SHOTS / "mlflow-compare.png")
+    return "what differs, and which way is better"
 
 
-def write_page(hour: HalfHour) -> None:
-    """`docs/newcomer.md`."""
-    from benchmarks.harness import machine
+def documents(me: Newcomer) -> str:
+    return f"{len(own_documents(me))} own documents among them"
 
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=hour.root, capture_output=True, text=True, check=True
-    ).stdout.strip()
-    (ROOT / "docs" / "newcomer.md").write_text(
+
+def document(me: Newcomer) -> str:
+    said = me.type(f"python -m k2core.lineage models/rl --document {own_documents(me)[0]}")
+    return "; ".join([" ".join(line.split()) for line in said.splitlines() if " seen " in line][:2])
+
+
+def own_documents(me: Newcomer) -> list[str]:
+    """Ids of the own documents that the model was trained on."""
+    rows = me.type("python -m k2core.lineage models/rl --documents").splitlines()
+    return [row.split("\t")[0] for row in rows if row.startswith("own/")]
+
+
+STEPS: tuple[tuple[str, str, Step], ...] = (
+    ("clone", "`git clone`", clone),
+    ("install", "`make setup`", install),
+    ("the chain", "`make demo`", demo),
+    ("nothing to do", "`make demo` again", demo_again),
+    ("own data", f"a file `{OWN}` in the folder", own_data),
+    ("the pages", "`make ui`", start_pages),
+    ("a run from the form", "Deployments, chain, Run, Custom run: own data and `rl.tau=0.2`", run_from_the_form),
+    ("a schedule", "+ Schedule, Cron, every minute", schedule),
+    ("compare two runs", "the MLflow address; tick two runs, Compare", compare),
+    ("what was trained on", "`python -m k2core.lineage models/rl --documents`", documents),
+    ("who trained on this", "`python -m k2core.lineage models/rl --document …`", document),
+)
+
+
+def main(folder: Path) -> None:
+    """Take all steps, then write the page."""
+    me = Newcomer(folder)
+    try:
+        for what, how, step in STEPS:
+            me.do(what, how, step)
+    finally:
+        me.close()
+    words = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+    (SHOTS / "newcomer.md").write_text(
         "# A newcomer's half hour\n\nTyped and clicked by `python tests/newcomer.py FOLDER`, which writes this page "
-        f"and the pictures in [running](running.md).\n\n{hour.table()}\n\nMeasured on {machine()}, commit {commit}.\n"
+        f"and the pictures in [running](running.md).\n\n{me.table()}\n\nMeasured on {machine()}, commit {commit}.\n"
     )
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
     main(Path(sys.argv[1]).resolve())

@@ -82,8 +82,12 @@ def _digest(
     job.say(f"{source.name}: {len(new):,} files that are new or changed, {size / 1e6:,.1f} MB to digest")
     with job.progress(size, "B", what=source.name) as bar:
         for entry, path, state, length in new:
-            with path.open("rb") as file:
-                entry[1] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+            try:
+                with path.open("rb") as file:
+                    entry[1] = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+            except PermissionError as error:
+                entry[1] = str(error.strerror)  # `ingest` sets the file aside and says so
+                continue
             known.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", (os.path.abspath(path), state, entry[1]))
             known.commit()  # each at once: a killed stage digests nothing twice
             bar.update(length)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from k2core.storage import StorageError
+from k2core.tracking.experiment import EXPERIMENT
 from k2core.tracking.lock import LockedStage, is_code, producers, read_lock
 from k2core.tracking.uri import tracking_uri
 
@@ -175,14 +176,16 @@ def _runs(chain: Chain) -> dict[str, _Run]:
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         return {}
     from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
 
-    from k2core.tracking.runs import PipelineRuns
+    from k2core.tracking.runs import made_by
 
     found = {}
     try:
-        book = PipelineRuns(chain.root)
-        for stage in chain.stages.values():
-            run = book.made_by(stage)
+        client = MlflowClient(uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        for stage in chain.stages.values() if experiment else ():
+            run = made_by(client, experiment.experiment_id, stage)
             if run:
                 ended = run.info.end_time or run.info.start_time
                 began = datetime.fromtimestamp(run.info.start_time / 1000)

@@ -42,7 +42,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Uses:
-    """What a phase trained on of one domain, an entry a piece of a document (P pieces).
+    """What a phase trained on of one domain, one entry per piece of a document (P pieces).
 
     Attributes:
         number_P: the document's number in its shard.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from k2core.recipe.section import Section
 
@@ -17,7 +17,7 @@ class Limits(Section):
     minutes: float = Field(
         gt=0, description="a stage that runs longer is ended; the next run continues from its scratch"
     )
-    stages: dict[str, float] = Field(description="stage → minutes, for those with a limit of their own")
+    stages: dict[str, PositiveFloat] = Field(description="stage → minutes, for those with a limit of their own")
 
     def seconds(self, stage: str) -> float:
         """The limit of `stage` (`pretrain@stable`, or `pretrain` for all of its phases)."""

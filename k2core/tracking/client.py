@@ -62,6 +62,12 @@ class StageRun:
             self._connection = None
             print(f"tracking: the recorder is gone ({error}); see logs/tracking.log", file=sys.stderr, flush=True)
 
+    def hang_up(self) -> None:
+        """No more messages. The recorder ends once its pipeline's process has ended and everybody has hung up."""
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
     def _close(self, status: str, error: str) -> None:
         self.send(type="end", status=status, error=error)
         if self._connection is None:
@@ -76,6 +82,13 @@ class StageRun:
         self._connection.close()
         if complaint:
             print(f"tracking: {complaint}", file=sys.stderr, flush=True)
+
+
+def tell(root: Path, **message: Any) -> None:
+    """Send one message about the pipeline run to its recorder, which is started if it is not there."""
+    run = StageRun(connect(root))
+    run.send(**message)
+    run.hang_up()
 
 
 def sentence(error: BaseException) -> str:

@@ -211,7 +211,7 @@ class PipelineRuns:
     def _skipped(self, stage: LockedStage, message: dict[str, Any]) -> None:
         if stage.name in self.skipped and stage.name in self._makers:
             return
-        maker = self.made_by(stage)
+        maker = made_by(self.client, self.experiment_id, stage)
         if stage.name not in self.skipped:
             tags = {
                 "k2.state": "skipped",
@@ -232,15 +232,6 @@ class PipelineRuns:
         self._log(run_id, {k: v for k, v in figures.items() if not k.startswith(MACHINE)}, message["time"], 0)
         self._end(run_id, "FINISHED", message["time"])
         self._makers[stage.name] = maker
-
-    def made_by(self, stage: LockedStage) -> Run | None:
-        """The executed run whose `dvc.lock` entry is the stage's present one."""
-        found = self.client.search_runs(
-            [self.experiment_id],
-            f"tags.`dvc.fingerprint` = '{stage.fingerprint}' and tags.`k2.state` = 'executed'",
-            max_results=1,
-        )
-        return found[0] if found else None
 
     def _watch(self, run_id: str) -> None:
         if run_id in self._monitors:
@@ -333,3 +324,10 @@ def _alive(identity: str) -> bool:
         return str(psutil.Process(int(pid)).create_time()) == born
     except psutil.NoSuchProcess:
         return False
+
+
+def made_by(client: MlflowClient, experiment: str, stage: LockedStage) -> Run | None:
+    """The executed run whose `dvc.lock` entry is the stage's present one."""
+    query = f"tags.`dvc.fingerprint` = '{stage.fingerprint}' and tags.`k2.state` = 'executed'"
+    found = client.search_runs([experiment], query, max_results=1)
+    return found[0] if found else None

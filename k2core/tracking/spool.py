@@ -13,7 +13,7 @@ from typing import Any
 Message = tuple[str, dict[str, Any]]
 """Connection number, and what came over it."""
 LOST = "LOST"
-"""How a stage ended of which nobody knows: its recorder was killed."""
+"""The status of a stage whose end nobody saw: its recorder was killed."""
 
 
 class Spool:

@@ -1,1 +1,1 @@
-"""What a stage needs of other sections of the recipe: a file a stage, read by `stages.checks`, by no stage."""
+"""What a stage needs of other sections of the recipe: one file per stage, read by `stages.checks` and by no stage."""

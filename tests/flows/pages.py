@@ -26,9 +26,13 @@ class Pages:
     def __init__(self, toy: Workspace) -> None:
         self.toy, self.log = toy, toy.root / "pages.txt"
         toy.env |= {"PREFECT_WORKER_QUERY_SECONDS": "1"}
+        self.begin()
+
+    def begin(self) -> None:
+        """Start it, or start it again."""
         with self.log.open("w") as file:
             self.process = subprocess.Popen(
-                ["python", "-m", "flows.pages"], cwd=toy.root, env=toy.env, stdout=file, stderr=file
+                ["python", "-m", "flows.pages"], cwd=self.toy.root, env=self.toy.env, stdout=file, stderr=file
             )
         wait_until(lambda: "Ctrl-C" in self.said() or self.process.poll() is not None, 120, "no page in time")
         assert self.process.poll() is None, self.said()
@@ -65,6 +69,11 @@ class Pages:
         )  # fmt: skip
         return str(answer.raise_for_status().json()["id"])
 
+    def cancel(self, run: str) -> None:
+        """Cancel a run, as the page does."""
+        body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": True}
+        httpx.post(f"{self.prefect}/api/flow_runs/{run}/set_state", json=body, timeout=30).raise_for_status()
+
     def await_state(self, run: str, state: str, seconds: float) -> None:
         """Wait until a run is in a state."""
         wait_until(
@@ -88,4 +97,4 @@ class Pages:
     def stop(self) -> None:
         """As Ctrl-C, or a service manager, does."""
         self.process.send_signal(signal.SIGTERM)
-        self.process.wait(40)
+        self.process.wait(70)

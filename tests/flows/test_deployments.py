@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import inspect
 import json
 import re
@@ -20,20 +21,30 @@ MANIFESTS = [name for name in DEPLOYMENTS if name.endswith("-kubernetes")]
 
 def test_four_deployments_on_each_of_three_pools() -> None:
     kinds = {"chain", "data", "training", "evaluation"}
-    assert set(DEPLOYMENTS) == {kind + pool for kind in kinds for pool in ("", "-docker", "-kubernetes")}
+    assert set(DEPLOYMENTS) == {"grid"} | {kind + pool for kind in kinds for pool in ("", "-docker", "-kubernetes")}
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_parameters_fit_the_flow(name: str) -> None:
-    from flows.chain import pipeline
-
     entry = DEPLOYMENTS[name]
     file, function = entry["entrypoint"].split(":")
-    assert (ROOT / file).exists() and function == pipeline.fn.__name__
-    parameters = entry.get("parameters", {})
-    inspect.signature(pipeline.fn).bind(**parameters)
-    pipeline.validate_parameters(parameters)
+    flow = getattr(importlib.import_module(file.removesuffix(".py").replace("/", ".")), function)
+    parameters = entry.get("parameters", {"changes": ["rl.tau=1,2"]} if name == "grid" else {})
+    inspect.signature(flow.fn).bind(**parameters)
+    flow.validate_parameters(parameters)
     assert set(parameters.get("targets", [])) <= set(stage_names(ROOT))
+
+
+def test_data_and_training_together_are_the_chain() -> None:
+    """Whoever runs one after the other has everything up to RL."""
+    from flows.graph import read_graph
+
+    data, training = (DEPLOYMENTS[name]["parameters"] for name in ("data", "training"))
+    first = set(read_graph(ROOT, tuple(data["targets"])).stages)
+    second = read_graph(ROOT, tuple(training["targets"]), training["from_stage"])
+    needed = set(read_graph(ROOT, tuple(training["targets"])).stages)
+    assert needed <= first | set(second.stages)
+    assert "evaluate@rl" in read_graph(ROOT, (), "evaluate@rl").stages
 
 
 def test_the_stages_named_by_the_file_are_those_of_dvc() -> None:

@@ -55,6 +55,15 @@ def test_a_killed_worker_is_started_again_and_the_run_ends_well(pages: Pages) ->
     goes_on(pages)
 
 
+def test_a_run_whose_worker_was_killed_can_be_cancelled(pages: Pages) -> None:
+    run = under_way(pages)
+    os.kill(pages.server("worker"), signal.SIGKILL)
+    pages.cancel(run)
+    pages.await_state(run, "CANCELLED", 60)
+    wait_until(lambda: not pages.toy.processes("stages.count"), 10, "the stage outlived its flow")
+    goes_on(pages)
+
+
 def test_a_killed_flow_leaves_no_process_and_the_next_run_goes_on(pages: Pages) -> None:
     run = under_way(pages)
     os.kill(of_flow(pages), signal.SIGKILL)
@@ -90,6 +99,23 @@ def test_of_two_runs_at_once_the_second_waits(pages: Pages) -> None:
     assert "this workspace is held by another pipeline run" in at_a_terminal.stderr
     pages.await_state(first, "COMPLETED", 120)
     pages.await_state(second, "COMPLETED", 60)
+
+
+def test_stopping_the_pages_ends_their_runs_first(pages: Pages) -> None:
+    run = under_way(pages)
+    pages.stop()
+    assert pages.children() == []
+    pages.begin()
+    wait_until(lambda: pages.api_get(f"flow_runs/{run}")["state_type"] in ("CRASHED", "CANCELLED"), 5, "still running")
+    goes_on(pages)
+
+
+def test_killed_pages_take_their_servers_along(pages: Pages) -> None:
+    os.kill(pages.process.pid, signal.SIGKILL)
+    pages.process.wait()
+    wait_until(lambda: not pages.children(), 40, "a server outlived make ui")
+    pages.begin()
+    goes_on(pages)
 
 
 @pytest.fixture

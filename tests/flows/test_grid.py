@@ -1,4 +1,4 @@
-"""A grid of DVC experiments from the page: the workspace stays as it is, MLflow has a run a point."""
+"""A grid of DVC experiments from the page: the workspace stays as it is, MLflow has a run for each point."""
 
 from __future__ import annotations
 

@@ -70,6 +70,7 @@ def test_cancelling_leaves_the_previous_outputs_and_the_next_run_goes_on(pages: 
     page.shot("cancelled")
     assert not pages.toy.processes("stages.count")
     wait_until(lambda: (pages.toy.root / "data" / "source").exists(), 30, "the previous output did not come back")
+    assert (pages.toy.root / "metrics" / "source.json").exists()
     assert (pages.toy.root / "data" / "source").read_text() == before
 
     page.start("chain", "count.seconds_a_step=0")
@@ -99,7 +100,16 @@ def test_a_second_make_ui_says_where_the_first_is(pages: Pages) -> None:
     assert f"Prefect {pages.prefect}" in second.stderr
 
 
-def test_sigterm_ends_everything(pages: Pages) -> None:
+def test_sigterm_ends_everything_and_schedules_outlive_it(pages: Pages) -> None:
+    def crons() -> list[str]:
+        (found,) = pages.api("deployments", deployments={"name": {"any_": ["chain"]}})
+        return sorted(schedule["schedule"]["cron"] for schedule in found["schedules"])
+
+    before = crons()
     pages.stop()
     assert pages.children() == []
     assert not (pages.toy.root / "work" / "pages.json").exists()
+    pages.begin()
+    assert crons() == before == ["* * * * *", "0 3 * * *"]
+    names = {automation["name"] for automation in pages.api("automations")}
+    assert len([name for name in names if name.startswith("k2: ")]) == 2

@@ -1,0 +1,54 @@
+"""A run that nobody watches over obeys the page's *Cancel* all the same.
+
+A worker sends the signal to the runs that it has started. It cannot to a run from a terminal, nor to one whose worker
+was killed and replaced.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.states import Cancelled
+
+ASK_SECONDS = 5.0
+ROUNDS = 4
+"""Times that the page must have asked before this process ends itself: a worker, if there is one, comes first."""
+
+
+@contextmanager
+def obey(run: UUID) -> Iterator[None]:
+    """Within, this process sends itself SIGTERM if the page has asked to cancel flow run `run` and nobody has."""
+    over = threading.Event()
+    asked = 0
+
+    def watch() -> None:
+        nonlocal asked
+        while not over.wait(ASK_SECONDS):
+            try:
+                with get_client(sync_client=True) as client:
+                    state = client.read_flow_run(run).state
+            except httpx.HTTPError:
+                continue  # the server is away; it will be asked again
+            asked = asked + 1 if state and state.type == StateType.CANCELLING else 0
+            if asked == ROUNDS:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    threading.Thread(target=watch, name="obey-the-page", daemon=True).start()
+    try:
+        yield
+    except BaseException:
+        if asked >= ROUNDS:
+            with get_client(sync_client=True) as client:
+                client.set_flow_run_state(run, Cancelled(message="cancelled on the page"), force=True)
+        raise
+    finally:
+        over.set()
