@@ -16,6 +16,8 @@ from workspace import ROOT
 from flows.graph import stage_names
 
 DEPLOYMENTS = {entry["name"]: entry for entry in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]}
+NOBODY = object()
+"""In place of a client: nothing here refers to a block on a server."""
 MANIFESTS = [name for name in DEPLOYMENTS if name.endswith("-kubernetes")]
 
 
@@ -79,24 +81,21 @@ async def _manifest(entry: dict) -> dict:
 
     template = json.loads((ROOT / "deploy" / "kubernetes.json").read_text())
     configuration = await KubernetesWorkerJobConfiguration.from_template_and_values(
-        base_job_template=template, values=entry["work_pool"]["job_variables"]
+        base_job_template=template, values=entry["work_pool"]["job_variables"], client=NOBODY
     )
     configuration.prepare_for_flow_run(FlowRun(flow_id=uuid.uuid4(), name="a run"))
     return configuration.job_manifest
 
 
-def test_docker_takes_the_variables() -> None:
-    from prefect_docker.worker import DockerWorkerJobConfiguration, DockerWorkerVariables
+@pytest.mark.parametrize("name", [name for name in DEPLOYMENTS if name.endswith("-docker")])
+def test_docker_takes_the_variables(name: str) -> None:
+    from prefect_docker.worker import DockerWorker
 
-    for name, entry in DEPLOYMENTS.items():
-        if name.endswith("-docker"):
-            variables = entry["work_pool"]["job_variables"]
-            assert set(variables) <= set(DockerWorkerVariables.model_fields)
-            template = {"job_configuration": DockerWorkerJobConfiguration.json_template(),
-                        "variables": DockerWorkerVariables.model_json_schema()}  # fmt: skip
-            made = asyncio.run(DockerWorkerJobConfiguration.from_template_and_values(template, variables))
-            assert made.image == "k2-recipe:latest"
-            assert made.volumes == ["k2-workspace:/workspace"]
+    template, variables = DockerWorker.get_default_base_job_template(), DEPLOYMENTS[name]["work_pool"]["job_variables"]
+    assert set(variables) <= set(template["variables"]["properties"])
+    made = asyncio.run(DockerWorker.job_configuration.from_template_and_values(template, variables, client=NOBODY))
+    assert made.image == "k2-recipe:latest"
+    assert made.volumes == ["k2-workspace:/workspace"]
 
 
 def test_the_image_has_what_setup_needs() -> None:
