@@ -19,7 +19,7 @@ import typer
 
 from flows.links import MLFLOW, PREFECT
 from flows.settings import PAGES, ROOT, apply_settings, running_pages
-from flows.workspace import end_groups
+from flows.workspace import end_groups, hold
 from k2core.tracking.experiment import runs_page
 from k2core.tracking.uri import tracking_uri
 
@@ -124,6 +124,7 @@ def main() -> None:
         mlflow = start_mlflow(servers)
         servers.await_answer("prefect-server", f"{prefect}/api/health")
         deploy()
+        bury()
         from flows.automations import make_automations  # which imports Prefect, as set up above
 
         make_automations()
@@ -201,6 +202,23 @@ def _api(method: str, path: str, body: Any = None) -> httpx.Response:
 
     address = f"{os.environ['PREFECT_API_URL']}/{path}"
     return httpx.request(method, address, json=body, timeout=60, trust_env=False).raise_for_status()
+
+
+def bury() -> None:
+    """Mark runs as crashed that the server believes under way, if no run holds the workspace: their process is gone."""
+    try:
+        with hold(ROOT, {"doing": "starting `make ui`"}):
+            states = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}
+            body = {"flow_runs": {"state": states}, "work_pools": {"name": {"any_": [POOL]}}}
+            for run in _api("POST", "flow_runs/filter", body).json():
+                state = {
+                    "type": "CRASHED",
+                    "name": "Crashed",
+                    "message": "`make ui` ended while it ran; start it again",
+                }
+                _api("POST", f"flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+    except SystemExit:
+        pass  # a run at a terminal is under way, and may be one of these
 
 
 def free_address(preferred: str) -> str:

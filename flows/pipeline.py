@@ -8,6 +8,7 @@ its history stays in `.prefect/` for `make ui`.
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 
@@ -49,6 +50,11 @@ def run(
 
     from flows.chain import AS_IT_IS, BEGINNING, pipeline
 
+    def end(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    # Prefect handles SIGTERM within a flow, then sends it again: the default action would leave its server behind.
+    signal.signal(signal.SIGTERM, end)
     started = time.monotonic()
     try:
         state = pipeline(recipe or AS_IT_IS, set, target, from_stage or BEGINNING, force, return_state=True)

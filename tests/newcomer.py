@@ -26,6 +26,7 @@ from pages import Pages, wait_until  # noqa: E402
 from workspace import Workspace  # noqa: E402
 
 from benchmarks.harness import machine  # noqa: E402
+from k2core.tracking.experiment import TRAINING  # noqa: E402
 
 SHOTS = ROOT / "docs"
 OWN = "own.jsonl"
@@ -125,7 +126,7 @@ def start_pages(me: Newcomer) -> str:
 def run_from_the_form(me: Newcomer) -> str:
     with browser_page() as page:
         prefect = PrefectPage(page, me.pages.prefect, SHOTS)
-        prefect.start("chain", f"ingest.files={ENTRY}", "rl.tau=0.2")
+        prefect.start("chain", f"ingest.files={ENTRY}", "optimizer.muon_lr=0.008", target="pretrain@stable")
         (SHOTS / "form.png").rename(SHOTS / "prefect-form.png")
         prefect.await_state("Completed", seconds=3000)
         page.wait_for_timeout(3000)
@@ -161,7 +162,7 @@ def compare(me: Newcomer) -> str:
         page.goto(re.findall(r"^MLflow +(\S+)", me.pages.said(), re.MULTILINE)[0])
         page.wait_for_timeout(8000)
         page.screenshot(path=SHOTS / "mlflow-runs.png")
-        page.goto(f"{me.pages.mlflow}/#/compare-runs?runs=[{chosen}]&experiments=[%22{experiment}%22]")
+        page.goto(f"{me.pages.mlflow}/#/compare-runs?runs=[{chosen}]&experiments=[%22{experiment}%22]&{TRAINING}")
         page.wait_for_timeout(8000)
         page.screenshot(path=SHOTS / "mlflow-compare.png")
     return "what differs, and which way is better"
@@ -172,13 +173,13 @@ def documents(me: Newcomer) -> str:
 
 
 def document(me: Newcomer) -> str:
-    said = me.type(f"python -m k2core.lineage models/rl --document {own_documents(me)[0]}")
+    said = me.type(f"python -m k2core.lineage models/stable --document {own_documents(me)[0]}")
     return "; ".join([" ".join(line.split()) for line in said.splitlines() if " seen " in line][:2])
 
 
 def own_documents(me: Newcomer) -> list[str]:
     """Ids of the own documents that the model was trained on."""
-    rows = me.type("python -m k2core.lineage models/rl --documents").splitlines()
+    rows = me.type("python -m k2core.lineage models/stable --documents").splitlines()
     return [row.split("\t")[0] for row in rows if row.startswith("own/")]
 
 
@@ -189,11 +190,15 @@ STEPS: tuple[tuple[str, str, Step], ...] = (
     ("nothing to do", "`make demo` again", demo_again),
     ("own data", f"a file `{OWN}` in the folder", own_data),
     ("the pages", "`make ui`", start_pages),
-    ("a run from the form", "Deployments, chain, Run, Custom run: own data and `rl.tau=0.2`", run_from_the_form),
+    (
+        "a run from the form",
+        "Deployments, chain, Run, Custom run: own data, `optimizer.muon_lr=0.008`, up to `pretrain@stable`",
+        run_from_the_form,
+    ),
     ("a schedule", "+ Schedule, Cron, every minute", schedule),
     ("compare two runs", "the MLflow address; tick two runs, Compare", compare),
-    ("what was trained on", "`python -m k2core.lineage models/rl --documents`", documents),
-    ("who trained on this", "`python -m k2core.lineage models/rl --document …`", document),
+    ("what was trained on", "`python -m k2core.lineage models/stable --documents`", documents),
+    ("who trained on this", "`python -m k2core.lineage models/stable --document …`", document),
 )
 
 

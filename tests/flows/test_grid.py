@@ -18,8 +18,9 @@ def test_points_are_every_combination() -> None:
         ("rl.tau=0.1", 'tools.servers=["time"]'), ("rl.tau=0.1", 'tools.servers=["time", "git"]'),
         ("rl.tau=0.2", 'tools.servers=["time"]'), ("rl.tau=0.2", 'tools.servers=["time", "git"]'),
     ]  # fmt: skip
-    for bad in ("rl.tau", "rl.tau=", "rl.tau=[1"):
-        with pytest.raises(RecipeError, match="is no axis of a grid"):
+    assert points(["rl.tau=1e-4,1e-5"]) == [("rl.tau=0.0001",), ("rl.tau=1.0e-05",)]
+    for bad, sentence in (("rl.tau", "is no axis"), ("rl.tau=", "is no axis"), ("rl.tau=[1", "not valid YAML")):
+        with pytest.raises(RecipeError, match=sentence):
             points([bad])
 
 
