@@ -123,15 +123,25 @@ def start_pages(me: Newcomer) -> str:
     return me.pages.said().splitlines()[1]
 
 
-def run_from_the_form(me: Newcomer) -> str:
+def run_on_own_data(me: Newcomer) -> str:
     with browser_page() as page:
         prefect = PrefectPage(page, me.pages.prefect, SHOTS)
-        prefect.start("chain", f"ingest.files={ENTRY}", "optimizer.muon_lr=0.008", target="pretrain@stable")
+        prefect.start("chain", f"ingest.files={ENTRY}", target="curate")
         (SHOTS / "form.png").rename(SHOTS / "prefect-form.png")
-        prefect.await_state("Completed", seconds=3000)
+        prefect.await_state("Completed", seconds=900)
         page.wait_for_timeout(3000)
         prefect.shot("prefect-run")
-    return "every stage green"
+    (found,) = re.findall(r"own: ([\d,]+ documents)", (me.folder / "logs" / "ingest.log").read_text())
+    return f"ingest, tag, grade and curate turn green; {found}"
+
+
+def run_with_a_change(me: Newcomer) -> str:
+    with browser_page() as page:
+        prefect = PrefectPage(page, me.pages.prefect, SHOTS)
+        prefect.start("chain", "ingest.files=[]", "report.samples=4")
+        (SHOTS / "form.png").unlink()
+        prefect.await_state("Completed", seconds=900)
+    return "DVC brings back what it had made before; the report is made anew"
 
 
 def schedule(me: Newcomer) -> str:
@@ -150,14 +160,15 @@ def schedule(me: Newcomer) -> str:
 
 
 def compare(me: Newcomer) -> str:
-    """The address that `make ui` prints, then what its Compare button opens for the first two runs with figures."""
+    """The address that `make ui` prints, then what its Compare button opens for the first run and the last."""
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(f"sqlite:///{me.folder / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("k2").experiment_id
     runs = client.search_runs([experiment], "tags.`k2.kind` = 'pipeline'", order_by=["attributes.start_time ASC"])
-    chosen = ",".join(f"%22{run.info.run_id}%22" for run in [run for run in runs if run.data.metrics][:2])
+    told = [run.info.run_id for run in runs if run.data.metrics]
+    chosen = ",".join(f"%22{run}%22" for run in (told[0], told[-1]))
     with browser_page() as page:
         page.goto(re.findall(r"^MLflow +(\S+)", me.pages.said(), re.MULTILINE)[0])
         page.wait_for_timeout(8000)
@@ -169,18 +180,17 @@ def compare(me: Newcomer) -> str:
 
 
 def documents(me: Newcomer) -> str:
-    return f"{len(own_documents(me))} own documents among them"
+    return f"{len(trained_on(me)):,} documents"
 
 
 def document(me: Newcomer) -> str:
-    said = me.type(f"python -m k2core.lineage models/stable --document {own_documents(me)[0]}")
+    said = me.type(f"python -m k2core.lineage models/rl --document {trained_on(me)[0]}")
     return "; ".join([" ".join(line.split()) for line in said.splitlines() if " seen " in line][:2])
 
 
-def own_documents(me: Newcomer) -> list[str]:
-    """Ids of the own documents that the model was trained on."""
-    rows = me.type("python -m k2core.lineage models/stable --documents").splitlines()
-    return [row.split("\t")[0] for row in rows if row.startswith("own/")]
+def trained_on(me: Newcomer) -> list[str]:
+    """Ids of the documents that the model was trained on."""
+    return [row.split("\t")[0] for row in me.type("python -m k2core.lineage models/rl --documents").splitlines()[1:]]
 
 
 STEPS: tuple[tuple[str, str, Step], ...] = (
@@ -190,15 +200,12 @@ STEPS: tuple[tuple[str, str, Step], ...] = (
     ("nothing to do", "`make demo` again", demo_again),
     ("own data", f"a file `{OWN}` in the folder", own_data),
     ("the pages", "`make ui`", start_pages),
-    (
-        "a run from the form",
-        "Deployments, chain, Run, Custom run: own data, `optimizer.muon_lr=0.008`, up to `pretrain@stable`",
-        run_from_the_form,
-    ),
+    ("a run from the form", "Deployments, chain, Run, Custom run: own data, up to `curate`", run_on_own_data),
+    ("another", "without own data, `report.samples=4`", run_with_a_change),
     ("a schedule", "+ Schedule, Cron, every minute", schedule),
     ("compare two runs", "the MLflow address; tick two runs, Compare", compare),
-    ("what was trained on", "`python -m k2core.lineage models/stable --documents`", documents),
-    ("who trained on this", "`python -m k2core.lineage models/stable --document …`", document),
+    ("what was trained on", "`python -m k2core.lineage models/rl --documents`", documents),
+    ("who trained on this", "`python -m k2core.lineage models/rl --document …`", document),
 )
 
 
