@@ -38,8 +38,6 @@ def wait_for_recorder(toy: Workspace) -> None:
 
 
 def test_a_repro_is_a_pipeline_run_with_nested_stage_runs(toy: Workspace) -> None:
-    (toy.root / "recipes").mkdir()
-    shutil.copy(toy.root / "params.yaml", toy.root / "recipes" / "toy.yaml")
     headline(toy, 0.5)
     toy.run("dvc", "repro")
     wait_for_recorder(toy)
@@ -96,7 +94,7 @@ def test_a_killed_stage_is_marked_and_continues_to_the_same_bytes(toy: Workspace
     assert killed.returncode != 0
     wait_for_recorder(toy)
     assert {run.info.run_name: run.info.status for run in runs(toy)} == {
-        "params.yaml: stopped in branch@right": "KILLED", "source": "FINISHED",
+        "toy: stopped in branch@right": "KILLED", "source": "FINISHED",
         "branch@left": "FINISHED", "branch@right": "KILLED",
     }  # fmt: skip
     again = toy.run("dvc", "repro")
@@ -132,7 +130,7 @@ def test_a_dead_mlflow_costs_nothing_and_loses_nothing(toy: Workspace) -> None:
     stages = runs(toy, "executed")
     assert {run.info.run_name for run in stages} == {"source", "branch@left", "branch@right", "join"}
     (pipeline,) = pipelines(toy)
-    assert (pipeline.info.run_name, pipeline.info.status) == ("params.yaml: 4 ran", "FINISHED")
+    assert (pipeline.info.run_name, pipeline.info.status) == ("toy: 4 ran", "FINISHED")
     assert all(run.info.end_time < ended for run in [pipeline, *stages]), "times are those of the run, not of sending"
     assert not spool.exists()
 
@@ -160,7 +158,7 @@ def test_a_chain_that_fails_before_its_stage_begins_has_failed(toy: Workspace) -
     toy.run("dvc", "repro", check=False)
     wait_for_recorder(toy)
     (pipeline,) = pipelines(toy)
-    assert (pipeline.info.run_name, pipeline.info.status) == ("params.yaml: failed in source", "FAILED")
+    assert (pipeline.info.run_name, pipeline.info.status) == ("toy, count.steps=0: failed in source", "FAILED")
     sentence = "params.yaml: count.steps = 0: input should be greater than or equal to 1"
     assert pipeline.data.tags["k2.error"] == sentence
     assert f"> {sentence}" in pipeline.data.tags["mlflow.note.content"].splitlines()
