@@ -126,13 +126,13 @@ def start_pages(me: Newcomer) -> str:
 def run_on_own_data(me: Newcomer) -> str:
     with browser_page() as page:
         prefect = PrefectPage(page, me.pages.prefect, SHOTS)
-        prefect.start("chain", f"ingest.files={ENTRY}", target="curate")
+        prefect.start("data", f"ingest.files={ENTRY}")
         (SHOTS / "form.png").rename(SHOTS / "prefect-form.png")
         prefect.await_state("Completed", seconds=900)
         page.wait_for_timeout(3000)
         prefect.shot("prefect-run")
     (found,) = re.findall(r"own: ([\d,]+ documents)", (me.folder / "logs" / "ingest.log").read_text())
-    return f"ingest, tag, grade and curate turn green; {found}"
+    return f"from ingest to the plan of the mixture all turn green; {found}"
 
 
 def run_with_a_change(me: Newcomer) -> str:
@@ -200,12 +200,12 @@ STEPS: tuple[tuple[str, str, Step], ...] = (
     ("nothing to do", "`make demo` again", demo_again),
     ("own data", f"a file `{OWN}` in the folder", own_data),
     ("the pages", "`make ui`", start_pages),
-    ("a run from the form", "Deployments, chain, Run, Custom run: own data, up to `curate`", run_on_own_data),
+    ("a run from the form", "Deployments, data, Run, Custom run: own data", run_on_own_data),
     ("another", "without own data, `report.samples=4`", run_with_a_change),
-    ("a schedule", "+ Schedule, Cron, every minute", schedule),
     ("compare two runs", "the MLflow address; tick two runs, Compare", compare),
     ("what was trained on", "`python -m k2core.lineage models/rl --documents`", documents),
     ("who trained on this", "`python -m k2core.lineage models/rl --document …`", document),
+    ("a schedule", "Deployments, chain, + Schedule, Cron, every minute", schedule),
 )
 
 

@@ -40,7 +40,7 @@ class PrefectPage:
         self.page.goto(f"{self.address}/deployments")
         self.page.get_by_role("link", name=name, exact=True).click()
 
-    def start(self, deployment: str, *overrides: str, target: str = "") -> str:
+    def start(self, deployment: str, *overrides: str) -> str:
         """Fill in the form of "Custom run" and submit it; the address of the run's page."""
         self.open_deployment(deployment)
         self.page.get_by_role("button", name="Run", exact=True).click()
@@ -48,10 +48,6 @@ class PrefectPage:
         for number, override in enumerate(overrides):
             self.page.get_by_role("button", name="Add item").click()
             self.page.locator("textarea:visible").nth(number).fill(override)
-        if target:
-            self.page.get_by_text("No items selected").click()
-            self.page.get_by_text(target, exact=True).last.click()
-            self.page.keyboard.press("Escape")
         self.shot("form")
         with self.page.expect_response("**/create_flow_run") as answer:
             self.page.get_by_role("button", name="Submit").click()
