@@ -59,6 +59,7 @@ lock: setup ## compile requirements.in to requirements.txt
 	$(BIN)/uv pip compile -q requirements.in --python-version 3.11 --no-annotate --no-header -o requirements.txt
 
 recipe: setup ## make recipes/NAME.yaml the active one: make recipe NAME=micro
+	@test -n "$(NAME)" || { echo "say which one: make recipe NAME=$$(ls recipes | sed 's/.yaml//' | paste -sd '|')"; exit 1; }
 	$(BIN)/python -m stages use $(NAME)
 
 clean: ## remove outputs, run histories and scratch; keeps .venv and the DVC cache

@@ -52,8 +52,9 @@ class Run:
 
 
 def _is_unreported(record: logging.LogRecord) -> bool:
-    """False for the traceback of a failure that the flow has already reported as its state."""
-    return not (record.exc_info and isinstance(record.exc_info[1], FailedRun))
+    """False for what the flow says itself: a failure that is its state, and a line for each stage after it."""
+    told = record.exc_info and isinstance(record.exc_info[1], FailedRun)
+    return not told and "in state NotReady" not in record.getMessage()
 
 
 RUN: Run | None = None
@@ -149,7 +150,7 @@ def pipeline(
     """
     global RUN
     apply_settings()
-    for name in ("prefect.flow_runs", "prefect.engine"):
+    for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
         logging.getLogger(name).addFilter(_is_unreported)
     holder = {"flow run": str(runtime.flow_run.name), "id": str(runtime.flow_run.id), "since": time.strftime("%F %T")}
     # From the page a run waits for its turn; at a terminal a person would rather know at once.

@@ -91,8 +91,16 @@ def read_graph(root: Path, targets: tuple[str, ...] = (), from_stage: str = "", 
         wanted -= set(always.values())
         if not wanted:
             raise SystemExit(f"{', '.join(targets)} needs nothing from {from_stage} on: no stage is left to run")
-        looks = [_Look(nodes[address], root) for address in always.values() if look]
         order = [stage.addressing for stage in topological_sort(needs) if stage.addressing in wanted]
+        for stage in (nodes[name] for name in order) if from_stage else ():
+            for above in graph.successors(stage):
+                gone = [str(out) for out in above.outs if not (root / str(out)).exists()]
+                if gone and above.addressing not in {*wanted, *always.values()}:
+                    raise SystemExit(
+                        f"{stage.addressing} needs {gone[0]}, which stage {above.addressing} makes and is not there; "
+                        f"start from {above.addressing} or earlier"
+                    )
+        looks = [_Look(nodes[address], root) for address in always.values() if look]
         status = repo.status()  # of all: with targets DVC takes four times as long
     except DvcException as error:
         raise SystemExit(f"DVC cannot read the project: {error}; `dvc status` says more") from None

@@ -143,6 +143,8 @@ class ProcessTrees:
             raise StageFailed(
                 f"it ran longer than its {limit / 60:g} minutes (section `limits` of the recipe) and was ended"
             )
+        if self.stopping:  # whatever the status: psutil may have asked for it first, and then Popen says 0
+            raise StageFailed("it was ended with the run")
         if process.returncode:
             kind = TransientFailure if _transient(tail, process.returncode) else StageFailed
             raise kind(sentence(tail))
