@@ -37,10 +37,9 @@ def test_runs_retries_and_shows_cached(toy: Workspace) -> None:
     assert "the LLM server went away" in log, "the stage's own words are in the run's log"
     lock = toy.lock()
 
-    start = time.monotonic()
     nothing = toy.run("python", "-m", "flows.pipeline")
     assert "all 4 stages are up to date" in nothing.stdout
-    assert time.monotonic() - start < 5
+    assert "temporary server" not in nothing.stdout + nothing.stderr, "a no-op starts no server"
     assert toy.lock() == lock
 
     toy.edit("params.yaml", "fail: once", "fail: bad")
