@@ -162,6 +162,8 @@ def pipeline(
             graph = read_graph(ROOT, tuple(targets), from_stage if from_stage != BEGINNING else "")
         except (SystemExit, ValueError) as error:
             return Failed(message=str(error))
+        if graph.lacking:
+            return Failed(message=graph.lacking)
         with obey(runtime.flow_run.id):
             return _run(graph, force, RUN)
 

@@ -30,6 +30,8 @@ class Graph:
     targets: tuple[str, ...]
     from_stage: str
     """What the graph is restricted to."""
+    lacking: str
+    """A sentence, if a stage needs what none of these stages makes and is not there."""
 
     @property
     def stages(self) -> list[str]:
@@ -92,14 +94,12 @@ def read_graph(root: Path, targets: tuple[str, ...] = (), from_stage: str = "", 
         if not wanted:
             raise SystemExit(f"{', '.join(targets)} needs nothing from {from_stage} on: no stage is left to run")
         order = [stage.addressing for stage in topological_sort(needs) if stage.addressing in wanted]
-        for stage in (nodes[name] for name in order) if from_stage else ():
-            for above in graph.successors(stage):
-                gone = [str(out) for out in above.outs if not (root / str(out)).exists()]
-                if gone and above.addressing not in {*wanted, *always.values()}:
-                    raise SystemExit(
-                        f"{stage.addressing} needs {gone[0]}, which stage {above.addressing} makes and is not there; "
-                        f"start from {above.addressing} or earlier"
-                    )
+        known = {*wanted, *always.values()}
+        lacking = [
+            f"{name} needs {out}, which stage {above.addressing} makes and is not there; start from there or earlier"
+            for name in order for above in graph.successors(nodes[name]) if above.addressing not in known
+            for out in above.outs if not (root / str(out)).exists()
+        ]  # fmt: skip
         looks = [_Look(nodes[address], root) for address in always.values() if look]
         status = repo.status()  # of all: with targets DVC takes four times as long
     except DvcException as error:
@@ -120,6 +120,7 @@ def read_graph(root: Path, targets: tuple[str, ...] = (), from_stage: str = "", 
         outputs={name: tuple(str(out) for out in nodes[name].outs) for name in order},
         targets=targets,
         from_stage=from_stage,
+        lacking="".join(lacking[:1]),
     )
 
 

@@ -43,6 +43,8 @@ def run(
         except ValueError as error:
             raise SystemExit(str(error)) from None
         graph = read_graph(ROOT, tuple(target), from_stage, look=True)
+    if graph.lacking:
+        raise SystemExit(graph.lacking)
     if not graph.changed and not force:
         print(f"all {len(graph.stages)} stages are up to date; nothing to run (`make ui` shows the last run)")
         return
