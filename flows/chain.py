@@ -180,14 +180,17 @@ def _run(graph: Graph, force: bool, run: Run) -> State:
                 _submit(graph, force, run, runner)
             except BaseException:
                 run.trees.stop()
-                kept.bring_back(
-                    graph, run.outcomes
-                )  # now: a task that waits to be tried again may take longer than Prefect
+                # Before the runner waits for a task that is to be tried again: Prefect's patience ends sooner.
+                kept.bring_back(graph, run.outcomes)
                 raise
-        failed = [stage for stage, outcome in run.outcomes.items() if outcome.state == "failed"]
-        if all(outcome.state in ("done", "cached") for outcome in run.outcomes.values()):
+        unfinished = {
+            stage: outcome for stage, outcome in run.outcomes.items() if outcome.state not in ("done", "cached")
+        }
+        if not unfinished:
             status, error = "FINISHED", ""
             return Completed(message=f"{len(graph.stages)} stages are up to date")
+        # A task that Prefect itself could not run has no fault of its own to tell.
+        failed = [stage for stage, outcome in unfinished.items() if outcome.state == "failed"] or list(unfinished)
         status, error = "FAILED", f"{failed[0]}: {run.outcomes[failed[0]].error}"
         also = f"; also failed: {', '.join(failed[1:])}" if failed[1:] else ""
         return Failed(message=f"{error} (the whole output: logs/{failed[0]}.log{also})")

@@ -38,11 +38,13 @@ class Kept:
             if self.root / path in self.figures:
                 (self.root / path).write_bytes(self.figures[self.root / path])
         cached = [path for path in gone if not (self.root / path).exists()]
-        words = [sys.executable, "-m", "dvc", "--wait-for-lock", "checkout", "--quiet", *cached]
-        done = subprocess.run(words, cwd=self.root, capture_output=True, text=True, check=False)
+        said = ""
+        if cached:  # without a path DVC would check out everything
+            words = [sys.executable, "-m", "dvc", "--wait-for-lock", "checkout", "--quiet", *cached]
+            done = subprocess.run(words, cwd=self.root, capture_output=True, text=True, check=False)
+            said = " ".join(done.stderr.split())
         back = [path for path in gone if (self.root / path).exists()]
         if back:
             print(f"brought back as they were before this run: {', '.join(back)}")
         if len(back) < len(gone):
-            said = " ".join(done.stderr.split())
             print(f"could not bring back {', '.join(sorted(set(gone) - set(back)))}: {said}")

@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+from pages import wait_until
 from workspace import Workspace
 
 
@@ -20,13 +21,6 @@ def states(output: str) -> dict[str, str]:
         if (len(words) > 2 and words[1] in ("done", "cached", "failed")) or words[1:3] == ["not", "reached"]:
             found[words[0]] = words[1]
     return found
-
-
-def wait_until(condition, seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
 
 
 def test_runs_retries_and_shows_cached(toy: Workspace) -> None:
