@@ -22,19 +22,19 @@ import yaml
 
 from benchmarks.harness import Entry, Work, alternate, compare, measured
 from benchmarks.scale import LAPTOP, Scale
-from k2core.corpus import curation, filters
+from k2core.corpus import curation, signals
 from k2core.corpus.curation import DecontaminationConfig
 from k2core.corpus.documents import document_schema, sample
 from k2core.corpus.duplicates import dedup
 from k2core.corpus.duplicates.dedup import Fingerprint, MinhashConfig
 from k2core.corpus.duplicates.paragraphs import ParagraphConfig
-from k2core.corpus.fidelity import facts
-from k2core.corpus.fidelity.embedding import embed
-from k2core.corpus.fidelity.gate import GateLimits, judge
-from k2core.corpus.filters.words import split_words
-from k2core.corpus.sources.packages import find_folder
+from k2core.corpus.signals.words import split_words
+from k2core.machine.packages import find_folder
 from k2core.recipe.section import load_section
 from k2core.storage import read_table, write_table
+from k2core.synthesis.fidelity import facts
+from k2core.synthesis.fidelity.embedding import embed
+from k2core.synthesis.fidelity.gate import GateLimits, judge
 from stages.ingest import SOURCES
 from stages.ingest import Params as Ingest
 
@@ -121,18 +121,18 @@ def steps(rows: list[Row], folder: Path) -> Iterator[Step]:
 
 
 def families() -> dict[str, Callable[[str], Row]]:
-    """The signals of `k2core.corpus.filters`, by module, each as a function of the text alone."""
+    """The signals of `k2core.corpus.signals`, by module, each as a function of the text alone."""
     recipe = yaml.safe_load(LAPTOP.read_text())["tag"]
     found: dict[str, Callable[[str], Row]] = {}
-    for module in pkgutil.iter_modules(filters.__path__):
-        attributes = getattr(importlib.import_module(f"{filters.__name__}.{module.name}"), "attributes", None)
+    for module in pkgutil.iter_modules(signals.__path__):
+        attributes = getattr(importlib.import_module(f"{signals.__name__}.{module.name}"), "attributes", None)
         if attributes is None:
             continue
         takes = inspect.signature(attributes).parameters
         if "words" in takes:
-            found[module.name] = lambda text, signals=attributes: signals(text, split_words(text))
+            found[module.name] = lambda text, family=attributes: family(text, split_words(text))
         elif "characters" in takes:
-            found[module.name] = lambda text, signals=attributes: signals(text, recipe["language_characters"])
+            found[module.name] = lambda text, family=attributes: family(text, recipe["language_characters"])
         else:
             found[module.name] = attributes
     return found
@@ -222,7 +222,7 @@ def _pii(rows: Sequence[Row]) -> Work:
 
 PEERS: dict[str, tuple[str, Callable[[Sequence[Row]], Work]]] = {
     "language": ("datatrove's LanguageFilter, the same model on the whole text", _language),
-    "quality": ("datatrove's Gopher and FineWeb quality filters, spaCy's words", _quality),
+    "prose": ("datatrove's Gopher and FineWeb quality filters, spaCy's words", _quality),
     "repetition": ("datatrove's Gopher repetition filter, spaCy's words", _repetition),
     "pii": ("datatrove's PIIFormatter", _pii),
 }

@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.harness import Entry, Work, alternate, compare, milliseconds
 from benchmarks.peers import our_pass, peer_pass, twin, use_fastest
 from benchmarks.scale import Scale, build
-from k2core.kernels.library import eager
 from k2core.model.counts import total_parameters
+from k2core.ops.cpu.build import eager
 
 TOPIC = "forward_backward"
 

@@ -1,6 +1,6 @@
 """The fidelity gate of rephrasing: what the laptop recipe's limits catch of corrupted rewrites, and lose of faithful.
 
-The pairs are made by `k2core.corpus.fidelity.calibration`; figures are of the held-out half of their articles. Limits
+The pairs are made by `benchmarks.calibration`; figures are of the held-out half of their articles. Limits
 that the other half suggests are written next to them into docs/gate.md.
 """
 
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 import yaml
 from pydantic import TypeAdapter
 
+from benchmarks.calibration import labelled
+from benchmarks.calibration.choice import Rates, choose, rates
+from benchmarks.calibration.labelled import Pair
 from benchmarks.harness import ROOT, Entry, compare
 from benchmarks.readme import rewrite
 from benchmarks.scale import LAPTOP, Scale
-from k2core.corpus.fidelity import facts
-from k2core.corpus.fidelity.calibration import labelled
-from k2core.corpus.fidelity.calibration.choice import Rates, choose, rates
-from k2core.corpus.fidelity.calibration.labelled import Pair
-from k2core.corpus.fidelity.gate import GateLimits, measure
 from k2core.corpus.sources import mathematics, wikipedia
 from k2core.evals.intervals import wilson
+from k2core.synthesis.fidelity import facts
+from k2core.synthesis.fidelity.gate import GateLimits, measure
 
 TOPIC = "gate"
 DOC = ROOT / "docs" / "gate.md"

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from benchmarks.harness import Work
-from k2core.model.huggingface import save_huggingface
+from k2core.formats.huggingface import save_huggingface
 from k2core.model.loss import cross_entropy
 from k2core.model.transformer import Transformer
 

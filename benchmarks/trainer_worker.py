@@ -10,10 +10,11 @@ from pydantic import BaseModel
 
 from benchmarks import scale
 from benchmarks.scale import LAPTOP, build
-from k2core.corpus.rows.loader import PhaseSource
-from k2core.corpus.rows.shards import Document, Shards, write_shards
+from k2core.data.rows.loader import PhaseSource
+from k2core.data.rows.shards import Document, Shards, write_shards
+from k2core.machine import Compute
 from k2core.optim.muonclip import MuonClip
-from k2core.recipe import Compute, load_section
+from k2core.recipe import load_section
 from k2core.stage import Job
 from k2core.storage import write_json
 from k2core.training.checkpoint import CheckpointConfig

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from experiments.articles import Material
 from experiments.scoring import score
 from experiments.settings import Settings
-from k2core.corpus.mixture.selection import EVERYTHING
+from k2core.data.mixture.selection import EVERYTHING
+from k2core.machine import Compute
 from k2core.optim.config import MuonClipConfig
-from k2core.recipe import Compute
 from k2core.stage import Job
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.phase import Phase, TrainerState, run_phase
@@ -47,8 +47,8 @@ class Trainer:
     def run(self, material: Material, arm: str, seed: int) -> dict[str, Any]:
         """Train `arm` (nothing for `base`) and score it: for each question `correct` and `bits`, and `figures`."""
         from k2core.chat.tokenizer import Tokenizer
-        from k2core.corpus.rows.heldout import bits_per_byte, figure_names
         from k2core.model.files import load_model
+        from k2core.training.heldout import bits_per_byte, figure_names
         from k2core.training.phase import check_vocabulary
 
         self.compute.apply()
@@ -115,7 +115,7 @@ def arm_texts(material: Material, arm: str, seed: int) -> list[str]:
 
 def _write(folder: Path, texts: Sequence[str], material: Material, tokenizer: Tokenizer) -> int:
     """Write an arm's shards; the tokens of the form."""
-    from k2core.corpus.rows.shards import Document, write_shards
+    from k2core.data.rows.shards import Document, write_shards
 
     sources = [article.text for article in material.articles]
     parts = [

@@ -12,9 +12,9 @@ from typing import Any
 
 from experiments.settings import Settings
 from k2core.corpus.documents import fraction_of
-from k2core.corpus.questions.grammar import Question, distractors, extract, title_of
 from k2core.stage import StageError
 from k2core.storage import write_json
+from k2core.synthesis.questions.grammar import Question, distractors, extract, title_of
 
 Rephrase = Callable[[list[tuple[str, str]]], list[list[str] | None]]
 """(title, text) of articles → their versions; None where an article cannot be rephrased."""

@@ -19,8 +19,8 @@ from typing import Literal
 import yaml
 from pydantic import Field
 
-from k2core.corpus.fidelity import facts
 from k2core.recipe import FromList, Section, validate
+from k2core.synthesis.fidelity import facts
 
 Clause = Literal["relative", "front", "back", "cleft", "active", "split", "lists", "synonyms"]
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.settings import Settings
-from k2core.corpus.fidelity.gate import judge
-from k2core.corpus.rephrasing.rewriting import Job, chunk, rewrite_all
-from k2core.corpus.rephrasing.styles import Library
 from k2core.llm.client import LLM
 from k2core.llm.config import LLMConfig
-from k2core.recipe import Compute
+from k2core.machine import Compute
 from k2core.stage import Job as StageJob
+from k2core.synthesis.fidelity.gate import judge
+from k2core.synthesis.rephrasing.rewriting import Job, chunk, rewrite_all
+from k2core.synthesis.rephrasing.styles import Library
 from stages.rephrase import Params
 
 DOMAIN = "knowledge"

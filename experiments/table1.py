@@ -22,13 +22,14 @@ from experiments import articles, grammar_rewriter, llm_rewriter, report, statis
 from experiments.arms import ARMS, BASE, Trainer
 from experiments.articles import Material
 from experiments.settings import Rewriter, Settings, load_settings
-from k2core.corpus.fidelity import facts
-from k2core.corpus.rephrasing.styles import load_styles
 from k2core.llm.config import LLMConfig
+from k2core.machine import Compute
 from k2core.optim.config import MuonClipConfig
-from k2core.recipe import Compute, RecipeError, load_section
+from k2core.recipe import RecipeError, load_section
 from k2core.stage import Job, StageError
 from k2core.storage import StorageError, dvc_md5, read_table, write_json
+from k2core.synthesis.fidelity import facts
+from k2core.synthesis.rephrasing.styles import load_styles
 from k2core.training.config import ParallelConfig
 from k2core.training.spikes import SpikeConfig
 from stages.rephrase import Params

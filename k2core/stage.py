@@ -34,8 +34,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from k2core.recipe import Processes, RecipeError, Section, load_section, read_recipe
-from k2core.recipe.processes import LAUNCHER, launch, must_launch, rank
+from k2core.machine import Processes
+from k2core.machine.processes import LAUNCHER, launch, must_launch, rank
+from k2core.recipe import RecipeError, Section, load_section, read_recipe
 from k2core.storage import StorageError, dvc_md5, publish, write_json
 from k2core.storage.atomic import remove
 from k2core.tracking.address import INVOCATION

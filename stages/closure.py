@@ -7,6 +7,7 @@ closure follows imports inside functions too. `k2core.tracking` is left out: it 
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -73,13 +74,20 @@ def rewrite(text: str, root: Path) -> str:
 
 
 def _folded(files: set[str], root: Path) -> list[str]:
-    """`files`, and in place of those below a folder that has no others but silent ones, the folder."""
+    """`files` by room: a folder stands for its files where a stage uses at least half of a room, or all of a folder.
+
+    DVC parses and writes every entry of every stage, at each command and after each stage. A room is a folder
+    without folders in it; what is one room is changed together.
+    """
     folders = sorted({folder for file in files for folder in Path(file).parents if folder.parts})
     whole: list[Path] = []
     for folder in folders:  # the outer ones first
-        below = [path for path in (root / folder).rglob("*") if path.is_file() and not _ignored(path)]
-        if not any(folder.is_relative_to(found) for found in whole) and all(
-            str(path.relative_to(root)) in files or not _says_something(path) for path in below
+        below = [path.relative_to(root) for path in (root / folder).rglob("*") if path.is_file()]
+        speaking = [path for path in below if not _ignored(path) and _says_something(root / path)]
+        used = sum(str(path) in files for path in speaking)
+        room = len(speaking) > 1 and all(path.parent == folder for path in speaking)
+        if not any(folder.is_relative_to(found) for found in whole) and (
+            used == len(speaking) or (room and 2 * used >= len(speaking))
         ):
             whole.append(folder)
     single = {file for file in files if not any(Path(file).is_relative_to(folder) for folder in whole)}
@@ -95,8 +103,17 @@ def _says_something(file: Path) -> bool:
     """Whether a file is more than an empty module, or one with nothing but a docstring."""
     if file.suffix != ".py":
         return True
-    body = ast.parse(file.read_text()).body
+    body = _parsed(file).body
     return len(body) > 1 or (bool(body) and ast.get_docstring(ast.Module(body, [])) is None)
+
+
+def _parsed(file: Path) -> ast.Module:
+    return _parsed_as_of(file, file.stat().st_mtime_ns)
+
+
+@functools.cache
+def _parsed_as_of(file: Path, written: int) -> ast.Module:
+    return ast.parse(file.read_text())
 
 
 def _is_code(dep: str) -> bool:
@@ -114,7 +131,7 @@ def _file(module: str, root: Path) -> Path | None:
 def _imports(module: str, file: Path, root: Path) -> list[str]:
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     names: list[str] = []
-    tree = ast.parse(file.read_text())
+    tree = _parsed(file)
     typing_only = {
         id(child)
         for node in ast.walk(tree)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import Field
 
+from k2core.machine import Compute
 from k2core.optim.config import MuonClipConfig
-from k2core.recipe import Compute
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.fine_tuning import FineTuning, fine_tune
@@ -46,10 +46,10 @@ def run(
     compute.apply()
     from k2core.chat.template import encode_dialogue
     from k2core.chat.tokenizer import Tokenizer
+    from k2core.gym.demonstrations import read_trajectories, some, split_trajectories
+    from k2core.gym.registry import select, text_environments
     from k2core.model.files import load_model, save_model
     from k2core.rl.critic import pairwise_accuracy, verdict
-    from k2core.rl.demonstrations import read_trajectories, some, split_trajectories
-    from k2core.rl.gym.registry import select, text_environments
     from k2core.rl.preferences import Pair, gym_pairs, trajectory_pairs
     from k2core.training.dialogues import Dialogue, DialogueSource
 

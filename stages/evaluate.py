@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from k2core.recipe import Compute, Section
+from k2core.machine import Compute
+from k2core.recipe import Section
 from k2core.stage import Job, Metrics, main
 
 SECTION = "evaluate"
@@ -40,13 +41,13 @@ def run(
     import json
 
     from k2core.chat.tokenizer import Tokenizer
-    from k2core.corpus.rows.heldout import bits_per_byte, figure_names
     from k2core.evals.environments import attempt
     from k2core.evals.scorecard import call_scores, item_scores, readable, task_scores
     from k2core.evals.tool_calls import check_calls
+    from k2core.gym.registry import all_environments
     from k2core.model.files import load_model
-    from k2core.rl.gym.registry import all_environments
     from k2core.storage import write_json, write_text
+    from k2core.training.heldout import bits_per_byte, figure_names
 
     tok, transformer, environments = Tokenizer.load(tokenizer), load_model(model), all_environments(tasks)
     job.say(f"{name}: up to {params.items} items of {', '.join(environments)}; greedy and {params.samples} samples")

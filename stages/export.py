@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import Field
 
-from k2core.recipe import Compute, Section
+from k2core.machine import Compute
+from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
 
 SECTION = "export"
@@ -34,9 +35,9 @@ def run(
     """Write `out` and compare what transformers loads from it with `model`."""
     compute.apply()
     from k2core.chat.tokenizer import Tokenizer
+    from k2core.formats.huggingface import save_huggingface
     from k2core.model.counts import activated_parameters, total_parameters
     from k2core.model.files import load_model
-    from k2core.model.huggingface import save_huggingface
 
     network, tok = load_model(model), Tokenizer.load(tokenizer)
     config = network.config

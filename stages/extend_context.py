@@ -10,9 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from k2core.machine import Compute
 from k2core.model.config import YarnConfig
 from k2core.optim.config import MuonClipConfig
-from k2core.recipe import Compute
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.config import ParallelConfig

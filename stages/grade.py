@@ -12,15 +12,15 @@ from typing import Any
 from pydantic import Field
 
 from k2core.corpus.documents import read_beside
-from k2core.corpus.pace import paced
 from k2core.corpus.quality.combine import PARTS, agreement, auc
 from k2core.corpus.quality.grading import Graded, GradingConfig, grade_domain, judge_figures, validation
 from k2core.corpus.quality.judge import HIGHEST, Excerpt, JudgeConfig, excerpts, grade_of, request
 from k2core.corpus.quality.rules import rules_score
-from k2core.corpus.tagging import COLUMNS as ATTRIBUTES
+from k2core.corpus.signals.tagging import COLUMNS as ATTRIBUTES
+from k2core.corpus.throughput import paced
 from k2core.llm.client import LLM
 from k2core.llm.config import LLMConfig
-from k2core.recipe import Compute
+from k2core.machine import Compute
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.storage import read_tables, write_table
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from k2core.corpus.card import SourceCard, render
-from k2core.corpus.collection import collect
 from k2core.corpus.sources import mathematics, package_docs, python_source, wikipedia
+from k2core.corpus.sources.card import SourceCard, render
+from k2core.corpus.sources.collection import collect
 from k2core.corpus.sources.files import FileSource
 from k2core.corpus.sources.mathematics import MathematicsSource
 from k2core.corpus.sources.package_docs import PackageDocsSource

@@ -39,8 +39,8 @@ def run(params: Params, pretrain: Pretrain, extend_context: Extension, tokens: P
     """Write `manifest.yaml` and `<phase>.yaml`; the figures are the same numbers."""
     import yaml
 
-    from k2core.corpus.mixture.plan import figures, manifest, plan_phase
-    from k2core.corpus.rows.shards import Shards
+    from k2core.data.mixture.plan import figures, manifest, plan_phase
+    from k2core.data.rows.shards import Shards
     from k2core.storage import write_text
 
     shards = Shards(tokens)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from k2core.machine import Compute
 from k2core.model.config import ModelConfig
 from k2core.optim.config import MuonClipConfig
-from k2core.recipe import Compute
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.config import ParallelConfig
@@ -28,11 +28,11 @@ def run(
     """Train phase `phase`; figures are held-out bits per byte and what the training reports."""
     compute.apply()
     from k2core.chat.tokenizer import Tokenizer
-    from k2core.corpus.rows.heldout import bits_per_byte, figure_names
     from k2core.model.files import load_model, save_model
     from k2core.model.transformer import Transformer
     from k2core.optim.muonclip import MuonClip
     from k2core.training.checkpoint import load_optimizer, save_optimizer
+    from k2core.training.heldout import bits_per_byte, figure_names
     from k2core.training.ranks import joined
 
     fresh = (init / "tokenizer.json").exists()

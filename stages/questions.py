@@ -15,8 +15,15 @@ from pydantic import Field
 
 from k2core.corpus.curation import CONTAMINATED, HELDOUT, TRAIN, DecontaminationConfig, decontaminate
 from k2core.corpus.documents import COLUMNS, document_schema, sample
-from k2core.corpus.questions.grammar import title_of
-from k2core.corpus.questions.pairs import (
+from k2core.corpus.sources import mathematics
+from k2core.llm.client import LLM
+from k2core.llm.config import LLMConfig
+from k2core.machine import Compute
+from k2core.recipe import Section
+from k2core.stage import Job, Metrics, StageError, main
+from k2core.storage import read_table, write_table
+from k2core.synthesis.questions.grammar import title_of
+from k2core.synthesis.questions.pairs import (
     ACCEPTED,
     GRAMMAR,
     MODEL,
@@ -30,13 +37,7 @@ from k2core.corpus.questions.pairs import (
     confirm,
     exchanged,
 )  # fmt: skip
-from k2core.corpus.questions.problems import SOLVED, WORKED, problem_of, solve, worked
-from k2core.corpus.sources import mathematics
-from k2core.llm.client import LLM
-from k2core.llm.config import LLMConfig
-from k2core.recipe import Compute, Section
-from k2core.stage import Job, Metrics, StageError, main
-from k2core.storage import read_table, write_table
+from k2core.synthesis.questions.problems import SOLVED, WORKED, problem_of, solve, worked
 
 SECTION = "questions"
 _BY = {

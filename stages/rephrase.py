@@ -15,15 +15,16 @@ from typing import Any
 from pydantic import Field
 
 from k2core.corpus.documents import COLUMNS, document_schema
-from k2core.corpus.fidelity.gate import SCORES, GateLimits, Verdict, judge
-from k2core.corpus.rephrasing.forecast import forecast
-from k2core.corpus.rephrasing.rewriting import Rewrite, Share, expected_tokens, plan, rewrite_all
-from k2core.corpus.rephrasing.styles import Library, load_styles
 from k2core.llm.client import LLM
 from k2core.llm.config import LLMConfig
-from k2core.recipe import Compute, Section
+from k2core.machine import Compute
+from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.storage import read_table, write_table
+from k2core.synthesis.fidelity.gate import SCORES, GateLimits, Verdict, judge
+from k2core.synthesis.rephrasing.forecast import forecast
+from k2core.synthesis.rephrasing.rewriting import Rewrite, Share, expected_tokens, plan, rewrite_all
+from k2core.synthesis.rephrasing.styles import Library, load_styles
 
 SECTION = "rephrase"
 Judged = list[tuple[Rewrite, Verdict]]
@@ -90,7 +91,7 @@ def _check_gate(params: Params, library: Library) -> None:
 def _judged(
     rewrites: list[Rewrite], table: list[dict[str, Any]], library: Library, gate: dict[str, GateLimits], job: Job
 ) -> Judged:
-    from k2core.corpus.fidelity.facts import common_words
+    from k2core.synthesis.fidelity.facts import common_words
 
     domains = {library.style(item.job.style).domain for item in rewrites}
     common = {

@@ -68,8 +68,8 @@ def run(
 
 def _rewrites(verdicts: list[dict], documents: list[dict], rephrase: Rephrase) -> str:
     """The page of verdicts; names are told from other words by the documents that the gate told them by."""
-    from k2core.corpus.fidelity.facts import common_words
     from k2core.report.rewrites import render
+    from k2core.synthesis.fidelity.facts import common_words
 
     domains = {row["id"]: row["domain"] for row in documents}
     asked = {domains[row["source_id"]] for row in verdicts}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import Field
 
+from k2core.machine import Compute
 from k2core.optim.config import MuonClipConfig
-from k2core.recipe import Compute
 from k2core.rl.config import RLConfig
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.training.checkpoint import CheckpointConfig
@@ -50,11 +50,11 @@ def run(
 
     from k2core.chat.tokenizer import Tokenizer
     from k2core.evals.environments import attempt, pass_rate
+    from k2core.gym.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
+    from k2core.gym.registry import all_environments, select
     from k2core.model.files import load_model, save_model
     from k2core.optim.muonclip import MuonClip
     from k2core.rl.critique import Critique, open_requests
-    from k2core.rl.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
-    from k2core.rl.gym.registry import all_environments, select
     from k2core.rl.loop import Loop, State, run_loop
     from k2core.rl.pool import build_pool
     from k2core.training.dialogues import DialogueSource

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import Field
 
+from k2core.machine import Compute
 from k2core.optim.config import MuonClipConfig
-from k2core.recipe import Compute
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.fine_tuning import FineTuning, fine_tune
@@ -48,9 +48,9 @@ def run(
     """Fine-tune `init` and report the held-out loss before and after."""
     compute.apply()
     from k2core.chat.tokenizer import Tokenizer
+    from k2core.gym.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
+    from k2core.gym.registry import select, text_environments
     from k2core.model.files import load_model, save_model
-    from k2core.rl.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
-    from k2core.rl.gym.registry import select, text_environments
     from k2core.training.dialogues import Dialogue, DialogueSource, dialogue_loss
 
     tok, seed = Tokenizer.load(tokenizer), compute.seed

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from k2core.corpus.watch import state_of
+from k2core.corpus.sources.watch import state_of
 from k2core.recipe import RecipeError
 from k2core.stage import WORK, Job, Metrics, main
 from stages.checks import recipe_faults

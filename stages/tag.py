@@ -11,8 +11,8 @@ from pathlib import Path
 from pydantic import Field
 
 from k2core.corpus.duplicates.dedup import MinhashConfig
-from k2core.corpus.pace import Pace
-from k2core.corpus.tagging import attribute_schema, tag
+from k2core.corpus.signals.tagging import attribute_schema, tag
+from k2core.corpus.throughput import Pace
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.storage import read_tables, write_table

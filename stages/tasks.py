@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from k2core.recipe import Compute, Section
+from k2core.machine import Compute
+from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
 
 SECTION = "tasks"
@@ -29,11 +30,11 @@ def run(params: Params, compute: Compute, tools: Path, out: Path, job: Job) -> M
     """Write `tasks.jsonl`, `git_tasks.jsonl` and the tools they use."""
     from collections import Counter
 
-    from k2core.agentic.git_tasks import git_task
-    from k2core.agentic.judge import judge_completion
-    from k2core.agentic.plans import KINDS
-    from k2core.agentic.specs import read_tools, write_lines, write_tools
-    from k2core.agentic.tasks import TaskMaker, gold_reply
+    from k2core.agentic.tasks.git_tasks import git_task
+    from k2core.agentic.tasks.judge import judge_completion
+    from k2core.agentic.tasks.plans import KINDS
+    from k2core.agentic.tasks.task import TaskMaker, gold_reply
+    from k2core.agentic.tools.specs import read_tools, write_lines, write_tools
     from k2core.chat.template import reply_text
 
     unknown = sorted(set(params.mix) - set(KINDS))

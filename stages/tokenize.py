@@ -1,7 +1,7 @@
 """Token shards: curated and rephrased documents as token ids, one file a domain, held-out documents apart.
 
 The figures say what compressors make of the same held-out text: the yardstick for bits per byte.
-`k2core/corpus/rows/order.py` says which documents a shard holds, and in which order.
+`k2core/data/rows/order.py` says which documents a shard holds, and in which order.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def run(
     from collections.abc import Iterator
 
     from k2core.chat.tokenizer import Tokenizer
-    from k2core.corpus.rows.compressors import yardsticks
-    from k2core.corpus.rows.order import QUESTIONS, encoded, in_order
-    from k2core.corpus.rows.shards import SPLITS, Document, write_shards
+    from k2core.data.rows.order import QUESTIONS, encoded, in_order
+    from k2core.data.rows.shards import SPLITS, Document, write_shards
+    from k2core.evals.compressors import yardsticks
     from k2core.storage import dvc_md5, read_table
 
     tok = Tokenizer.load(tokenizer)

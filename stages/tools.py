@@ -10,7 +10,8 @@ from pathlib import Path
 from pydantic import Field
 
 from k2core.llm.config import LLMConfig
-from k2core.recipe import Compute, Section
+from k2core.machine import Compute
+from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
 
 SECTION = "tools"
@@ -30,11 +31,11 @@ def run(params: Params, llm: LLMConfig, compute: Compute, out: Path, job: Job) -
     """Write `tools.jsonl`."""
     from collections import Counter
 
-    from k2core.agentic.descriptions import reword
     from k2core.agentic.domains.taxonomy import domains
-    from k2core.agentic.evolve import assign_splits, evolve, plain_tools
-    from k2core.agentic.mcp import SERVERS, serve
-    from k2core.agentic.specs import write_tools
+    from k2core.agentic.tools.descriptions import reword
+    from k2core.agentic.tools.evolve import assign_splits, evolve, plain_tools
+    from k2core.agentic.tools.mcp import SERVERS, serve
+    from k2core.agentic.tools.specs import write_tools
     from k2core.llm.client import LLM
 
     unknown = sorted(set(params.servers) - set(SERVERS))

@@ -12,7 +12,8 @@ from pathlib import Path
 from pydantic import Field
 
 from k2core.llm.config import LLMConfig
-from k2core.recipe import Compute, Section
+from k2core.machine import Compute
+from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
 
 SECTION = "trajectories"
@@ -33,8 +34,8 @@ def run(
     params: Params, llm: LLMConfig, compute: Compute, tools: Path, tasks: Path, out: Path, job: Job
 ) -> Metrics:  # fmt: skip
     """Write `accepted.jsonl` and `rejected.jsonl`."""
-    from k2core.agentic.play import Player, figures
-    from k2core.agentic.specs import read_lines, read_tools, write_lines
+    from k2core.agentic.dialogues.play import Player, figures
+    from k2core.agentic.tools.specs import read_lines, read_tools, write_lines
     from k2core.llm.client import LLM
 
     specs = read_tools(tools / "tools.jsonl")

@@ -24,7 +24,7 @@ def toy(tmp_path: Path) -> Iterator[Workspace]:
 @pytest.fixture(params=["kernels", "eager"])
 def either_way(request: pytest.FixtureRequest) -> Iterator[None]:
     """Run a test with the CPU kernels, as users with a compiler do, and without."""
-    from k2core.kernels.library import eager
+    from k2core.ops.cpu.build import eager
 
     with eager() if request.param == "eager" else contextlib.nullcontext():
         yield

@@ -42,7 +42,7 @@ def entries():
 def test_every_step_has_a_rate_and_the_peers_theirs(entries, tmp_path):
     by_name = {entry.name.removeprefix("corpus: "): entry for entry in entries}
     families = {f"signals, {name}" for name in corpus.families()}
-    assert {"signals, language", "signals, quality", "signals, repetition", "signals, code"} <= families
+    assert {"signals, language", "signals, prose", "signals, repetition", "signals, code"} <= families
     assert by_name.keys() == families | {
         "read", "signatures", "exact duplicates", "near duplicates", "paragraphs", "decontamination", "embedding",
         "gate", "tokenizing",

@@ -1,1 +1,1 @@
-"""From raw documents to batches: sources, filters, rephrasing, shards, mixture, packing, loader."""
+"""Documents: sources, signals, quality, duplicates, curation."""

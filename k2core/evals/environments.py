@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from k2core.rl.gym.base import Environment, Item, Split
-from k2core.rl.rollouts import Prompt, Rollout, encode_prompt, sample
+from k2core.gym.base import Environment, Item, Split
+from k2core.inference.rollouts import Prompt, Rollout, encode_prompt, sample
 
 
 @dataclass(frozen=True)

@@ -21,13 +21,13 @@ from statistics import fmean
 
 import numpy as np
 
-from k2core.corpus.rows.heldout import Scored, figure_names, score_all, summary
-from k2core.corpus.rows.packing import position_buckets
-from k2core.corpus.rows.shards import Shards
+from k2core.data.rows.packing import position_buckets
+from k2core.data.rows.shards import Shards
 from k2core.evals.intervals import bootstrap, wilson
 from k2core.evals.retrieval import Model, copy_gains, distance, needles_found
 from k2core.stage import Metrics
 from k2core.storage import StorageError
+from k2core.training.heldout import Scored, figure_names, score_all, summary
 
 
 @dataclass(frozen=True)

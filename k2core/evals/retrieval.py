@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from k2core.corpus.rows.shards import Shards
+from k2core.data.rows.shards import Shards
 from k2core.model.loss import token_log_probs
 from k2core.storage import StorageError
 

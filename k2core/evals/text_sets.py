@@ -1,7 +1,7 @@
 """The evaluation sets whose items are texts that a corpus could hold: what curation looks for (decontamination).
 
 The held-out items of the text environments are not among them: a word and a handful of digits or letters is not a
-passage that could be told from chance. They are disjoint from training items by construction (`k2core.rl.gym.base`).
+passage that could be told from chance. They are disjoint from training items by construction (`k2core.gym.base`).
 Held-out text is known to curation itself.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from k2core.agentic.specs import read_lines
+from k2core.agentic.tools.specs import read_lines
 
 if TYPE_CHECKING:
     from k2core.corpus.duplicates.decontamination import EvaluationSet

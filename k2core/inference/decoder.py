@@ -1,4 +1,4 @@
-"""One decoding step as one kernel, `k2core/kernels/decode.c`, with the weights laid out for it once a generation."""
+"""One decoding step as one kernel, `k2core/ops/cpu/decode.c`, with the weights laid out for it once a generation."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import ctypes
 import torch
 from torch import Tensor
 
-from k2core.kernels.library import call, library, usable
 from k2core.model.block import Block
 from k2core.model.cache import KeyValueCache
 from k2core.model.experts import MixtureOfExperts
 from k2core.model.transformer import Transformer
+from k2core.ops.cpu.build import call, library, usable
 
 
 class Decoder:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from k2core.inference.decoder import Decoder
-from k2core.kernels import functions
-from k2core.kernels.library import usable
 from k2core.model.cache import KeyValueCache
 from k2core.model.transformer import Transformer
+from k2core.ops.cpu import autograd
+from k2core.ops.cpu.build import usable
 
 COMPACT_BELOW = 0.75
 """Finished sequences are dropped from the batch once fewer than this share of it goes on: copying the cache costs."""
@@ -114,7 +114,7 @@ def _sample(logits_BV: Tensor, temperature: float, drawn: list[float]) -> tuple[
     """One token a row and its log-probability, both [B]; `drawn` are numbers in (0, 1]."""
     drawn_B = torch.tensor(drawn, dtype=torch.float32, device=logits_BV.device)
     if usable(logits_BV):
-        return functions.sample(logits_BV, temperature, drawn_B)
+        return autograd.sample(logits_BV, temperature, drawn_B)
     log_probs_BV = (logits_BV.float() / (temperature or 1.0)).log_softmax(dim=-1)
     if temperature == 0:
         tokens_B1 = logits_BV.argmax(dim=-1, keepdim=True)

@@ -25,7 +25,7 @@ from k2core.training.spikes import SKIPPED
 if TYPE_CHECKING:
     import numpy as np
 
-    from k2core.corpus.rows.loader import PhaseSource
+    from k2core.data.rows.loader import PhaseSource
     from k2core.tracking.lock import LockedStage
 
 
@@ -102,8 +102,8 @@ class Training:
 
     def __init__(self, chain: Chain) -> None:
         from k2core.chat.tokenizer import Tokenizer
-        from k2core.corpus.rows.order import encoded, in_order
-        from k2core.corpus.rows.shards import Shards
+        from k2core.data.rows.order import encoded, in_order
+        from k2core.data.rows.shards import Shards
 
         tokens, tokenizer = chain.folder("tokenize"), chain.folder("train_tokenizer")
         made = [chain.folder(stage) for stage in ("curate", "rephrase", "questions")]
@@ -134,7 +134,7 @@ class Training:
         Raises:
             StorageError: the model of a phase is not here, or says that the phase took other documents.
         """
-        from k2core.corpus.rows.loader import PhaseSource
+        from k2core.data.rows.loader import PhaseSource
 
         cursor: dict[str, int] = {}
         for stage, phase, seed in self._declared():
@@ -181,7 +181,7 @@ class Training:
 
     def admitted(self, phase: PhaseRecord, place: Place) -> bool:
         """Whether what a phase selects of a domain has the document among it."""
-        from k2core.corpus.mixture.shares import ALL, read_pool
+        from k2core.data.mixture.shares import ALL, read_pool
 
         return bool(read_pool(self.shards, place.domain, phase.phase.select).parts[ALL][place.number])
 

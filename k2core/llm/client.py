@@ -20,7 +20,8 @@ from k2core.llm.config import LLMConfig
 from k2core.llm.many import map_threads
 from k2core.llm.pressure import Pressure
 from k2core.llm.reply import UnusableReply, parse
-from k2core.recipe import Compute, RecipeError
+from k2core.machine import Compute
+from k2core.recipe import RecipeError
 
 if TYPE_CHECKING:
     from openai import OpenAI

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from k2core.model.config import ModelConfig
 from k2core.model.rope import Rotation, rotate
-from k2core.model.rows import Reach
+from k2core.model.visibility import Reach
 from k2core.model.yarn import logit_scale
 
 

@@ -11,7 +11,7 @@ from k2core.model.mha import MultiHeadAttention
 from k2core.model.mla import MultiHeadLatentAttention
 from k2core.model.norm import RMSNorm
 from k2core.model.rope import Rotation
-from k2core.model.rows import Reach
+from k2core.model.visibility import Reach
 
 
 class Block(nn.Module):

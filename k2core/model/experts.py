@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from k2core.kernels import functions
-from k2core.kernels.library import usable
 from k2core.model.config import ModelConfig
 from k2core.model.linear import grouped_linear, linear
 from k2core.model.router import Router
+from k2core.ops.cpu import autograd
+from k2core.ops.cpu.build import usable
 
 
 class SwiGLU(nn.Module):
@@ -32,7 +32,7 @@ class SwiGLU(nn.Module):
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) · up of [..., 2F]."""
     if usable(gate_up):
-        return functions.SwiGLU.apply(gate_up.flatten(0, -2)).unflatten(0, gate_up.shape[:-1])
+        return autograd.SwiGLU.apply(gate_up.flatten(0, -2)).unflatten(0, gate_up.shape[:-1])
     gate, up = gate_up.chunk(2, dim=-1)
     return F.silu(gate) * up
 
@@ -56,10 +56,10 @@ def apply_experts(
 ) -> Tensor:
     """`Experts.forward` with the weights as arguments."""
     if usable(x_ND, weights_NK):
-        place_NK, token_M, ends_E = functions.sort_visits(experts_NK, len(down_EDF))
-        sorted_MD = functions.Gather.apply(x_ND, token_M, place_NK)
+        place_NK, token_M, ends_E = autograd.sort_visits(experts_NK, len(down_EDF))
+        sorted_MD = autograd.Gather.apply(x_ND, token_M, place_NK)
         out_MD = _experts(sorted_MD, ends_E, gate_up_E2FD, down_EDF)
-        return functions.Combine.apply(out_MD, place_NK, weights_NK)
+        return autograd.Combine.apply(out_MD, place_NK, weights_NK)
     chosen = experts_NK.flatten()
     order = chosen.argsort(stable=True)  # (token, choice) pairs, expert by expert
     ends_E = torch.bincount(chosen, minlength=len(down_EDF)).cumsum(0).to(torch.int32)

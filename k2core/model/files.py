@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from k2core.model.config import ModelConfig, YarnConfig
-from k2core.model.spread import whole
+from k2core.model.sharded import whole
 from k2core.model.transformer import Transformer
 from k2core.recipe import validate
 from k2core.storage import StorageError, write_json

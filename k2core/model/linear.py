@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from k2core.kernels import functions
-from k2core.kernels.library import usable
+from k2core.ops.cpu import autograd
+from k2core.ops.cpu.build import usable
 
 
 class Linear(nn.Linear):
@@ -25,7 +25,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     if usable(x, weight):
         rows = x.flatten(0, -2)
         ends = torch.tensor([len(rows)], dtype=torch.int32)
-        return functions.Linear.apply(rows, ends, weight[None]).unflatten(0, x.shape[:-1])
+        return autograd.Linear.apply(rows, ends, weight[None]).unflatten(0, x.shape[:-1])
     return F.linear(x, weight)
 
 
@@ -36,5 +36,5 @@ def grouped_linear(x_MD: Tensor, weights_EFD: Tensor, ends_E: Tensor) -> Tensor:
     backward: 12 ms; one matmul an expert on sorted tokens 14 ms, a loop that gathers 15 ms).
     """
     if usable(x_MD, weights_EFD):
-        return functions.Linear.apply(x_MD, ends_E, weights_EFD)
+        return autograd.Linear.apply(x_MD, ends_E, weights_EFD)
     return F.grouped_mm(x_MD, weights_EFD.mT, offs=ends_E)

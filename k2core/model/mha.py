@@ -17,7 +17,7 @@ from k2core.model.attention import Attention
 from k2core.model.config import ModelConfig
 from k2core.model.linear import Linear
 from k2core.model.rope import Rotation
-from k2core.model.rows import Reach
+from k2core.model.visibility import Reach
 
 
 class MultiHeadAttention(Attention):

@@ -17,14 +17,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from k2core.kernels import functions
-from k2core.kernels.library import usable
 from k2core.model.attention import Attention
 from k2core.model.config import ModelConfig
 from k2core.model.linear import Linear
 from k2core.model.norm import RMSNorm
 from k2core.model.rope import Rotation, rotate
-from k2core.model.rows import Reach
+from k2core.model.visibility import Reach
+from k2core.ops.cpu import autograd
+from k2core.ops.cpu.build import usable
 
 LATENT_NORM_EPS = 1e-6
 """`deepseek_v3` fixes it for the two latent norms, whatever `rms_norm_eps` says."""
@@ -62,7 +62,7 @@ class MultiHeadLatentAttention(Attention):
         kv_BSHd = self.kv_b_proj(latent_BSR).unflatten(-1, (self.heads, -1))
         if usable(x_BTD, kv_BSHd, *rotation):
             q_BTHd = self._projected(x_BTD).unflatten(-1, (self.heads, -1))
-            out_BTHv, largest_BH = functions.Attention.apply(
+            out_BTHv, largest_BH = autograd.Attention.apply(
                 q_BTHd, kv_BSHd, rope_BSr, *rotation, reach.mask_B1TS, reach.blocks, self.scale
             )
             self.observe(largest_BH)

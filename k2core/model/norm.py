@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from k2core.kernels import functions
-from k2core.kernels.library import usable
+from k2core.ops.cpu import autograd
+from k2core.ops.cpu.build import usable
 
 
 class RMSNorm(nn.Module):
@@ -20,5 +20,5 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if usable(x, self.weight):
-            return functions.RMSNorm.apply(x, self.weight, self.eps)
+            return autograd.RMSNorm.apply(x, self.weight, self.eps)
         return self.weight * F.rms_norm(x.float(), self.weight.shape, eps=self.eps).to(x.dtype)

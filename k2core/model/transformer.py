@@ -16,7 +16,7 @@ from k2core.model.linear import Linear
 from k2core.model.norm import RMSNorm
 from k2core.model.rope import RotaryEmbedding
 from k2core.model.router import Router
-from k2core.model.rows import WholeRows
+from k2core.model.visibility import WholeRows
 
 
 class Transformer(nn.Module):

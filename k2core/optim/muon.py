@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from k2core.kernels import functions
-from k2core.kernels.library import usable
+from k2core.ops.cpu import autograd
+from k2core.ops.cpu.build import usable
 from k2core.optim.sharding import Layout, like, local
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -23,7 +23,7 @@ def orthogonalize(matrices_BMN: Tensor) -> Tensor:
     fp32 on CPU, where bf16 without hardware support is tens of times slower; bf16 on GPU.
     """
     if usable(matrices_BMN):
-        return functions.newton_schulz(matrices_BMN, STEPS, COEFFICIENTS)
+        return autograd.newton_schulz(matrices_BMN, STEPS, COEFFICIENTS)
     a, b, c = COEFFICIENTS
     x = matrices_BMN.to(torch.bfloat16 if matrices_BMN.is_cuda else torch.float32)
     tall = x.shape[-2] > x.shape[-1]

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.distributed import ReduceOp
 
-from k2core.model.spread import whole
+from k2core.model.sharded import whole
 from k2core.model.transformer import Transformer
 from k2core.optim.config import MuonClipConfig
 from k2core.optim.muon import Muon

@@ -1,4 +1,4 @@
-"""The data card as a table: `data/documents/CARD.md`, which `ingest` writes by `k2core.corpus.card`, read back."""
+"""The data card as a table: `data/documents/CARD.md`, written by `k2core.corpus.sources.card`, read back."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read_card(path: Path) -> list[Source]:
     """The card's sources, in its order.
 
     Raises:
-        StorageError: there is no card, or it is not as `k2core.corpus.card` writes it.
+        StorageError: there is no card, or it is not as `k2core.corpus.sources.card` writes it.
     """
     try:
         lines = path.read_text().splitlines()

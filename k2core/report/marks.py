@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from itertools import groupby
 
-from k2core.corpus.fidelity import facts
+from k2core.synthesis.fidelity import facts
 
 RUN = 5
 """Words in a row that count as shared: the n-gram of the near-duplicate signatures."""

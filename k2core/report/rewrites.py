@@ -6,9 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from k2core.corpus.fidelity.gate import AT_MOST, GateLimits, within
 from k2core.report import templates
 from k2core.report.marks import compared
+from k2core.synthesis.fidelity.gate import AT_MOST, GateLimits, within
 
 TEMPLATE = "rewrites.html.jinja"
 MOST = 300

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k2core.chat.template import encode_dialogue
-from k2core.rl.gym.base import answer, question
+from k2core.gym.base import answer, question
 
 RUBRIC = "the reply is correct, complete and says nothing that the request or a tool does not support"
 CHOICES = ("A", "B")
@@ -54,7 +54,7 @@ def preferences(model: Any, tokenizer: Any, comparisons: Sequence[Comparison], c
     """
     import torch
 
-    from k2core.corpus.rows.packing import pack_rows
+    from k2core.data.rows.packing import pack_rows
     from k2core.training.dialogues import Dialogue, to_batch
 
     choices = [tokenizer.encode(choice)[0] for choice in CHOICES]

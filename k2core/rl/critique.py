@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from k2core.gym.base import response_text
+from k2core.gym.demonstrations import Trajectory
+from k2core.inference.rollouts import Prompt, Rollout, encode_prompt
 from k2core.rl.critic import RUBRIC, win_rates
-from k2core.rl.demonstrations import Trajectory
-from k2core.rl.gym.base import response_text
 from k2core.rl.preferences import REPLY_CHARACTERS, REQUEST_CHARACTERS
-from k2core.rl.rollouts import Prompt, Rollout, encode_prompt
 
 MAX_NEW_TOKENS = 48
 

@@ -27,12 +27,12 @@ from typing import Any
 
 import torch
 
-from k2core.corpus.rows.packing import pack_rows
+from k2core.data.rows.packing import pack_rows
+from k2core.inference.rollouts import Prompt, Rollout, sample
 from k2core.model.loss import token_losses
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.objective import advantages, sequence_log_probs, squared_loss
-from k2core.rl.rollouts import Prompt, Rollout, sample
 from k2core.stage import Job
 from k2core.training.checkpoint import CheckpointConfig, Checkpoints
 from k2core.training.dialogues import Dialogue, to_batch

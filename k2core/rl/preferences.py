@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from k2core.gym.base import Environment, Split
+from k2core.gym.demonstrations import Trajectory
 from k2core.rl.critic import RUBRIC, Comparison
-from k2core.rl.demonstrations import Trajectory
-from k2core.rl.gym.base import Environment, Split
 
 REQUEST_CHARACTERS = 400
 REPLY_CHARACTERS = 400

@@ -304,7 +304,7 @@ def save_optimizer(optimizer: Any, folder: Path) -> None:
     """Write `optimizer.safetensors` beside a model; all processes gather what is spread over them."""
     from safetensors.torch import save_file
 
-    from k2core.model.spread import whole
+    from k2core.model.sharded import whole
 
     tensors = {name: whole(tensor).cpu().contiguous() for name, tensor in optimizer.state_dict().items()}
     save_file(tensors, folder / OPTIMIZER)

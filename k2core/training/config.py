@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from k2core.recipe import Processes
+from k2core.machine import Processes
 
 
 class ParallelConfig(Processes):

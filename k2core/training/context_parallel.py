@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.distributed._functional_collectives import all_gather_single_autograd
 from torch.distributed.device_mesh import DeviceMesh
 
-from k2core.corpus.rows.batch import Batch
-from k2core.model.rows import WholeRows
+from k2core.data.rows.batch import Batch
 from k2core.model.transformer import Transformer
+from k2core.model.visibility import WholeRows
 
 
 def split_context(batch: Batch, rank: int, ranks: int) -> Batch:

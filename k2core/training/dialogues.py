@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from k2core.corpus.rows.batch import IGNORE, Batch
-from k2core.corpus.rows.packing import pack_rows
+from k2core.data.rows.batch import IGNORE, Batch
+from k2core.data.rows.packing import pack_rows
 
 
 @dataclass(frozen=True)

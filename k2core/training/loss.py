@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from k2core.corpus.rows.batch import IGNORE, Batch
+from k2core.data.rows.batch import IGNORE, Batch
 from k2core.model.loss import cross_entropy, token_losses
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
-from k2core.corpus.mixture.selection import Select
+from k2core.data.mixture.selection import Select
 from k2core.model.config import YarnConfig
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError
@@ -126,9 +126,9 @@ def run_phase(
         StageError: the learning rate would jump at the seam, the context is longer than the model's, or the shards
             are of another vocabulary.
     """
-    from k2core.corpus.rows.heldout import bits_per_byte, figure_names
-    from k2core.corpus.rows.loader import PhaseSource
-    from k2core.corpus.rows.shards import Shards
+    from k2core.data.rows.loader import PhaseSource
+    from k2core.data.rows.shards import Shards
+    from k2core.training.heldout import bits_per_byte, figure_names
     from k2core.training.ranks import Ranks
     from k2core.training.trainer import train
 

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from k2core.corpus.rows.batch import Batch
+from k2core.data.rows.batch import Batch
 from k2core.model.transformer import Transformer
 from k2core.training.config import ParallelConfig
 

@@ -29,13 +29,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from k2core.corpus.rows.batch import IGNORE, Batch
+from k2core.data.rows.batch import IGNORE, Batch
 from k2core.model.counts import activated_parameters, total_parameters
 from k2core.stage import Job, StageError
 from k2core.training.checkpoint import CheckpointConfig, Checkpoints
-from k2core.training.detail import Detail
 from k2core.training.history import History, Metrics
 from k2core.training.loss import batch_nll
+from k2core.training.per_head_log import Detail
 from k2core.training.ranks import Ranks
 from k2core.training.spikes import SKIPPED, SpikeConfig, Spikes
 from k2core.training.throughput import Clock, memory_gib, peak_flops, training_flops

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from k2core.corpus.documents import DOMAINS
-from k2core.corpus.rows.order import QUESTIONS
+from k2core.data.rows.order import QUESTIONS
 from k2core.model.config import ModelConfig
 from k2core.training.phase import Extension, Phase
 from stages.ingest import Params as Ingest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from k2core.rl.gym.registry import text_environments
+from k2core.gym.registry import text_environments
 from stages.critic import Params as Critic
 from stages.rl import Params as RL
 from stages.sft import Params as SFT

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from k2core.corpus.rephrasing.styles import Style, load_styles
 from k2core.recipe import RecipeError
+from k2core.synthesis.rephrasing.styles import Style, load_styles
 from stages.curate import Params as Curate
 from stages.ingest import Params as Ingest
 from stages.needs.ingest import how_to_get, sources_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from k2core.agentic.mcp import SERVERS
-from k2core.agentic.plans import KINDS
+from k2core.agentic.tasks.plans import KINDS
+from k2core.agentic.tools.mcp import SERVERS
 from stages.tasks import Params
 from stages.tools import Params as Tools
 

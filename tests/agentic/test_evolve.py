@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from jsonschema import Draft202012Validator
 
-from k2core.agentic.descriptions import fitting
 from k2core.agentic.domains.taxonomy import domains, split_of
-from k2core.agentic.evolve import assign_splits, describe, evolve, executable, plain_tools, refusal
+from k2core.agentic.tools.descriptions import fitting
+from k2core.agentic.tools.evolve import assign_splits, describe, evolve, executable, plain_tools, refusal
 
 
 @pytest.mark.parametrize("name", list(domains()))

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from k2core.agentic.agents import LLMAgent
+from k2core.agentic.dialogues.agents import LLMAgent
+from k2core.agentic.dialogues.play import Player, figures
 from k2core.agentic.domains.taxonomy import domains
-from k2core.agentic.evolve import plain_tools
-from k2core.agentic.git_tasks import KINDS, git_task
-from k2core.agentic.mcp import SERVERS, GitWorld, serve
-from k2core.agentic.play import Player, figures
-from k2core.agentic.tasks import TaskMaker
+from k2core.agentic.tasks.git_tasks import KINDS, git_task
+from k2core.agentic.tasks.task import TaskMaker
+from k2core.agentic.tools.evolve import plain_tools
+from k2core.agentic.tools.mcp import SERVERS, GitWorld, serve
 from k2core.chat.parser import ToolCall
 from k2core.stage import StageError
 

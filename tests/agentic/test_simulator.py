@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2core.agentic.domains.taxonomy import domains
-from k2core.agentic.evolve import plain_tools
-from k2core.agentic.simulator import UNAVAILABLE, Simulator, state_hash
+from k2core.agentic.tools.evolve import plain_tools
+from k2core.agentic.tools.simulator import UNAVAILABLE, Simulator, state_hash
 from k2core.chat.parser import ToolCall
 
 TOOLS = {tool.name: tool for tool in plain_tools(domains()["accounts"])}

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2core.agentic.agents import MISTAKES, PlannerAgent
-from k2core.agentic.dialogue import converse
+from k2core.agentic.dialogues.agents import MISTAKES, PlannerAgent
+from k2core.agentic.dialogues.dialogue import converse
 from k2core.agentic.domains.taxonomy import domains, split_of
-from k2core.agentic.evolve import assign_splits, evolve, plain_tools
-from k2core.agentic.judge import CHECKS, Evidence, Verdict, judge, judge_completion
-from k2core.agentic.plans import KINDS
-from k2core.agentic.simulator import Simulator, state_hash
-from k2core.agentic.tasks import Task, TaskMaker, gold_reply
+from k2core.agentic.tasks.judge import CHECKS, Evidence, Verdict, judge, judge_completion
+from k2core.agentic.tasks.plans import KINDS
+from k2core.agentic.tasks.task import Task, TaskMaker, gold_reply
+from k2core.agentic.tools.evolve import assign_splits, evolve, plain_tools
+from k2core.agentic.tools.simulator import Simulator, state_hash
 from k2core.chat.parser import ToolCall
 from k2core.chat.template import reply_text
 

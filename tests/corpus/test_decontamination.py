@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from k2core.corpus.duplicates.decontamination import COMMON, SHORTEST, EvaluationSet, Index, find_contaminated
 from k2core.corpus.duplicates.shingles import simple_words
-from k2core.rl.gym.registry import text_environments
+from k2core.gym.registry import text_environments
 
 WORDS = [f"w{i}" for i in range(5000)]
 

@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from k2core.corpus import collection
-from k2core.corpus.card import SourceCard, render
 from k2core.corpus.documents import COLUMNS
-from k2core.corpus.sources import jsonl, shard
+from k2core.corpus.sources import collection, jsonl, shard
+from k2core.corpus.sources.card import SourceCard, render
 from k2core.corpus.sources.files import FileSource
 from k2core.recipe import RecipeError, validate
 from k2core.stage import Job

@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from k2core.corpus.documents import DOMAINS, Document, fraction_of, group_of, sample
-from k2core.corpus.sources import mathematics, package_docs, packages, python_source, wikipedia
+from k2core.corpus.sources import mathematics, package_docs, python_source, wikipedia
+from k2core.machine import packages
 from k2core.recipe import RecipeError
 from k2core.storage import StorageError
 

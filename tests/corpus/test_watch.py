@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from k2core.corpus import watch
-from k2core.corpus.sources import mathematics, package_docs, packages, python_source, wikipedia
+from k2core.corpus.sources import mathematics, package_docs, python_source, watch, wikipedia
 from k2core.corpus.sources.files import FileSource
+from k2core.machine import packages
 from k2core.stage import Job
 from k2core.storage import StorageError
 

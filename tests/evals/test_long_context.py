@@ -8,7 +8,7 @@ from random import Random
 import pytest
 import torch
 
-from k2core.corpus.rows.shards import Document, write_shards
+from k2core.data.rows.shards import Document, write_shards
 from k2core.evals.long_context import LongContext
 from k2core.storage import StorageError
 

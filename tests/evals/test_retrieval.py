@@ -9,7 +9,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from k2core.corpus.rows.shards import Document, Shards, write_shards
+from k2core.data.rows.shards import Document, Shards, write_shards
 from k2core.evals.retrieval import CANDIDATES, DEPTHS, NEEDLE, copy_gains, distance, needles_found
 from k2core.storage import StorageError
 

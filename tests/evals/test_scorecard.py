@@ -4,8 +4,8 @@ import pytest
 
 from k2core.evals.environments import Attempt, pass_rate
 from k2core.evals.scorecard import gain, item_scores, readable, task_scores
-from k2core.rl.gym.base import Item, answer, question
-from k2core.rl.rollouts import Rollout
+from k2core.gym.base import Item, answer, question
+from k2core.inference.rollouts import Rollout
 
 
 def attempt(*passed):

@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 
 from experiments import grammar_rewriter as grammar
-from k2core.corpus.fidelity import facts
+from k2core.synthesis.fidelity import facts
 
 TEXTS = {
     "Velm": (

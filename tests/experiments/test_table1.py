@@ -18,8 +18,6 @@ from experiments.articles import Article, Item, Material, gather
 from experiments.settings import Settings, load_settings
 from k2core.chat.tokenizer import Tokenizer
 from k2core.corpus.documents import COLUMNS, document_schema
-from k2core.corpus.rephrasing.rewriting import Rewrite
-from k2core.corpus.rephrasing.styles import load_styles
 from k2core.model.config import ModelConfig
 from k2core.model.files import save_model
 from k2core.model.transformer import Transformer
@@ -28,6 +26,8 @@ from k2core.optim.muonclip import MuonClip
 from k2core.recipe import RecipeError, load_section
 from k2core.stage import Job, StageError
 from k2core.storage import write_table
+from k2core.synthesis.rephrasing.rewriting import Rewrite
+from k2core.synthesis.rephrasing.styles import load_styles
 from k2core.training.checkpoint import save_optimizer
 from k2core.training.phase import TrainerState
 

@@ -9,9 +9,9 @@ import torch
 from test_sampler import YARN, build
 
 from k2core.inference.decoder import Decoder
-from k2core.kernels.library import eager, library
 from k2core.model.cache import KeyValueCache
 from k2core.model.transformer import Transformer
+from k2core.ops.cpu.build import eager, library
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no C compiler")
 

@@ -11,13 +11,13 @@ import yaml
 from workspace import ROOT
 
 from k2core.corpus.documents import COLUMNS, document_schema
-from k2core.corpus.fidelity.gate import SCORES
 from k2core.corpus.quality.rules import rules_score
-from k2core.corpus.rows.loader import PhaseSource
-from k2core.corpus.rows.shards import Shards
+from k2core.data.rows.loader import PhaseSource
+from k2core.data.rows.shards import Shards
 from k2core.recipe import read_recipe, validate
 from k2core.stage import Job
 from k2core.storage import read_table, read_tables, write_table
+from k2core.synthesis.fidelity.gate import SCORES
 from k2core.training.phase import Extension, Phase, TrainerState
 from stages import curate, ingest, tag, tokenize, train_tokenizer
 

@@ -13,9 +13,9 @@ import pytest
 from lineage_fixture import LEFT_OUT, PHASES
 
 from k2core.chat.tokenizer import Tokenizer
-from k2core.corpus.rows.batch import IGNORE
-from k2core.corpus.rows.loader import PhaseSource
-from k2core.corpus.rows.shards import Shards
+from k2core.data.rows.batch import IGNORE
+from k2core.data.rows.loader import PhaseSource
+from k2core.data.rows.shards import Shards
 from k2core.lineage.chain import Chain, settings
 from k2core.lineage.document import story
 from k2core.lineage.training import Training, listed

@@ -13,7 +13,8 @@ from scripted_server import Server, config
 
 from k2core.llm.cache import ReplayCache, request_key
 from k2core.llm.client import LLM, LLMUnavailable, Request
-from k2core.recipe import Compute, RecipeError
+from k2core.machine import Compute
+from k2core.recipe import RecipeError
 from k2core.storage import StorageError
 
 MESSAGES = [{"role": "user", "content": "hello"}]

@@ -11,7 +11,8 @@ import pytest
 from k2core.llm.client import LLM, Request
 from k2core.llm.config import EMBEDDED, LLMConfig
 from k2core.llm.engine import weights
-from k2core.recipe import Compute, RecipeError
+from k2core.machine import Compute
+from k2core.recipe import RecipeError
 
 CONFIG = LLMConfig(
     base_url=EMBEDDED, model="smollm2", api_key_variable="", context=512, timeout_s=120, max_attempts=1, max_wait_s=1,

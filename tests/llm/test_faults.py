@@ -12,7 +12,8 @@ from scripted_server import Server, config
 
 from k2core.llm.client import LLM, Answer, LLMUnavailable, Refused, Request
 from k2core.llm.pressure import Pressure
-from k2core.recipe import Compute, RecipeError
+from k2core.machine import Compute
+from k2core.recipe import RecipeError
 
 COMPUTE = Compute(threads=1, seed=0)
 STATUSES = {400: "status 400", 413: "status 413", 422: "status 422"}

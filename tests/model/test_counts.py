@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
+from k2core.formats.huggingface import huggingface_config
 from k2core.model.config import ModelConfig
 from k2core.model.counts import activated_parameters, total_parameters
-from k2core.model.huggingface import huggingface_config
 from k2core.model.transformer import Transformer
 from k2core.recipe import load_section
 from k2core.training.phase import Extension

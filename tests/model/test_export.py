@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from k2core.chat.tokenizer import Tokenizer
+from k2core.machine import Compute
 from k2core.model.files import save_model
-from k2core.recipe import Compute
 from k2core.stage import Job, StageError
 from stages.export import Params, run
 
@@ -65,7 +65,7 @@ def test_what_cannot_be_exported_is_said_in_a_sentence(export, build, tmp_path):
 
 
 def test_a_wrong_conversion_is_noticed(export, monkeypatch):
-    from k2core.model import huggingface
+    from k2core.formats import huggingface
 
     right = huggingface.to_huggingface
 

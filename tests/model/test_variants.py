@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from k2core.formats.huggingface import from_huggingface, huggingface_config, save_huggingface
 from k2core.model.cache import KeyValueCache
 from k2core.model.config import ModelConfig
 from k2core.model.counts import activated_parameters, total_parameters
-from k2core.model.huggingface import from_huggingface, huggingface_config, save_huggingface
 from k2core.recipe import RecipeError, validate
 
 pytestmark = pytest.mark.usefixtures("either_way")

@@ -14,7 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from k2core.model.loss import cross_entropy
-from k2core.model.spread import whole
+from k2core.model.sharded import whole
 from k2core.model.transformer import Transformer
 from k2core.optim.muon import Muon
 from k2core.optim.muonclip import MuonClip

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from k2core.corpus.card import SourceCard
-from k2core.corpus.card import render as render_card
 from k2core.corpus.documents import document_schema
+from k2core.corpus.sources.card import SourceCard
+from k2core.corpus.sources.card import render as render_card
 from k2core.report.corpus import GRADES, Corpus, read_corpus
 from k2core.storage import write_table, write_text
 

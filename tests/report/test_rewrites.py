@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from k2core.corpus.fidelity.gate import AT_MOST, GateLimits
 from k2core.report.rewrites import MOST, choose, render, scores_of
+from k2core.synthesis.fidelity.gate import AT_MOST, GateLimits
 
 LIMITS = GateLimits(
     language_score=0.5, length_ratio=(0.6, 1.6), finished=1.0, repeated=0.1, copied=0.8, numbers_kept=1.0,

@@ -7,9 +7,9 @@ import pytest
 import torch
 from rl_micro import CHECKPOINT, VOCAB, CharTokenizer, job_in, micro_config, micro_model, micro_optimizer
 
+from k2core.inference.rollouts import Prompt, sample
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.loop import Loop, State, run_loop
-from k2core.rl.rollouts import Prompt, sample
 from k2core.training.dialogues import Dialogue, DialogueSource
 from k2core.training.history import History
 

@@ -8,7 +8,7 @@ import pytest
 
 from k2core.stage import code_digest
 
-FILES = ("k2core/a.py", "k2core/kernels/k.c", "k2core/kernels/k.h", "k2core/agentic/p.yaml", "k2core/chat/t.jinja",
+FILES = ("k2core/a.py", "k2core/ops/cpu/k.c", "k2core/ops/cpu/k.h", "k2core/agentic/p.yaml", "k2core/chat/t.jinja",
          "stages/s.py", "stages/note.md")  # fmt: skip
 INERT = ("k2core/tracking/runs.py", "k2core/lineage/told.py", "stages/needs/rl.py", "k2core/__pycache__/a.so")
 

@@ -17,7 +17,7 @@ import torch
 from processes import run as run_processes
 from test_trainer import CHECKPOINT, Killed, Source, assert_equal, build, outcome, run
 
-from k2core.model.spread import whole as gathered
+from k2core.model.sharded import whole as gathered
 from k2core.storage import StorageError, s3
 from k2core.training.checkpoint import CheckpointConfig, Checkpoints, load_optimizer, save_optimizer
 from k2core.training.config import ParallelConfig

@@ -12,9 +12,9 @@ from processes import CONFIG, SHAPE, run
 from torch.distributed.device_mesh import init_device_mesh
 from torch.utils.flop_counter import FlopCounterMode
 
-from k2core.corpus.rows.batch import IGNORE, Batch
-from k2core.model import rows
-from k2core.model.spread import whole
+from k2core.data.rows.batch import IGNORE, Batch
+from k2core.model import visibility
+from k2core.model.sharded import whole
 from k2core.model.transformer import Transformer
 from k2core.optim.muonclip import MuonClip
 from k2core.training.context_parallel import SharedRows, shard_context, split_context, whole_rows
@@ -88,7 +88,7 @@ def train_shared(
 ) -> dict[str, Any]:
     mesh = init_device_mesh("cpu", (processes // contexts, contexts), mesh_dim_names=("data", "context"))
     everyone, model = init_device_mesh("cpu", (processes,)), build(attention)
-    rows.QUERY_BLOCK = 3
+    visibility.QUERY_BLOCK = 3
     shard_context(model, mesh["context"])
     if recompute:
         recompute_activations(model)
@@ -205,4 +205,5 @@ def test_attention_is_shared_equally(length, ranks):
         work.append(counter.get_total_flops())
     assert max(work) == min(work)
     full = 2 * 3 * (12 + 8) * length**2
-    assert sum(work) <= full * (1 + rows.QUERY_BLOCK / length) / 2  # the masked half is skipped as with whole rows
+    # The masked half is skipped, as with whole rows.
+    assert sum(work) <= full * (1 + visibility.QUERY_BLOCK / length) / 2

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2core.corpus.rows.batch import IGNORE
-from k2core.corpus.rows.packing import pack_rows
+from k2core.data.rows.batch import IGNORE
+from k2core.data.rows.packing import pack_rows
 from k2core.training.dialogues import Dialogue, DialogueSource, to_batch
 
 LENGTHS = st.lists(st.integers(1, 20), min_size=1, max_size=40)

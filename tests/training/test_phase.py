@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 from test_trainer import CHECKPOINT, SPIKES
 
-from k2core.corpus.mixture.selection import EVERYTHING
-from k2core.corpus.rows.shards import Document, write_shards
+from k2core.data.mixture.selection import EVERYTHING
+from k2core.data.rows.shards import Document, write_shards
 from k2core.stage import Job, StageError
 from k2core.storage import StorageError
 from k2core.training.phase import Phase, TrainerState, check_vocabulary, run_phase

@@ -11,10 +11,10 @@ import torch
 from processes import run as run_processes
 from test_trainer import DEFAULTS, OPTIMIZER, Source, build
 
-from k2core.model.spread import whole
+from k2core.machine.processes import must_launch
+from k2core.model.sharded import whole
 from k2core.optim.muonclip import MuonClip
 from k2core.recipe import RecipeError
-from k2core.recipe.processes import must_launch
 from k2core.stage import Job
 from k2core.training.config import ParallelConfig
 from k2core.training.ranks import Ranks

@@ -9,8 +9,8 @@ import pytest
 from workspace import ROOT
 
 from k2core.corpus.documents import DOMAINS
-from k2core.corpus.mixture.selection import EVERYTHING
-from k2core.corpus.rows.order import QUESTIONS
+from k2core.data.mixture.selection import EVERYTHING
+from k2core.data.rows.order import QUESTIONS
 from k2core.model.config import ModelConfig
 from k2core.recipe import load_section
 from k2core.training.phase import Extension, Phase

@@ -14,12 +14,12 @@ from test_trainer import MODEL, OPTIMIZER
 
 from k2core.chat.tokenizer import Tokenizer
 from k2core.corpus.documents import COLUMNS, document_schema
-from k2core.corpus.mixture.selection import EVERYTHING, Select
-from k2core.corpus.rows.compressors import xz
-from k2core.corpus.rows.shards import Document, Shards, write_shards
+from k2core.data.mixture.selection import EVERYTHING, Select
+from k2core.data.rows.shards import Document, Shards, write_shards
+from k2core.evals.compressors import xz
+from k2core.machine import Compute
 from k2core.model.config import YarnConfig
 from k2core.model.files import load_model
-from k2core.recipe import Compute
 from k2core.report.curves import collect
 from k2core.report.results import read_curves
 from k2core.stage import Job, StageError

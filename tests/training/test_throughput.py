@@ -7,8 +7,8 @@ import torch
 from test_trainer import MODEL
 from torch.utils.flop_counter import FlopCounterMode
 
-from k2core.kernels.library import eager
 from k2core.model.transformer import Transformer
+from k2core.ops.cpu.build import eager
 from k2core.training import throughput
 from k2core.training.throughput import Clock, memory_gib, peak_flops, training_flops
 

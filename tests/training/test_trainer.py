@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from k2core.corpus.rows.batch import IGNORE, Batch
+from k2core.data.rows.batch import IGNORE, Batch
 from k2core.model.config import ModelConfig
 from k2core.model.transformer import Transformer
 from k2core.optim.config import MuonClipConfig

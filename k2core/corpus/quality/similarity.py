@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
-from k2core.corpus.sources.packages import find_folder
+from k2core.machine.packages import find_folder
 
 _SMOOTHING = 1e-3
 """SIF's a: a token that is this share of all tokens has half the weight of a rare one."""

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field
 
 from k2core.corpus.documents import Document
-from k2core.corpus.sources import packages
+from k2core.machine import packages
 from k2core.recipe import RecipeError, Section
 
 NAME = "mathematics"

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pydantic import Field
 
 from k2core.corpus.documents import UNDETERMINED, Document, sample
-from k2core.corpus.sources import packages
+from k2core.machine import packages
 from k2core.recipe import Section
 
 NAME = "package_docs"

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import Field
 
 from k2core.corpus.documents import Document, sample
-from k2core.corpus.sources import packages
+from k2core.machine import packages
 from k2core.recipe import Section
 from k2core.storage import StorageError
 

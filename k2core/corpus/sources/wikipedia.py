@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeInt
 
 from k2core.corpus.documents import Document, sample
-from k2core.corpus.sources import packages
+from k2core.machine import packages
 from k2core.recipe import Section
 from k2core.storage import StorageError
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from k2core.recipe import Compute, Section
+from k2core.machine import Compute
+from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
 
 SECTION = "join"

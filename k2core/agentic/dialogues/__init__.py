@@ -1,0 +1,1 @@
+"""Simulated dialogues: the agents, the turns, the play."""

@@ -1,0 +1,99 @@
+"""Dialogues played and judged: who plays, in which world, and what is written down."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from random import Random
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from k2core.agentic.dialogues.agents import MISTAKES, LLMAgent, PlannerAgent
+from k2core.agentic.dialogues.dialogue import Agent, converse
+from k2core.agentic.tasks.judge import Evidence, judge
+from k2core.agentic.tasks.task import Task
+from k2core.agentic.tools.simulator import Simulator, state_hash
+from k2core.agentic.tools.specs import ToolSpec
+from k2core.storage.atomic import remove
+
+if TYPE_CHECKING:
+    from k2core.agentic.tools.mcp import GitWorld
+    from k2core.llm.client import LLM
+
+Trajectory = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Player:
+    """Plays tasks over `tools`; a dialogue depends on (seed, task, agent, attempt) alone."""
+
+    tools: Mapping[str, ToolSpec]
+    seed: int
+    failure_rate: float
+
+    def planner(self, task: Task, attempts: int, mistake_rate: float) -> list[Trajectory]:
+        """The planner's dialogues until one passes, at most `attempts`."""
+        played: list[Trajectory] = []
+        while len(played) < attempts and not (played and played[-1]["verdict"]["passed"]):
+            name = f"{task['id']}/planner/{len(played)}"
+            random = Random(f"{self.seed}/{name}")
+            mistake = random.choice(MISTAKES) if random.random() < mistake_rate else None
+            agent = PlannerAgent(task, self.tools, random, mistake)
+            played.append(self._play(name, task, agent, self._simulator(task, name)))
+        return played
+
+    def llm(self, task: Task, llm: LLM, temperature: float, max_tokens: int) -> Trajectory:
+        """One dialogue of the LLM agent."""
+        name = f"{task['id']}/llm/0"
+        agent = LLMAgent(llm, [self.tools[tool] for tool in task["tools"]], self.seed, temperature, max_tokens)
+        return self._play(name, task, agent, self._simulator(task, name))
+
+    def git(self, tasks: Sequence[Task], folder: Path) -> list[Trajectory]:
+        """The planner's dialogues with real repositories in `folder`, which is emptied first."""
+        if not tasks:
+            return []
+        from k2core.agentic.tools.mcp import GitWorld, serve
+
+        remove(folder)
+        folder.mkdir(parents=True)
+        played = []
+        with serve("git", folder) as server:
+            for task in tasks:
+                world = GitWorld(server, folder, self._declared(task), task["initial_state"])
+                agent = PlannerAgent(task, self.tools, Random(task["id"]))
+                played.append(self._play(f"{task['id']}/planner/0", task, agent, world))
+        return played
+
+    def _declared(self, task: Task) -> dict[str, ToolSpec]:
+        return {name: self.tools[name] for name in task["tools"]}
+
+    def _simulator(self, task: Task, name: str) -> Simulator:
+        return Simulator(self._declared(task), task["initial_state"], f"{self.seed}/{name}", self.failure_rate)
+
+    def _play(self, name: str, task: Task, agent: Agent, world: Simulator | GitWorld) -> Trajectory:
+        messages = converse(task, agent, world)
+        verdict = judge(task, Evidence(messages, world.outcomes, state_hash(world.state)))
+        return {
+            "id": name, "task_id": task["id"], "kind": task["kind"], "agent": name.split("/")[1],
+            "tools": [tool.wire() for tool in self._declared(task).values()], "messages": messages,
+            "verdict": asdict(verdict),
+        }  # fmt: skip
+
+
+def figures(accepted: Sequence[Trajectory], rejected: Sequence[Trajectory]) -> dict[str, float]:
+    """Accepted and rejected dialogues by agent and kind, rejected ones by failed check, and mean lengths."""
+    found = {"accepted": float(len(accepted)), "rejected": float(len(rejected))}
+    for name, rows in (("accepted", accepted), ("rejected", rejected)):
+        for key in ("agent", "kind"):
+            found |= {f"{name}/{value}": float(n) for value, n in sorted(Counter(row[key] for row in rows).items())}
+    failed = Counter(check for row in rejected for check, passed in row["verdict"]["checks"].items() if not passed)
+    found |= {f"failed_check/{check}": float(n) for check, n in sorted(failed.items())}
+    llm = [row["verdict"]["passed"] for row in (*accepted, *rejected) if row["agent"] == "llm"]
+    if llm:
+        found["llm_acceptance"] = fmean(llm)
+    return found | {
+        "mean_replies": fmean(sum(m["role"] == "assistant" for m in row["messages"]) for row in accepted),
+        "mean_calls": fmean(sum(m["role"] == "tool" for m in row["messages"]) for row in accepted),
+    }

@@ -1,0 +1,154 @@
+"""Tasks: a system prompt × a set of tools × an instruction with a rubric that says when it is done (K2 §3.1).
+
+A rubric never names a path: it holds the end state, facts that a tool must have returned, what the answer must
+mention, and how many calls the job needs at most. `k2core.agentic.tasks.plans` has the kinds of tasks.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from random import Random
+from typing import Any
+
+from k2core.agentic.domains.taxonomy import Split, domains
+from k2core.agentic.tasks.personas import Persona, personas
+from k2core.agentic.tasks.plans import Plan, Planner, could_serve, family
+from k2core.agentic.tools.simulator import apply, state_hash
+from k2core.agentic.tools.specs import ToolSpec
+
+Task = dict[str, Any]
+REFUSALS = ("I cannot do that: I have no tool for it.", "Sorry, none of my tools can do that.")
+REFUSAL_WORDS = ["cannot", "can't", "unable", "no tool", "none of my tools"]
+DIFFICULTY = {"single": 0, "none": 1, "ask": 1, "parallel": 2, "chain": 2}
+LEVELS = ("easy", "medium", "hard")
+DISTRACTORS = {0: 0.4, 1: 0.45, 2: 0.15}
+OTHER_DOMAIN_SHARE = 0.4
+MAX_ANSWER = 160
+
+
+class TaskMaker:
+    """Makes task number i of a split as a pure function of (seed, split, i) and the tools."""
+
+    def __init__(self, tools: Mapping[str, ToolSpec], mix: Mapping[str, float], seed: int) -> None:
+        self.mix, self.seed = dict(mix), seed
+        self.tools = {name: tool for name, tool in tools.items() if tool.operation}
+        self.planner = Planner(self.tools)
+
+    def task(self, split: Split, number: int) -> Task:
+        """Task `number`. Held-out tasks have held-out names and values, and in part held-out tools."""
+        random = Random(f"{self.seed}/task/{split}/{number}")
+        kind = random.choices(list(self.mix), list(self.mix.values()))[0]
+        plan = self.planner.plan(kind, split, random)
+        return self._write(f"{split}-{number:05}", kind, split, plan, random)
+
+    def _write(self, name: str, kind: str, split: Split, plan: Plan, random: Random) -> Task:
+        persona_name = random.choice(list(personas()))
+        persona = personas()[persona_name]
+        declared = self._declare(plan, random)
+        calls = [
+            {"name": goal.tool, "arguments": goal.arguments, "turn": turn}
+            for turn, group in enumerate(plan.turns) for goal in group
+        ] if not plan.refuse else []  # fmt: skip
+        states = self._states(plan, calls)
+        useful = self._useful(plan, declared)
+        answer = plan.answer or " ".join(dict.fromkeys(goal.answer for goal in plan.goals))
+        task: Task = {
+            "id": name, "split": split, "kind": kind, "difficulty": difficulty(kind, len(declared), plan),
+            "domain": plan.domain.domain, "system": plan.domain.system, "tools": declared, "persona": persona_name,
+            "instruction": _instruction(plan, persona, random), "follow_up": None, "initial_state": plan.state,
+            "rubric": rubric(plan, len(calls), states[-1], useful), "gold_calls": calls,
+            "gold_answer": random.choice(REFUSALS) if plan.refuse else answer, "gold_question": None,
+        }  # fmt: skip
+        quiet = {"calls": [], "state": states[0], "facts": [], "tools": []}
+        if plan.refuse:
+            task["first_turn"] = {**quiet, "says": REFUSAL_WORDS}
+        elif plan.withheld:
+            _, label, said = plan.goals[0].withheld[plan.withheld]
+            labels = list(dict.fromkeys([label, plan.withheld.replace("_", " ")]))
+            task["follow_up"], task["gold_question"] = persona.say("detail", said, random), f"Which {label}?"
+            task["rubric"].append({"check": "asks", "any": labels})
+            task["first_turn"] = {**quiet, "says": labels}
+        else:
+            direct = [call for call in calls if call["turn"] == 0]
+            facts = [goal.facts for goal in plan.turns[0]]
+            task["first_turn"] = {"calls": direct, "state": states[1], "facts": facts, "tools": useful, "says": []}
+        return task
+
+    def _states(self, plan: Plan, calls: list[dict[str, Any]]) -> list[str]:
+        """Digests of the world before the first turn and after each, if it goes well."""
+        state = copy.deepcopy(plan.state)
+        digests = [state_hash(state)]
+        for turn in range(len(plan.turns)):
+            for call in calls:
+                if call["turn"] == turn:
+                    apply(self.tools[call["name"]].semantics, call["arguments"], state)
+            digests.append(state_hash(state))
+        return digests
+
+    def _useful(self, plan: Plan, declared: list[str]) -> list[str]:
+        """The declared tools of the families that the goals need, and all that only read."""
+        families = {family(self.tools[goal.tool]) for goal in plan.goals} | {"read"}
+        return [name for name in declared if family(self.tools[name]) in families]
+
+    def _declare(self, plan: Plan, random: Random) -> list[str]:
+        """The tools a task declares: those its gold calls use (none if it is to be refused) and distractors."""
+        needed = list(dict.fromkeys(goal.tool for goal in plan.goals))
+        pool = self.planner.by_domain["train"][plan.domain.domain]
+        if plan.refuse and random.random() < OTHER_DOMAIN_SHARE:
+            pool = self.planner.by_domain["train"][random.choice([n for n in domains() if n != plan.domain.domain])]
+        served = [self.tools[name] for name in needed]
+        free = [tool for tool in pool if not any(could_serve(tool, other) for other in served)]
+        count = max(int(plan.refuse), random.choices(list(DISTRACTORS), list(DISTRACTORS.values()))[0])
+        chosen = [tool.name for tool in random.sample(free, min(count, len(free)))]
+        declared = chosen if plan.refuse else [*needed, *chosen]
+        random.shuffle(declared)
+        return declared
+
+
+def difficulty(kind: str, declared: int, plan: Plan) -> str:
+    """easy, medium or hard: by the kind, with one step up for tools to choose among."""
+    return LEVELS[min(2, DIFFICULTY[kind] + (declared > 1 + (len(plan.goals) > 1)))]
+
+
+def rubric(plan: Plan, calls: int, end_state: str, useful: list[str]) -> list[dict[str, Any]]:
+    """The checks of a whole dialogue; `k2core.agentic.tasks.judge` carries them out.
+
+    Args:
+        calls: how many the job needs.
+        useful: declared tools of the families that the goals need, and all that only read.
+    """
+    checks: list[dict[str, Any]] = [{"check": "valid_calls"}, {"check": "state", "hash": end_state}]
+    checks += [{"check": "calls", "at_most": calls}, {"check": "brief", "at_most": MAX_ANSWER}]
+    if plan.refuse:
+        return [*checks, {"check": "refuses", "any": REFUSAL_WORDS}]
+    checks.append({"check": "tools", "only": useful})
+    checks.append({"check": "facts", "each": [goal.facts for goal in plan.goals]})
+    return [*checks, {"check": "mentions", "all": [word for goal in plan.goals for word in goal.mentions]}]
+
+
+def _instruction(plan: Plan, persona: Persona, random: Random) -> str:
+    goals = plan.goals
+    if plan.withheld:
+        clause = goals[0].withheld[plan.withheld][0]
+    else:
+        clause = plan.instruction or " and ".join(goal.clause for goal in goals)
+    return persona.say("question" if goals[0].question else "wish", clause, random)
+
+
+def first_prompt(task: Task) -> list[dict[str, str]]:
+    """The messages before the agent's first reply."""
+    return [{"role": "system", "content": task["system"]}, {"role": "user", "content": task["instruction"]}]
+
+
+def gold_reply(task: Task) -> dict[str, Any]:
+    """One right first reply of the agent, in OpenAI's format."""
+    calls = task["first_turn"]["calls"]
+    if not calls:
+        return {"role": "assistant", "content": task["gold_question"] or task["gold_answer"]}
+    return {"role": "assistant", "content": "", "tool_calls": [
+        {"id": f"functions.{call['name']}:{i}", "type": "function", "function": {
+            "name": call["name"], "arguments": json.dumps(call["arguments"], ensure_ascii=False)}}
+        for i, call in enumerate(calls)
+    ]}  # fmt: skip

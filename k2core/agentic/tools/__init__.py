@@ -1,0 +1,1 @@
+"""Tool specifications, where they come from, and the simulated state they work on."""

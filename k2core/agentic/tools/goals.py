@@ -1,0 +1,202 @@
+"""What a user can want from a tool: a goal with its call, its words, and how to see that it was met."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from k2core.agentic.domains.taxonomy import Domain, Split, Value
+from k2core.agentic.tools.simulator import State
+from k2core.agentic.tools.specs import ToolSpec
+
+RECORDS = (2, 4)
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One wish and its only relevant facts.
+
+    Attributes:
+        tool, arguments: a call that meets it (others may too: the judge looks at the end state).
+        clause: what the user says, without tone; `question` tells a question from a wish.
+        answer: one good last sentence.
+        facts: values that one tool result must hold together, as proof that the tool was asked the right thing.
+        mentions: what the last answer must say.
+        withheld: parameter → (clause without it, its label, the value as the user says it).
+    """
+
+    tool: str
+    arguments: dict[str, Value]
+    clause: str
+    question: bool
+    answer: str
+    facts: list[str]
+    mentions: list[str]
+    withheld: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+
+
+def draw_state(domain: Domain, random: Random, split: Split) -> State:
+    """A small random world."""
+    records = (domain.record(random, split) for _ in range(random.randint(*RECORDS)))
+    return {domain.entity: dict(records)}
+
+
+def draw_goal(
+    domain: Domain, tool: ToolSpec, state: State, random: Random, split: Split, *, missing: bool = False,
+    avoid: Sequence[str] = (),
+) -> Goal:  # fmt: skip
+    """A goal that `tool` meets in `state`, which may be changed to make room for it.
+
+    Args:
+        missing: the entity the user names does not exist (kinds get, update, delete, adjust).
+        avoid: keys that another goal of the same task is about.
+    """
+    table, operation = state[domain.entity], tool.semantics
+    kind = operation["kind"]
+    if kind == "find":
+        return _find(domain, tool, table, random)
+    absent = missing or kind == "create"
+    key = _new_key(domain, table, random, split, avoid) if absent else _old_key(domain, table, random, split, avoid)
+    if kind == "create":
+        return _create(domain, tool, key, random, split)
+    if kind == "get":
+        goal = _get(domain, tool, key, table.get(key), random)
+    elif kind == "delete":
+        goal = _delete(domain, tool, key)
+    elif kind == "adjust":
+        goal = _adjust(domain, tool, key, table.get(key), random)
+    elif operation["values"]:
+        goal = _transition(domain, tool, key, table.get(key))
+    else:
+        goal = _update(domain, tool, key, table.get(key), random, split)
+    return goal if not missing else _not_found(domain, goal, key)
+
+
+def quote(value: Value) -> str:
+    """Free text stands in quotes, names, codes and numbers do not: in a JSON argument it then has the same tokens."""
+    text = str(value)
+    return f'"{text}"' if " " in text and text[0].islower() else text
+
+
+def _named(domain: Domain, key: str) -> str:
+    return f"{domain.entity} {quote(key)}"
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _parameter(tool: ToolSpec, field: str) -> str:
+    """The parameter behind which `field` stands."""
+    return next(name for name, behind in tool.semantics["arguments"].items() if behind == field)
+
+
+def _new_key(domain: Domain, table: dict[str, Any], random: Random, split: Split, avoid: Sequence[str]) -> str:
+    while True:
+        key = str(domain.fields[domain.key].draw(random, split))
+        if key not in table and key not in avoid:
+            return key
+
+
+def _old_key(domain: Domain, table: dict[str, Any], random: Random, split: Split, avoid: Sequence[str]) -> str:
+    keys = [key for key in table if key not in avoid]
+    if not keys:
+        key = _new_key(domain, table, random, split, avoid)
+        table[key] = domain.record(random, split)[1]
+        return key
+    return random.choice(keys)
+
+
+def _create(domain: Domain, tool: ToolSpec, key: str, random: Random, split: Split) -> Goal:
+    required = set(tool.parameters["required"])
+    fields = {
+        name: field for name, field in tool.semantics["arguments"].items()
+        if field != domain.key and (name in required or random.random() < 0.5)
+    }  # fmt: skip
+    values = {name: domain.fields[field].draw(random, split) for name, field in fields.items()}
+    article = "an" if domain.entity[0] in "aeiou" else "a"
+    start = f"{random.choice(domain.create_words)} {article} {_named(domain, key)}"
+    phrases = {n: domain.fields[field].phrase.replace("{}", quote(values[n])) for n, field in fields.items()}
+    withheld = {
+        n: (" ".join([start, *(text for other, text in phrases.items() if other != n)]), _label(field), phrases[n])
+        for n, field in fields.items() if n in required
+    }  # fmt: skip
+    return Goal(
+        tool.name, {_parameter(tool, domain.key): key, **values}, " ".join([start, *phrases.values()]), False,
+        f"I added the {_named(domain, key)}.", [key], [key], withheld,
+    )  # fmt: skip
+
+
+def _get(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Value] | None, random: Random) -> Goal:
+    name = random.choice(tool.semantics["returns"])
+    value = str((record or {}).get(name, ""))
+    return Goal(
+        tool.name, {_parameter(tool, domain.key): key},
+        f"what is the {_label(name)} of the {_named(domain, key)}", True,
+        f"The {_label(name)} of {quote(key)} is {quote(value)}.", [key, value], [value],
+    )  # fmt: skip
+
+
+def _delete(domain: Domain, tool: ToolSpec, key: str) -> Goal:
+    return Goal(
+        tool.name, {_parameter(tool, domain.key): key}, f"delete the {_named(domain, key)}", False,
+        f"I deleted the {_named(domain, key)}.", [key], [key],
+    )  # fmt: skip
+
+
+def _update(
+    domain: Domain, tool: ToolSpec, key: str, record: dict[str, Value] | None, random: Random, split: Split
+) -> Goal:
+    fields = {n: f for n, f in tool.semantics["arguments"].items() if f != domain.key}
+    name = random.choice(list(fields))
+    label = _label(fields[name])
+    value = domain.fields[fields[name]].draw(random, split, (record or {}).get(fields[name]))
+    bare = f"set the {label} of the {_named(domain, key)}"
+    withheld = {name: (bare.replace("set", "change", 1), label, f"{quote(value)}")}
+    return Goal(
+        tool.name, {_parameter(tool, domain.key): key, name: value}, f"{bare} to {quote(value)}", False,
+        f"The {label} of {quote(key)} is now {quote(value)}.", [key, str(value)], [str(value)], withheld,
+    )  # fmt: skip
+
+
+def _transition(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Value] | None) -> Goal:
+    operation = tool.semantics
+    step = next(step for step in domain.transitions if step.verb == operation["verb"])
+    if record and record[step.field] == step.value:
+        record[step.field] = next(value for value in domain.fields[step.field].enum or () if value != step.value)
+    return Goal(
+        tool.name, {_parameter(tool, domain.key): key}, step.phrase.replace("{}", quote(key)), False,
+        f"The {_named(domain, key)} is now {step.value}.", [key, step.value], [key, step.value],
+    )  # fmt: skip
+
+
+def _adjust(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Any] | None, random: Random) -> Goal:
+    step = next(step for step in domain.adjustments if step.verb == tool.semantics["verb"])
+    amount = random.randint(*step.range)
+    new = str((record or {}).get(step.field, 0) + step.sign * amount)
+    clause = step.phrase.replace("{key}", quote(key))
+    withheld = {step.parameter: (clause.replace("{amount}", "some"), step.parameter, str(amount))}
+    return Goal(
+        tool.name, {_parameter(tool, domain.key): key, step.parameter: amount}, clause.replace("{amount}", str(amount)),
+        False, f"The {_label(step.field)} of {quote(key)} is now {new}.", [key, new], [new], withheld,
+    )  # fmt: skip
+
+
+def _find(domain: Domain, tool: ToolSpec, table: dict[str, dict[str, Any]], random: Random) -> Goal:
+    required = set(tool.parameters["required"])
+    fields = {n: f for n, f in tool.semantics["arguments"].items() if n in required}
+    wanted = {f: table[random.choice(list(table))][f] for f in list(fields.values())[:1]}
+    found = sorted(key for key, record in table.items() if all(record.get(f) == v for f, v in wanted.items()))
+    ((name, value),) = wanted.items()
+    return Goal(
+        tool.name, {n: wanted[f] for n, f in fields.items()},
+        f"which {domain.plural} have {_label(name)} {quote(value)}", True,
+        f"I found {' and '.join(quote(key) for key in found)}.", found, found,
+    )  # fmt: skip
+
+
+def _not_found(domain: Domain, goal: Goal, key: str) -> Goal:
+    answer = f"There is no {_named(domain, key)}."
+    return Goal(goal.tool, goal.arguments, goal.clause, goal.question, answer, [key, "not found"], [key, "no"])

@@ -1,0 +1,221 @@
+"""Collection: the shards of a source become one table of documents; what cannot be used is set aside with the reason.
+
+A shard is read whole or not at all, into a folder of its own in the stage's scratch space, which appears by rename: a
+stage that was killed reads none twice. The table is made of these folders when all shards are through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from k2core.corpus.documents import COLUMNS, Document, document_schema
+from k2core.corpus.sources import huggingface, jsonl, parquet, text, warc
+from k2core.corpus.sources.card import SourceCard
+from k2core.corpus.sources.files import FileSource
+from k2core.corpus.sources.shard import (
+    EMPTY_SHARD,
+    Fault,
+    Record,
+    Shard,
+    Unusable,
+    is_temporary,
+    list_files,
+    named_faults,
+    one_line,
+)
+from k2core.stage import Job
+from k2core.storage import StorageError, publish
+
+READERS: dict[str, Callable[[Shard, Mapping[str, str]], Iterator[Record | Fault]]] = {
+    "jsonl": jsonl.read,
+    "parquet": parquet.read,
+    "text": text.read,
+    "warc": warc.read,
+    "huggingface": huggingface.read,
+}
+ATTEMPTS, PAUSE, LONGEST_PAUSE = 4, 1.0, 30.0
+"""How often a shard is tried while its faults may pass, and the seconds between (growing, with jitter). s3fs and
+`datasets` have tried each request several times before."""
+SEEN = "id seen before"
+_ROWS = 1024
+"""Documents in memory at a time."""
+
+
+def collect(source: FileSource, out: Path, job: Job) -> SourceCard:
+    """Write the documents of `source` to `out/<name>.parquet`, and to `out/<name>.set_aside.jsonl` what is set aside.
+
+    Memory holds a batch of documents, and eight bytes of each id.
+
+    Raises:
+        StorageError: no shard, no document, or no access.
+        ConnectionError: some shards could not be reached; the others are finished and stay for the next attempt.
+    """
+    listing = huggingface.list_shards if source.kind == "huggingface" else list_files
+    shards = _patiently(lambda: listing(source))
+    job.say(f"{source.name}: {len(shards):,} shards in {source.path}")
+    finished: list[tuple[Shard, Path]] = []
+    unreached: list[str] = []
+    count = 0
+    with job.progress(len(shards), "shard", what=source.name) as bar:
+        for shard in shards:
+            left = None if source.limit is None else source.limit - count
+            if left == 0:
+                break
+            state = f"{shard.name} {shard.state} {left}"
+            folder = job.scratch / source.name / hashlib.sha256(state.encode()).hexdigest()[:16]
+            try:
+                if not folder.exists():
+                    _patiently(lambda: _read_shard(source, shard, left, folder))  # noqa: B023 (called at once)
+            except ConnectionError as error:
+                unreached.append(f"{shard.name} ({one_line(error)})")
+                if source.limit is not None:
+                    break  # what the next shards give depends on this one
+            else:
+                finished.append((shard, folder))
+                count += _count(folder)
+            bar.update()
+    if unreached:
+        raise ConnectionError(
+            f"{source.name}: {len(unreached)} of {len(shards)} shards cannot be read: {unreached[0]}; "
+            f"the {len(finished)} that were read are kept"
+        )
+    return _join(source, finished, out)
+
+
+def _patiently(work: Callable[[], Any]) -> Any:
+    """`work`, tried again while its faults may pass.
+
+    Raises:
+        ConnectionError: they did not.
+    """
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+    wait = wait_exponential_jitter(initial=PAUSE, max=LONGEST_PAUSE, jitter=PAUSE)
+    retrying = Retrying(
+        retry=retry_if_exception(is_temporary), stop=stop_after_attempt(ATTEMPTS), wait=wait, reraise=True
+    )
+    try:
+        return retrying(work)
+    except Exception as error:
+        if is_temporary(error):
+            raise ConnectionError(f"{one_line(error)}, tried {ATTEMPTS} times") from error
+        raise
+
+
+def _read_shard(source: FileSource, shard: Shard, limit: int | None, folder: Path) -> None:
+    """Publish `folder` with `documents.parquet` and `set_aside.jsonl`, the latter alone for an unusable shard."""
+    try:
+        with publish(folder) as scratch:
+            scratch.mkdir()
+            with named_faults():
+                _write_shard(source, shard, limit, scratch)
+    except Unusable as error:
+        with publish(folder) as scratch:
+            scratch.mkdir()
+            entry = _entry(source, shard, Fault(None, error.reason, error.detail))
+            (scratch / "set_aside.jsonl").write_text(entry, encoding="utf-8")
+
+
+def _write_shard(source: FileSource, shard: Shard, limit: int | None, folder: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = document_schema(("row", pa.int64()))
+    count = faults = 0
+    rows: list[dict[str, Any]] = []
+    with (
+        closing(READERS[source.kind](shard, source.columns)) as found,  # type: ignore[type-var]
+        pq.ParquetWriter(folder / "documents.parquet", schema, compression="zstd") as documents,
+        (folder / "set_aside.jsonl").open("w", encoding="utf-8") as set_aside,
+    ):
+        for item in found:
+            if isinstance(item, Fault):
+                set_aside.write(_entry(source, shard, item))
+                faults += 1
+                continue
+            rows.append({**vars(_document(source, shard, item)), "row": item.row})
+            count += 1
+            if len(rows) == _ROWS:
+                documents.write_table(pa.Table.from_pylist(rows, schema=schema))
+                rows = []
+            if count == limit:
+                break
+        if rows:
+            documents.write_table(pa.Table.from_pylist(rows, schema=schema))
+        if not count and not faults:
+            set_aside.write(_entry(source, shard, Fault(None, EMPTY_SHARD, "there is nothing in it")))
+
+
+def _document(source: FileSource, shard: Shard, record: Record) -> Document:
+    stated = record.fields
+    return Document(
+        id=f"{source.name}/{stated.get('id') or f'{shard.key}/{record.row}'}",
+        text=record.text.strip(),
+        domain=source.domain,
+        source=source.name,
+        license=stated.get("license") or source.license,
+        origin=stated.get("origin") or f"{shard.name}#{record.row}",
+        attribution=stated.get("attribution") or source.attribution,
+        language=stated.get("language") or source.language,
+    )
+
+
+def _entry(source: FileSource, shard: Shard, fault: Fault) -> str:
+    entry = {"source": source.name, "shard": shard.name, **vars(fault)}
+    return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+def _count(folder: Path) -> int:
+    import pyarrow.parquet as pq
+
+    table = folder / "documents.parquet"
+    return pq.read_metadata(table).num_rows if table.exists() else 0
+
+
+def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path) -> SourceCard:
+    """One table of all shards, in their order; an id that comes again is set aside, for ids tell documents apart."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    card = SourceCard(source.name, source.kind, source.path, source.domain)
+    schema, seen = document_schema(), set()
+    with (
+        pq.ParquetWriter(out / f"{source.name}.parquet", schema, compression="zstd") as documents,
+        (out / f"{source.name}.set_aside.jsonl").open("w", encoding="utf-8") as set_aside,
+    ):
+        for shard, folder in finished:
+            with (folder / "set_aside.jsonl").open(encoding="utf-8") as entries:
+                for entry in entries:
+                    set_aside.write(entry)
+                    card.set_aside(json.loads(entry))
+            for rows in _batches(folder / "documents.parquet"):
+                kept = []
+                for row in rows:
+                    digest = hashlib.blake2b(row["id"].encode(), digest_size=8).digest()
+                    if digest in seen:
+                        entry = _entry(source, shard, Fault(row["row"], SEEN, row["id"]))
+                        set_aside.write(entry)
+                        card.set_aside(json.loads(entry))
+                    else:
+                        seen.add(digest)
+                        kept.append({name: row[name] for name in COLUMNS})
+                        card.add(row)
+                if kept:
+                    documents.write_table(pa.Table.from_pylist(kept, schema=schema))
+    if not card.documents:
+        raise StorageError(f"ingest.files: {source.name}: no document in {len(finished)} shards; {card.first_fault()}")
+    return card
+
+
+def _batches(table: Path) -> Iterator[list[dict[str, Any]]]:
+    import pyarrow.parquet as pq
+
+    if table.exists():
+        with pq.ParquetFile(table) as file:
+            for batch in file.iter_batches(batch_size=_ROWS):
+                yield batch.to_pylist()

@@ -1,0 +1,1 @@
+"""Token data: shards, packed rows, mixtures, batches."""

@@ -1,0 +1,1 @@
+"""Other projects' checkpoints and configurations, to and from ours."""

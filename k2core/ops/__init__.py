@@ -1,0 +1,1 @@
+"""One function per operation, whichever backend computes it."""

@@ -1,0 +1,1 @@
+"""Text made by LLMs from the corpus: rephrasing behind its fidelity gate, questions with answers."""

@@ -1,0 +1,54 @@
+"""Words of one text held against those of another by their vectors: what is left out, and what is added.
+
+Every word of the source should have a word of like meaning in the rewrite, and the other way round (greedy matching of
+contextual vectors, as in BERTScore, Zhang et al. 2020). A clause that is missing, or was added, is a run of words
+without a match; the worst run says so, where the mean over a text would drown it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from k2core.synthesis.fidelity import facts
+from k2core.synthesis.fidelity.roles import FUNCTION_WORDS
+
+RUN = 5
+"""Words of a run; a clause is hardly shorter."""
+
+Vectors = Mapping[str, tuple[list[str], Any]]
+
+
+def alignment(source: str, rewrite: str, vectors: Vectors) -> dict[str, float]:
+    """`similarity` of the texts' mean vectors, `coverage` of the source's and `support` of the rewrite's worst run.
+
+    Args:
+        vectors: `embed_tokens` of the sentences of both.
+    """
+    import torch
+
+    normalize = torch.nn.functional.normalize
+    sides = [_gather(facts.sentences(text), vectors) for text in (source, rewrite)]
+    (all_theirs, theirs), (all_ours, ours) = sides
+    whole = normalize(all_theirs.mean(0), dim=0) @ normalize(all_ours.mean(0), dim=0)
+    near = normalize(theirs, dim=-1) @ normalize(ours, dim=-1).T  # (words of source, of rewrite)
+    return {
+        "similarity": float(whole),
+        "coverage": _worst_run(near.amax(1)),
+        "support": _worst_run(near.amax(0)),
+    }
+
+
+def _gather(sentences: Sequence[str], vectors: Vectors) -> tuple[Any, Any]:
+    """Vectors of all tokens, and of those that carry meaning (all, where none does)."""
+    import torch
+
+    pieces = [piece for sentence in sentences for piece in vectors[sentence][0]]
+    everything = torch.cat([vectors[sentence][1] for sentence in sentences])
+    content = [i for i, piece in enumerate(pieces) if piece.strip("#").isalnum() and piece not in FUNCTION_WORDS]
+    return everything, everything[content] if content else everything
+
+
+def _worst_run(best: Any) -> float:
+    size = min(RUN, len(best))
+    return float(best.unfold(0, size, 1).mean(-1).min())

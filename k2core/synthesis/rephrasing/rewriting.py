@@ -1,0 +1,221 @@
+"""Rephrasing: the sample of documents, and the chunk-wise rewrite of long ones (K2 §2.2).
+
+K2 rewrites long documents in chunks of about 256 tokens, one after another with the text so far as context, and
+stitches the results. All first chunks are asked for together, then all second ones, and so on: a server keeps its
+batch full, and each request still sees the rewrite of the chunk before it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from k2core.corpus.documents import fraction_of
+from k2core.llm.client import LLM, Refused, Request
+from k2core.recipe import RecipeError, Section
+from k2core.synthesis.fidelity import facts
+from k2core.synthesis.rephrasing.styles import Library
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+CHARACTERS_A_TOKEN = 4
+"""A rule of thumb for English under any large vocabulary, digits aside, which many write one by one."""
+_LEAST_TOKENS, _LONGEST = 48, 2.0
+"""A piece's rewrite may have so many tokens, or so many times the tokens of the piece; a longer one has run astray."""
+_PREAMBLE = re.compile(
+    r"^(?:(?:sure|certainly|of course|here(?:'s| is| are))\b[^\n]*?:|rewrit\w+:|text:)\s+", re.IGNORECASE
+)
+"""What a model says before it does what it was asked."""
+
+
+class Share(Section):
+    """What is rewritten in one style."""
+
+    documents: int | None = Field(
+        ge=0, description="documents to rewrite; null for all that fit the style, 0 leaves the style out"
+    )
+    per_document: int = Field(ge=1, description="rewrites of each of them, which differ in seed (and perspective)")
+    perspectives: list[str] = Field(
+        description="names of styles/perspectives; a document's rewrites take one after another, from one of its own on"
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """The `number`-th rewrite (from 1) of one document in one style; `perspective` is empty for none."""
+
+    source_id: str
+    style: str
+    text: str
+    chunks: tuple[str, ...]
+    number: int = 1
+    perspective: str = ""
+
+
+@dataclass
+class Rewrite:
+    """The rewrite of a job, piece by piece.
+
+    Attributes:
+        tokens: generated for it.
+        truncated: a piece ran into its token limit.
+        refused: why the server did not answer one of its pieces; empty if it did. There is no text then.
+    """
+
+    job: Job
+    parts: list[str] = field(default_factory=list)
+    tokens: int = 0
+    truncated: bool = False
+    refused: str = ""
+
+    @property
+    def text(self) -> str:
+        """The pieces stitched as the source's are: line ends of the source stay, and lines go on in lines."""
+        if self.refused:
+            return ""
+        text = ""
+        for chunk_, part in zip(self.job.chunks, self.parts, strict=False):
+            text += part
+            gap = chunk_[len(chunk_.rstrip()) :]
+            text += gap if "\n" in gap else "\n" if "\n" in part else " "
+        return text.strip()
+
+
+def chunk(text: str, tokens: int) -> tuple[str, ...]:
+    """`text` in pieces of about `tokens` tokens, cut between sentences (a longer sentence is a piece of its own).
+
+    Nothing is lost: joined, the pieces are `text` without its outer blanks.
+    """
+    limit, text = tokens * CHARACTERS_A_TOKEN, text.strip()
+    if len(text) <= limit:
+        return (text,)
+    words = re.findall(r"\S+\s*", text)  # as many as the sentences have: those drop closing quotes, never words
+    pieces, place = [""], 0
+    for sentence in facts.sentences(text):
+        count = len(sentence.split())
+        part = "".join(words[place : place + count])
+        place += count
+        if pieces[-1] and len(pieces[-1]) + len(part.rstrip()) > limit:
+            pieces.append("")
+        pieces[-1] += part
+    return tuple(pieces)
+
+
+def _tokens(text: str) -> int:
+    """Tokens of `text`, estimated."""
+    digits = sum(map(str.isdigit, text))
+    return digits + math.ceil((len(text) - digits) / CHARACTERS_A_TOKEN)
+
+
+def plan(
+    documents: Sequence[dict[str, Any]], library: Library, shares: Mapping[str, Share], seed: int, chunk_tokens: int
+) -> list[Job]:
+    """The jobs: for each style its number of documents, drawn by hash from the documents of its domain and split.
+
+    Styles of a domain draw in one order, so that a small corpus is seen in several styles before it is seen whole.
+
+    Raises:
+        RecipeError: an unknown style or perspective, or fewer documents than a style asks for.
+    """
+    jobs = []
+    for name, share in shares.items():
+        if share.documents == 0:
+            continue
+        style = library.style(name)
+        for perspective in share.perspectives:
+            library.perspective(perspective)
+        of_style = (row for row in documents if row["domain"] == style.domain and row["split"] == style.split)
+        fitting = [row for row in of_style if re.search(style.documents, row["text"])]
+        if len(fitting) < (share.documents or 1):
+            raise RecipeError(
+                f"rephrase.rewrites.{name}.documents = {share.documents}: only {len(fitting)} {style.domain} documents "
+                f"of split {style.split} fit the style, rephrase.min_characters and max_characters; lower it "
+                "(0 leaves the style out) or ingest more"
+            )
+        order = sorted(fitting, key=lambda row: (fraction_of(f"{seed}/rephrase/{row['id']}"), row["id"]))
+        for row in order[: share.documents]:
+            chunks = chunk(row["text"], chunk_tokens)
+            first = int(fraction_of(f"{seed}/perspective/{name}/{row['id']}") * len(share.perspectives))
+            for number in range(1, share.per_document + 1):
+                turn = (first + number - 1) % len(share.perspectives) if share.perspectives else 0
+                perspective = share.perspectives[turn] if share.perspectives else ""
+                jobs.append(Job(row["id"], name, row["text"], chunks, number, perspective))
+    return jobs
+
+
+def expected_tokens(jobs: Sequence[Job], library: Library, context_tokens: int) -> tuple[int, int]:
+    """Tokens of all prompts and of all answers, estimated by rewrites as long as their sources."""
+    prompts = answers = 0
+    for job in jobs:
+        for place, piece in enumerate(job.chunks):
+            request = _request(library, job, job.chunks[:place], 0, 0, context_tokens)
+            prompts += sum(_tokens(message["content"]) for message in request.messages)
+            answers += _tokens(piece)
+    return prompts, answers
+
+
+def rewrite_all(
+    llm: LLM,
+    jobs: Sequence[Job],
+    library: Library,
+    *,
+    temperature: float,
+    seed: int,
+    context_tokens: int,
+    bar: tqdm | None = None,
+) -> list[Rewrite]:
+    """The rewrites of `jobs`, in their order; `bar` counts chunks.
+
+    The n-th rewrite of a document is asked for with the n-th seed from `seed` on. A document of which the server
+    refuses a chunk is set aside: its other chunks are not asked for.
+    """
+    rewrites = [Rewrite(job) for job in jobs]
+    for place in range(max((len(job.chunks) for job in jobs), default=0)):
+        active = [item for item in rewrites if place < len(item.job.chunks) and not item.refused]
+        requests = (_request(library, item.job, item.parts, temperature, seed, context_tokens) for item in active)
+        for item, answer in zip(active, llm.complete_many(requests, bar, set_aside=True), strict=True):
+            if isinstance(answer, Refused):
+                item.refused = answer.reason
+                if bar is not None:
+                    bar.update(len(item.job.chunks) - place - 1)
+                continue
+            item.parts.append(_PREAMBLE.sub("", answer.text.strip()))
+            item.tokens += answer.completion_tokens
+            item.truncated |= answer.finish_reason == "length"
+    return rewrites
+
+
+def _request(
+    library: Library, job: Job, written: Sequence[str], temperature: float, seed: int, context_tokens: int
+) -> Request:
+    """The next piece of `job` after those `written`.
+
+    A dialogue: the perspective, the style's examples, as many of the latest pieces with their rewrites as
+    `context_tokens` hold, the piece.
+    """
+    style, text = library.styles[job.style], job.chunks[len(written)].strip()
+    room, recent = context_tokens * CHARACTERS_A_TOKEN, []
+    for piece, rewrite in reversed(list(zip(job.chunks, written, strict=False))):
+        room -= len(piece) + len(rewrite)
+        if room < 0:
+            break
+        recent.insert(0, (piece.strip(), rewrite.strip()))
+    turns = [*((example.text, example.rewrite) for example in style.examples), *recent, (text, "")]
+    messages = [
+        message
+        for piece, rewrite in turns
+        for message in (
+            {"role": "user", "content": style.prompt.replace("{text}", piece)},
+            {"role": "assistant", "content": rewrite},
+        )
+    ][:-1]
+    if job.perspective:
+        messages.insert(0, {"role": "system", "content": library.perspectives[job.perspective].prompt})
+    limit = max(_LEAST_TOKENS, int(_LONGEST * _tokens(text)))
+    return Request(messages, max_tokens=limit, temperature=temperature, seed=seed + job.number - 1)

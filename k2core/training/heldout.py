@@ -1,0 +1,97 @@
+"""Bits per byte on held-out text: comparable across tokenizers, contexts and phases.
+
+Every token of a document counts, its end mark too, over the UTF-8 bytes of its text. Documents longer than the
+context are scored in windows without overlap, so a longer context can only be shown to help, not assumed to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from k2core.data.rows.batch import IGNORE
+from k2core.data.rows.packing import Piece, cut, pack_rows, to_batch
+from k2core.data.rows.shards import Shards
+from k2core.storage import StorageError
+
+ROW_TOKENS = 4096
+"""Tokens in a forward pass; bounds the memory of the logits."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Losses of one domain: `nats_N` and `positions_N` a token, and the bytes of the text they cover."""
+
+    nats_N: np.ndarray
+    positions_N: np.ndarray
+    bytes: int
+
+    @property
+    def bits(self) -> float:
+        return float(self.nats_N.sum()) / math.log(2)
+
+
+@torch.no_grad()
+def score(model: Callable[..., Any], shards: Shards, domain: str, *, context: int) -> Scored:
+    """Losses of `model` on a held-out domain.
+
+    Args:
+        model: (tokens_BT, positions_BT, segments_BT) → logits_BTV.
+
+    Raises:
+        StorageError: the held-out split has nothing of the domain.
+    """
+    from k2core.model.loss import token_log_probs
+
+    tokens, ends = shards.tokens("heldout", domain), shards.document_ends("heldout", domain)
+    starts = [0, *ends[:-1].tolist()]
+    pieces: list[Piece] = [
+        piece for start, end in zip(starts, ends.tolist(), strict=True) for piece in cut(start, end, context)
+    ]
+    rows = pack_rows([piece.length for piece in pieces], context)
+    step = max(1, ROW_TOKENS // context)
+    nats, positions = [], []
+    for at in range(0, len(rows), step):
+        chosen = [(tokens, [pieces[index] for index in row]) for row in rows[at : at + step]]
+        batch = to_batch(chosen, context, shards.eos_id)
+        logits_BTV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)
+        log_probs_BT = token_log_probs(logits_BTV, batch.targets_BT.clamp(min=0))
+        counted_BT = batch.targets_BT != IGNORE
+        nats.append(-log_probs_BT[counted_BT].double().numpy())
+        positions.append(batch.positions_BT[counted_BT].numpy())
+    covered = int(shards.document_bytes("heldout", domain).sum())
+    return Scored(np.concatenate(nats), np.concatenate(positions), covered)
+
+
+def score_all(model: Callable[..., Any], tokens: Path, *, context: int) -> dict[str, Scored]:
+    """`score` for every held-out domain of the shards in `tokens`."""
+    shards = Shards(tokens)
+    if not shards.domains("heldout"):
+        raise StorageError(f"{tokens}: no held-out documents; raise the held-out share in curate")
+    return {domain: score(model, shards, domain, context=context) for domain in shards.domains("heldout")}
+
+
+def bits_per_byte(model: Callable[..., Any], tokens: Path, *, context: int) -> dict[str, float]:
+    """Bits per byte of each domain, and of `all`: all bits over all bytes.
+
+    Args:
+        tokens: the shards' folder; how much of it is held out, `tokenize.max_heldout_tokens` says.
+    """
+    return summary(score_all(model, tokens, context=context))
+
+
+def summary(scored: dict[str, Scored]) -> dict[str, float]:
+    """Bits per byte from losses, under the names of `bits_per_byte`."""
+    total = sum(item.bits for item in scored.values()) / sum(item.bytes for item in scored.values())
+    return {"all": total} | {domain: item.bits / item.bytes for domain, item in scored.items()}
+
+
+def figure_names(values: dict[str, float], prefix: str = "heldout/bits_per_byte") -> dict[str, float]:
+    """The same values under a stage's figure names: `prefix` for `all`, `prefix/DOMAIN` for a domain."""
+    return {prefix if name == "all" else f"{prefix}/{name}": value for name, value in values.items()}
