@@ -8,10 +8,8 @@ neural model, see a part of the sample; how much says the note.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import inspect
 import os
-import pkgutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,13 +20,14 @@ import yaml
 
 from benchmarks.harness import Entry, Work, alternate, compare, measured
 from benchmarks.scale import LAPTOP, Scale
-from k2core.corpus import curation, signals
+from k2core.corpus import curation
 from k2core.corpus.curation import DecontaminationConfig
 from k2core.corpus.documents import document_schema, sample
 from k2core.corpus.duplicates import dedup
 from k2core.corpus.duplicates.dedup import Fingerprint, MinhashConfig
 from k2core.corpus.duplicates.paragraphs import ParagraphConfig
-from k2core.corpus.signals.words import split_words
+from k2core.corpus.tagging import SIGNALS
+from k2core.corpus.words import split_words
 from k2core.machine.packages import find_folder
 from k2core.recipe.section import load_section
 from k2core.storage import read_table, write_table
@@ -92,8 +91,8 @@ def documents(count: int) -> list[Row]:
     """About `count` documents of the recipe's sources, in its proportions; each source gives one at least."""
     params = load_section(Ingest, LAPTOP, "ingest")
     rows = []
-    for source in SOURCES:
-        config = getattr(params, source.NAME)
+    for name, source in SOURCES.items():
+        config = getattr(params, name)
         limit = max(2, round(config.limit * count / WHOLE))
         rows += [vars(document) for document in source.documents(config.model_copy(update={"limit": limit}))]
     return rows
@@ -122,20 +121,16 @@ def steps(rows: list[Row], folder: Path) -> Iterator[Step]:
 
 def families() -> dict[str, Callable[[str], Row]]:
     """The signals of `k2core.corpus.signals`, by module, each as a function of the text alone."""
-    recipe = yaml.safe_load(LAPTOP.read_text())["tag"]
-    found: dict[str, Callable[[str], Row]] = {}
-    for module in pkgutil.iter_modules(signals.__path__):
-        attributes = getattr(importlib.import_module(f"{signals.__name__}.{module.name}"), "attributes", None)
-        if attributes is None:
-            continue
-        takes = inspect.signature(attributes).parameters
-        if "words" in takes:
-            found[module.name] = lambda text, family=attributes: family(text, split_words(text))
-        elif "characters" in takes:
-            found[module.name] = lambda text, family=attributes: family(text, recipe["language_characters"])
-        else:
-            found[module.name] = attributes
-    return found
+    characters = yaml.safe_load(LAPTOP.read_text())["tag"]["language_characters"]
+    given: dict[str, Callable[[str], Any]] = {
+        "text": str, "words": split_words, "language_characters": lambda _: characters, "language": lambda _: "en",
+    }  # fmt: skip
+    return {
+        name: lambda text, signal=signal: signal.attributes(
+            **{asked: given[asked](text) for asked in inspect.signature(signal.attributes).parameters}
+        )
+        for name, signal in SIGNALS.items()
+    }
 
 
 def _of_curation(rows: list[Row], config: MinhashConfig) -> Iterator[Step]:

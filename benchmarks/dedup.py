@@ -26,8 +26,8 @@ import yaml
 from benchmarks.harness import Entry, alternate, compare
 from benchmarks.scale import LAPTOP, Scale
 from k2core.corpus.duplicates.dedup import Fingerprint, MinhashConfig, attributes, find_duplicates
-from k2core.corpus.sources.wikipedia import WikipediaSource
-from k2core.corpus.sources.wikipedia import documents as wikipedia
+from k2core.corpus.sources.builtin.wikipedia import Source
+from k2core.corpus.sources.builtin.wikipedia import documents as wikipedia
 from k2core.recipe.section import load_section
 
 TOPIC = "dedup"
@@ -75,7 +75,7 @@ def run(scale: Scale) -> list[Entry]:
 
 def real(count: int) -> Rows:
     """Wikipedia summaries, `(id, text)`."""
-    return [(document.id, document.text) for document in wikipedia(WikipediaSource(limit=count, translations={}))]
+    return [(document.id, document.text) for document in wikipedia(Source(limit=count, translations={}))]
 
 
 def planted(jaccard: float, pairs: int) -> Rows:

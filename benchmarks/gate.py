@@ -19,7 +19,7 @@ from benchmarks.calibration.labelled import Pair
 from benchmarks.harness import ROOT, Entry, compare
 from benchmarks.readme import rewrite
 from benchmarks.scale import LAPTOP, Scale
-from k2core.corpus.sources import mathematics, wikipedia
+from k2core.corpus.sources.builtin import mathematics, wikipedia
 from k2core.evals.intervals import wilson
 from k2core.synthesis.fidelity import facts
 from k2core.synthesis.fidelity.gate import GateLimits, measure
@@ -31,7 +31,7 @@ RECALL, LOSS = 0.95, 0.10
 AIM, BUDGET = 0.98, 0.06
 """What limits are chosen for on the other half: a little more than the goals."""
 SEED = 11
-_ARTICLES = wikipedia.WikipediaSource(limit=2500, translations={})
+_ARTICLES = wikipedia.Source(limit=2500, translations={})
 _CHARACTERS = (200, 500)
 _TASKS = ["gsm_symbolic", "gcd", "products", "prime_factorization", "chain_sum"]
 
@@ -71,7 +71,7 @@ def labelled_sets(scale: Scale) -> dict[str, Measured]:
     """By domain: the labelled pairs of real articles and problems, with their scores."""
     low, high = _CHARACTERS
     articles = [(doc.id, doc.text) for doc in wikipedia.documents(_ARTICLES) if low <= len(doc.text) <= high]
-    source = mathematics.MathematicsSource(limit=3 * scale.problems, tasks=_TASKS, seed=SEED)
+    source = mathematics.Source(limit=3 * scale.problems, tasks=_TASKS, seed=SEED)
     problems = [(doc.id, doc.text) for doc in mathematics.documents(source) if re.search(r"\n.* = .*\n", doc.text)]
     made = {
         "knowledge": (labelled.knowledge, articles, scale.articles),

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from benchmarks import scale
 from benchmarks.scale import LAPTOP, build
 from k2core.data.rows.loader import PhaseSource
-from k2core.data.rows.shards import Document, Shards, write_shards
+from k2core.data.rows.shards import TokenizedDocument, TokenShards, write_shards
 from k2core.machine import Compute
 from k2core.optim.muonclip import MuonClip
 from k2core.recipe import load_section
@@ -64,7 +64,7 @@ def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
         train(
             model, MuonClip(model, sizes.optimizer),
             PhaseSource(
-                Shards(shards), weights={"web": 1.0}, steps=setting.steps, batch_rows=sizes.rows,
+                TokenShards(shards), weights={"web": 1.0}, steps=setting.steps, batch_rows=sizes.rows,
                 context=sizes.context, seed=1, cursor={},
             ),
             steps=setting.steps, schedule=lambda step: 0.1, job=job, plot=folder / "plot.csv",
@@ -83,7 +83,7 @@ def write_tokens(folder: Path, vocabulary: int, tokens: int) -> None:
     random = np.random.default_rng(1)
     lengths = random.integers(50, 350, size=2 + tokens // 150)
     documents = (
-        Document("train", "web", random.integers(1, vocabulary, size=length).tolist(), int(length))
+        TokenizedDocument("train", "web", random.integers(1, vocabulary, size=length).tolist(), int(length))
         for length in lengths.tolist()
     )
     write_shards(folder, documents, vocab_size=vocabulary, eos_id=0)

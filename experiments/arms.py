@@ -115,7 +115,7 @@ def arm_texts(material: Material, arm: str, seed: int) -> list[str]:
 
 def _write(folder: Path, texts: Sequence[str], material: Material, tokenizer: Tokenizer) -> int:
     """Write an arm's shards; the tokens of the form."""
-    from k2core.data.rows.shards import Document, write_shards
+    from k2core.data.rows.shards import TokenizedDocument, write_shards
 
     sources = [article.text for article in material.articles]
     parts = [
@@ -123,7 +123,7 @@ def _write(folder: Path, texts: Sequence[str], material: Material, tokenizer: To
         ("heldout", ARTICLES, sources), ("heldout", HELDOUT, material.heldout),
     ]  # fmt: skip
     documents = (
-        Document(split, domain, ids, len(text.encode()))
+        TokenizedDocument(split, domain, ids, len(text.encode()))
         for split, domain, of_domain in parts
         for text, ids in zip(of_domain, tokenizer.encode_batch(list(of_domain)), strict=True)
     )

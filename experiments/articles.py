@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.settings import Settings
-from k2core.corpus.documents import fraction_of
 from k2core.stage import StageError
-from k2core.storage import write_json
+from k2core.storage import fraction_of, write_json
 from k2core.synthesis.questions.grammar import Question, distractors, extract, title_of
 
 Rephrase = Callable[[list[tuple[str, str]]], list[list[str] | None]]

@@ -1,7 +1,8 @@
 """Which source files a stage's result depends on: the static import closure, as `deps` of `dvc.yaml`.
 
 DVC knows nothing of Python imports (treeverse/dvc #9195), so a changed helper would leave stale results. The
-closure follows imports inside functions too. `k2core.tracking` is left out: it records and cannot change an output.
+closure follows imports inside functions too, and every module of a folder that is a registry (`modules_in`).
+`k2core.tracking` is left out: it records and cannot change an output.
 """
 
 from __future__ import annotations
@@ -141,7 +142,10 @@ def _imports(module: str, file: Path, root: Path) -> list[str]:
     for node in ast.walk(tree):
         if id(node) in typing_only:
             continue
-        if isinstance(node, ast.Import):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("modules_in"):
+            found_in = ast.literal_eval(node.args[0])
+            names += [f"{found_in}.{file.stem}" for file in sorted((root / Path(*found_in.split("."))).glob("*.py"))]
+        elif isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""

@@ -29,7 +29,7 @@ from k2core.corpus.curation import (
 )
 from k2core.corpus.documents import COLUMNS, DOMAINS, Domain, document_schema, read_beside
 from k2core.corpus.duplicates.paragraphs import ParagraphConfig
-from k2core.corpus.signals.tagging import COLUMNS as ATTRIBUTES
+from k2core.corpus.tagging import COLUMNS as ATTRIBUTES
 from k2core.corpus.throughput import paced
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main

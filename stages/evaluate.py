@@ -44,7 +44,7 @@ def run(
     from k2core.evals.environments import attempt
     from k2core.evals.scorecard import call_scores, item_scores, readable, task_scores
     from k2core.evals.tool_calls import check_calls
-    from k2core.gym.registry import all_environments
+    from k2core.gym.tool_call import all_environments
     from k2core.model.files import load_model
     from k2core.storage import write_json, write_text
     from k2core.training.heldout import bits_per_byte, figure_names

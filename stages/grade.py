@@ -16,7 +16,7 @@ from k2core.corpus.quality.combine import PARTS, agreement, auc
 from k2core.corpus.quality.grading import Graded, GradingConfig, grade_domain, judge_figures, validation
 from k2core.corpus.quality.judge import HIGHEST, Excerpt, JudgeConfig, excerpts, grade_of, request
 from k2core.corpus.quality.rules import rules_score
-from k2core.corpus.signals.tagging import COLUMNS as ATTRIBUTES
+from k2core.corpus.tagging import COLUMNS as ATTRIBUTES
 from k2core.corpus.throughput import paced
 from k2core.llm.client import LLM
 from k2core.llm.config import LLMConfig

@@ -10,40 +10,41 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, field_validator
+from pydantic import Field, create_model, field_validator
 
-from k2core.corpus.sources import mathematics, package_docs, python_source, wikipedia
 from k2core.corpus.sources.card import SourceCard, render
 from k2core.corpus.sources.collection import collect
 from k2core.corpus.sources.files import FileSource
-from k2core.corpus.sources.mathematics import MathematicsSource
-from k2core.corpus.sources.package_docs import PackageDocsSource
-from k2core.corpus.sources.python_source import PythonSource
-from k2core.corpus.sources.wikipedia import WikipediaSource
-from k2core.recipe import Section
+from k2core.recipe import Section, modules_in
 from k2core.stage import Job, Metrics, StageError, main
 
 SECTION = "ingest"
-SOURCES = (wikipedia, python_source, package_docs, mathematics)
+SOURCES = modules_in("k2core.corpus.sources.builtin")
 BUILT_IN = "built in"
 
 
-class Params(Section):
-    """One entry a source."""
+class _Files(Section):
+    """One entry per source; the built-in ones stand beside `files` under their names."""
 
-    wikipedia: WikipediaSource = Field(description="knowledge: Wikipedia summaries")
-    python: PythonSource = Field(description="code: standard library and packages")
-    package_docs: PackageDocsSource = Field(description="web: package documentation")
-    mathematics: MathematicsSource = Field(description="mathematics: procedural problems")
     files: list[FileSource] = Field(description="sources that are data: files, buckets, Hugging Face datasets")
 
     @field_validator("files")
     @classmethod
     def _names_are_unique(cls, value: list[FileSource]) -> list[FileSource]:
-        names = [*(source.NAME for source in SOURCES), *(source.name for source in value)]
+        names = [*SOURCES, *(source.name for source in value)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two sources are named {', '.join(twice)}; every source needs a name of its own")
         return value
+
+
+Params = create_model(
+    "Params",
+    __base__=_Files,
+    **{
+        name: (module.Source, Field(description=f"{module.DOMAIN}: {module.__doc__.splitlines()[0]}"))
+        for name, module in SOURCES.items()
+    },
+)
 
 
 def run(params: Params, out: Path, job: Job) -> Metrics:
@@ -53,7 +54,7 @@ def run(params: Params, out: Path, job: Job) -> Metrics:
 
     out.mkdir(parents=True, exist_ok=True)
     cards = []
-    for source in SOURCES:
+    for source in SOURCES.values():
         config = getattr(params, source.NAME)
         if not config.limit:
             continue

@@ -40,10 +40,10 @@ def run(params: Params, pretrain: Pretrain, extend_context: Extension, tokens: P
     import yaml
 
     from k2core.data.mixture.plan import figures, manifest, plan_phase
-    from k2core.data.rows.shards import Shards
+    from k2core.data.rows.shards import TokenShards
     from k2core.storage import write_text
 
-    shards = Shards(tokens)
+    shards = TokenShards(tokens)
     plans: dict[str, dict] = {}
     epochs: dict[str, float] = {}
     phases: dict[str, Phase] = {name: getattr(pretrain, name) for name in Pretrain.model_fields}

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from k2core.corpus.curation import CONTAMINATED, HELDOUT, TRAIN, DecontaminationConfig, decontaminate
 from k2core.corpus.documents import COLUMNS, document_schema, sample
-from k2core.corpus.sources import mathematics
+from k2core.corpus.sources.builtin import mathematics
 from k2core.llm.client import LLM
 from k2core.llm.config import LLMConfig
 from k2core.machine import Compute

@@ -51,7 +51,8 @@ def run(
     from k2core.chat.tokenizer import Tokenizer
     from k2core.evals.environments import attempt, pass_rate
     from k2core.gym.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
-    from k2core.gym.registry import all_environments, select
+    from k2core.gym.registry import select
+    from k2core.gym.tool_call import all_environments
     from k2core.model.files import load_model, save_model
     from k2core.optim.muonclip import MuonClip
     from k2core.rl.critique import Critique, open_requests

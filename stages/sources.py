@@ -23,7 +23,7 @@ def run(params: Params, out: Path, job: Job) -> Metrics:
     """Write the state of every source that is not left out, by name."""
     if faults := recipe_faults(job.recipe):
         raise RecipeError("\n".join(faults))
-    built_in = {source.NAME: (source, getattr(params, source.NAME)) for source in SOURCES}
+    built_in = {name: (source, getattr(params, name)) for name, source in SOURCES.items()}
     states = {name: source.installed(config) for name, (source, config) in built_in.items() if config.limit}
     states |= {source.name: state_of(source, WORK / "seen.sqlite", job) for source in params.files if source.limit != 0}
     out.write_text(yaml.dump(states, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)), encoding="utf-8")

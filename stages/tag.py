@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import Field
 
 from k2core.corpus.duplicates.dedup import MinhashConfig
-from k2core.corpus.signals.tagging import attribute_schema, tag
+from k2core.corpus.tagging import attribute_schema, tag
 from k2core.corpus.throughput import Pace
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main

@@ -34,8 +34,9 @@ def run(params: Params, compute: Compute, tools: Path, out: Path, job: Job) -> M
     from k2core.agentic.tasks.judge import judge_completion
     from k2core.agentic.tasks.plans import KINDS
     from k2core.agentic.tasks.task import TaskMaker, gold_reply
-    from k2core.agentic.tools.specs import read_tools, write_lines, write_tools
+    from k2core.agentic.tools.specs import read_tools, write_tools
     from k2core.chat.template import reply_text
+    from k2core.storage import write_lines
 
     unknown = sorted(set(params.mix) - set(KINDS))
     if unknown:

@@ -33,7 +33,7 @@ def run(
 
     from k2core.chat.tokenizer import Tokenizer
     from k2core.data.rows.order import QUESTIONS, encoded, in_order
-    from k2core.data.rows.shards import SPLITS, Document, write_shards
+    from k2core.data.rows.shards import SPLITS, TokenizedDocument, write_shards
     from k2core.evals.compressors import yardsticks
     from k2core.storage import dvc_md5, read_table
 
@@ -48,7 +48,7 @@ def run(
     job.say(f"{count:,} documents, {rewrites:,} of them rephrased and {asked:,} questions, to token ids")
     heldout: dict[str, list[str]] = {}
 
-    def documents() -> Iterator[Document]:
+    def documents() -> Iterator[TokenizedDocument]:
         with job.progress(count, "document") as bar:
             for (split, domain), texts in groups.items():
                 most = params.max_heldout_tokens if split == "heldout" else None
@@ -58,7 +58,7 @@ def run(
                         continue
                     if split == "heldout":
                         heldout.setdefault(domain, []).append(text)
-                    yield Document(split, domain, ids, len(text.encode()), quality, rate)
+                    yield TokenizedDocument(split, domain, ids, len(text.encode()), quality, rate)
 
     manifest = write_shards(
         out, documents(), vocab_size=tok.vocab_size, eos_id=tok.eos_id, tokenizer=dvc_md5(tokenizer)

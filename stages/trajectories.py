@@ -35,8 +35,9 @@ def run(
 ) -> Metrics:  # fmt: skip
     """Write `accepted.jsonl` and `rejected.jsonl`."""
     from k2core.agentic.dialogues.play import Player, figures
-    from k2core.agentic.tools.specs import read_lines, read_tools, write_lines
+    from k2core.agentic.tools.specs import read_tools
     from k2core.llm.client import LLM
+    from k2core.storage import read_lines, write_lines
 
     specs = read_tools(tools / "tools.jsonl")
     training = [task for task in read_lines(tasks / "tasks.jsonl") if task["split"] == "train"]

@@ -75,8 +75,8 @@ def test_the_sample_has_every_source_in_the_recipes_proportions(monkeypatch):
             asked[self.NAME] = config.limit
             return iter(())
 
-    names = [source.NAME for source in corpus.SOURCES]
-    monkeypatch.setattr(corpus, "SOURCES", [Source(name) for name in names])
+    names = list(corpus.SOURCES)
+    monkeypatch.setattr(corpus, "SOURCES", {name: Source(name) for name in names})
     corpus.documents(corpus.WHOLE // 10)
     recipe = corpus.load_section(corpus.Ingest, corpus.LAPTOP, "ingest")
     assert asked == {name: pytest.approx(getattr(recipe, name).limit / 10, abs=1) for name in names}

@@ -11,7 +11,7 @@ from benchmarks.calibration.choice import STEPS, choose, rates
 from benchmarks.calibration.faithful import faithful
 from benchmarks.calibration.maths import learning_note
 from benchmarks.gate import LOSS, RECALL, recipe_limits
-from k2core.corpus.sources.wikipedia import WikipediaSource, documents
+from k2core.corpus.sources.builtin.wikipedia import Source, documents
 from k2core.synthesis.fidelity import facts
 from k2core.synthesis.fidelity.gate import SCORES, measure
 from k2core.synthesis.fidelity.opposites import opposites
@@ -33,7 +33,7 @@ PROBLEM = (
 def articles() -> list[tuple[str, str]]:
     return [
         (doc.id, doc.text)
-        for doc in documents(WikipediaSource(limit=400, translations={}))
+        for doc in documents(Source(limit=400, translations={}))
         if 200 <= len(doc.text) <= 500
     ]
 

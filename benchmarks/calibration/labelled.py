@@ -14,8 +14,8 @@ from random import Random
 from benchmarks.calibration.corrupted import KNOWLEDGE, MATH, Fault, Material
 from benchmarks.calibration.faithful import faithful
 from benchmarks.calibration.maths import learning_note
-from k2core.corpus.documents import fraction_of
 from k2core.machine.packages import find_folder
+from k2core.storage import fraction_of
 from k2core.synthesis.fidelity import facts
 
 FAITHFUL = "faithful"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from k2core.corpus.documents import fraction_of, group_of
+from k2core import storage
+from k2core.corpus.documents import group_of
 from k2core.corpus.duplicates.dedup import Fingerprint, find_duplicates
 from k2core.corpus.duplicates.paragraphs import ParagraphConfig, Repeats, find_repeats
 from k2core.recipe import RecipeError, Section
@@ -137,7 +138,7 @@ def _ranked(rows: Iterable[Row]) -> list[Row]:
 
 def split_of(document_id: str, heldout_fraction: float) -> str:
     """`heldout` for `heldout_fraction` of the texts, by hash of the id without its part: a text is never torn."""
-    return HELDOUT if fraction_of(f"heldout/{group_of(document_id)}") < heldout_fraction else TRAIN
+    return storage.split_of(f"heldout/{group_of(document_id)}", heldout_fraction)
 
 
 def is_foreign(rules: Rules | None, language: str, translate_from: Sequence[str]) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from k2core.stage import StageError
-from k2core.storage import read_table
+from k2core.storage import fraction_of, read_table
 
 T = TypeVar("T")
 Domain = Literal["web", "code", "math", "knowledge"]
@@ -66,11 +65,6 @@ def read_beside(
 def group_of(document_id: str) -> str:
     """The id without its part: parts of one text stay together when documents are split."""
     return document_id.rpartition("#")[0] or document_id
-
-
-def fraction_of(text: str) -> float:
-    """A number in [0, 1) that depends on `text` alone, evenly spread over texts."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
 def sample(items: Iterable[T], limit: int, key: Any) -> list[T]:

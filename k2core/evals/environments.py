@@ -8,7 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from k2core.gym.base import Environment, Item, Split
-from k2core.inference.rollouts import Prompt, Rollout, encode_prompt, sample
+from k2core.gym.prompts import prompt_of
+from k2core.inference.rollouts import Rollout, sample
 
 
 @dataclass(frozen=True)
@@ -22,15 +23,6 @@ class Attempt:
     def passed(self) -> int:
         """How many of them passed."""
         return sum(rollout.passed for rollout in self.rollouts)
-
-
-def prompt_of(environment: Environment, item: Item, tokenizer: Any) -> Prompt:
-    """An item as something to sample responses for."""
-    return Prompt(
-        encode_prompt(tokenizer, item.messages, item.tools),
-        environment.max_new_tokens,
-        lambda text: environment.score(item, text),
-    )
 
 
 def attempt(

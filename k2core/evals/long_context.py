@@ -22,7 +22,7 @@ from statistics import fmean
 import numpy as np
 
 from k2core.data.rows.packing import position_buckets
-from k2core.data.rows.shards import Shards
+from k2core.data.rows.shards import TokenShards
 from k2core.evals.intervals import bootstrap, wilson
 from k2core.evals.retrieval import Model, copy_gains, distance, needles_found
 from k2core.stage import Metrics
@@ -59,7 +59,7 @@ class LongContext:
                 "hold out longer documents"
             )
         figures |= dict(zip(self._buckets("nats_per_token"), nats_WK.mean(axis=0).tolist(), strict=True))
-        shards = Shards(self.tokens)
+        shards = TokenShards(self.tokens)
         for length in self.lengths:
             found = needles_found(model, shards, length=length, samples=self.needles, seed=self.seed)
             name = f"needle/length_{length}"

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from k2core.data.rows.shards import Shards
+from k2core.data.rows.shards import TokenShards
 from k2core.model.loss import token_log_probs
 from k2core.storage import StorageError
 
@@ -33,7 +33,7 @@ BATCH_TOKENS = 4096
 Model = Callable[..., Tensor]
 
 
-def needles_found(model: Model, shards: Shards, *, length: int, samples: int, seed: int) -> dict[int, int]:
+def needles_found(model: Model, shards: TokenShards, *, length: int, samples: int, seed: int) -> dict[int, int]:
     """How many of `samples` needles in rows of `length` tokens are found, by depth in percent.
 
     Args:
@@ -63,7 +63,7 @@ def distance(length: int) -> int:
     return length - 2 * PASSAGE
 
 
-def copy_gains(model: Model, shards: Shards, *, length: int, samples: int, seed: int) -> list[float]:
+def copy_gains(model: Model, shards: TokenShards, *, length: int, samples: int, seed: int) -> list[float]:
     """The copy gain of each of `samples` passages in rows of `length` tokens, nats a token.
 
     Arguments and errors as for `needles_found`.
@@ -92,7 +92,7 @@ def _logits(model: Model, rows: Sequence[list[int]], wanted: list[int]) -> Tenso
     return torch.cat(parts)
 
 
-def _heldout(shards: Shards, length: int) -> np.ndarray:
+def _heldout(shards: TokenShards, length: int) -> np.ndarray:
     """All held-out tokens of all domains, more than `length` of them."""
     text = np.concatenate([shards.tokens("heldout", domain) for domain in shards.domains("heldout")])
     if len(text) <= length:

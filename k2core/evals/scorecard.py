@@ -16,15 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from k2core.evals.environments import Attempt
 from k2core.evals.intervals import bootstrap, wilson
 from k2core.evals.passk import pass_at_k, pass_hat_k
 from k2core.evals.tool_calls import CallCheck
 
+if TYPE_CHECKING:
+    from k2core.evals.environments import Attempt
+
+    Attempts = Mapping[str, Sequence[Attempt]]
+
 Score = dict[str, float]
-Attempts = Mapping[str, Sequence[Attempt]]
 
 
 def call_scores(checks: Sequence[CallCheck]) -> dict[str, Score]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from k2core.agentic.tools.specs import read_lines
+from k2core.storage import read_lines
 
 if TYPE_CHECKING:
     from k2core.corpus.duplicates.decontamination import EvaluationSet

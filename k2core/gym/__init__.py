@@ -1,1 +1,1 @@
-"""Verifiable environments: one file each, listed in `registry`."""
+"""The gym: environments with verifiers (K2 §3.2.1), their prompts, and dialogues to imitate."""

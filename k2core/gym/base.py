@@ -6,14 +6,14 @@ not of its wording, decides its split, so no seed and no index can move one over
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
+from k2core import storage
 from k2core.chat.special_tokens import IM_END
+from k2core.storage import Split
 
-Split = Literal["train", "heldout"]
 Message = dict[str, Any]
 HELDOUT_SHARE = 0.2
 MAX_DRAWS = 256
@@ -50,8 +50,7 @@ class Environment(Protocol):
 
 def split_of(key: str) -> Split:
     """The split that everything about `key` belongs to; a fifth of all keys is held out."""
-    bucket = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") / 2**32
-    return "heldout" if bucket < HELDOUT_SHARE else "train"
+    return storage.split_of(key, HELDOUT_SHARE)
 
 
 def first_of_split(split: Split, draw: Callable[[int], Item]) -> Item:

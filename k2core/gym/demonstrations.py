@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from k2core.chat.template import encode_dialogue
-from k2core.gym.base import Environment, Split
-from k2core.storage import StorageError
+from k2core.gym.base import Environment
+from k2core.storage import Split, read_lines, split_of
 from k2core.training.dialogues import Dialogue
 
 Trajectory = dict[str, Any]
@@ -24,27 +22,12 @@ def read_trajectories(file: Path) -> list[Trajectory]:
     Raises:
         StorageError: missing, torn, or a line without `task_id`, `tools` or `messages`.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise StorageError(f"{file}: no such file; run the stage `trajectories` (`dvc repro trajectories`)") from None
-    trajectories = []
-    for number, line in enumerate(lines, 1):
-        try:
-            trajectory = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise StorageError(f"{file}:{number}: not JSON ({error.msg}); delete it and re-run its stage") from None
-        missing = {"task_id", "tools", "messages"} - set(trajectory)
-        if missing:
-            raise StorageError(f"{file}:{number}: no {', '.join(sorted(missing))}; re-run the stage `trajectories`")
-        trajectories.append(trajectory)
-    return trajectories
+    return read_lines(file, columns=("task_id", "tools", "messages"))
 
 
 def is_heldout(trajectory: Trajectory) -> bool:
     """Whether the trajectory's task belongs to the tenth that no training stage sees."""
-    bucket = int.from_bytes(hashlib.sha256(trajectory["task_id"].encode()).digest()[:4], "big") / 2**32
-    return bucket < HELDOUT_SHARE
+    return split_of(trajectory["task_id"], HELDOUT_SHARE) == "heldout"
 
 
 def split_trajectories(trajectories: list[Trajectory], split: Split) -> list[Trajectory]:

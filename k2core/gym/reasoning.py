@@ -70,15 +70,3 @@ def _dataset(task: str, config: tuple[tuple[str, Any], ...], seed: int) -> Any:
     from reasoning_gym import create_dataset
 
     return create_dataset(task, seed=seed * 1_000_003, size=2**31, **dict(config))
-
-
-def spell_backward() -> ReasoningGym:
-    """`Backward: s u n` → `n u s`. A word and its reverse share a split."""
-    return ReasoningGym(
-        name="spell_backward",
-        task="spell_backward",
-        config=(("min_word_len", 3), ("max_word_len", 5)),
-        prompt=lambda entry: "Backward: " + " ".join(entry["metadata"]["word"]),
-        key=lambda entry: min(entry["metadata"]["word"], entry["metadata"]["word"][::-1]),
-        spaced=True,
-    )

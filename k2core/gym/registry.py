@@ -1,28 +1,15 @@
-"""The environments by name. A new one is a file in this folder and a line here."""
+"""The environments by name: the modules of `k2core/gym/environments`, and the tool tasks (`tool_call.py`)."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from k2core.gym.base import Environment
-from k2core.gym.count_letters import CountLetters
-from k2core.gym.pick_largest import PickLargest
-from k2core.gym.reasoning import spell_backward
-from k2core.gym.sort_numbers import SortNumbers
+from k2core.recipe import modules_in
 
 
 def text_environments() -> dict[str, Environment]:
-    """Those that need no files."""
-    environments = [SortNumbers(), PickLargest(), CountLetters(), spell_backward()]
-    return {environment.name: environment for environment in environments}
-
-
-def all_environments(tasks: Path) -> dict[str, Environment]:
-    """Those and the tool tasks of folder `tasks`."""
-    from k2core.gym.tool_call import ToolCall
-
-    tool_call = ToolCall.load(tasks)
-    return text_environments() | {tool_call.name: tool_call}
+    """The environments that need no files."""
+    made = (module.make() for module in modules_in("k2core.gym.environments").values())
+    return {environment.name: environment for environment in made}
 
 
 def select(environments: dict[str, Environment], names: dict[str, int], where: str) -> dict[str, int]:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from k2core.agentic.tasks.judge import judge_completion
 from k2core.agentic.tasks.task import Task, first_prompt, gold_reply
-from k2core.agentic.tools.specs import ToolSpec, read_lines, read_tools
-from k2core.gym.base import Item, Split
+from k2core.agentic.tools.specs import ToolSpec, read_tools
+from k2core.gym.base import Environment, Item, Split
+from k2core.gym.registry import text_environments
+from k2core.storage import read_lines
 
 
 @dataclass(frozen=True)
@@ -56,3 +58,12 @@ class ToolCall:
     def score(self, item: Item, completion: str) -> float:
         """1 if the world after the reply's calls, or its words where no call is due, are as the task wants."""
         return float(judge_completion(item.meta["task"], self.tools, completion).passed)
+
+
+def all_environments(tasks: Path) -> dict[str, Environment]:
+    """The environments that need no files, and the tool tasks of folder `tasks`.
+
+    They stand here so that stages without tool tasks do not depend on the code of agentic data.
+    """
+    tool_call = ToolCall.load(tasks)
+    return text_environments() | {tool_call.name: tool_call}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from k2core.lineage.chain import Chain, main_out, settings
 from k2core.lineage.corpus import Corpus
 from k2core.recipe import validate
-from k2core.storage import StorageError
+from k2core.storage import StorageError, read_lines
 from k2core.training.phase import STATE, Extension, Phase
 from k2core.training.spikes import SKIPPED
 
@@ -103,13 +103,13 @@ class Training:
     def __init__(self, chain: Chain) -> None:
         from k2core.chat.tokenizer import Tokenizer
         from k2core.data.rows.order import encoded, in_order
-        from k2core.data.rows.shards import Shards
+        from k2core.data.rows.shards import TokenShards
 
         tokens, tokenizer = chain.folder("tokenize"), chain.folder("train_tokenizer")
         made = [chain.folder(stage) for stage in ("curate", "rephrase", "questions")]
         if tokens is None or tokenizer is None or None in made:
             raise StorageError(f"{chain.artifact}: no token shards are behind it, so nothing was trained on documents")
-        self.chain, self.shards = chain, Shards(tokens)
+        self.chain, self.shards = chain, TokenShards(tokens)
         self.texts = in_order(*(path for path in made if path))
         most = settings(chain.stages["tokenize"])["tokenize"]["max_heldout_tokens"]
         for (split, domain), texts in self.texts.items():
@@ -210,7 +210,7 @@ def _left_out(model: Path, cursor: dict[str, int]) -> set[int]:
             f"{state}: the phase took documents up to {taken}, but by the recipe in dvc.lock and this code it takes "
             f"them up to {cursor}; train it again (`dvc repro`)"
         )
-    return {json.loads(line)["step"] for line in skipped.read_text().splitlines()} if skipped.exists() else set()
+    return {row["step"] for row in read_lines(skipped)} if skipped.exists() else set()
 
 
 def listed(chain: Chain) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Typed parameters: `params.yaml` has one section per stage, each checked against a pydantic class on load."""
 
 from k2core.recipe.limits import Limits
+from k2core.recipe.registry import modules_in
 from k2core.recipe.section import FromList, RecipeError, Section, load_section, read_recipe, validate
 
-__all__ = ["FromList", "Limits", "RecipeError", "Section", "load_section", "read_recipe", "validate"]
+__all__ = ["FromList", "Limits", "RecipeError", "Section", "load_section", "modules_in", "read_recipe", "validate"]

@@ -59,7 +59,7 @@ def read_corpus(
         StorageError: a file that the page needs is missing or malformed.
     """
     from k2core.evals.text_sets import text_sets
-    from k2core.report.results import read_lines
+    from k2core.storage import read_lines
 
     return Corpus(
         documents=read_table(curated / "documents.parquet"),

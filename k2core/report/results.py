@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from k2core.storage import StorageError, read_table
+from k2core.storage import StorageError, read_lines, read_table
 
 PHASES = ("stable", "decay", "anneal", "long")
 MODELS = ("base", "sft", "rl")
@@ -68,18 +68,6 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (FileNotFoundError, ValueError) as error:
         raise StorageError(f"{path}: not a readable JSON file ({error}); run the stage that makes it") from None
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file.
-
-    Raises:
-        StorageError: it is missing or torn.
-    """
-    try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except (FileNotFoundError, ValueError) as error:
-        raise StorageError(f"{path}: not readable as JSON lines ({error}); run the stage that makes it") from None
 
 
 def _curve(path: Path) -> Curve:

@@ -55,7 +55,7 @@ def preferences(model: Any, tokenizer: Any, comparisons: Sequence[Comparison], c
     import torch
 
     from k2core.data.rows.packing import pack_rows
-    from k2core.training.dialogues import Dialogue, to_batch
+    from k2core.training.dialogues import Dialogue, dialogues_to_batch
 
     choices = [tokenizer.encode(choice)[0] for choice in CHOICES]
     prompts = [encode(tokenizer, comparison) for comparison in comparisons]
@@ -66,7 +66,7 @@ def preferences(model: Any, tokenizer: Any, comparisons: Sequence[Comparison], c
     rows = pack_rows([len(dialogue.tokens) for dialogue in dialogues], context)
     with torch.no_grad():
         for start in range(0, len(rows), 16):
-            batch, sequence_BT = to_batch(dialogues, rows[start : start + 16])
+            batch, sequence_BT = dialogues_to_batch(dialogues, rows[start : start + 16])
             logits_BTV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)
             where = sequence_BT >= 0
             scores = logits_BTV[where][:, choices].float().softmax(dim=-1)[:, 0]

@@ -35,7 +35,7 @@ from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.objective import advantages, sequence_log_probs, squared_loss
 from k2core.stage import Job
 from k2core.training.checkpoint import CheckpointConfig, Checkpoints
-from k2core.training.dialogues import Dialogue, to_batch
+from k2core.training.dialogues import Dialogue, dialogues_to_batch
 from k2core.training.history import History, Metrics
 from k2core.training.loss import batch_loss
 
@@ -178,7 +178,7 @@ class Loop:
         for start in range(0, len(rows), config.microbatch_rows):
             chosen = rows[start : start + config.microbatch_rows]
             members = [index for row in chosen for index in row]
-            batch, sequence_BT = to_batch(dialogues, chosen)
+            batch, sequence_BT = dialogues_to_batch(dialogues, chosen)
             chosen_BT = sequence_BT >= 0
             logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, chosen_BT).float()
             log_probs_M = -token_losses(logits_MV / temperature, batch.targets_BT[chosen_BT])

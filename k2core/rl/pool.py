@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from k2core.evals.environments import prompt_of
 from k2core.gym.base import Environment
+from k2core.gym.prompts import prompt_of
 from k2core.inference.rollouts import Prompt, sample
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler, moderate

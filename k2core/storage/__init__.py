@@ -1,16 +1,23 @@
-"""Files that are whole or absent, Parquet tables with checked columns, and DVC-compatible digests."""
+"""Files that are whole or absent, Parquet tables and JSON lines, DVC-compatible digests, splits by hash."""
 
 from k2core.storage.atomic import publish, write_json, write_text
 from k2core.storage.digest import dvc_md5
+from k2core.storage.jsonl import read_lines, write_lines
 from k2core.storage.parquet import StorageError, read_table, read_tables, write_table
+from k2core.storage.split import Split, fraction_of, split_of
 
 __all__ = [
+    "Split",
     "StorageError",
     "dvc_md5",
+    "fraction_of",
     "publish",
+    "read_lines",
     "read_table",
     "read_tables",
+    "split_of",
     "write_json",
+    "write_lines",
     "write_table",
     "write_text",
 ]

@@ -23,7 +23,7 @@ class Dialogue:
     mask: Sequence[int]
 
 
-def to_batch(dialogues: Sequence[Dialogue], rows: Sequence[Sequence[int]]) -> tuple[Batch, Tensor]:
+def dialogues_to_batch(dialogues: Sequence[Dialogue], rows: Sequence[Sequence[int]]) -> tuple[Batch, Tensor]:
     """Rows of dialogues as a batch as wide as the longest row.
 
     Returns:
@@ -74,7 +74,7 @@ class DialogueSource:
         chosen = self._chosen(step)
         if rows is not None:
             chosen = chosen[rows.start : rows.stop]
-        return to_batch(self.dialogues, [self.rows[row] for row in chosen])[0]
+        return dialogues_to_batch(self.dialogues, [self.rows[row] for row in chosen])[0]
 
     def samples(self, step: int) -> list[str]:
         """`dialogue/index` of each dialogue of batch number `step`, as given to the source."""
@@ -104,7 +104,7 @@ def dialogue_loss(model: Any, dialogues: Sequence[Dialogue], *, context: int, ba
     rows = pack_rows([len(dialogue.tokens) for dialogue in dialogues], context)
     total, count = 0.0, 0
     for start in range(0, len(rows), batch_rows):
-        batch, sequence = to_batch(dialogues, rows[start : start + batch_rows])
+        batch, sequence = dialogues_to_batch(dialogues, rows[start : start + batch_rows])
         logits = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)
         total -= float(token_log_probs(logits, batch.targets_BT).double().sum())
         count += int((sequence >= 0).sum())

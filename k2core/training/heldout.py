@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from k2core.data.rows.batch import IGNORE
-from k2core.data.rows.packing import Piece, cut, pack_rows, to_batch
-from k2core.data.rows.shards import Shards
+from k2core.data.rows.packing import Piece, cut, pack_rows, pieces_to_batch
+from k2core.data.rows.shards import TokenShards
 from k2core.storage import StorageError
 
 ROW_TOKENS = 4096
@@ -38,7 +38,7 @@ class Scored:
 
 
 @torch.no_grad()
-def score(model: Callable[..., Any], shards: Shards, domain: str, *, context: int) -> Scored:
+def score(model: Callable[..., Any], shards: TokenShards, domain: str, *, context: int) -> Scored:
     """Losses of `model` on a held-out domain.
 
     Args:
@@ -59,7 +59,7 @@ def score(model: Callable[..., Any], shards: Shards, domain: str, *, context: in
     nats, positions = [], []
     for at in range(0, len(rows), step):
         chosen = [(tokens, [pieces[index] for index in row]) for row in rows[at : at + step]]
-        batch = to_batch(chosen, context, shards.eos_id)
+        batch = pieces_to_batch(chosen, context, shards.eos_id)
         logits_BTV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)
         log_probs_BT = token_log_probs(logits_BTV, batch.targets_BT.clamp(min=0))
         counted_BT = batch.targets_BT != IGNORE
@@ -71,7 +71,7 @@ def score(model: Callable[..., Any], shards: Shards, domain: str, *, context: in
 
 def score_all(model: Callable[..., Any], tokens: Path, *, context: int) -> dict[str, Scored]:
     """`score` for every held-out domain of the shards in `tokens`."""
-    shards = Shards(tokens)
+    shards = TokenShards(tokens)
     if not shards.domains("heldout"):
         raise StorageError(f"{tokens}: no held-out documents; raise the held-out share in curate")
     return {domain: score(model, shards, domain, context=context) for domain in shards.domains("heldout")}

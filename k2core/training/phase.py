@@ -127,12 +127,12 @@ def run_phase(
             are of another vocabulary.
     """
     from k2core.data.rows.loader import PhaseSource
-    from k2core.data.rows.shards import Shards
+    from k2core.data.rows.shards import TokenShards
     from k2core.training.heldout import bits_per_byte, figure_names
     from k2core.training.ranks import Ranks
     from k2core.training.trainer import train
 
-    shards, ranks = Shards(tokens), ranks or Ranks()
+    shards, ranks = TokenShards(tokens), ranks or Ranks()
     if before.lr_scale is not None and abs(phase.schedule.lr_start - before.lr_scale) > 1e-6 * before.lr_scale:
         raise StageError(
             f"the phase before ended at lr multiplier {before.lr_scale:g} but schedule.lr_start is "

@@ -46,7 +46,7 @@ class Spikes:
         self.records: dict[int, dict[str, Any]] = {}
         """Step → what is known of a step that was left out."""
         if self.path.exists():
-            lines = self.path.read_text().splitlines()
+            lines = self.path.read_text().split("\n")
             self._remember([json.loads(line) for line in lines if line.endswith("}")])  # the last may be torn
 
     def score(self, loss: float, norm: float) -> float:

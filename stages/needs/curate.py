@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from k2core.corpus.signals.tagging import COLUMNS
+from k2core.corpus.tagging import COLUMNS
 from stages.curate import Params
 
 

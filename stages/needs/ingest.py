@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from k2core.corpus.documents import DOMAINS
-from stages.ingest import Params
+from stages.ingest import SOURCES, Params
 
-BUILT_IN = {"wikipedia": "knowledge", "python": "code", "package_docs": "web", "mathematics": "math"}
+BUILT_IN = {name: source.DOMAIN for name, source in SOURCES.items()}
 
 
 def sources_of(ingest: Params, domain: str) -> list[str]:

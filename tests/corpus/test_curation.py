@@ -23,7 +23,7 @@ from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.corpus.duplicates.dedup import MinhashConfig
 from k2core.corpus.duplicates.paragraphs import ParagraphConfig
 from k2core.corpus.quality.rules import rules_score
-from k2core.corpus.signals.tagging import attribute_schema, tag
+from k2core.corpus.tagging import attribute_schema, tag
 from k2core.recipe import RecipeError
 from k2core.stage import Job, StageError
 from k2core.storage import StorageError, read_table, write_table

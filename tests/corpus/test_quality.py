@@ -21,7 +21,7 @@ from k2core.corpus.quality.judge import SCHEMA, JudgeConfig, excerpts, grade_of,
 from k2core.corpus.quality.labels import Label, LabelConfig, label
 from k2core.corpus.quality.rules import rules_score
 from k2core.corpus.quality.similarity import Similarity
-from k2core.corpus.signals.tagging import attribute_schema, tag
+from k2core.corpus.tagging import attribute_schema, tag
 from k2core.llm.client import Answer, Request
 from k2core.llm.config import LLMConfig
 from k2core.machine import Compute

@@ -8,8 +8,8 @@ import pytest
 
 from k2core.corpus.duplicates.dedup import MinhashConfig
 from k2core.corpus.signals import code, language, mathematics, pii, prose, repetition
-from k2core.corpus.signals.tagging import COLUMNS, attribute_schema, tag
-from k2core.corpus.signals.words import split_words
+from k2core.corpus.tagging import COLUMNS, attribute_schema, tag
+from k2core.corpus.words import split_words
 
 MINHASH = MinhashConfig(ngram_words=5, buckets=14, hashes_per_bucket=8, seed=1)
 PROSE = (

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from pydantic import ValidationError
 
-from k2core.corpus.documents import DOMAINS, Document, fraction_of, group_of, sample
-from k2core.corpus.sources import mathematics, package_docs, python_source, wikipedia
+from k2core.corpus.documents import DOMAINS, Document, group_of, sample
+from k2core.corpus.sources.builtin import mathematics, package_docs, python, wikipedia
 from k2core.machine import packages
 from k2core.recipe import RecipeError
-from k2core.storage import StorageError
+from k2core.storage import StorageError, fraction_of
 
 TASKS = [
     "chain_sum",
@@ -27,21 +27,21 @@ TASKS = [
 
 
 def _wikipedia(limit: int) -> Iterator[Document]:
-    return wikipedia.documents(wikipedia.WikipediaSource(limit=limit, translations={}))
+    return wikipedia.documents(wikipedia.Source(limit=limit, translations={}))
 
 
 def _python(limit: int) -> Iterator[Document]:
-    return python_source.documents(
-        python_source.PythonSource(limit=limit, packages=["attrs", "click"], max_characters=3000)
+    return python.documents(
+        python.Source(limit=limit, packages=["attrs", "click"], max_characters=3000)
     )
 
 
 def _docs(limit: int) -> Iterator[Document]:
-    return package_docs.documents(package_docs.PackageDocsSource(limit=limit, max_characters=2000))
+    return package_docs.documents(package_docs.Source(limit=limit, max_characters=2000))
 
 
 def _mathematics(limit: int, seed: int = 7) -> Iterator[Document]:
-    return mathematics.documents(mathematics.MathematicsSource(limit=limit, tasks=TASKS, seed=seed))
+    return mathematics.documents(mathematics.Source(limit=limit, tasks=TASKS, seed=seed))
 
 
 @pytest.mark.parametrize("source", [_wikipedia, _python, _docs, _mathematics])
@@ -69,7 +69,7 @@ def test_wikipedia_is_attributed() -> None:
 
 
 def test_summaries_in_other_languages_have_ids_and_addresses_of_their_own() -> None:
-    config = wikipedia.WikipediaSource(limit=5, translations={"es": 3, "fr": 2})
+    config = wikipedia.Source(limit=5, translations={"es": 3, "fr": 2})
     listed = list(wikipedia.documents(config))
     assert [document.language for document in listed] == ["en"] * 5 + ["es"] * 3 + ["fr"] * 2
     assert listed[:5] == list(_wikipedia(5)), "English documents are as without the others"
@@ -79,17 +79,17 @@ def test_summaries_in_other_languages_have_ids_and_addresses_of_their_own() -> N
         assert document.source == "wikipedia" and document.license == "CC-BY-SA-4.0"
         assert slug.replace("_", " ") in document.attribution
     with pytest.raises(ValidationError, match="'es' or 'fr'"):
-        wikipedia.WikipediaSource(limit=5, translations={"de": 3})
+        wikipedia.Source(limit=5, translations={"de": 3})
 
 
 def test_long_modules_are_cut_at_definitions() -> None:
     text = "import os\n\n" + "\n".join(f"@cache\ndef f{i}(x):\n    return x + {i}\n" for i in range(40))
-    parts = python_source.split_module(text, 300)
+    parts = python.split_module(text, 300)
     assert len(parts) > 4 and all(len(part) <= 300 for part in parts)
     assert "".join("".join(parts).split()) == "".join(text.split())
     for part in parts:
         ast.parse(part)
-    assert python_source.split_module("def broken(:\n" * 100, 300) == [("def broken(:\n" * 100).strip()]
+    assert python.split_module("def broken(:\n" * 100, 300) == [("def broken(:\n" * 100).strip()]
 
 
 def test_pages_are_cut_at_headings() -> None:
@@ -132,11 +132,11 @@ def test_worked_steps_are_right_and_end_in_the_answer() -> None:
 
 def test_unknown_tasks_and_packages_are_named() -> None:
     with pytest.raises(RecipeError, match="no_such_task"):
-        list(mathematics.documents(mathematics.MathematicsSource(limit=2, tasks=["no_such_task"], seed=0)))
+        list(mathematics.documents(mathematics.Source(limit=2, tasks=["no_such_task"], seed=0)))
     with pytest.raises(StorageError, match="no-such-package"):
         list(
-            python_source.documents(
-                python_source.PythonSource(limit=2, packages=["no-such-package"], max_characters=900)
+            python.documents(
+                python.Source(limit=2, packages=["no-such-package"], max_characters=900)
             )
         )
     with pytest.raises(StorageError, match="no_such_module"):

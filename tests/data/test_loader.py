@@ -17,7 +17,7 @@ from k2core.data.mixture.selection import EVERYTHING, Select
 from k2core.data.mixture.shares import read_pool
 from k2core.data.rows.batch import IGNORE, Batch
 from k2core.data.rows.loader import PhaseSource, hash_fractions
-from k2core.data.rows.shards import Document, Shards, write_shards
+from k2core.data.rows.shards import TokenizedDocument, TokenShards, write_shards
 from k2core.storage import StorageError
 
 EOS = 4000
@@ -25,19 +25,19 @@ DOCUMENTS = 60
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
-    """Document i of `web` consists of tokens i alone, of `code` of tokens 1000 + i: its tokens name it."""
+def shards(tmp_path_factory: pytest.TempPathFactory) -> TokenShards:
+    """TokenizedDocument i of `web` consists of tokens i alone, of `code` of tokens 1000 + i: its tokens name it."""
     folder = tmp_path_factory.mktemp("tokens")
     documents = [
-        Document("train", domain, [first + i] * (3 + i % 17), 1)
+        TokenizedDocument("train", domain, [first + i] * (3 + i % 17), 1)
         for domain, first in (("web", 0), ("code", 1000))
         for i in range(DOCUMENTS)
     ]
     write_shards(folder, documents, vocab_size=4001, eos_id=EOS)
-    return Shards(folder)
+    return TokenShards(folder)
 
 
-def source(shards: Shards, **changes) -> PhaseSource:
+def source(shards: TokenShards, **changes) -> PhaseSource:
     settings = {
         "weights": {"web": 2.0, "code": 1.0}, "steps": 6, "batch_rows": 4, "context": 16, "seed": 1, "cursor": {},
     }  # fmt: skip
@@ -58,7 +58,7 @@ def seen(phase: PhaseSource, steps: int) -> Counter[int]:
     return Counter(token for token in found if token not in (IGNORE, EOS))
 
 
-def test_a_batch_depends_on_its_step_alone(shards: Shards) -> None:
+def test_a_batch_depends_on_its_step_alone(shards: TokenShards) -> None:
     first, second = source(shards), source(shards)
     ahead = [first.batch(step) for step in range(6)]
     assert all(equal(second.batch(step), ahead[step]) for step in (5, 0, 3, 3, 1))
@@ -68,11 +68,11 @@ def test_a_batch_depends_on_its_step_alone(shards: Shards) -> None:
         first.batch(6)
 
 
-def test_the_order_of_rows_does_not_depend_on_the_batch_size(shards: Shards) -> None:
+def test_the_order_of_rows_does_not_depend_on_the_batch_size(shards: TokenShards) -> None:
     assert torch.equal(rows(source(shards), 6), rows(source(shards, steps=12, batch_rows=2), 12))
 
 
-def test_no_document_comes_twice_before_all_have_come(shards: Shards) -> None:
+def test_no_document_comes_twice_before_all_have_come(shards: TokenShards) -> None:
     cursor: dict[str, int] = {}
     taken: list[set[int]] = []
     while cursor.get("web", 0) < DOCUMENTS:
@@ -87,7 +87,7 @@ def test_no_document_comes_twice_before_all_have_come(shards: Shards) -> None:
     assert set(seen(whole, 60)) == set(range(DOCUMENTS))
 
 
-def test_accounting_equals_what_the_batches_hold(shards: Shards) -> None:
+def test_accounting_equals_what_the_batches_hold(shards: TokenShards) -> None:
     phase = source(shards)
     figures = phase.figures()
     targets = rows(phase, 6)
@@ -101,9 +101,9 @@ def test_accounting_equals_what_the_batches_hold(shards: Shards) -> None:
 
 
 def test_shares_by_position_equal_what_the_batches_hold(tmp_path: Path) -> None:
-    documents = [Document("train", "web", [1] * length, 1) for length in (20, 40, 90, 200) * 5]
+    documents = [TokenizedDocument("train", "web", [1] * length, 1) for length in (20, 40, 90, 200) * 5]
     write_shards(tmp_path, documents, vocab_size=4, eos_id=3)
-    phase = source(Shards(tmp_path), weights={"web": 1.0}, context=128, steps=3)
+    phase = source(TokenShards(tmp_path), weights={"web": 1.0}, context=128, steps=3)
     batches = [phase.batch(step) for step in range(3)]
     positions = torch.cat([batch.positions_BT[batch.targets_BT != IGNORE] for batch in batches])
     for low, high in ((0, 32), (32, 64), (64, 128)):
@@ -111,12 +111,12 @@ def test_shares_by_position_equal_what_the_batches_hold(tmp_path: Path) -> None:
         assert 0 < phase.figures()[f"packing/position_share/{low}-{high}"] == pytest.approx(share)
 
 
-def test_an_unknown_domain_is_named(shards: Shards) -> None:
+def test_an_unknown_domain_is_named(shards: TokenShards) -> None:
     with pytest.raises(StorageError, match="no domain math; there are: code, web"):
         source(shards, weights={"math": 1.0})
 
 
-def test_a_process_reads_its_rows_only(shards: Shards) -> None:
+def test_a_process_reads_its_rows_only(shards: TokenShards) -> None:
     phase = source(shards)
     whole = phase.batch(2)
     parts = [phase.batch(2, range(start, start + 2)) for start in (0, 2)]
@@ -124,7 +124,7 @@ def test_a_process_reads_its_rows_only(shards: Shards) -> None:
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), tensor)
 
 
-def test_samples_name_the_documents_of_a_batch(shards: Shards) -> None:
+def test_samples_name_the_documents_of_a_batch(shards: TokenShards) -> None:
     phase = source(shards)
     for step in range(3):
         tokens = {int(token) for token in phase.batch(step).targets_BT.unique()} - {IGNORE, EOS}
@@ -133,7 +133,7 @@ def test_samples_name_the_documents_of_a_batch(shards: Shards) -> None:
         assert tokens <= numbers and len(named) == len(set(named))
 
 
-def test_with_all_rates_one_the_order_is_what_it_was_before_rates(shards: Shards) -> None:
+def test_with_all_rates_one_the_order_is_what_it_was_before_rates(shards: TokenShards) -> None:
     """The digest is that of the loader which knew neither rates nor selections."""
     cursor: dict[str, int] = {}
     digest = hashlib.sha256()
@@ -146,17 +146,17 @@ def test_with_all_rates_one_the_order_is_what_it_was_before_rates(shards: Shards
     assert digest.hexdigest().startswith("26aecf1ac1c9fedd") and cursor == {"code": 171, "web": 91}
 
 
-def write(folder: Path, lengths: list[int], rates: list[float], quality: list[float] | None = None) -> Shards:
-    """Document i of `web` consists of tokens i alone."""
+def write(folder: Path, lengths: list[int], rates: list[float], quality: list[float] | None = None) -> TokenShards:
+    """TokenizedDocument i of `web` consists of tokens i alone."""
     documents = [
-        Document("train", "web", [i] * (length - 1), 1, score, rate)
+        TokenizedDocument("train", "web", [i] * (length - 1), 1, score, rate)
         for i, (length, rate, score) in enumerate(zip(lengths, rates, quality or [1.0] * len(rates), strict=True))
     ]
     write_shards(folder, documents, vocab_size=4001, eos_id=EOS)
-    return Shards(folder)
+    return TokenShards(folder)
 
 
-def stream(shards: Shards, end: int, start: int = 0, seed: int = 1) -> list[tuple[int, int]]:
+def stream(shards: TokenShards, end: int, start: int = 0, seed: int = 1) -> list[tuple[int, int]]:
     """(pass, document) of the stream of `web`, positions `start` to `end`."""
     phase = source(shards, weights={"web": 1.0}, steps=1, batch_rows=1, seed=seed)
     phase.cursor["web"] = start
@@ -199,7 +199,7 @@ SELECTIONS = st.builds(
 @given(selections=st.lists(SELECTIONS, min_size=1, max_size=4), seed=st.integers(0, 5))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 def test_phases_with_selections_repeat_nothing_within_a_pass(
-    selected: Shards, selections: list[Select], seed: int
+    selected: TokenShards, selections: list[Select], seed: int
 ) -> None:
     cursor: dict[str, int] = {}
     taken: set[tuple[int, int]] = set()
@@ -228,7 +228,7 @@ def test_phases_with_selections_repeat_nothing_within_a_pass(
 
 
 @pytest.fixture(scope="module")
-def selected(tmp_path_factory: pytest.TempPathFactory) -> Shards:
+def selected(tmp_path_factory: pytest.TempPathFactory) -> TokenShards:
     """200 documents, a third of them of 60 tokens and more."""
     random = np.random.default_rng(3)
     lengths = np.where(random.random(200) < 0.33, random.integers(60, 200, 200), random.integers(5, 60, 200))
@@ -238,7 +238,7 @@ def selected(tmp_path_factory: pytest.TempPathFactory) -> Shards:
     )  # fmt: skip
 
 
-def test_long_documents_that_are_not_there_end_the_phase_before_it_starts(shards: Shards) -> None:
+def test_long_documents_that_are_not_there_end_the_phase_before_it_starts(shards: TokenShards) -> None:
     select = Select(min_quality_quantile=0, long_share=0.4, long_tokens=512)
     with pytest.raises(StorageError, match="no domain has documents of at least 512 tokens"):
         source(shards, select=select)

@@ -22,7 +22,7 @@ from k2core.data.mixture.shares import (
     read_pool,
     row_weights,
 )
-from k2core.data.rows.shards import Document, Shards, write_shards
+from k2core.data.rows.shards import TokenizedDocument, TokenShards, write_shards
 from k2core.storage import StorageError
 
 WEIGHTS = {"web": 0.3, "code": 0.3, "math": 0.15, "knowledge": 0.25}
@@ -111,9 +111,9 @@ def test_the_best_documents_of_a_domain_are_taken(
     tmp_path_factory: pytest.TempPathFactory, quality: list[float], quantile: float
 ) -> None:
     folder = tmp_path_factory.mktemp("tokens")
-    write_shards(folder, [Document("train", "web", [1], 1, q) for q in quality], vocab_size=4, eos_id=3)
+    write_shards(folder, [TokenizedDocument("train", "web", [1], 1, q) for q in quality], vocab_size=4, eos_id=3)
     select = EVERYTHING.model_copy(update={"min_quality_quantile": quantile})
-    taken = read_pool(Shards(folder), "web", select).parts[ALL]
+    taken = read_pool(TokenShards(folder), "web", select).parts[ALL]
     assert sum(taken) >= (1 - quantile) * len(quality) and taken[int(np.argmax(quality))]
     left = [q for q, there in zip(quality, taken, strict=True) if not there]
     assert len(left) <= quantile * len(quality)

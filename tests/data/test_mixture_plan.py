@@ -9,7 +9,7 @@ import yaml
 from k2core.data.mixture.plan import figures, manifest, plan_phase
 from k2core.data.mixture.selection import EVERYTHING, Select
 from k2core.data.rows.loader import PhaseSource
-from k2core.data.rows.shards import Document, Shards, write_shards
+from k2core.data.rows.shards import TokenizedDocument, TokenShards, write_shards
 from k2core.storage import StorageError
 
 CONTEXT, BATCH = 64, 8
@@ -23,21 +23,21 @@ PHASES = {
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Shards:
+def shards(tmp_path_factory: pytest.TempPathFactory) -> TokenShards:
     """Web: short documents, rates that follow quality; code: a third is long; qa: few and short."""
     folder, random = tmp_path_factory.mktemp("tokens"), np.random.default_rng(0)
 
-    def document(domain: str, low: int, high: int, quality: float, rate: float) -> Document:
-        return Document("train", domain, [1] * int(random.integers(low, high)), 1, quality, rate)
+    def document(domain: str, low: int, high: int, quality: float, rate: float) -> TokenizedDocument:
+        return TokenizedDocument("train", domain, [1] * int(random.integers(low, high)), 1, quality, rate)
 
     documents = [document("web", 10, 90, q, 0.2 + 0.8 * q) for q in random.random(3000)]
     documents += [document("code", 20, 60 if i % 3 else 400, q, 1.0) for i, q in enumerate(random.random(900))]
     documents += [document("qa", 10, 30, 1.0, 1.0) for _ in range(60)]
     write_shards(folder, documents, vocab_size=4, eos_id=3)
-    return Shards(folder)
+    return TokenShards(folder)
 
 
-def plans(shards: Shards, phases: dict = PHASES) -> dict[str, dict]:
+def plans(shards: TokenShards, phases: dict = PHASES) -> dict[str, dict]:
     made, epochs = {}, {}
     for name, (steps, weights, select) in phases.items():
         made[name] = plan_phase(
@@ -47,7 +47,7 @@ def plans(shards: Shards, phases: dict = PHASES) -> dict[str, dict]:
     return made
 
 
-def test_the_loader_does_what_the_plan_says(shards: Shards) -> None:
+def test_the_loader_does_what_the_plan_says(shards: TokenShards) -> None:
     """Within what packing pads and crops, and the chance of which documents come."""
     planned, cursor = plans(shards), {}
     for name, (steps, weights, select) in PHASES.items():
@@ -65,7 +65,7 @@ def test_the_loader_does_what_the_plan_says(shards: Shards) -> None:
             assert done["mixture/long_share"] == pytest.approx(planned[name]["long"]["planned"], abs=0.01)
 
 
-def test_upsampling_follows_rates_selection_and_length(shards: Shards) -> None:
+def test_upsampling_follows_rates_selection_and_length(shards: TokenShards) -> None:
     planned = plans(shards)
     web = planned["stable"]["domains"]["web"]["upsampling"]
     assert list(web) == ["q1", "q2", "q3", "q4"] and list(web.values()) == sorted(web.values())
@@ -80,7 +80,7 @@ def test_upsampling_follows_rates_selection_and_length(shards: Shards) -> None:
     assert long["domains"]["code"]["long"]["tokens"] == pytest.approx(0.4 * long["tokens"])
 
 
-def test_more_than_four_epochs_are_warned_of_once(shards: Shards) -> None:
+def test_more_than_four_epochs_are_warned_of_once(shards: TokenShards) -> None:
     phases = {f"phase{i}": (20, {"web": 0.5, "qa": 0.5}, EVERYTHING) for i in range(3)}
     content = manifest(shards, plans(shards, phases), 4.0)
     (warning,) = content["warnings"]
@@ -89,13 +89,13 @@ def test_more_than_four_epochs_are_warned_of_once(shards: Shards) -> None:
     assert figures(content)["warnings"] == 1
 
 
-def test_a_mixture_longer_than_asked_is_warned_of(shards: Shards) -> None:
+def test_a_mixture_longer_than_asked_is_warned_of(shards: TokenShards) -> None:
     few = LONG.model_copy(update={"long_share": 0.1})
     (warning,) = manifest(shards, plans(shards, {"long": (20, {"code": 1.0}, few)}), 4.0)["warnings"]
     assert "a long_share of 10% thins them out" in warning
 
 
-def test_the_manifest_is_plain_yaml_and_its_figures_are_numbers(shards: Shards) -> None:
+def test_the_manifest_is_plain_yaml_and_its_figures_are_numbers(shards: TokenShards) -> None:
     content = manifest(shards, plans(shards), 4.0)
     assert yaml.safe_load(yaml.safe_dump(content)) == content
     flat = figures(content)
@@ -104,11 +104,11 @@ def test_the_manifest_is_plain_yaml_and_its_figures_are_numbers(shards: Shards) 
     assert flat["tokens"] == sum(steps for steps, _, _ in PHASES.values()) * BATCH * CONTEXT
 
 
-def test_a_domain_that_is_not_there_is_named(shards: Shards) -> None:
+def test_a_domain_that_is_not_there_is_named(shards: TokenShards) -> None:
     with pytest.raises(StorageError, match="no domain math; there are: code, qa, web"):
         plans(shards, {"stable": (1, {"math": 1.0}, EVERYTHING)})
 
 
-def test_the_plan_needs_no_time_for_a_long_phase(shards: Shards) -> None:
+def test_the_plan_needs_no_time_for_a_long_phase(shards: TokenShards) -> None:
     planned = plans(shards, {"stable": (10**10, {"web": 1.0}, EVERYTHING)})
     assert planned["stable"]["domains"]["web"]["epochs"] > 1e6

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from k2core.data.rows.batch import IGNORE
-from k2core.data.rows.packing import cut, pack_rows, to_batch
+from k2core.data.rows.packing import cut, pack_rows, pieces_to_batch
 
 EOS = 99
 
@@ -35,7 +35,7 @@ def test_every_token_is_a_target_once_after_its_true_predecessor(lengths: list[i
     ends = np.flatnonzero(tokens == EOS) + 1
     pieces = [p for start, end in zip([0, *ends[:-1]], ends, strict=True) for p in cut(int(start), int(end), context)]
     rows = pack_rows([piece.length for piece in pieces], context)
-    batch = to_batch([(tokens, [pieces[i] for i in row]) for row in rows], context, EOS)
+    batch = pieces_to_batch([(tokens, [pieces[i] for i in row]) for row in rows], context, EOS)
     counted = batch.targets_BT != IGNORE
     assert int(counted.sum()) == len(tokens)
     pairs = sorted(zip(batch.tokens_BT[counted].tolist(), batch.targets_BT[counted].tolist(), strict=True))
@@ -44,7 +44,7 @@ def test_every_token_is_a_target_once_after_its_true_predecessor(lengths: list[i
 
 def test_segments_and_positions_restart_and_padding_is_apart() -> None:
     tokens = np.array([1, 2, EOS, 3, EOS])
-    batch = to_batch([(tokens, [*cut(0, 3, 8), *cut(3, 5, 8)])], 8, EOS)
+    batch = pieces_to_batch([(tokens, [*cut(0, 3, 8), *cut(3, 5, 8)])], 8, EOS)
     assert batch.tokens_BT.tolist() == [[EOS, 1, 2, EOS, 3, EOS, EOS, EOS]]
     assert batch.targets_BT.tolist() == [[1, 2, EOS, 3, EOS, IGNORE, IGNORE, IGNORE]]
     assert batch.segments_BT.tolist() == [[0, 0, 0, 1, 1, 2, 2, 2]]

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 import torch
 
-from k2core.data.rows.shards import Document, write_shards
+from k2core.data.rows.shards import TokenizedDocument, write_shards
 from k2core.evals.long_context import LongContext
 from k2core.storage import StorageError
 
@@ -18,7 +18,7 @@ VOCAB, EOS = 64, 63
 def probes(folder: Path, **changes) -> LongContext:
     random = Random(0)
     lengths = [299, 299, 20, 150, 20]
-    documents = [Document("heldout", "web", random.choices(range(60), k=n), n) for n in lengths]
+    documents = [TokenizedDocument("heldout", "web", random.choices(range(60), k=n), n) for n in lengths]
     write_shards(folder, documents, vocab_size=VOCAB, eos_id=EOS)
     values = {
         "short": 32, "long": 128, "lengths": [96, 128], "needles": 3, "passages": 5, "seed": 0

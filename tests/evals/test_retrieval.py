@@ -9,7 +9,7 @@ from statistics import fmean
 import pytest
 import torch
 
-from k2core.data.rows.shards import Document, Shards, write_shards
+from k2core.data.rows.shards import TokenizedDocument, TokenShards, write_shards
 from k2core.evals.retrieval import CANDIDATES, DEPTHS, NEEDLE, copy_gains, distance, needles_found
 from k2core.storage import StorageError
 
@@ -17,10 +17,10 @@ VOCAB = 64
 
 
 @pytest.fixture
-def shards(tmp_path: Path) -> Shards:
+def shards(tmp_path: Path) -> TokenShards:
     tokens = Random(0).choices(range(60), k=600)
-    write_shards(tmp_path, [Document("heldout", "web", tokens, 600)], vocab_size=VOCAB, eos_id=63)
-    return Shards(tmp_path)
+    write_shards(tmp_path, [TokenizedDocument("heldout", "web", tokens, 600)], vocab_size=VOCAB, eos_id=63)
+    return TokenShards(tmp_path)
 
 
 def copier(reach: int, needed: int = NEEDLE - 1):
@@ -45,22 +45,22 @@ def ignorant(tokens_BT: torch.Tensor, wanted_BT: torch.Tensor) -> torch.Tensor:
     return logits_BTV[wanted_BT]
 
 
-def test_copying_finds_the_needle_at_every_depth(shards: Shards) -> None:
+def test_copying_finds_the_needle_at_every_depth(shards: TokenShards) -> None:
     found = needles_found(copier(reach=96), shards, length=96, samples=10, seed=0)
     assert found == dict.fromkeys(DEPTHS, 10)
 
 
-def test_a_short_reach_finds_only_the_near_needles(shards: Shards) -> None:
+def test_a_short_reach_finds_only_the_near_needles(shards: TokenShards) -> None:
     found = needles_found(copier(reach=40), shards, length=128, samples=10, seed=0)
     assert (found[0], found[25], found[100]) == (0, 0, 10)
 
 
-def test_ignorance_finds_what_chance_gives(shards: Shards) -> None:
+def test_ignorance_finds_what_chance_gives(shards: TokenShards) -> None:
     found = needles_found(ignorant, shards, length=96, samples=200, seed=0)
     assert 0.3 / CANDIDATES < sum(found.values()) / (200 * len(found)) < 2 / CANDIDATES
 
 
-def test_a_repeated_passage_is_a_gain_within_reach_only(shards: Shards) -> None:
+def test_a_repeated_passage_is_a_gain_within_reach_only(shards: TokenShards) -> None:
     assert distance(160) == 96
 
     def gain(model) -> float:
@@ -71,7 +71,7 @@ def test_a_repeated_passage_is_a_gain_within_reach_only(shards: Shards) -> None:
     assert abs(gain(ignorant)) < 0.5
 
 
-def test_a_model_that_is_worse_at_late_positions_gains_nothing(shards: Shards) -> None:
+def test_a_model_that_is_worse_at_late_positions_gains_nothing(shards: TokenShards) -> None:
     def declining(tokens_BT: torch.Tensor, wanted_BT: torch.Tensor) -> torch.Tensor:
         logits_BTV = torch.zeros(*tokens_BT.shape, VOCAB)
         logits_BTV[..., 0] = torch.arange(tokens_BT.shape[1]) / 10
@@ -80,6 +80,6 @@ def test_a_model_that_is_worse_at_late_positions_gains_nothing(shards: Shards) -
     assert copy_gains(declining, shards, length=128, samples=4, seed=0) == [0.0] * 4
 
 
-def test_too_little_text_is_a_fault(shards: Shards) -> None:
+def test_too_little_text_is_a_fault(shards: TokenShards) -> None:
     with pytest.raises(StorageError, match="cannot fill a row of 700"):
         needles_found(copier(reach=96), shards, length=700, samples=1, seed=0)

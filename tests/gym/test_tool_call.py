@@ -7,11 +7,11 @@ import pytest
 from k2core.agentic.domains.taxonomy import domains
 from k2core.agentic.tasks.task import TaskMaker
 from k2core.agentic.tools.evolve import assign_splits, plain_tools
-from k2core.agentic.tools.specs import write_lines, write_tools
+from k2core.agentic.tools.specs import write_tools
 from k2core.chat.template import render
 from k2core.evals.tool_calls import check_calls
-from k2core.gym.registry import all_environments
-from k2core.storage import StorageError
+from k2core.gym.tool_call import all_environments
+from k2core.storage import StorageError, write_lines
 
 
 @pytest.fixture(scope="module")

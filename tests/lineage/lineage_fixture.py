@@ -13,7 +13,7 @@ from workspace import ROOT
 from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.corpus.quality.rules import rules_score
 from k2core.data.rows.loader import PhaseSource
-from k2core.data.rows.shards import Shards
+from k2core.data.rows.shards import TokenShards
 from k2core.recipe import read_recipe, validate
 from k2core.stage import Job
 from k2core.storage import read_table, read_tables, write_table
@@ -51,7 +51,7 @@ def make(root: Path) -> Path:
         phase = validate(cls, _without_warmup(section), key)
         declared[key] = phase.model_dump(mode="json")
         source = PhaseSource(
-            Shards(root / "data/tokens"), weights=phase.mixture, steps=phase.steps,
+            TokenShards(root / "data/tokens"), weights=phase.mixture, steps=phase.steps,
             batch_rows=256 // phase.context_length, context=phase.context_length, seed=3, cursor=cursor,
             select=phase.select,
         )  # fmt: skip

@@ -15,7 +15,7 @@ from lineage_fixture import LEFT_OUT, PHASES
 from k2core.chat.tokenizer import Tokenizer
 from k2core.data.rows.batch import IGNORE
 from k2core.data.rows.loader import PhaseSource
-from k2core.data.rows.shards import Shards
+from k2core.data.rows.shards import TokenShards
 from k2core.lineage.chain import Chain, settings
 from k2core.lineage.document import story
 from k2core.lineage.training import Training, listed
@@ -45,7 +45,7 @@ def read(made: Path, sft: Chain) -> tuple[Counts, dict[tuple[str, str], set[int]
     A document is found by its token ids: the targets of a segment are a document's tokens from a multiple of the
     context on. Documents that share such a stretch (a lone end mark) cannot be told apart.
     """
-    tokenizer, shards = Tokenizer.load(made / "data/tokenizer"), Shards(made / "data/tokens")
+    tokenizer, shards = Tokenizer.load(made / "data/tokenizer"), TokenShards(made / "data/tokens")
     ids = {name: [*tokenizer.encode(text), tokenizer.eos_id] for name, (_, text) in texts(made).items()}
     tokens: Counts = defaultdict(int)
     steps = defaultdict(set)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from k2core.corpus.documents import COLUMNS, document_schema
-from k2core.corpus.sources.mathematics import MathematicsSource, documents
+from k2core.corpus.sources.builtin.mathematics import Source, documents
 from k2core.llm.cache import ReplayCache
 from k2core.llm.client import LLM, Answer
 from k2core.llm.config import LLMConfig
@@ -86,7 +86,7 @@ def rows() -> list[dict[str, Any]]:
          "source": "wikipedia", "split": "heldout" if name == "Held" else "train"}
         for name, text in texts.items()
     ]  # fmt: skip
-    source = MathematicsSource(limit=4, tasks=["products", "lcm"], seed=4_000_000)
+    source = Source(limit=4, tasks=["products", "lcm"], seed=4_000_000)
     return articles + [{**vars(document), "split": "train"} for document in documents(source)]
 
 

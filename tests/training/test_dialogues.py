@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from k2core.data.rows.batch import IGNORE
 from k2core.data.rows.packing import pack_rows
-from k2core.training.dialogues import Dialogue, DialogueSource, to_batch
+from k2core.training.dialogues import Dialogue, DialogueSource, dialogues_to_batch
 
 LENGTHS = st.lists(st.integers(1, 20), min_size=1, max_size=40)
 
@@ -23,7 +23,7 @@ def dialogue(number: int, length: int) -> Dialogue:
 def test_batch_against_a_plain_reading(lengths):
     dialogues = [dialogue(number, length) for number, length in enumerate(lengths)]
     rows = pack_rows(lengths, 20)
-    batch, sequence = to_batch(dialogues, rows)
+    batch, sequence = dialogues_to_batch(dialogues, rows)
     predicted = Counter()
     for b, row in enumerate(rows):
         place = 0

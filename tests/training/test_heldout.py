@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from k2core.data.rows.shards import Document, Shards, write_shards
+from k2core.data.rows.shards import TokenizedDocument, TokenShards, write_shards
 from k2core.storage import StorageError
 from k2core.training.heldout import bits_per_byte, score
 
@@ -20,7 +20,7 @@ BYTES = {"web": [20, 31], "code": [6]}
 @pytest.fixture
 def tokens(tmp_path: Path) -> Path:
     documents = [
-        Document("heldout", domain, ids, size)
+        TokenizedDocument("heldout", domain, ids, size)
         for domain in TEXTS
         for ids, size in zip(TEXTS[domain], BYTES[domain], strict=True)
     ]
@@ -51,12 +51,12 @@ def test_windows_do_not_change_what_is_counted(tokens: Path) -> None:
 
 
 def test_every_token_of_every_document_counts(tokens: Path) -> None:
-    scored = score(uniform, Shards(tokens), "web", context=8)
+    scored = score(uniform, TokenShards(tokens), "web", context=8)
     assert len(scored.nats_N) == 39 and scored.bytes == 51
     assert scored.positions_N.max() == 7
 
 
 def test_nothing_held_out_is_a_fault(tmp_path: Path) -> None:
-    write_shards(tmp_path, [Document("train", "web", [1], 1)], vocab_size=VOCAB, eos_id=EOS)
+    write_shards(tmp_path, [TokenizedDocument("train", "web", [1], 1)], vocab_size=VOCAB, eos_id=EOS)
     with pytest.raises(StorageError, match="no held-out documents"):
         bits_per_byte(uniform, tmp_path, context=8)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from test_trainer import CHECKPOINT, SPIKES
 
 from k2core.data.mixture.selection import EVERYTHING
-from k2core.data.rows.shards import Document, write_shards
+from k2core.data.rows.shards import TokenizedDocument, write_shards
 from k2core.stage import Job, StageError
 from k2core.storage import StorageError
 from k2core.training.phase import Phase, TrainerState, check_vocabulary, run_phase
@@ -60,7 +60,7 @@ def test_chained_schedules_never_jump() -> None:
 
 
 def attempt(folder: Path, *, vocab_size: int = 20, lr_scale: float | None = 1.0, longest: int = 16) -> None:
-    write_shards(folder, [Document("train", "web", [1, 2], 2)], vocab_size=20, eos_id=9)
+    write_shards(folder, [TokenizedDocument("train", "web", [1, 2], 2)], vocab_size=20, eos_id=9)
     model = SimpleNamespace(config=SimpleNamespace(vocab_size=vocab_size, max_position_embeddings=longest))
     state = TrainerState(step=0, tokens_seen=0, documents={}, lr_scale=lr_scale)
     job = Job("test", folder, None)

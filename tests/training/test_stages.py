@@ -15,7 +15,7 @@ from test_trainer import MODEL, OPTIMIZER
 from k2core.chat.tokenizer import Tokenizer
 from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.data.mixture.selection import EVERYTHING, Select
-from k2core.data.rows.shards import Document, Shards, write_shards
+from k2core.data.rows.shards import TokenizedDocument, TokenShards, write_shards
 from k2core.evals.compressors import xz
 from k2core.machine import Compute
 from k2core.model.config import YarnConfig
@@ -116,7 +116,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 
 
 def test_shards_carry_quality_and_rate_and_rewrites_have_their_sources(chain: Chain) -> None:
-    shards, tokenizer = Shards(chain.root / "tokens"), Tokenizer.load(chain.root / "tokenizer")
+    shards, tokenizer = TokenShards(chain.root / "tokens"), Tokenizer.load(chain.root / "tokenizer")
     names = ["id", "text", "domain", "split", "quality", "rate"]
     rows = read_table(chain.root / "curated" / "documents.parquet", names)
     scores = {row["id"]: (row["quality"], row["rate"]) for row in rows}
@@ -138,7 +138,7 @@ def test_shards_carry_quality_and_rate_and_rewrites_have_their_sources(chain: Ch
 
 
 def test_the_yardsticks_are_of_the_text_that_bits_per_byte_are_measured_on(chain: Chain) -> None:
-    shards, tokenizer = Shards(chain.root / "tokens"), Tokenizer.load(chain.root / "tokenizer")
+    shards, tokenizer = TokenShards(chain.root / "tokens"), Tokenizer.load(chain.root / "tokenizer")
     for domain in shards.domains("heldout"):
         ends, tokens = shards.document_ends("heldout", domain), shards.tokens("heldout", domain)
         texts = [tokenizer.decode(ids[:-1].tolist()).encode() for ids in np.split(tokens, ends[:-1])]
@@ -213,9 +213,9 @@ def test_context_is_extended_and_measured(chain: Chain) -> None:
         factor=4, beta_fast=1, beta_slow=1, mscale=1, mscale_all_dim=1, original_max_position_embeddings=32
     )
     values = phase("extend", context_length=128, tokens=1024)
-    random, eos = Random(0), Shards(chain.root / "tokens").eos_id
+    random, eos = Random(0), TokenShards(chain.root / "tokens").eos_id
     long = [
-        Document(split, domain, random.choices(range(eos), k=300), 300)
+        TokenizedDocument(split, domain, random.choices(range(eos), k=300), 300)
         for split in ("train", "heldout") for domain in ("web", "math") for _ in range(3 if split == "heldout" else 12)
     ]  # fmt: skip
     write_shards(chain.root / "long", long, vocab_size=320, eos_id=eos)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -10,9 +9,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from k2core import storage
 from k2core.recipe import FromList, Section, validate
+from k2core.storage import Split
 
-Split = Literal["train", "heldout"]
 Value = str | int
 HELDOUT_SHARE = 0.2
 FILES = (
@@ -120,8 +120,7 @@ class Domain(Section):
 
 def split_of(value: Value) -> Split:
     """The split a value belongs to, everywhere."""
-    bucket = int.from_bytes(hashlib.sha256(str(value).encode()).digest()[:4], "big") / 2**32
-    return "heldout" if bucket < HELDOUT_SHARE else "train"
+    return storage.split_of(str(value), HELDOUT_SHARE)
 
 
 @cache

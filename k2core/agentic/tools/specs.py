@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from k2core.storage import StorageError, write_text
+from k2core.storage import StorageError, read_lines, write_lines
 
 
 @dataclass(frozen=True)
@@ -39,27 +38,6 @@ class ToolSpec:
         """In OpenAI's format."""
         function = {"name": self.name, "description": self.description, "parameters": self.parameters}
         return {"type": "function", "function": function}
-
-
-def write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> int:
-    """Write JSON lines, atomically; returns their number."""
-    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
-    write_text(path, "".join(line + "\n" for line in lines))
-    return len(lines)
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines.
-
-    Raises:
-        StorageError: missing or torn.
-    """
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except FileNotFoundError:
-        raise StorageError(f"{path}: no such file; run the stage that makes it (`dvc repro`)") from None
-    except ValueError as error:
-        raise StorageError(f"{path}: not JSON lines ({error}); delete it and re-run its stage") from None
 
 
 def write_tools(path: Path, tools: Iterable[ToolSpec]) -> int:

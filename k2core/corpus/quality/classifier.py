@@ -15,10 +15,11 @@ from typing import Any
 
 from pydantic import Field
 
-from k2core.corpus.documents import fraction_of, group_of
+from k2core.corpus.documents import group_of
 from k2core.corpus.quality.labels import Label
-from k2core.corpus.signals.words import split_words
+from k2core.corpus.words import split_words
 from k2core.recipe import RecipeError, Section
+from k2core.storage import fraction_of
 
 _HIGH, _LOW = "__label__high", "__label__low"
 FOLDS = 2

@@ -15,8 +15,7 @@ COLUMNS = {
     "alphanumeric_share": "float32",
     "ascii_share": "float32",
 }
-NOT_CODE: dict[str, Any] = dict.fromkeys(COLUMNS)
-"""The row of a document of another domain: nulls."""
+DOMAIN = "code"
 
 
 def attributes(text: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def detect(text: str, characters: int) -> tuple[str, float]:
     return labels[0].removeprefix(_LABEL), min(1.0, float(scores[0]))  # fastText's shares pass 1 by rounding
 
 
-def attributes(text: str, characters: int) -> dict[str, Any]:
+def attributes(text: str, language_characters: int) -> dict[str, Any]:
     """`language` and its `language_score`."""
-    language, score = detect(text, characters)
+    language, score = detect(text, language_characters)
     return {"language": language, "language_score": score}

@@ -21,8 +21,7 @@ COLUMNS = {
     "wrong_equations": "int64",
     "right_equation_share": "float32",
 }
-NOT_MATHEMATICS: dict[str, Any] = dict.fromkeys(COLUMNS)
-"""The row of a document of another domain: nulls."""
+DOMAIN = "math"
 _OPERATORS = frozenset("+-*/=<>^×÷·±≤≥≠√∑∏∫")
 _LATEX = re.compile(r"\\[A-Za-z]+|\\[()\[\]]|\$\$")
 _SIDE = re.compile(r"[-(]?[\d(][\d.,+\-*/×÷·() ]{1,200}$")

@@ -13,15 +13,16 @@ import numpy as np
 
 from k2core.data.mixture.selection import Select
 from k2core.data.mixture.shares import ALL, LONG, Pool, read_pool, row_weights
-from k2core.data.rows.shards import Shards
+from k2core.data.rows.shards import TokenShards
 
 QUALITY_BUCKETS = 4
 Plan = dict[str, Any]
 
 
 def plan_phase(
-    shards: Shards, *, weights: Mapping[str, float], select: Select, tokens: int, epochs_before: Mapping[str, float]
-) -> Plan:
+    shards: TokenShards, *, weights: Mapping[str, float], select: Select, tokens: int,
+    epochs_before: Mapping[str, float],
+) -> Plan:  # fmt: skip
     """The plan of one phase of `tokens` tokens.
 
     Args:
@@ -86,7 +87,7 @@ def _upsampling(pool: Pool, planned: Mapping[str, float]) -> dict[str, float]:
     return shares
 
 
-def manifest(shards: Shards, phases: Mapping[str, Plan], max_epochs: float) -> Plan:
+def manifest(shards: TokenShards, phases: Mapping[str, Plan], max_epochs: float) -> Plan:
     """The plans of successive phases with their totals, floats at four digits, and what to think about."""
     last: dict[str, float] = {}
     tokens: dict[str, float] = {}

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from k2core.data.mixture.selection import Select
-from k2core.data.rows.shards import Shards
+from k2core.data.rows.shards import TokenShards
 from k2core.storage import StorageError
 
 Name = TypeVar("Name", bound=Hashable)
@@ -53,7 +53,7 @@ class Pool:
         return self.tokens(LONG) / self.tokens(ALL)
 
 
-def read_pool(shards: Shards, domain: str, select: Select) -> Pool:
+def read_pool(shards: TokenShards, domain: str, select: Select) -> Pool:
     """The documents of `domain` that `select` admits; without `long_tokens` every one is ordinary.
 
     Raises:

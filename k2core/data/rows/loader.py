@@ -20,8 +20,8 @@ import numpy as np
 from k2core.data.mixture.selection import EVERYTHING, Select
 from k2core.data.mixture.shares import LONG, Bucket, Pool, deal_buckets, read_pool, row_weights
 from k2core.data.rows.batch import Batch
-from k2core.data.rows.packing import Piece, cut, pack_rows, position_buckets, to_batch
-from k2core.data.rows.shards import Shards
+from k2core.data.rows.packing import Piece, cut, pack_rows, pieces_to_batch, position_buckets
+from k2core.data.rows.shards import TokenShards
 
 
 class PhaseSource:
@@ -42,7 +42,7 @@ class PhaseSource:
 
     def __init__(
         self,
-        shards: Shards,
+        shards: TokenShards,
         *,
         weights: Mapping[str, float],
         steps: int,
@@ -73,7 +73,7 @@ class PhaseSource:
         if rows is not None:
             chosen = chosen[rows.start : rows.stop]
         packed = ((self.shards.tokens("train", domain), pieces) for domain, pieces in chosen)
-        return to_batch(packed, self.context, self.shards.eos_id)
+        return pieces_to_batch(packed, self.context, self.shards.eos_id)
 
     def samples(self, step: int) -> list[str]:
         """`domain/number` of each training document in batch number `step`, as numbered in the shards."""

@@ -68,7 +68,7 @@ def pack_rows(lengths: Sequence[int], context: int) -> list[list[int]]:
     return rows
 
 
-def to_batch(rows: Iterable[tuple[np.ndarray, Sequence[Piece]]], context: int, eos_id: int) -> Batch:
+def pieces_to_batch(rows: Iterable[tuple[np.ndarray, Sequence[Piece]]], context: int, eos_id: int) -> Batch:
     """Rows of pieces, each with the tokens they point into, as a batch of `context` columns.
 
     Segments number the pieces of a row from 0, padding is the last segment; positions restart in each.

@@ -23,7 +23,7 @@ SPLITS = ("train", "heldout")
 
 
 @dataclass(frozen=True)
-class Document:
+class TokenizedDocument:
     """A tokenised document on its way into a shard; `tokens` without the end mark.
 
     `quality` is in 0 to 1; `rate` in (0, 1] is how often it comes in an epoch.
@@ -38,7 +38,7 @@ class Document:
 
 
 def write_shards(
-    folder: Path, documents: Iterable[Document], *, vocab_size: int, eos_id: int, tokenizer: str = ""
+    folder: Path, documents: Iterable[TokenizedDocument], *, vocab_size: int, eos_id: int, tokenizer: str = ""
 ) -> dict:
     """Write shards and manifest into the new folder `folder`, documents in the order they come; the manifest.
 
@@ -85,7 +85,7 @@ def write_shards(
     return manifest
 
 
-class Shards:
+class TokenShards:
     """Token shards opened for reading.
 
     Raises:

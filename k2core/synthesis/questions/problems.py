@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from k2core.corpus.sources import mathematics
+from k2core.corpus.sources.builtin import mathematics
 from k2core.llm.client import Request
 from k2core.recipe import RecipeError
 from k2core.synthesis.questions.pairs import ACCEPTED, Outcome, Pair, Row, Sampling, dialogue

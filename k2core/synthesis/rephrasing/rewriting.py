@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from k2core.corpus.documents import fraction_of
 from k2core.llm.client import LLM, Refused, Request
 from k2core.recipe import RecipeError, Section
+from k2core.storage import fraction_of
 from k2core.synthesis.fidelity import facts
 from k2core.synthesis.rephrasing.styles import Library
 

@@ -38,3 +38,8 @@ class PickLargest:
     def score(self, item: Item, completion: str) -> float:
         """The number alone; a list that contains it is no answer."""
         return float(response_text(completion) == item.gold["content"])
+
+
+def make() -> PickLargest:
+    """The environment as the gym has it."""
+    return PickLargest()

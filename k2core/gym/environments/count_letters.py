@@ -42,3 +42,8 @@ class CountLetters:
     def score(self, item: Item, completion: str) -> float:
         """The number alone."""
         return float(response_text(completion) == item.gold["content"])
+
+
+def make() -> CountLetters:
+    """The environment as the gym has it."""
+    return CountLetters()

@@ -13,26 +13,26 @@ from k2core.corpus.documents import UNDETERMINED, Document, sample
 from k2core.machine import packages
 from k2core.recipe import Section
 
-NAME = "package_docs"
+NAME, DOMAIN = "package_docs", "web"
 _LEGAL = re.compile(r"licen[sc]e|copying|notice|authors", re.IGNORECASE)
 _MARKDOWN_HEADING = r"^\#{1,3}[ ]\S.*$"
 _RST_HEADING = r"^\S.*\n(?:={3,}|-{3,}|~{3,})[ ]*$"
 _HEADING = re.compile(f"(?:{_MARKDOWN_HEADING})|(?:{_RST_HEADING})", re.MULTILINE)
 
 
-class PackageDocsSource(Section):
+class Source(Section):
     """Pages that people wrote for people, as found on the web."""
 
     limit: int = Field(ge=0, description="parts of package documentation at most (0 leaves the source out)")
     max_characters: int = Field(ge=500, description="longer pages are cut before a heading")
 
 
-def installed(config: PackageDocsSource) -> dict[str, str]:
+def installed(config: Source) -> dict[str, str]:
     """Every installed package → its version; each may give pages."""
     return packages.versions()
 
 
-def documents(config: PackageDocsSource) -> Iterator[Document]:
+def documents(config: Source) -> Iterator[Document]:
     """One document a page or a part of one; packages that state no licence are left out."""
     if config.limit:
         yield from sample(_parts(config.max_characters), config.limit, key=lambda document: document.id)

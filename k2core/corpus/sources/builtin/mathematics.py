@@ -18,13 +18,13 @@ from k2core.corpus.documents import Document
 from k2core.machine import packages
 from k2core.recipe import RecipeError, Section
 
-NAME = "mathematics"
+NAME, DOMAIN = "mathematics", "math"
 Entry = dict[str, Any]
 _ANSWER_FORM = re.compile(r"\s*Give (?:only )?the [^.]* final answer\.(?: Do not include units\.)?$")
 """reasoning-gym asks for a bare answer; a text that shows the steps does not."""
 
 
-class MathematicsSource(Section):
+class Source(Section):
     """Procedural problems; the wording of each is reasoning-gym's."""
 
     limit: int = Field(ge=0, description="problems in all, spread over the tasks (0 leaves the source out)")
@@ -32,7 +32,7 @@ class MathematicsSource(Section):
     seed: int = Field(ge=0, description="first item's seed; apart from the seeds of the RL gym and of evaluation")
 
 
-def installed(config: MathematicsSource) -> dict[str, str]:
+def installed(config: Source) -> dict[str, str]:
     """The package that makes the problems → its version.
 
     Raises:
@@ -41,7 +41,7 @@ def installed(config: MathematicsSource) -> dict[str, str]:
     return {"reasoning-gym": packages.distribution("reasoning-gym").version}
 
 
-def documents(config: MathematicsSource) -> Iterator[Document]:
+def documents(config: Source) -> Iterator[Document]:
     """`limit` problems, each as "Problem: …", the steps if known, "Answer: …".
 
     Raises:

@@ -1,0 +1,76 @@
+"""Tagging: all attributes of a document, computed once; thresholds come later, in curation (after Dolma).
+
+The signals are the modules of `k2core/corpus/signals`, found by folder, and the fingerprints of near duplicates.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from graphlib import TopologicalSorter
+from types import ModuleType
+from typing import Any
+
+from k2core.corpus.duplicates import dedup
+from k2core.corpus.duplicates.dedup import MinhashConfig
+from k2core.corpus.throughput import Pace
+from k2core.corpus.words import split_words
+from k2core.recipe import modules_in
+
+FINGERPRINTS = "minhash"
+GIVEN = ("text", "words", "language_characters")
+"""What a signal may ask for besides another signal's columns; these names come first."""
+
+
+def _in_order(signals: dict[str, ModuleType]) -> dict[str, ModuleType]:
+    """`signals`, each behind those whose columns it asks for."""
+    of_column = {column: name for name, signal in signals.items() for column in signal.COLUMNS}
+    asks = {name: {of_column[p] for p in _parameters(s) if p not in GIVEN} for name, s in signals.items()}
+    return {name: signals[name] for name in TopologicalSorter(asks).static_order()}
+
+
+def _parameters(signal: ModuleType) -> list[str]:
+    return list(inspect.signature(signal.attributes).parameters)
+
+
+SIGNALS = _in_order(modules_in("k2core.corpus.signals"))
+COLUMNS: dict[str, str] = {"id": "string"}
+for _signal in (*SIGNALS.values(), dedup):
+    COLUMNS |= _signal.COLUMNS
+_ASKED = {name: _parameters(signal) for name, signal in SIGNALS.items()}
+
+
+def attribute_schema() -> Any:
+    """The pyarrow schema of an attributes' table."""
+    import pyarrow as pa
+
+    types = {"list<binary>": pa.list_(pa.binary())}
+    return pa.schema([(name, types.get(kind) or pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
+
+
+def tag(
+    document: dict[str, Any], language_characters: int, minhash: MinhashConfig, paces: dict[str, Pace] | None = None
+) -> dict[str, Any]:
+    """The attributes' row of one row of a documents' table (`id`, `text` and `domain` are read).
+
+    Args:
+        paces: signal → its pace, to which this document is added.
+    """
+    text = document["text"]
+    known: dict[str, Any] = dict(zip(GIVEN, (text, split_words(text), language_characters), strict=True))
+    row: dict[str, Any] = dict.fromkeys(COLUMNS) | {"id": document["id"]}
+    for name, signal in SIGNALS.items():
+        if getattr(signal, "DOMAIN", document["domain"]) != document["domain"]:
+            continue
+        started = time.perf_counter()
+        row |= signal.attributes(**{asked: known[asked] if asked in known else row[asked] for asked in _ASKED[name]})
+        _add(paces, name, text, started)
+    started = time.perf_counter()
+    row |= dedup.attributes(text, minhash)
+    _add(paces, FINGERPRINTS, text, started)
+    return row
+
+
+def _add(paces: dict[str, Pace] | None, name: str, text: str, started: float) -> None:
+    if paces is not None:
+        paces.setdefault(name, Pace()).add(1, len(text), time.perf_counter() - started)

@@ -1,0 +1,17 @@
+"""Items of environments as prompts that responses are sampled for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from k2core.gym.base import Environment, Item
+from k2core.inference.rollouts import Prompt, encode_prompt
+
+
+def prompt_of(environment: Environment, item: Item, tokenizer: Any) -> Prompt:
+    """An item as something to sample responses for."""
+    return Prompt(
+        encode_prompt(tokenizer, item.messages, item.tools),
+        environment.max_new_tokens,
+        lambda text: environment.score(item, text),
+    )
