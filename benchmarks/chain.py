@@ -14,7 +14,7 @@ from typing import Any, Literal
 import typer
 
 from benchmarks import evening, harness, readme
-from k2core.evals.scorecard import gain
+from k2core.evals.intervals import gain
 from k2core.report.results import MODELS, PHASES
 from stages.report import SEED
 

@@ -41,42 +41,22 @@ def run(
     import json
 
     from k2core.chat.tokenizer import Tokenizer
-    from k2core.evals.environments import attempt
-    from k2core.evals.scorecard import call_scores, item_scores, readable, task_scores
-    from k2core.evals.tool_calls import check_calls
+    from k2core.evals.scorecard import measure
+    from k2core.evals.subject import Subject
     from k2core.gym.tool_call import all_environments
     from k2core.model.files import load_model
     from k2core.storage import write_json, write_text
-    from k2core.training.heldout import bits_per_byte, figure_names
 
-    tok, transformer, environments = Tokenizer.load(tokenizer), load_model(model), all_environments(tasks)
+    environments = all_environments(tasks)
     job.say(f"{name}: up to {params.items} items of {', '.join(environments)}; greedy and {params.samples} samples")
-
-    def attempts(samples: int, temperature: float) -> dict:
-        return attempt(
-            transformer,
-            tok,
-            environments,
-            items=params.items,
-            samples=samples,
-            temperature=temperature,
-            seed=compute.seed,
-        )
-
-    bits = bits_per_byte(transformer, tokens, context=params.context)
-    scores = {key: {"value": value} for key, value in figure_names(bits).items()}
-    greedy, sampled = attempts(1, 0.0), attempts(params.samples, 1.0)
-    checks = [
-        check_calls(tried.rollouts[0].text, tried.item.tools, tried.item.meta["gold_calls"])
-        for tried in greedy["tool_call"]
-    ]
-    scores |= call_scores(checks) | task_scores(greedy, sampled, compute.seed)
+    subject = Subject(load_model(model), Tokenizer.load(tokenizer), tokens, environments, params, compute.seed)
+    found = measure(subject)
     out.mkdir()
-    write_json(out / "scorecard.json", {"model": name, "scores": scores})
-    write_json(out / "items.json", item_scores(checks, sampled))
-    lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) for row in readable(greedy, params.readable)]
+    write_json(out / "scorecard.json", {"model": name, "scores": found.scores})
+    write_json(out / "items.json", found.items)
+    lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) for row in found.samples]
     write_text(out / "samples.jsonl", "".join(line + "\n" for line in lines))
-    return {key: score["value"] for key, score in scores.items()}
+    return {key: score["value"] for key, score in found.scores.items()}
 
 
 if __name__ == "__main__":

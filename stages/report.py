@@ -40,7 +40,7 @@ def run(
     job: Job,
 ) -> Metrics:
     """Read what the stages left and write the pages."""
-    from k2core.evals.scorecard import gain
+    from k2core.evals.intervals import gain
     from k2core.report.corpus import read_corpus
     from k2core.report.page import COMPARISONS, headline, render
     from k2core.report.results import read_results

@@ -1,11 +1,14 @@
-"""95% intervals: Wilson's for a share, a bootstrap over items for anything averaged."""
+"""Values with 95% intervals: Wilson's for a share, a bootstrap over items for anything averaged."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from random import Random
+from statistics import fmean
 
+Score = dict[str, float]
+"""`value` and, where there is an interval, its `low` and `high` end."""
 Z = 1.959964
 
 
@@ -35,3 +38,28 @@ def bootstrap(groups: Sequence[Sequence[float]], seed: int, resamples: int = 100
         for _ in range(resamples)
     )
     return means[int(0.025 * resamples)], means[int(0.975 * resamples) - 1]
+
+
+def share(passed: int, total: int) -> Score:
+    """`passed` of `total`; 0 of 0 is 0, and could be anything."""
+    low, high = wilson(passed, total)
+    return {"value": passed / total if total else 0.0, "low": low, "high": high}
+
+
+def mean(groups: list[list[float]], seed: int) -> Score:
+    """The mean of the groups' means."""
+    low, high = bootstrap(groups, seed)
+    return {"value": fmean(fmean(values) for values in groups), "low": low, "high": high}
+
+
+def gain(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]], seed: int) -> Score:
+    """Mean gain of `after` over `before`, values of the same items by group.
+
+    The interval is over per-item differences, because items that are hard for one model tend to be hard for the other.
+
+    Raises:
+        ValueError: they are not the same items.
+    """
+    if {name: len(values) for name, values in before.items()} != {name: len(v) for name, v in after.items()}:
+        raise ValueError("two models can only be compared on the same items; evaluate both again")
+    return mean([[b - a for a, b in zip(before[name], after[name], strict=True)] for name in sorted(before)], seed)

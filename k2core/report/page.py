@@ -17,6 +17,8 @@ RL_COLUMNS = ("passed", "reward/mean", "entropy", "length")
 SFT_COLUMNS = ("train/loss", "train/grad_norm", "qk_clip/max_logit")
 TEMPLATE, CORPUS = "page.html.jinja", "corpus.html.jinja"
 """The page, and the part of it that it includes."""
+SCORED = "evaluate-"
+"""Stages whose figures are the scorecards."""
 COMPARISONS = (
     ("SFT raises tool-call schema accuracy (of calls due)", "tool_calls/valid_when_due", ("base", "sft")),
     ("RL raises the task pass rate over SFT", "tasks/pass_rate", ("sft", "rl")),
@@ -91,6 +93,10 @@ def _parts(results: Results) -> list[dict[str, Any]]:
          [pictures.curves_of("rl", RL_COLUMNS), pictures.before_after("rl")], ["rl"]),
         ("Evaluation", "The same held-out items for each model, 95% intervals.", [pictures.three_models], ["export"]),
     ]  # fmt: skip
+    shown = {stage for *_, stages in layout for stage in stages}
+    others = [stage for stage in results.figures if stage not in shown and not stage.startswith(SCORED)]
+    if others:
+        layout.append(("Other stages", "Their figures.", [], others))
     parts = []
     for number, (title, sentence, makers, stages) in enumerate(layout):
         figures = [made for make in makers if (made := make(results)) is not None]

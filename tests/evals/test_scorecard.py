@@ -2,8 +2,9 @@
 
 import pytest
 
+from k2core.evals.benchmarks.verifiable_tasks import pass_rates, readable, task_scores
 from k2core.evals.environments import Attempt, pass_rate
-from k2core.evals.scorecard import gain, item_scores, readable, task_scores
+from k2core.evals.intervals import gain
 from k2core.gym.base import Item, answer, question
 from k2core.inference.rollouts import Rollout
 
@@ -39,7 +40,7 @@ def test_readable_has_the_first_items_of_each():
 
 
 def test_a_gain_is_of_the_same_items():
-    values = item_scores([], SAMPLED)["tasks/pass_rate"]
+    values = pass_rates(SAMPLED)
     assert values == {"one": [1.0, 0.5], "two": [0.0, 0.5, 0.0, 0.0]}
     hard_and_easy = {"one": [0.0, 1.0] * 50}
     better = {"one": [0.1 + value * 0.9 for value in hard_and_easy["one"]]}

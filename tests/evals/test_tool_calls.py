@@ -2,7 +2,7 @@
 
 import pytest
 
-from k2core.evals.scorecard import call_scores
+from k2core.evals.benchmarks.tool_calls import call_scores
 from k2core.evals.tool_calls import check_calls
 
 TOOLS = [

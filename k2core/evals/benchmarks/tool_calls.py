@@ -1,0 +1,40 @@
+"""How well-formed and how right the calls are in greedy responses to the held-out tool tasks.
+
+| name | what | interval |
+|---|---|---|
+| `tool_calls/schema_accuracy` | of the responses that call tools, share with valid calls only | Wilson |
+| `tool_calls/valid_when_due` | where a call is due, share of responses that call, validly | Wilson |
+| `tool_calls/trigger_accuracy` | share of responses that call a tool exactly when a call is due | Wilson |
+| `tool_calls/exact` | where a call is due, share of responses with exactly the expected calls | Wilson |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from k2core.evals.intervals import Score, share
+from k2core.evals.subject import Measured, Subject
+from k2core.evals.tool_calls import CallCheck, check_calls
+
+ENVIRONMENT = "tool_call"
+
+
+def measure(subject: Subject) -> Measured:
+    """Judge the calls of the greedy responses."""
+    checks = [
+        check_calls(tried.rollouts[0].text, tried.item.tools, tried.item.meta["gold_calls"])
+        for tried in subject.greedy[ENVIRONMENT]
+    ]
+    valid = [float(check.valid) for check in checks if check.due]
+    return Measured(call_scores(checks), {"tool_calls/valid_when_due": {ENVIRONMENT: valid}})
+
+
+def call_scores(checks: Sequence[CallCheck]) -> dict[str, Score]:
+    """The tool-call scores; no calls at all count as accuracy 0."""
+    due = [check for check in checks if check.due]
+    return {
+        "tool_calls/schema_accuracy": share(sum(check.valid for check in checks), sum(c.called for c in checks)),
+        "tool_calls/valid_when_due": share(sum(check.valid for check in due), len(due)),
+        "tool_calls/trigger_accuracy": share(sum(check.called == check.due for check in checks), len(checks)),
+        "tool_calls/exact": share(sum(check.exact for check in due), len(due)),
+    }
