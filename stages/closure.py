@@ -75,21 +75,19 @@ def rewrite(text: str, root: Path) -> str:
 
 
 def _folded(files: set[str], root: Path) -> list[str]:
-    """`files` by room: a folder stands for its files where a stage uses at least half of a room, or all of a folder.
+    """`files` by room: a folder stands for its files where a stage uses half of a room, or two thirds of several.
 
     DVC parses and writes every entry of every stage, at each command and after each stage. A room is a folder
     without folders in it; what is one room is changed together.
     """
-    folders = sorted({folder for file in files for folder in Path(file).parents if folder.parts})
+    folders = sorted({folder for file in files for folder in Path(file).parents if len(folder.parts) > 1})
     whole: list[Path] = []
     for folder in folders:  # the outer ones first
         below = [path.relative_to(root) for path in (root / folder).rglob("*") if path.is_file()]
         speaking = [path for path in below if not _ignored(path) and _says_something(root / path)]
-        used = sum(str(path) in files for path in speaking)
-        room = len(speaking) > 1 and all(path.parent == folder for path in speaking)
-        if not any(folder.is_relative_to(found) for found in whole) and (
-            used == len(speaking) or (room and 2 * used >= len(speaking))
-        ):
+        share = sum(str(path) in files for path in speaking) / len(speaking)
+        enough = 1 / 2 if all(path.parent == folder for path in speaking) else 2 / 3
+        if share >= enough and len(speaking) > 1 and not any(folder.is_relative_to(found) for found in whole):
             whole.append(folder)
     single = {file for file in files if not any(Path(file).is_relative_to(folder) for folder in whole)}
     return sorted(single | {str(folder) for folder in whole})
