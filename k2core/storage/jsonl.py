@@ -39,13 +39,14 @@ def read_lines(path: Path, columns: Iterable[str] = ()) -> list[Row]:
         raise StorageError(f"{path}: no such file; `dvc repro {path.parent}` makes it") from None
     except UnicodeDecodeError as error:
         raise StorageError(f"{path}: not UTF-8 ({error.reason}); `dvc repro -f {path.parent}` makes it again") from None
+    again = f"`dvc repro -f {path.parent}` makes it again"
     rows = []
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise StorageError(f"{path}:{number}: not JSON ({error}); `dvc repro -f {path.parent}` makes it again") from None
+            raise StorageError(f"{path}:{number}: not JSON ({error}); {again}") from None
         if missing := [name for name in columns if name not in row]:
-            raise StorageError(f"{path}:{number}: no {', '.join(missing)}; `dvc repro -f {path.parent}` makes it again")
+            raise StorageError(f"{path}:{number}: no {', '.join(missing)}; {again}")
         rows.append(row)
     return rows

@@ -36,7 +36,7 @@ def test_faults_are_named(tmp_path, text, message):
 
 
 def test_a_missing_file_says_what_makes_it(tmp_path):
-    with pytest.raises(StorageError, match="`dvc repro .*` makes it"):
+    with pytest.raises(StorageError, match=r"`dvc repro .*` makes it"):
         read_trajectories(tmp_path / "accepted.jsonl")
 
 
