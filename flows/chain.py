@@ -225,7 +225,7 @@ def _submit(graph: Graph, force: bool, run: Run, runner: ThreadPoolTaskRunner[An
 
 def parallel_stages() -> int:
     """How many stages may run at once: as many as have the recipe's threads to themselves."""
-    threads = yaml.safe_load((ROOT / "params.yaml").read_text()).get("compute", {}).get("threads", 1)
+    threads = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")).get("compute", {}).get("threads", 1)
     return max(1, (os.cpu_count() or 1) // max(1, int(threads)))
 
 

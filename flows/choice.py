@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flows.overrides import override
 from k2core.storage import write_text
+from k2core.tracking.recipe import keep_aside
 
 ACTIVE = "params.yaml"
 
@@ -27,7 +28,7 @@ class Choice:
     overrides: tuple[str, ...] = ()
 
     def apply(self, root: Path) -> None:
-        """Write the chosen recipe to `params.yaml`, if it is valid; edits that stand in no recipe file are kept aside.
+        """Write the chosen recipe to `params.yaml`, if it is valid; values that stand in no recipe are kept aside.
 
         Raises:
             ValueError: the choice is not a valid recipe; `params.yaml` is as it was.
@@ -35,26 +36,29 @@ class Choice:
         if not self.recipe and not self.overrides:
             return
         active = root / ACTIVE
-        known = {path.read_text() for path in (root / "recipes").glob("*.yaml")}
-        before = active.read_text()
-        chosen = (root / "recipes" / f"{self.recipe}.yaml").read_text() if self.recipe else before
-        text = override(chosen, self.overrides)
+        before = active.read_text(encoding="utf-8")
+        text = override(_stages(root, "show", self.recipe) if self.recipe else before, self.overrides)
         if text == before:
             return
         candidate = root / "work" / "chosen.yaml"
         write_text(candidate, text)
         check_recipe(root, candidate)
-        if self.recipe and before not in known:
-            write_text(root / "work" / "params-before.yaml", before)
-            print("params.yaml had changes of its own; it is kept as work/params-before.yaml")
+        if self.recipe:
+            keep_aside(root)
         os.replace(candidate, active)
 
 
 def check_recipe(root: Path, recipe: Path) -> None:
     """Raise ValueError with what ``python -m stages check`` says of a recipe, in one line, unless it is valid."""
-    name = str(recipe.relative_to(root))
-    words = [sys.executable, "-m", "stages", "check", name]
-    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
+    _stages(root, "check", str(recipe.relative_to(root)))
+
+
+def _stages(root: Path, command: str, recipe: str) -> str:
+    """What ``python -m stages`` prints. It is a process of its own: it imports every stage, as they are now."""
+    words = [sys.executable, "-m", "stages", command, recipe]
+    utf8 = {**os.environ, "PYTHONUTF8": "1"}
+    done = subprocess.run(words, cwd=root, env=utf8, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
-        faults = "; ".join(line.removeprefix(f"{name}: ") for line in done.stderr.splitlines())
+        faults = "; ".join(line.removeprefix(f"{recipe}: ") for line in done.stderr.splitlines())
         raise ValueError(f"the chosen recipe cannot be used: {faults}")
+    return done.stdout

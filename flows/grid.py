@@ -65,7 +65,7 @@ def prepare(point: str, overrides: tuple[str, ...]) -> None:
     records = records_of(point)
     shutil.rmtree(records, ignore_errors=True)
     shutil.copytree(ROOT / "recipes", records / "recipes")
-    write_text(records / "params.yaml", override((ROOT / "params.yaml").read_text(), overrides))
+    write_text(records / "params.yaml", override((ROOT / "params.yaml").read_text(encoding="utf-8"), overrides))
     check_recipe(ROOT, records / "params.yaml")
 
 

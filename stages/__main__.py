@@ -1,15 +1,18 @@
-"""Keeps the graph, the recipe and the stages in step: `python -m stages check | deps | use NAME`."""
+"""Keeps the graph, the recipe and the stages in step: `python -m stages check | deps | show NAME | use NAME`."""
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
 import typer
 
-from stages.checks import GRAPH, recipe_faults
+from k2core.recipe import read_recipe
+from k2core.storage import write_text
+from k2core.tracking.recipe import keep_aside
+from stages.checks import GRAPH, declared_sections, recipe_faults
 from stages.closure import rewrite
+from stages.written import written
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -35,18 +38,31 @@ def deps() -> None:
 
 
 @app.command()
+def show(name: str) -> None:
+    """Print recipes/NAME.yaml with all that it takes over from the recipe it extends."""
+    print(_whole(name), end="")
+
+
+@app.command()
 def use(name: str) -> None:
-    """Make recipes/NAME.yaml the active recipe (params.yaml); DVC then re-runs what it changes."""
-    source = Path("recipes") / f"{name}.yaml"
-    if not source.exists():
-        print(f"no recipe {name}; there are: {', '.join(sorted(p.stem for p in source.parent.glob('*.yaml')))}")
-        raise typer.Exit(1)
-    faults = recipe_faults(source)
+    """Make recipes/NAME.yaml the active recipe, written out in params.yaml; DVC then re-runs what it changes."""
+    text = _whole(name)
+    keep_aside(Path("."))
+    write_text(Path("params.yaml"), text)
+    print(f"params.yaml is now the recipe {name}; `dvc params diff` shows what changed, `make demo` runs it")
+
+
+def _whole(name: str) -> str:
+    """The text of the recipe `name`; the command ends where there is none, or where it has faults."""
+    recipe = Path("recipes") / f"{name}.yaml"
+    faults = recipe_faults(recipe)
+    if not recipe.exists():
+        there = ", ".join(sorted(path.stem for path in recipe.parent.glob("*.yaml")))
+        faults = [f"no recipe {name}; there are: {there}"]
     if faults:
         print("\n".join(faults), file=sys.stderr)
         raise typer.Exit(1)
-    shutil.copyfile(source, "params.yaml")
-    print(f"params.yaml is now {source}; `dvc params diff` shows what changed, `make demo` runs it")
+    return written(name, read_recipe(recipe), declared_sections())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Typed parameters: `params.yaml` has one section per stage, each checked against a pydantic class on load."""
 
 from k2core.recipe.limits import Limits
+from k2core.recipe.overlay import read_recipe
+from k2core.recipe.reading import RecipeError
 from k2core.recipe.registry import modules_in
-from k2core.recipe.section import FromList, RecipeError, Section, load_section, read_recipe, validate
+from k2core.recipe.section import FromList, Section, load_section, validate
 
 __all__ = ["FromList", "Limits", "RecipeError", "Section", "load_section", "modules_in", "read_recipe", "validate"]

@@ -7,34 +7,20 @@ silently ignored costs a run.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Strict, ValidationError
+
+from k2core.recipe.overlay import read_recipe
+from k2core.recipe.reading import RecipeError
 
 S = TypeVar("S", bound="Section")
 T = TypeVar("T")
 FromList = Annotated[T, Strict(False)]
 """A tuple or set in a `Section`: YAML has lists alone. What is in it is checked as strictly as the rest."""
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be used; the message names the file, the key, the value and what is allowed."""
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML in which no key stands twice. libyaml's where it was built in: a stage reads its recipe many times."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue  # YAML itself refuses what cannot be a key
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} stands twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 class Section(BaseModel):
@@ -48,25 +34,6 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The sections of a recipe file as plain dictionaries.
-
-    Raises:
-        RecipeError: the file is missing, is not UTF-8 or YAML, has a key twice, or is not a mapping of sections.
-    """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe; run from the project's root or name another file") from None
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise RecipeError(f"{path}: expected a mapping of sections, found {type(content).__name__}")
-    return content
-
-
 def validate(cls: type[S], value: Any, where: str) -> S:
     """`value` as a `cls`, or one sentence for each key that does not fit.
 
@@ -78,7 +45,7 @@ def validate(cls: type[S], value: Any, where: str) -> S:
     try:
         return cls.model_validate(value)
     except ValidationError as error:
-        raise RecipeError("\n".join(_sentence(cls, where, item) for item in error.errors())) from None
+        raise RecipeError("\n".join(_sentence(cls, where, value, item) for item in error.errors())) from None
 
 
 def load_section(cls: type[S], path: Path, *keys: str) -> S:
@@ -92,15 +59,33 @@ def load_section(cls: type[S], path: Path, *keys: str) -> S:
     return validate(cls, node, f"{path}: {'.'.join(keys)}")
 
 
-def _sentence(cls: type[Section], where: str, item: dict[str, Any]) -> str:
-    key = ".".join([where, *(str(part) for part in item["loc"])])
+def _sentence(cls: type[Section], where: str, value: Any, item: dict[str, Any]) -> str:
+    key = ".".join([where, *_named(item["loc"], value)])
     if item["type"] == "extra_forbidden":
-        return f"{key}: unknown key; allowed here: {', '.join(_keys_at(cls, item['loc'][:-1]))}"
+        allowed = _keys_at(cls, item["loc"][:-1])
+        return f"{key}: unknown key{did_you_mean(item['loc'][-1], allowed)}; allowed here: {', '.join(allowed)}"
     if item["type"] == "missing":
         return f"{key}: missing; it must be given"
     if item["type"] in ("int_type", "float_type") and _is_number(item["input"]):
         return f"{key} = {item['input']!r}: a number as text; write it without quotes, and 1e-6 as 1.0e-6"
     return f"{key} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """`` (did you mean license?)`` for ``licence``; empty where nothing that is known comes near."""
+    near = get_close_matches(str(name), list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _named(loc: tuple[Any, ...], node: Any) -> Iterator[str]:
+    """The parts of a key below `node`; an entry of a list is called by its name too, if it has one: ``0 (notes)``."""
+    for part in loc:
+        try:
+            node = node[part]
+        except (KeyError, IndexError, TypeError):  # a key that is missing
+            node = None
+        name = node.get("name") if isinstance(part, int) and isinstance(node, dict) else None
+        yield f"{part} ({name})" if name else str(part)
 
 
 def _is_number(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,18 @@ def against_base(root: Path) -> RecipeChange:
         changed = {key: (str(base.get(key, ABSENT)), str(here.get(key, ABSENT))) for key in keys}
         changes.append(RecipeChange(path.stem, changed))
     return min(changes, key=lambda change: len(change.changed), default=RecipeChange("params.yaml", {}))
+
+
+def keep_aside(root: Path) -> None:
+    """Before another recipe replaces `root/params.yaml`: keep a copy, unless its values are those of a recipe."""
+    active = root / "params.yaml"
+    here = _read(active)
+    if not active.exists() or (here is not None and here in [_read(path) for path in (root / "recipes").glob("*.yaml")]):
+        return
+    kept = root / "work" / "params-before.yaml"
+    kept.parent.mkdir(exist_ok=True)
+    shutil.copyfile(active, kept)
+    print(f"params.yaml had changes of its own; it is kept as {kept.relative_to(root)}")
 
 
 def _read(path: Path) -> dict[str, Any] | None:
