@@ -24,7 +24,7 @@ class RecipeError(ValueError):
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML in which no key stands twice. libyaml's where it was built in: a stage reads its recipe many times."""
+    """YAML in which no key stands twice. libyaml's, which is much faster, where it was built in."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -83,7 +83,12 @@ def validate(cls: type[S], value: Any, where: str) -> S:
 
 def load_section(cls: type[S], path: Path, *keys: str) -> S:
     """Section `keys` (e.g. ``"pretrain", "stable"``) of the recipe at `path`."""
-    node: Any = read_recipe(path)
+    return section_of(cls, read_recipe(path), path, *keys)
+
+
+def section_of(cls: type[S], content: dict[str, Any], path: Path, *keys: str) -> S:
+    """Section `keys` of a recipe's `content`, which was read from `path`."""
+    node: Any = content
     for depth, key in enumerate(keys):
         if not isinstance(node, dict) or key not in node:
             known = ", ".join(node) if isinstance(node, dict) else repr(node)
