@@ -1,8 +1,9 @@
 """Which source files a stage's result depends on: the static import closure, as `deps` of `dvc.yaml`.
 
 DVC knows nothing of Python imports (treeverse/dvc #9195), so a changed helper would leave stale results. The
-closure follows imports inside functions too, and every module of a folder that is a registry (`modules_in`).
-`k2core.tracking` is left out: it records and cannot change an output.
+closure follows imports inside functions too, and every module of a folder that is a registry (`modules_in`). Rooms
+that cannot change an output are left out. `k2core/stage/digest.py` says which these are, and which kinds of files are
+code.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("k2core", "stages")
-INERT = "k2core/tracking"
+from k2core.stage.digest import CODE_ROOMS, COMPILED, DATA, INERT_ROOMS
 
 
 def closure(module: str, root: Path) -> list[str]:
@@ -27,7 +27,7 @@ def closure(module: str, root: Path) -> list[str]:
     while todo:
         name = todo.pop()
         file = _file(name, root)
-        if file is None or str(file) in seen or str(file).startswith(INERT):
+        if file is None or str(file) in seen or INERT_ROOMS & set(file.parts):
             continue
         seen.add(str(file))
         todo += _imports(name, root / file, root)
@@ -36,8 +36,8 @@ def closure(module: str, root: Path) -> list[str]:
         str(path.relative_to(root))
         for file in seen
         for path in (root / file).parent.iterdir()
-        if path.suffix in (".c", ".h")
-        or (path.suffix in (".yaml", ".jinja", ".md") and path.name in (root / file).read_text())
+        if path.suffix in COMPILED
+        or (path.suffix in DATA and path.name in (root / file).read_text())
     }
     return _folded({file for file in seen if _says_something(root / file)} | data, root)
 
@@ -116,7 +116,7 @@ def _parsed_as_of(file: Path, written: int) -> ast.Module:
 
 
 def _is_code(dep: str) -> bool:
-    return dep.split("/")[0] in PACKAGES
+    return dep.split("/")[0] in CODE_ROOMS
 
 
 def _file(module: str, root: Path) -> Path | None:
@@ -152,6 +152,6 @@ def _imports(module: str, file: Path, root: Path) -> list[str]:
                     [*package.split(".")[: len(package.split(".")) - node.level + 1], *filter(None, [base])]
                 )
             names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    ours = [name for name in names if name.split(".")[0] in PACKAGES]
+    ours = [name for name in names if name.split(".")[0] in CODE_ROOMS]
     parents = [".".join(name.split(".")[:depth]) for name in ours for depth in range(1, name.count(".") + 1)]
     return [name for name in dict.fromkeys(ours + parents) if _file(name, root)]

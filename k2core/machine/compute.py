@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
-
 from pydantic import Field
 
+from k2core.machine.memory import keep_freed_memory
 from k2core.machine.processes import local_world
 from k2core.recipe.section import Section
 
@@ -30,17 +28,3 @@ class Compute(Section):
         # What `empty` gives is written before it is read; filling it first would be a pass over memory for each result.
         torch.utils.deterministic.fill_uninitialized_memory = False
         torch.manual_seed(self.seed)
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep what is freed: returning megabytes to the kernel each step costs about 13% of a small one's CPU.
-
-    Does nothing where the C library is another one.
-    """
-    if sys.platform != "linux":
-        return
-    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 256 * 2**20)):
-            mallopt(option, value)
