@@ -12,7 +12,7 @@ import yaml
 
 from k2core.corpus.sources.watch import state_of
 from k2core.recipe import RecipeError
-from k2core.stage import Job, Metrics, main
+from k2core.stage import WORK, Job, Metrics, main
 from stages.checks import recipe_faults
 from stages.ingest import SOURCES, Params
 

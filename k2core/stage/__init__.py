@@ -17,7 +17,9 @@ times and rates belong into `Job.log` (MLflow) instead.
 from k2core.stage.command import TEMPORARY_FAILURE, main
 from k2core.stage.contract import OUTPUTS, RECIPE, Job, Metrics, StageError, sections_of
 from k2core.stage.digest import code_digest
+from k2core.stage.execute import WORK
 
 __all__ = [
-    "OUTPUTS", "RECIPE", "TEMPORARY_FAILURE", "Job", "Metrics", "StageError", "code_digest", "main", "sections_of",
+    "OUTPUTS", "RECIPE", "TEMPORARY_FAILURE", "WORK", "Job", "Metrics", "StageError", "code_digest", "main",
+    "sections_of",
 ]  # fmt: skip
