@@ -55,5 +55,5 @@ def test_a_choice_that_is_not_valid_changes_nothing(toy: Workspace, monkeypatch:
     Choice(overrides=("count.steps=9",)).apply(toy.root)
     assert yaml.safe_load(recipe.read_text())["count"]["steps"] == 9
     Choice(recipe="toy").apply(toy.root)
-    assert recipe.read_text() == before
+    assert yaml.safe_load(recipe.read_text()) == yaml.safe_load(before)
     assert yaml.safe_load((toy.root / "work" / "params-before.yaml").read_text())["count"]["steps"] == 9
