@@ -63,7 +63,7 @@ def run(
             seed=compute.seed,
         )
 
-    bits = bits_per_byte(transformer, tokens, context=params.context)
+    bits = bits_per_byte(transformer.on_cpu, tokens, context=params.context)
     scores = {key: {"value": value} for key, value in figure_names(bits).items()}
     greedy, sampled = attempts(1, 0.0), attempts(params.samples, 1.0)
     checks = [
