@@ -48,7 +48,7 @@ class Listener(Job):
 
 
 def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
-    Compute(threads=sizes.threads, seed=1).apply()
+    load_section(Compute, LAPTOP, "compute").model_copy(update={"threads": sizes.threads}).apply()
     config = next(iter(sizes.models.values()))
     phase = load_section(Phase, LAPTOP, "pretrain", "stable")
     shared = setting.model_dump(exclude={"steps"})

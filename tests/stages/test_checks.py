@@ -14,7 +14,7 @@ from stages.checks import all_needs, recipe_faults
 
 Recipe = dict[str, Any]
 OWN = {
-    "name": "own", "kind": "jsonl", "path": "own/*.jsonl", "domain": "knowledge", "license": "CC0-1.0",
+    "name": "own", "kind": "jsonl", "path": "s3://own/*.jsonl", "domain": "knowledge", "license": "CC0-1.0",
     "attribution": "me", "limit": None,
 }  # fmt: skip
 

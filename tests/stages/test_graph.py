@@ -43,7 +43,8 @@ def test_every_recipe_is_valid(recipe: Path) -> None:
 
 def test_the_active_recipe_is_the_laptop_one_written_out() -> None:
     content = read_recipe(Path("recipes/laptop.yaml"))
-    assert Path("params.yaml").read_text() == written("laptop", content, declared_sections()), "`make recipe NAME=laptop`"
+    text = written("laptop", content, declared_sections())
+    assert Path("params.yaml").read_text() == text, "run `make recipe NAME=laptop`"
 
 
 def test_a_recipe_with_faults_names_each(tmp_path: Path) -> None:
