@@ -17,7 +17,8 @@ from k2core.machine import Compute
 from k2core.optim.config import MuonClipConfig
 from k2core.stage import Job
 from k2core.training.checkpoint import CheckpointConfig
-from k2core.training.phase import Phase, TrainerState, run_phase
+from k2core.training.phase import TrainerState, run_phase
+from k2core.training.phases import Phase
 from k2core.training.spikes import SpikeConfig
 
 if TYPE_CHECKING:
