@@ -11,7 +11,7 @@ from benchmarks.harness import ROOT
 from k2core.machine.compute import Compute
 from k2core.model.config import ModelConfig
 from k2core.model.transformer import Transformer
-from k2core.optim.config import MuonClipConfig
+from k2core.optim.kinds.muonclip import MuonClipConfig
 from k2core.recipe.section import load_section
 
 LAPTOP = ROOT / "recipes" / "laptop.yaml"

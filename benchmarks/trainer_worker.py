@@ -13,16 +13,18 @@ from benchmarks.scale import LAPTOP, build
 from k2core.data.rows.loader import PhaseSource
 from k2core.data.rows.shards import TokenizedDocument, TokenShards, write_shards
 from k2core.machine import Compute
-from k2core.optim.muonclip import MuonClip
+from k2core.optim.learning_rate import Schedule
 from k2core.recipe import load_section
 from k2core.stage import Job
 from k2core.storage import write_json
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.config import ParallelConfig
+from k2core.training.learner import Learner
 from k2core.training.phases import Phase
 from k2core.training.ranks import joined
+from k2core.training.setting import Setting as TrainingSetting
 from k2core.training.spikes import SpikeConfig
-from k2core.training.trainer import train
+from k2core.training.trainer import Plan, train
 
 FIGURES = "figures.json"
 
@@ -50,31 +52,36 @@ class Listener(Job):
 def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
     load_section(Compute, LAPTOP, "compute").model_copy(update={"threads": sizes.threads}).apply()
     config = next(iter(sizes.models.values()))
+    batch_tokens = sizes.rows * sizes.context
     phase = load_section(Phase, LAPTOP, "pretrain", "stable")
+    changes = {
+        "tokens": setting.steps * batch_tokens, "batch_tokens": batch_tokens,
+        "schedule": Schedule(kind="constant", lr_start=0.1, lr_end=0.1, warmup_steps=0),
+        "log_every": min(phase.log_every, setting.steps // 3),
+    }  # fmt: skip
+    phase = phase.model_copy(update=changes)
     shared = setting.model_dump(exclude={"steps"})
     parallel = load_section(ParallelConfig, LAPTOP, "parallel").model_copy(update=shared)
     with joined(parallel) as ranks:
         shards = folder / "tokens"
         if ranks.rank == 0:
-            write_tokens(shards, config.vocab_size, setting.steps * sizes.rows * sizes.context)
+            write_tokens(shards, config.vocab_size, setting.steps * batch_tokens)
         ranks.sum(0)  # the others wait for the tokens
         model = build(config)
         ranks.spread(model, parallel)
         job = Listener(folder)
+        source = PhaseSource(
+            TokenShards(shards), weights={"web": 1.0}, steps=setting.steps, batch_rows=sizes.rows,
+            context=sizes.context, seed=1, cursor={},
+        )  # fmt: skip
+        spikes = load_section(SpikeConfig, LAPTOP, "spikes")
+        checkpoint = load_section(CheckpointConfig, LAPTOP, "checkpoint")
         train(
-            model, MuonClip(model, sizes.optimizer),
-            PhaseSource(
-                TokenShards(shards), weights={"web": 1.0}, steps=setting.steps, batch_rows=sizes.rows,
-                context=sizes.context, seed=1, cursor={},
-            ),
-            steps=setting.steps, schedule=lambda step: 0.1, job=job, plot=folder / "plot.csv",
-            log_every=min(phase.log_every, setting.steps // 3), checkpoint_every=phase.checkpoint_every,
-            spikes=load_section(SpikeConfig, LAPTOP, "spikes"),
-            checkpoint=load_section(CheckpointConfig, LAPTOP, "checkpoint"), ranks=ranks,
+            Learner(model, sizes.optimizer.build(model)), Plan(source, phase),
+            TrainingSetting(job, spikes, checkpoint, ranks), folder / "plot.csv",
         )  # fmt: skip
         if ranks.rank == 0:
-            tokens = sizes.rows * sizes.context
-            rows = [{**row, "steps_per_second": row["throughput/tps"] / tokens} for row in job.seen]
+            rows = [{**row, "steps_per_second": row["throughput/tps"] / batch_tokens} for row in job.seen]
             write_json(folder / FIGURES, rows[1:])
 
 

@@ -11,7 +11,7 @@ from benchmarks.harness import Entry, Work, alternate, compare, milliseconds
 from benchmarks.scale import Scale, build
 from k2core.model.loss import cross_entropy
 from k2core.model.transformer import Transformer
-from k2core.optim.config import MuonClipConfig
+from k2core.optim.kinds.muonclip import MuonClipConfig
 from k2core.optim.muonclip import MuonClip
 
 TOPIC = "training_step"

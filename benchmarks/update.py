@@ -10,7 +10,7 @@ from benchmarks.scale import Scale, build
 from benchmarks.training_step import LR_SCALE
 from k2core.model.loss import cross_entropy
 from k2core.model.transformer import Transformer
-from k2core.optim.config import MuonClipConfig
+from k2core.optim.kinds.muonclip import MuonClipConfig
 from k2core.optim.muon import STEPS, Muon
 from k2core.optim.muonclip import ADAMW_MATRICES, MuonClip
 

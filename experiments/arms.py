@@ -14,10 +14,11 @@ from experiments.scoring import score
 from experiments.settings import Settings
 from k2core.data.mixture.selection import EVERYTHING
 from k2core.machine import Compute
-from k2core.optim.config import MuonClipConfig
+from k2core.optim.optimizer import OptimizerConfig
 from k2core.stage import Job
 from k2core.training.checkpoint import CheckpointConfig
-from k2core.training.phase import TrainerState, run_phase
+from k2core.training.learner import Learner, TrainerState
+from k2core.training.phase import run_phase
 from k2core.training.phases import Phase
 from k2core.training.spikes import SpikeConfig
 
@@ -39,7 +40,7 @@ class Trainer:
 
     base: Path
     tokenizer: Path
-    optimizer: MuonClipConfig
+    optimizer: OptimizerConfig
     spikes: SpikeConfig
     compute: Compute
     micro_batch_tokens: int
@@ -86,18 +87,18 @@ class Trainer:
         )  # fmt: skip
 
     def _train(self, network: Any, phase: Phase, shards: Path, seed: int, folder: Path, what: str) -> dict[str, float]:
-        from k2core.optim.muonclip import MuonClip
         from k2core.training.checkpoint import load_optimizer
+        from k2core.training.setting import Setting
 
         (folder / "work").mkdir()
-        muonclip = MuonClip(network, self.optimizer)
-        load_optimizer(muonclip, self.base)
         state = TrainerState.load(self.base).model_copy(update={"documents": {}, "lr_scale": None})
+        learner = Learner(network, self.optimizer.build(network), state)
+        load_optimizer(learner.optimizer, self.base)
+        job = Job(what, folder / "work", None)
+        setting = Setting(job, self.spikes, NO_COPIES, micro_batch_tokens=self.micro_batch_tokens)
         _, figures = run_phase(
-            phase, network, muonclip, state, tokens=shards, seed=seed, job=Job(what, folder / "work", None),
-            plot=folder / "plot.csv", out=folder / "out", spikes=self.spikes, checkpoint=NO_COPIES,
-            micro_batch_tokens=self.micro_batch_tokens,
-        )  # fmt: skip
+            phase, learner, setting, tokens=shards, seed=seed, plot=folder / "plot.csv", out=folder / "out"
+        )
         kept = ("heldout/", "train/", "mixture/", "packing/padding", "spike/")
         return {name: value for name, value in figures.items() if name.startswith(kept)}
 

@@ -24,7 +24,7 @@ from experiments.articles import Material
 from experiments.settings import Rewriter, Settings, load_settings
 from k2core.llm.config import LLMConfig
 from k2core.machine import Compute
-from k2core.optim.config import MuonClipConfig
+from k2core.optim.optimizer import OptimizerConfig
 from k2core.recipe import RecipeError, load_section
 from k2core.stage import Job, StageError
 from k2core.storage import StorageError, dvc_md5, read_table, write_json
@@ -75,7 +75,8 @@ def measure(rewriter: Rewriter, settings: Settings, workspace: Path, base: str, 
     compute = load_section(Compute, recipe, "compute")
     trainer = Trainer(
         base=model, tokenizer=workspace / "data/tokenizer", compute=compute, settings=settings,
-        optimizer=load_section(MuonClipConfig, recipe, "optimizer"), spikes=load_section(SpikeConfig, recipe, "spikes"),
+        optimizer=load_section(OptimizerConfig, recipe, "optimizer"),
+        spikes=load_section(SpikeConfig, recipe, "spikes"),
         micro_batch_tokens=load_section(ParallelConfig, recipe, "parallel").micro_batch_tokens,
     )  # fmt: skip
     inputs = [dvc_md5(path) for path in (recipe, model, trainer.tokenizer, workspace / "data/curated")]

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from k2core.machine import Compute
-from k2core.optim.config import MuonClipConfig
+from k2core.optim.optimizer import OptimizerConfig
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.fine_tuning import FineTuning, fine_tune
@@ -31,7 +31,7 @@ class Params(FineTuning):
 
 def run(
     params: Params,
-    optimizer: MuonClipConfig,
+    optimizer: OptimizerConfig,
     compute: Compute,
     spikes: SpikeConfig,
     checkpoint: CheckpointConfig,
@@ -52,6 +52,7 @@ def run(
     from k2core.rl.critic import pairwise_accuracy, verdict
     from k2core.rl.preferences import Pair, gym_pairs, trajectory_pairs
     from k2core.training.dialogues import Dialogue, DialogueSource
+    from k2core.training.setting import Setting
 
     tok, seed, gym = Tokenizer.load(tokenizer), compute.seed, text_environments()
     accepted = read_trajectories(trajectories / "accepted.jsonl")
@@ -84,7 +85,7 @@ def run(
         return {f"accuracy/{name}_{when}": value for name, value in by_source.items()}
 
     figures = accuracy("before")
-    result = fine_tune(model, source, params, optimizer, spikes, checkpoint, job, plot)
+    result = fine_tune(model, source, params, optimizer, Setting(job, spikes, checkpoint), plot)
     save_model(model, out)
     return (
         figures

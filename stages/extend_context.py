@@ -12,11 +12,12 @@ from typing import Any
 
 from k2core.machine import Compute
 from k2core.model.config import YarnConfig
-from k2core.optim.config import MuonClipConfig
+from k2core.optim.optimizer import OptimizerConfig
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.config import ParallelConfig
-from k2core.training.phase import TrainerState, run_phase
+from k2core.training.learner import Learner, TrainerState
+from k2core.training.phase import run_phase
 from k2core.training.phases import Extension
 from k2core.training.spikes import SpikeConfig
 
@@ -24,7 +25,7 @@ SECTION = "extend_context"
 
 
 def run(
-    params: Extension, optimizer: MuonClipConfig, compute: Compute, parallel: ParallelConfig, spikes: SpikeConfig,
+    params: Extension, optimizer: OptimizerConfig, compute: Compute, parallel: ParallelConfig, spikes: SpikeConfig,
     checkpoint: CheckpointConfig, init: Path, tokens: Path, out: Path, plot: Path, job: Job,
 ) -> Metrics:  # fmt: skip
     """Extend the context of `init`; `out` has no optimiser state, nothing goes on from it."""
@@ -32,9 +33,10 @@ def run(
     from k2core.evals.long_context import LongContext
     from k2core.evals.retrieval import CANDIDATES
     from k2core.model.files import load_model, save_model
-    from k2core.optim.muonclip import MuonClip
     from k2core.training.checkpoint import load_optimizer
+    from k2core.training.heldout import FIGURE
     from k2core.training.ranks import joined
+    from k2core.training.setting import Setting
 
     if params.context_length != params.rope_scaling.context:
         raise StageError(
@@ -47,13 +49,10 @@ def run(
     )  # fmt: skip
 
     def trained(model: Any, job: Job, plot: Path, out: Path) -> Metrics:
-        muonclip = MuonClip(model, optimizer)
-        load_optimizer(muonclip, init)
-        _, figures = run_phase(
-            params, model, muonclip, TrainerState.load(init), tokens=tokens, seed=compute.seed, job=job, plot=plot,
-            out=out, spikes=spikes, checkpoint=checkpoint, ranks=ranks, micro_batch_tokens=parallel.micro_batch_tokens,
-        )  # fmt: skip
-        return figures
+        learner = Learner(model, optimizer.build(model), TrainerState.load(init))
+        load_optimizer(learner.optimizer, init)
+        setting = Setting(job, spikes, checkpoint, ranks, parallel.micro_batch_tokens)
+        return run_phase(params, learner, setting, tokens=tokens, seed=compute.seed, plot=plot, out=out)[1]
 
     nats_WK = {}
 
@@ -89,16 +88,12 @@ def run(
             figures |= measured(control, "without_yarn")
             saved = probes.saved(nats_WK["without_yarn"], nats_WK["after"])
             figures |= {f"after_over_without_yarn/{name}": value for name, value in saved.items()}
-    short = {
-        name.replace("after/bits_per_byte_short", "heldout/bits_per_byte"): value
-        for name, value in figures.items()
-        if name.startswith("after/bits_per_byte_short")
-    }
+    heldout = {name: value for name, value in training.items() if name.startswith(FIGURE)}
     samples = {
         "samples/windows": float(len(nats_WK["after"])), "samples/needles_a_cell": float(params.retrieval_samples),
         "samples/needle_chance": 1 / CANDIDATES, "samples/passages": float(params.copy_samples),
     }  # fmt: skip
-    return short | figures | samples | training
+    return heldout | figures | samples | training
 
 
 if __name__ == "__main__":

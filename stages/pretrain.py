@@ -10,11 +10,12 @@ from pathlib import Path
 
 from k2core.machine import Compute
 from k2core.model.config import ModelConfig
-from k2core.optim.config import MuonClipConfig
+from k2core.optim.optimizer import OptimizerConfig
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.config import ParallelConfig
-from k2core.training.phase import TrainerState, check_vocabulary, run_phase
+from k2core.training.learner import Learner, TrainerState
+from k2core.training.phase import check_vocabulary, run_phase
 from k2core.training.phases import Phase
 from k2core.training.spikes import SpikeConfig
 
@@ -22,7 +23,7 @@ SECTION = "pretrain.{phase}"
 
 
 def run(
-    params: Phase, model: ModelConfig, optimizer: MuonClipConfig, compute: Compute, parallel: ParallelConfig,
+    params: Phase, model: ModelConfig, optimizer: OptimizerConfig, compute: Compute, parallel: ParallelConfig,
     spikes: SpikeConfig, checkpoint: CheckpointConfig, phase: str, init: Path, tokens: Path, out: Path, plot: Path,
     job: Job,
 ) -> Metrics:  # fmt: skip
@@ -31,10 +32,10 @@ def run(
     from k2core.chat.tokenizer import Tokenizer
     from k2core.model.files import load_model, save_model
     from k2core.model.transformer import Transformer
-    from k2core.optim.muonclip import MuonClip
     from k2core.training.checkpoint import load_optimizer, save_optimizer
     from k2core.training.heldout import bits_per_byte, figure_names
     from k2core.training.ranks import joined
+    from k2core.training.setting import Setting
 
     fresh = (init / "tokenizer.json").exists()
     if fresh:
@@ -52,20 +53,19 @@ def run(
         def heldout(context: int, name: str) -> Metrics:
             return figure_names(bits_per_byte(ranks.whole_rows(network), tokens, context=context), name)
 
-        muonclip = MuonClip(network, optimizer)
+        optimiser = optimizer.build(network)
         figures: Metrics = {}
         if fresh:
             figures |= heldout(params.heldout_context, "heldout/bits_per_byte_before")
         else:
-            load_optimizer(muonclip, init)
-        after, trained = run_phase(
-            params, network, muonclip, before, tokens=tokens, seed=compute.seed, job=job, plot=plot, out=out,
-            spikes=spikes, checkpoint=checkpoint, ranks=ranks, micro_batch_tokens=parallel.micro_batch_tokens,
-        )  # fmt: skip
+            load_optimizer(optimiser, init)
+        learner = Learner(network, optimiser, before)
+        setting = Setting(job, spikes, checkpoint, ranks, parallel.micro_batch_tokens)
+        after, trained = run_phase(params, learner, setting, tokens=tokens, seed=compute.seed, plot=plot, out=out)
         if params.context_length != params.heldout_context:
             figures |= heldout(params.context_length, "heldout/bits_per_byte_own_context")
         save_model(network, out)
-        save_optimizer(muonclip, out)
+        save_optimizer(optimiser, out)
         after.save(out)
     return figures | trained
 

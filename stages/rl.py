@@ -12,10 +12,11 @@ from pathlib import Path
 from pydantic import Field
 
 from k2core.machine import Compute
-from k2core.optim.config import MuonClipConfig
+from k2core.optim.optimizer import OptimizerConfig
 from k2core.rl.config import RLConfig
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.training.checkpoint import CheckpointConfig
+from k2core.training.spikes import SpikeConfig
 
 SECTION = "rl"
 
@@ -32,8 +33,9 @@ class Params(RLConfig):
 
 def run(
     params: Params,
-    optimizer: MuonClipConfig,
+    optimizer: OptimizerConfig,
     compute: Compute,
+    spikes: SpikeConfig,
     checkpoint: CheckpointConfig,
     init: Path,
     critic: Path,
@@ -54,12 +56,13 @@ def run(
     from k2core.gym.registry import select
     from k2core.gym.tool_call import all_environments
     from k2core.model.files import load_model, save_model
-    from k2core.optim.muonclip import MuonClip
     from k2core.rl.critique import Critique, open_requests
-    from k2core.rl.loop import Loop, State, run_loop
+    from k2core.rl.loop import PolicyTraining
     from k2core.rl.pool import build_pool
+    from k2core.storage import write_text
     from k2core.training.dialogues import DialogueSource
-    from k2core.training.history import History
+    from k2core.training.learner import Learner
+    from k2core.training.setting import Setting
 
     tok, seed, environments = Tokenizer.load(tokenizer), compute.seed, all_environments(tasks)
     accepted = split_trajectories(read_trajectories(trajectories / "accepted.jsonl"), "train")
@@ -108,20 +111,23 @@ def run(
         f"{params.iterations} iterations of {params.prompts} prompts × {params.samples} samples; {len(pool.prompts)} "
         f"items in the pool after {pool.dropped} too easy or too hard were left out, {len(requests)} open prompts"
     )
-    settings = optimizer.model_copy(update={"muon_lr": params.muon_lr, "adamw_lr": params.adamw_lr})
-    loop = Loop(
+    training = PolicyTraining(
+        Learner(model, optimizer.with_rates(params.muon_lr, params.adamw_lr).build(model)),
         params,
+        Setting(job, spikes, checkpoint),
         seed,
-        State(model, pool.curriculum, History(params.log_every)),
+        curriculum=pool.curriculum,
         tokenizer=tok,
-        optimizer=MuonClip(model, settings),
         prompts=pool.prompts,
         ptx=ptx,
         open_prompts=[request.prompt for request in requests],
         critique=critique,
     )
-    rows = run_loop(loop, job, plot, checkpoint)
+    training.run(plot)
+    rows = training.history.rows
     save_model(model, out)
+    for name, content in training.left_out().items():
+        write_text(out / name, content)
     tenth = max(1, len(rows) // 10)
     figures |= heldout("after")
     columns = {"reward": "reward/mean", "success": "curriculum/success", "entropy": "entropy", "truncated": "truncated"}

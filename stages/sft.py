@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import Field
 
 from k2core.machine import Compute
-from k2core.optim.config import MuonClipConfig
+from k2core.optim.optimizer import OptimizerConfig
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.fine_tuning import FineTuning, fine_tune
@@ -34,7 +34,7 @@ class Params(FineTuning):
 
 def run(
     params: Params,
-    optimizer: MuonClipConfig,
+    optimizer: OptimizerConfig,
     compute: Compute,
     spikes: SpikeConfig,
     checkpoint: CheckpointConfig,
@@ -52,6 +52,7 @@ def run(
     from k2core.gym.registry import select, text_environments
     from k2core.model.files import load_model, save_model
     from k2core.training.dialogues import Dialogue, DialogueSource, dialogue_loss
+    from k2core.training.setting import Setting
 
     tok, seed = Tokenizer.load(tokenizer), compute.seed
     accepted = read_trajectories(trajectories / "accepted.jsonl")
@@ -94,7 +95,7 @@ def run(
 
     model = load_model(init)
     figures = losses("before")
-    result = fine_tune(model, source, params, optimizer, spikes, checkpoint, job, plot)
+    result = fine_tune(model, source, params, optimizer, Setting(job, spikes, checkpoint), plot)
     save_model(model, out)
     figures |= losses("after")
     return (

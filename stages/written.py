@@ -47,7 +47,8 @@ def written(name: str, content: Mapping[str, Any], classes: Mapping[str, type[Se
     ]
     parts = [head]
     for key, value in content.items():
-        parts.append([*_comment(_purpose(key, classes[key]), 0), *_lines(key, value, classes[key], 0)])
+        cls = classes[key].for_value(value)
+        parts.append([*_comment(_purpose(key, cls), 0), *_lines(key, value, cls, 0)])
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 

@@ -4,13 +4,15 @@ from pathlib import Path
 
 from k2core.model.config import ModelConfig
 from k2core.model.transformer import Transformer
-from k2core.optim.config import MuonClipConfig
+from k2core.optim.kinds.muonclip import MuonClipConfig
 from k2core.optim.muonclip import MuonClip
 from k2core.rl.config import RLConfig
 from k2core.stage import Job
 from k2core.training.checkpoint import CheckpointConfig
+from k2core.training.spikes import SpikeConfig
 
 CHECKPOINT = CheckpointConfig(keep=2, permanent_every=0, mirror="", resume_from="", accept=[])
+SPIKES = SpikeConfig(window=128, min_history=64, deviations=6.0, max_in_a_row=3)
 
 VOCAB = 8
 

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from k2core.model.config import ModelConfig
-from k2core.optim.config import MuonClipConfig
+from k2core.optim.kinds.muonclip import MuonClipConfig
 
 PRELOADED = [
     "pytest",

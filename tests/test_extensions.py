@@ -177,6 +177,18 @@ def schedule(project: Project) -> str:
     return project.python("from k2core.optim.learning_rate import *; print(make_rates('square', 3, 1, 0)(1) == 0.75)")
 
 
+def optimiser(project: Project) -> str:
+    project.add("k2core/optim/kinds/descent.py", (ROOT / "tests/descent.py").read_text())
+    recipe = (project.root / LAPTOP).read_text()
+    start, end = recipe.index("\noptimizer:\n"), recipe.index("\n\n", recipe.index("\noptimizer:\n"))
+    project.edit(LAPTOP, recipe[start:end], "\noptimizer: {kind: descent, lr: 0.1}")
+    return project.python(
+        "from k2core.recipe import load_section; from pathlib import Path;"
+        "from k2core.optim.optimizer import OptimizerConfig;"
+        f"print(load_section(OptimizerConfig, Path('{LAPTOP}'), 'optimizer').lr == 0.1)"
+    )
+
+
 def stage(project: Project) -> str:
     project.add("stages/letters.py", STAGE)
     project.edit("dvc.yaml", "\nstages:\n", "\nstages:" + GRAPH)
@@ -192,6 +204,7 @@ CHANGES: dict[str, tuple[Change, int]] = {
     "a gym environment": (environment, 3),
     "a benchmark": (benchmark, 1),
     "a learning-rate schedule": (schedule, 3),
+    "an optimiser": (optimiser, 3),
     "a stage": (stage, 4),
 }
 

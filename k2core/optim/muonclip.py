@@ -1,7 +1,7 @@
 """MuonClip, K2's optimiser, as one object: Muon and AdamW, gradient clipping, QK-Clip, router balance (K2 §2.1).
 
 Logged by `step`, a fixed set of names whatever the number of layers and experts:
-`grad_norm` (before clipping), `lr/muon`, `lr/adamw`, `optim/update_rms` (Muon's updates before the rate, about 0.2),
+`lr/adamw`, `optim/update_rms` (Muon's updates before the rate, about 0.2),
 `qk_clip/max_logit` (largest of all heads), `qk_clip/heads_clipped` (number), `qk_clip/min_gamma`,
 `moe/load_imbalance_max` (largest over layers of busiest expert / mean), `moe/router_entropy_mean` (entropy of the load
 over ln E, mean over layers), `moe/bias_spread_max` (largest over layers of highest - lowest expert bias).
@@ -22,7 +22,7 @@ from torch.distributed import ReduceOp
 
 from k2core.model.sharded import whole
 from k2core.model.transformer import Transformer
-from k2core.optim.config import MuonClipConfig
+from k2core.optim.kinds.muonclip import MuonClipConfig
 from k2core.optim.muon import Muon
 from k2core.optim.qk_clip import qk_clip
 from k2core.optim.router_bias import update_router_bias
@@ -40,7 +40,7 @@ class MuonClip:
     """
 
     def __init__(self, model: Transformer, config: MuonClipConfig) -> None:
-        self.model, self.config = model, config
+        self.model, self.config, self.lr = model, config, config.muon_lr
         self.parameters = dict(model.named_parameters())
         matrices = {n: p for n, p in self.parameters.items() if p.ndim > 1 and n not in ADAMW_MATRICES}
         others = [p for n, p in self.parameters.items() if n not in matrices]
@@ -97,8 +97,6 @@ class MuonClip:
         self.adamw.step()
         update_rms = self.muon.step(muon_lr, gradient_scale)
         return {
-            "grad_norm": norm,
-            "lr/muon": muon_lr,
             "lr/adamw": adamw_lr,
             "optim/update_rms": float(update_rms),
             **self._clip_attention(),
@@ -142,6 +140,10 @@ class MuonClip:
             "moe/router_entropy_mean": float(entropy_L.mean()),
             "moe/bias_spread_max": float((bias_LE.amax(dim=-1) - bias_LE.amin(dim=-1)).max()),
         }
+
+    def detail(self) -> dict[str, Tensor]:
+        """What the last step saw: `max_logit`, `gamma` (layers, heads); `load` (layers with experts, experts)."""
+        return {"max_logit": self.max_logit_LH, "gamma": self.gamma_LH, "load": self.load_LE}
 
     def state_dict(self) -> dict[str, Tensor]:
         """All state as flat copies: `muon/NAME`, `adamw/exp_avg/NAME`, `adamw/exp_avg_sq/NAME`, `adamw/step`.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Strict, ValidationError
 
@@ -33,6 +33,15 @@ class Section(BaseModel):
     TRACKED: ClassVar[bool] = True
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    @classmethod
+    def for_value(cls, value: dict[str, Any]) -> type[Self]:
+        """The class that checks `value`: a subclass, where one of its keys says which.
+
+        Raises:
+            RecipeError: there is none of that name.
+        """
+        return cls
+
 
 def validate(cls: type[S], value: Any, where: str) -> S:
     """`value` as a `cls`, or one sentence for each key that does not fit.
@@ -42,6 +51,10 @@ def validate(cls: type[S], value: Any, where: str) -> S:
     """
     if not isinstance(value, dict):
         raise RecipeError(f"{where}: expected a mapping with the keys {', '.join(cls.model_fields)}; found {value!r}")
+    try:
+        cls = cls.for_value(value)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from None
     try:
         return cls.model_validate(value)
     except ValidationError as error:

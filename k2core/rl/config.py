@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from k2core.recipe import Section
+from k2core.optim.learning_rate import Rates, make_rates
+from k2core.training.phases import TrainingSettings
 
 
-class RLConfig(Section):
+class RLConfig(TrainingSettings):
     """How many responses to which prompts, and how the policy learns from them."""
 
     pool: dict[str, int] = Field(description="training items of each environment that the curriculum draws from")
-    iterations: int = Field(ge=1, description="iterations of sampling and updating")
+    iterations: int = Field(ge=1, description="iterations of sampling and updating: the steps of this training")
     prompts: int = Field(ge=1, description="verifiable prompts an iteration")
     samples: int = Field(ge=2, description="K, responses to each prompt")
     minibatches: int = Field(ge=1, description="optimiser steps an iteration; only the first is on-policy")
@@ -36,5 +37,10 @@ class RLConfig(Section):
     critique_weight: float = Field(ge=0, description="weight of the critic's win rate against verified rewards")
     context: int = Field(ge=32, description="tokens a packed training row; longer prompts are not drawn")
     microbatch_rows: int = Field(ge=1, description="rows of one forward and backward pass")
-    checkpoint_every: int = Field(ge=1, description="iterations between checkpoints for resuming")
-    log_every: int = Field(ge=1, description="iterations between rows of the plot")
+
+    @property
+    def steps(self) -> int:
+        return self.iterations
+
+    def rates(self) -> Rates:
+        return make_rates("constant", self.iterations, 1.0, 1.0)

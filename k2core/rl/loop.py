@@ -3,7 +3,8 @@
 Iteration i draws prompts from the curriculum, samples K responses to each from the current policy π_old, and takes
 a few optimiser steps on the squared objective plus a PTX loss. The optimiser starts afresh each iteration because
 π_old, the reference, has changed. Every random choice of iteration i comes from (seed, i), so weights and success
-rates are the whole state.
+rates are the whole state. An update that would be a spike is left out, as in pre-training: its loss is the whole
+objective, its samples are the prompts. SIGTERM ends the training before the next iteration.
 
 Losses are divided by 2τ, which makes the on-policy gradient exactly REINFORCE's and the PTX weight independent of τ.
 In the first, on-policy step a group with equal rewards has exactly no gradient and is left out; later it is kept.
@@ -13,14 +14,14 @@ improves), `curriculum/success` (running success rate, mean over the whole pool)
 without signal), `truncated` (share over budget), `length` (tokens a response), `entropy` (nats a token, estimated by
 -log π of the sampled tokens), `log_ratio/first_max` (largest |log π_θ/π_old| of a response before the first step:
 sampler and trainer agree if it is about 0), `log_ratio/last` (mean, last step), `loss/policy`, `loss/ptx`,
-`critique/spread` (win rates' standard deviation), `temperature`, and what the optimiser reports.
+`critique/spread` (win rates' standard deviation), `temperature`, `grad_norm` (before clipping), `lr/muon` (the
+matrices' learning rate), what the optimiser reports, and, once there are any, `spike/skipped` (updates left out).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from statistics import fmean, pstdev
 from typing import Any
@@ -33,11 +34,12 @@ from k2core.model.loss import token_losses
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.objective import advantages, sequence_log_probs, squared_loss
-from k2core.stage import Job
-from k2core.training.checkpoint import CheckpointConfig, Checkpoints
 from k2core.training.dialogues import Dialogue, dialogues_to_batch
-from k2core.training.history import History, Metrics
+from k2core.training.history import Metrics
+from k2core.training.learner import Learner
+from k2core.training.loop import Training
 from k2core.training.loss import batch_loss
+from k2core.training.setting import Setting
 
 
 @dataclass(frozen=True)
@@ -49,92 +51,94 @@ class Signal:
     advantage: float
 
 
-@dataclass
-class State:
-    """All that an iteration changes. The optimiser's state is none of it: it starts afresh each time."""
+@dataclass(frozen=True)
+class Group:
+    """The responses to one prompt; `name` says which it is, for the record of an update that is left out."""
 
-    model: Any
-    curriculum: PrioritizedSampler
-    history: History
-    iteration: int = 0
-
-    def save(self, checkpoints: Checkpoints, optimizer: Any) -> None:
-        """Have a checkpoint written."""
-        content = {"iteration": self.iteration, "history": self.history.state()}
-        content["curriculum"] = self.curriculum.state_dict()
-        checkpoints.save(self.iteration, self.model, optimizer, content)
-
-    def restore(self, checkpoints: Checkpoints, optimizer: Any) -> None:
-        """Continue from the newest sound checkpoint, if there is one."""
-        content = checkpoints.restore(self.model, optimizer)
-        if content:
-            self.iteration = content["iteration"]
-            self.history.restore(content["history"])
-            self.curriculum.load_state_dict(content["curriculum"])
+    name: str
+    signals: list[Signal]
 
 
-class Loop:
-    """Runs iterations on a state.
+class PolicyTraining(Training):
+    """Iterations of sampling and updating.
 
     Args:
+        learner: the policy.
+        curriculum: draws the prompts, by number.
         tokenizer: of the model.
-        optimizer: a `MuonClip` over `state.model`.
-        prompts: the curriculum's items; `state.curriculum` numbers them.
+        prompts: the curriculum's items.
         ptx: batches of supervised dialogues.
         critique: gives, for groups of responses to `open_prompts` (by number), the rewards of each response.
     """
 
+    unit = "iteration"
+
     def __init__(
         self,
+        learner: Learner,
         config: RLConfig,
+        setting: Setting,
         seed: int,
-        state: State,
         *,
+        curriculum: PrioritizedSampler,
         tokenizer: Any,
-        optimizer: Any,
         prompts: Sequence[Prompt],
         ptx: Any,
         open_prompts: Sequence[Prompt] = (),
         critique: Callable[[Sequence[int], Sequence[Sequence[Rollout]]], list[list[float]]] | None = None,
     ) -> None:
-        self.config, self.seed, self.state = config, seed, state
-        self.tokenizer, self.optimizer, self.prompts, self.ptx = tokenizer, optimizer, prompts, ptx
+        super().__init__(learner, config, setting)
+        self.config, self.seed, self.curriculum = config, seed, curriculum
+        self.tokenizer, self.prompts, self.ptx = tokenizer, prompts, ptx
         self.open_prompts, self.critique = open_prompts, critique
+
+    def state(self) -> dict[str, Any]:
+        return {"curriculum": self.curriculum.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.curriculum.load_state_dict(state["curriculum"])
+
+    def log(self) -> str:
+        skipped = self.spikes.before(self.step * self.config.minibatches)
+        row = self.history.close(self.step, {"spike/skipped": float(skipped)} if skipped else {})
+        self.job.log(row, self.step)
+        return f"passed {row['passed']:.2f}"
 
     def temperature(self, iteration: int) -> float:
         """Linear decay from exploration to exploitation (K2 §3.2.3)."""
         done = iteration / max(1, self.config.iterations - 1)
         return self.config.temperature_start + done * (self.config.temperature_end - self.config.temperature_start)
 
-    def iterate(self) -> Metrics:
-        """One iteration; advances the state and returns its metrics."""
-        config, iteration = self.config, self.state.iteration
+    def advance(self) -> Metrics:
+        if self.job.stopping:
+            self.stop()
+        config, iteration = self.config, self.step
         random = Random(f"{self.seed}/rl/{iteration}")
         temperature = self.temperature(iteration)
-        numbers = self.state.curriculum.draw(config.prompts, random)
+        numbers = self.curriculum.draw(config.prompts, random)
         prompts = [self.prompts[number] for number in numbers]
         groups = self._sample(prompts, random, temperature)
         for number, group in zip(numbers, groups, strict=True):
-            self.state.curriculum.update(number, fmean(rollout.passed for rollout in group))
+            self.curriculum.update(number, fmean(rollout.passed for rollout in group))
         rewards = [[rollout.reward for rollout in group] for group in groups]
-        success = fmean(self.state.curriculum.success)
+        success = fmean(self.curriculum.success)
         metrics = _describe(groups, rewards) | {"temperature": temperature, "curriculum/success": success}
-        signals = [_signals(*group) for group in zip(prompts, groups, rewards, strict=True)]
+        names = [f"prompt/{number}" for number in numbers]
+        learnt = [_group(*group) for group in zip(names, prompts, groups, rewards, strict=True)]
         if self.critique and self.open_prompts and iteration % config.critique_every == 0:
             more, metrics["critique/spread"] = self._self_critique(random, temperature)
-            signals += more
-            random.shuffle(signals)
+            learnt += more
+            random.shuffle(learnt)
         self.optimizer.reset_state()
-        size = -(-len(signals) // config.minibatches)
+        size = -(-len(learnt) // config.minibatches)
         for step in range(config.minibatches):
-            chosen = signals[step * size : (step + 1) * size]
-            metrics |= self._update(chosen, temperature, first=step == 0, step=iteration * config.minibatches + step)
-        self.state.iteration += 1
+            chosen = learnt[step * size : (step + 1) * size]
+            metrics |= self._learn(chosen, temperature, first=step == 0, number=iteration * config.minibatches + step)
         return metrics
 
     def _sample(self, prompts: Sequence[Prompt], random: Random, temperature: float) -> list[list[Rollout]]:
         return sample(
-            self.state.model,
+            self.model,
             self.tokenizer,
             prompts,
             samples=self.config.samples,
@@ -143,7 +147,7 @@ class Loop:
             overlong_reward=self.config.overlong_reward,
         )
 
-    def _self_critique(self, random: Random, temperature: float) -> tuple[list[list[Signal]], float]:
+    def _self_critique(self, random: Random, temperature: float) -> tuple[list[Group], float]:
         """Responses to open prompts, rewarded with the critic's win rates."""
         count = min(self.config.critique_prompts, len(self.open_prompts))
         numbers = random.sample(range(len(self.open_prompts)), count)
@@ -157,14 +161,18 @@ class Loop:
             ]
             for group, won in zip(groups, wins, strict=True)
         ]
-        signals = [_signals(*group) for group in zip(prompts, groups, rewards, strict=True)]
-        return signals, fmean(pstdev(won) for won in wins)
+        names = [f"open/{number}" for number in numbers]
+        learnt = [_group(*group) for group in zip(names, prompts, groups, rewards, strict=True)]
+        return learnt, fmean(pstdev(won) for won in wins)
 
-    def _update(self, groups: Sequence[list[Signal]], temperature: float, *, first: bool, step: int) -> Metrics:
-        """One optimiser step on the squared objective over `groups` and the PTX loss."""
-        config, model = self.config, self.state.model
-        total = sum(len(group) for group in groups)
-        signals = [signal for group in groups for signal in group if not first or any(s.advantage for s in group)]
+    def _learn(self, groups: Sequence[Group], temperature: float, *, first: bool, number: int) -> Metrics:
+        """One optimiser step on the squared objective over `groups` and the PTX loss, unless it is a spike."""
+        if self.was_left_out(number):
+            return {}
+        config, model = self.config, self.model
+        total = sum(len(group.signals) for group in groups)
+        informative = [group.signals for group in groups if not first or any(s.advantage for s in group.signals)]
+        signals = [signal for group in informative for signal in group]
         dialogues = [
             Dialogue(
                 [*signal.prompt.tokens, *signal.rollout.tokens],
@@ -191,39 +199,22 @@ class Loop:
             with torch.no_grad():
                 policy_loss += float(loss.detach())
                 ratios += (log_probs_N - old_N).abs().tolist()
-        ptx_loss = batch_loss(model, self.ptx.batch(step).to(model.device))
+        ptx_loss = batch_loss(model, self.ptx.batch(number).to(model.device))
         (config.ptx_weight * ptx_loss).backward()
         metrics = {"loss/policy": policy_loss, "loss/ptx": float(ptx_loss.detach())}
         if ratios:
             metrics["log_ratio/last"] = fmean(ratios)
             metrics |= {"log_ratio/first_max": max(ratios)} if first else {}
-        return metrics | self.optimizer.step(1.0)
+        objective = policy_loss / (2 * config.tau) + config.ptx_weight * metrics["loss/ptx"]
+        made = self.update(number, objective, lambda: [group.name for group in groups])
+        if made is None:
+            return {}
+        return metrics | {"grad_norm": made.norm, "lr/muon": made.lr} | made.figures
 
 
-def run_loop(loop: Loop, job: Job, plot: Path, checkpoint: CheckpointConfig) -> list[Metrics]:
-    """All iterations, from the newest checkpoint in `job.scratch` on; writes `plot` and returns its rows."""
-    config, state, optimizer = loop.config, loop.state, loop.optimizer
-    with Checkpoints(job.scratch, checkpoint, job.fingerprint, job.say, job.name) as checkpoints:
-        state.restore(checkpoints, optimizer)
-        if state.iteration:
-            job.say(f"resuming after iteration {state.iteration}")
-        with job.progress(config.iterations, "iteration", done=state.iteration) as bar:
-            while state.iteration < config.iterations:
-                state.history.add(loop.iterate())
-                if state.iteration % config.log_every == 0 or state.iteration == config.iterations:
-                    row = state.history.close(state.iteration, {})
-                    job.log(row, state.iteration)
-                    bar.set_postfix_str(f"passed {row['passed']:.2f}", refresh=False)
-                if state.iteration % config.checkpoint_every == 0 or state.iteration == config.iterations:
-                    state.save(checkpoints, optimizer)
-                bar.update()
-        checkpoints.finish()
-    state.history.write(plot)
-    return state.history.rows
-
-
-def _signals(prompt: Prompt, group: Sequence[Rollout], rewards: Sequence[float]) -> list[Signal]:
-    return [Signal(*triple) for triple in zip([prompt] * len(group), group, advantages(rewards), strict=True)]
+def _group(name: str, prompt: Prompt, responses: Sequence[Rollout], rewards: Sequence[float]) -> Group:
+    scored = zip(responses, advantages(rewards), strict=True)
+    return Group(name, [Signal(prompt, response, advantage) for response, advantage in scored])
 
 
 def _describe(groups: Sequence[Sequence[Rollout]], rewards: Sequence[Sequence[float]]) -> Metrics:

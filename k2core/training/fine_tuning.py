@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from k2core.optim.config import MuonClipConfig
 from k2core.optim.learning_rate import Rates, make_rates
-from k2core.recipe import Section
-from k2core.stage import Job, StageError
+from k2core.optim.optimizer import OptimizerConfig
+from k2core.training.phases import TrainingSettings
 
 if TYPE_CHECKING:
     from k2core.model.transformer import Transformer
-    from k2core.training.checkpoint import CheckpointConfig
     from k2core.training.dialogues import DialogueSource
-    from k2core.training.spikes import SpikeConfig
+    from k2core.training.setting import Setting
     from k2core.training.trainer import TrainResult
 
 
-class FineTuning(Section):
+class FineTuning(TrainingSettings):
     """How long and how fast a model is tuned on packed dialogues."""
 
     context: int = Field(ge=32, description="tokens a packed row; longer dialogues are left out and counted")
@@ -30,19 +28,19 @@ class FineTuning(Section):
     adamw_lr: float = Field(gt=0, description="AdamW's learning rate at its peak (embeddings, head, norms)")
     warmup_steps: int = Field(ge=0, description="steps of linear warm-up")
     final_lr_share: float = Field(ge=0, le=1, description="learning rate at the end, as a share of the peak")
-    log_every: int = Field(ge=1, description="steps between rows of the plot")
-    checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")
 
-    def schedule(self) -> Rates:
-        """Linear from the peak to `final_lr_share` of it, after a linear warm-up.
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"a warm-up of {self.warmup_steps} steps does not fit into {self.steps} steps; lower warmup_steps or "
+                "raise steps"
+            )
+        return self
 
-        Raises:
-            StageError: the warm-up is as long as the training.
-        """
-        try:
-            return make_rates("linear", self.steps, 1.0, self.final_lr_share, self.warmup_steps)
-        except ValueError as error:
-            raise StageError(f"{error}; lower warmup_steps or raise steps") from None
+    def rates(self) -> Rates:
+        """Linear from the peak to `final_lr_share` of it, after a linear warm-up."""
+        return make_rates("linear", self.steps, 1.0, self.final_lr_share, self.warmup_steps)
 
     def epochs(self, source: DialogueSource) -> float:
         """How often each row is seen."""
@@ -50,28 +48,16 @@ class FineTuning(Section):
 
 
 def fine_tune(
-    model: Transformer, source: DialogueSource, settings: FineTuning, optimizer: MuonClipConfig, spikes: SpikeConfig,
-    checkpoint: CheckpointConfig, job: Job, plot: Path,
+    model: Transformer, source: DialogueSource, settings: FineTuning, optimizer: OptimizerConfig, setting: Setting,
+    plot: Path,
 ) -> TrainResult:  # fmt: skip
-    """Tune `model` in place with a fresh MuonClip at the settings' rates; resumes from `job.scratch`.
+    """Tune `model` in place with a fresh optimiser at the settings' rates; resumes from the job's scratch.
 
     Raises:
-        StageError: the warm-up is as long as the training, or too many steps in a row were left out.
+        StageError: too many steps in a row were left out.
     """
-    from k2core.optim.muonclip import MuonClip
-    from k2core.training.trainer import train
+    from k2core.training.learner import Learner
+    from k2core.training.trainer import Plan, train
 
-    rates = {"muon_lr": settings.muon_lr, "adamw_lr": settings.adamw_lr}
-    return train(
-        model,
-        MuonClip(model, optimizer.model_copy(update=rates)),
-        source,
-        steps=settings.steps,
-        schedule=settings.schedule(),
-        job=job,
-        plot=plot,
-        log_every=settings.log_every,
-        checkpoint_every=settings.checkpoint_every,
-        spikes=spikes,
-        checkpoint=checkpoint,
-    )
+    fresh = optimizer.with_rates(settings.muon_lr, settings.adamw_lr).build(model)
+    return train(Learner(model, fresh), Plan(source, settings), setting, plot)

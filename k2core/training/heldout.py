@@ -20,6 +20,8 @@ from k2core.data.rows.packing import Piece, cut, pack_rows, pieces_to_batch
 from k2core.data.rows.shards import TokenShards
 from k2core.storage import StorageError
 
+FIGURE, COLUMN = "heldout/bits_per_byte", "val/bpb"
+"""What bits per byte are called among a stage's figures, and in the columns of a plot."""
 ROW_TOKENS = 4096
 """Tokens in a forward pass; bounds the memory of the logits."""
 
@@ -92,6 +94,11 @@ def summary(scored: dict[str, Scored]) -> dict[str, float]:
     return {"all": total} | {domain: item.bits / item.bytes for domain, item in scored.items()}
 
 
-def figure_names(values: dict[str, float], prefix: str = "heldout/bits_per_byte") -> dict[str, float]:
+def figure_names(values: dict[str, float], prefix: str = FIGURE) -> dict[str, float]:
     """The same values under a stage's figure names: `prefix` for `all`, `prefix/DOMAIN` for a domain."""
     return {prefix if name == "all" else f"{prefix}/{name}": value for name, value in values.items()}
+
+
+def figures_of(row: dict[str, float]) -> dict[str, float]:
+    """What a row of a plot has under `COLUMN`, as a stage's figures."""
+    return {FIGURE + name.removeprefix(COLUMN): value for name, value in row.items() if name.startswith(COLUMN)}

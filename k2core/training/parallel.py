@@ -4,13 +4,13 @@
     recompute_activations(model)        # optional
     shard_experts(model, mesh)          # optional
     shard(model, mesh)                  # after the two
-    optimizer = MuonClip(model, config)
+    optimizer = config.build(model)
 
-Every process starts from the same seed or weights and runs its own share of each batch; `MuonClip.step` then does what
-one process with the whole batch would. Gradients are averaged over the mesh: the loss of a process is the mean over its
-targets where all have as many, else their sum · processes / targets of the global batch. Processes that share rows
-(`context_parallel.py`) are members of this mesh like others: it has one axis of *all* processes, not one named axis for
-data and one for context.
+Every process starts from the same seed or weights and runs its own share of each batch; the optimiser's `step` then
+does what one process with the whole batch would. Gradients are averaged over the mesh: the loss of a process is the
+mean over its targets where all have as many, else their sum · processes / targets of the global batch. Processes that
+share rows (`context_parallel.py`) are members of this mesh like others: it has one axis of *all* processes, not one
+named axis for data and one for context.
 
 Run on CPU with gloo, in 2 and 4 processes, and compared with one process (tests/optim/test_sharded.py,
 tests/training/test_context_parallel.py); never run on GPUs with NCCL. K2's pipeline parallelism is not here

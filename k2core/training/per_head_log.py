@@ -12,7 +12,10 @@ number of names.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ATTENTION, EXPERTS = "attention.csv", "experts.csv"
 
@@ -28,12 +31,11 @@ class Detail:
     lines: dict[str, list[str]] = field(default_factory=_headers)
     _interval: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, optimizer: Any) -> None:
-        """What `optimizer`, a `MuonClip`, saw in the step that it just made."""
+    def add(self, seen: dict[str, Tensor]) -> None:
+        """What the optimiser saw in the step that it just made (`Optimizer.detail`)."""
         import torch
 
-        tensors = {"max_logit": optimizer.max_logit_LH, "gamma": optimizer.gamma_LH, "load": optimizer.load_LE}
-        new = {name: tensor.double().cpu() for name, tensor in tensors.items()}
+        new = {name: tensor.double().cpu() for name, tensor in seen.items()}
         merge = {"max_logit": torch.maximum, "gamma": torch.minimum, "load": torch.add}
         old = self._interval
         self._interval = {name: merge[name](old[name], new[name]) for name in new} if old else new

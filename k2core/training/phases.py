@@ -1,18 +1,33 @@
-"""The settings of pre-training phases: how much, at what rate, of what. `phase.py` runs one."""
+"""The settings that all trainings have, and those of pre-training phases: how much, at what rate, of what."""
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, Self
 
 from pydantic import Field, model_validator
 
 from k2core.data.mixture.selection import Select
 from k2core.model.config import YarnConfig
-from k2core.optim.learning_rate import Schedule
+from k2core.optim.learning_rate import Rates, Schedule
 from k2core.recipe import Section
 
 
-class Phase(Section):
+class TrainingSettings(Section):
+    """What the section of every training has: of a phase, of fine-tuning, of RL."""
+
+    log_every: int = Field(ge=1, description="steps between rows of the plot")
+    checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")
+
+    if TYPE_CHECKING:  # a field in one section, made of other fields in another
+        steps: int
+
+    @abstractmethod
+    def rates(self) -> Rates:
+        """The multiplier of the optimiser's learning rates at each step."""
+
+
+class Phase(TrainingSettings):
     """One stretch of training with one mixture, one context and one schedule (K2 §2.5)."""
 
     tokens: int = Field(ge=1, description="length of the phase in tokens, rounded to whole batches")
@@ -21,8 +36,6 @@ class Phase(Section):
     schedule: Schedule = Field(description="learning rate over the phase")
     mixture: dict[str, float] = Field(min_length=1, description="share of rows by domain; need not sum to 1")
     select: Select = Field(description="which documents of these domains")
-    log_every: int = Field(ge=1, description="steps between rows of the plot")
-    checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")
     heldout_every: int = Field(
         ge=1, description="steps between evaluations of held-out bits per byte; the last step always has one"
     )
@@ -44,6 +57,9 @@ class Phase(Section):
     def steps(self) -> int:
         """Optimiser steps of the phase."""
         return round(self.tokens / self.batch_tokens)
+
+    def rates(self) -> Rates:
+        return self.schedule.over(self.steps)
 
 
 class Extension(Phase):

@@ -21,7 +21,7 @@ from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.model.config import ModelConfig
 from k2core.model.files import save_model
 from k2core.model.transformer import Transformer
-from k2core.optim.config import MuonClipConfig
+from k2core.optim.kinds.muonclip import MuonClipConfig
 from k2core.optim.muonclip import MuonClip
 from k2core.recipe import RecipeError, load_section, read_recipe
 from k2core.stage import Job, StageError
@@ -29,7 +29,7 @@ from k2core.storage import write_table
 from k2core.synthesis.rephrasing.rewriting import Rewrite
 from k2core.synthesis.rephrasing.styles import load_styles
 from k2core.training.checkpoint import save_optimizer
-from k2core.training.phase import TrainerState
+from k2core.training.learner import TrainerState
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "micro.yaml"

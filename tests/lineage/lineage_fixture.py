@@ -18,7 +18,7 @@ from k2core.recipe import read_recipe, validate
 from k2core.stage import Job
 from k2core.storage import read_table, read_tables, write_table
 from k2core.synthesis.fidelity.gate import SCORES
-from k2core.training.phase import TrainerState
+from k2core.training.learner import TrainerState
 from k2core.training.phases import Extension, Phase
 from stages import curate, ingest, tag, tokenize, train_tokenizer
 

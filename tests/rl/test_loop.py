@@ -1,17 +1,24 @@
-"""The loop on a micro model: it learns, sampler and trainer agree, and a killed run ends bit-identically."""
+"""RL on a micro model: it learns, sampler and trainer agree; what kills, SIGTERM and spikes leave."""
 
+import json
 import os
+import shutil
 import signal
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
-from micro import CHECKPOINT, VOCAB, CharTokenizer, job_in, micro_config, micro_model, micro_optimizer
+from micro import CHECKPOINT, SPIKES, VOCAB, CharTokenizer, job_in, micro_config, micro_model, micro_optimizer
 
 from k2core.inference.rollouts import Prompt, sample
 from k2core.rl.curriculum import PrioritizedSampler
-from k2core.rl.loop import Loop, State, run_loop
+from k2core.rl.loop import PolicyTraining
+from k2core.stage import StageError
 from k2core.training.dialogues import Dialogue, DialogueSource
-from k2core.training.history import History
+from k2core.training.learner import Learner
+from k2core.training.setting import Setting
+from k2core.training.spikes import SpikeConfig
 
 STOP = CharTokenizer.im_end_id
 # a response passes if it ends within its budget and its first letter has the parity of the prompt's
@@ -21,28 +28,43 @@ PROMPTS = [
 ]
 
 
-def make_loop(**changes) -> Loop:
-    config = micro_config(**changes)
+def make_training(folder: Path, spikes: SpikeConfig = SPIKES, **changes) -> PolicyTraining:
     torch.manual_seed(0)
     model = micro_model()
-    state = State(model, PrioritizedSampler([0.5] * len(PROMPTS), momentum=0.5, floor=0.05), History(config.log_every))
     ptx = DialogueSource(
         [Dialogue([3, 4, n + 2, 6 + n % 2, STOP], [0, 0, 0, 1, 1]) for n in range(6)], context=32, batch_rows=1, seed=0
     )
-    return Loop(config, 7, state, tokenizer=CharTokenizer(), optimizer=micro_optimizer(model), prompts=PROMPTS, ptx=ptx)
+    return PolicyTraining(
+        Learner(model, micro_optimizer(model)), micro_config(**changes), Setting(job_in(folder), spikes, CHECKPOINT), 7,
+        curriculum=PrioritizedSampler([0.5] * len(PROMPTS), momentum=0.5, floor=0.05), tokenizer=CharTokenizer(),
+        prompts=PROMPTS, ptx=ptx,
+    )  # fmt: skip
 
 
-def test_sampler_and_trainer_agree_on_the_first_step():
-    loop = make_loop(minibatches=2, temperature_start=0.7)
-    first = loop.iterate()
+def iterate(training: PolicyTraining) -> dict[str, float]:
+    metrics = training.advance()
+    training.step += 1
+    return metrics
+
+
+def assert_equal(found: PolicyTraining, wanted: PolicyTraining) -> None:
+    assert found.curriculum.state_dict() == wanted.curriculum.state_dict()
+    for (name, expected), (_, got) in zip(
+        wanted.model.state_dict().items(), found.model.state_dict().items(), strict=True
+    ):
+        assert torch.equal(expected, got), name
+
+
+def test_sampler_and_trainer_agree_on_the_first_step(tmp_path):
+    first = iterate(make_training(tmp_path, minibatches=2, temperature_start=0.7))
     assert first["log_ratio/first_max"] < 1e-4
     assert first["log_ratio/last"] > 1e-4, "the second minibatch is off-policy"
     assert 0 < first["entropy"] <= torch.log(torch.tensor(float(VOCAB)))
 
 
-def test_reward_rises():
-    loop = make_loop(iterations=30, prompts=6, samples=16, ptx_weight=0.0)
-    passed = [loop.iterate()["passed"] for _ in range(30)]
+def test_reward_rises(tmp_path):
+    training = make_training(tmp_path, iterations=30, prompts=6, samples=16, ptx_weight=0.0)
+    passed = [iterate(training)["passed"] for _ in range(30)]
     assert sum(passed[-5:]) > sum(passed[:5]) + 1.0, passed
 
 
@@ -56,12 +78,12 @@ def test_over_budget_is_truncated_and_penalised():
     assert all(len(r.tokens) == len(r.log_probs) for r in rollouts)
 
 
-def test_the_optimizer_starts_afresh_each_iteration():
-    loop, resets = make_loop(minibatches=2), []
-    reset = loop.optimizer.reset_state
-    loop.optimizer.reset_state = lambda: (resets.append(loop.state.iteration), reset())
-    loop.iterate()
-    loop.iterate()
+def test_the_optimizer_starts_afresh_each_iteration(tmp_path):
+    training, resets = make_training(tmp_path, minibatches=2), []
+    reset = training.optimizer.reset_state
+    training.optimizer.reset_state = lambda: (resets.append(training.step), reset())
+    iterate(training)
+    iterate(training)
     assert resets == [0, 1]
 
 
@@ -74,33 +96,107 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+def run(training: PolicyTraining, folder: Path) -> bytes:
+    training.run(folder / "plot.csv")
+    return (folder / "plot.csv").read_bytes()
+
+
 @pytest.mark.parametrize("minibatches", [1, 2])
 def test_a_killed_run_ends_bit_identically(tmp_path, minibatches, one_thread):
     settings = dict(iterations=5, checkpoint_every=2, minibatches=minibatches)
-    whole = make_loop(**settings)
-    run_loop(whole, job_in(tmp_path / "whole"), tmp_path / "whole.csv", CHECKPOINT)
+    whole = make_training(tmp_path / "whole", **settings)
+    rows = run(whole, tmp_path / "whole")
 
     child = os.fork()
     if child == 0:  # dies for good in the middle of the fourth iteration
-        loop = make_loop(**settings)
-        step = loop.optimizer.step
+        training = make_training(tmp_path / "killed", **settings)
+        step = training.optimizer.step
 
         def deadly(*arguments):
-            if loop.state.iteration == 3:
+            if training.step == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
             return step(*arguments)
 
-        loop.optimizer.step = deadly
-        run_loop(loop, job_in(tmp_path / "killed"), tmp_path / "killed.csv", CHECKPOINT)
+        training.optimizer.step = deadly
+        run(training, tmp_path / "killed")
         os._exit(0)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
-    assert not (tmp_path / "killed.csv").exists()
+    assert not (tmp_path / "killed" / "plot.csv").exists()
 
-    resumed = make_loop(**settings)
-    run_loop(resumed, job_in(tmp_path / "killed"), tmp_path / "killed.csv", CHECKPOINT)
-    assert (tmp_path / "killed.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert resumed.state.curriculum.state_dict() == whole.state.curriculum.state_dict()
-    for (name, expected), (_, got) in zip(
-        whole.state.model.state_dict().items(), resumed.state.model.state_dict().items(), strict=True
-    ):
-        assert torch.equal(expected, got), name
+    resumed = make_training(tmp_path / "killed", **settings)
+    assert run(resumed, tmp_path / "killed") == rows
+    assert_equal(resumed, whole)
+
+
+def after_samples(training: PolicyTraining, count: int, act: Callable[[], None]) -> None:
+    """Have `act` done when `training` has sampled `count` times."""
+    sample, calls = training._sample, []
+
+    def counted(*arguments):
+        groups = sample(*arguments)
+        calls.append(1)
+        if len(calls) == count:
+            act()
+        return groups
+
+    training._sample = counted
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_sigterm_ends_it_at_a_checkpoint_and_loses_nothing(tmp_path, at, one_thread):
+    """SIGTERM comes in the middle of an iteration, which is finished; none is made twice."""
+    settings = dict(iterations=5, checkpoint_every=2)
+    whole = make_training(tmp_path / "whole", **settings)
+    rows = run(whole, tmp_path / "whole")
+
+    stopped = make_training(tmp_path / "stopped", **settings)
+    after_samples(stopped, at, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit, match="143"):
+        run(stopped, tmp_path / "stopped")
+    assert stopped.step == at and not (tmp_path / "stopped" / "plot.csv").exists()
+
+    resumed, made = make_training(tmp_path / "stopped", **settings), []
+    advance = resumed.advance
+    resumed.advance = lambda: (made.append(resumed.step), advance())[1]
+    assert run(resumed, tmp_path / "stopped") == rows
+    assert made == list(range(at, 5))
+    assert_equal(resumed, whole)
+
+
+def poisoned(training: PolicyTraining, *updates: int) -> PolicyTraining:
+    """`training`, whose gradients are not finite at these updates."""
+    norm, calls = training.optimizer.gradient_norm, []
+
+    def measured():
+        calls.append(1)
+        return float("nan") if len(calls) - 1 in updates else norm()
+
+    training.optimizer.gradient_norm = measured
+    return training
+
+
+def test_a_spike_is_left_out_recorded_and_stays_out(tmp_path, one_thread):
+    settings = dict(iterations=4, minibatches=2)
+    training = poisoned(make_training(tmp_path / "one", **settings), 3)
+    run(training, tmp_path / "one")
+    [record] = [json.loads(line) for line in training.left_out()["skipped.jsonl"].splitlines()]
+    assert record["step"] == 3 and record["reason"] == "its gradient norm is nan"
+    assert record["samples"] and all(name.startswith("prompt/") for name in record["samples"])
+    assert [row.get("spike/skipped") for row in training.history.rows] == [None, 1, 1, 1]
+    assert all(tensor.isfinite().all() for tensor in training.model.state_dict().values())
+
+    # killed after it, before a checkpoint has it: on the way again the update would pass, and stays out
+    killed = poisoned(make_training(tmp_path / "two", **settings), 3)
+    after_samples(killed, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        run(killed, tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / "step-00000003")
+    resumed = make_training(tmp_path / "two", **settings)
+    run(resumed, tmp_path / "two")
+    assert resumed.left_out() == training.left_out()
+    assert_equal(resumed, training)
+
+
+def test_spikes_in_a_row_stop_it(tmp_path):
+    with pytest.raises(StageError, match="3 steps in a row were left out, the last is step 3: its gradient norm"):
+        run(poisoned(make_training(tmp_path), 1, 2, 3), tmp_path)

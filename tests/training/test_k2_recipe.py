@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from k2core.optim.config import MuonClipConfig
+from k2core.optim.kinds.muonclip import MuonClipConfig
 from k2core.recipe import load_section
 from k2core.training.phases import Extension, Phase
 

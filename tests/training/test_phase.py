@@ -16,8 +16,10 @@ from k2core.optim.learning_rate import Schedule
 from k2core.stage import Job, StageError
 from k2core.storage import StorageError
 from k2core.training.fine_tuning import FineTuning
-from k2core.training.phase import TrainerState, check_vocabulary, run_phase
+from k2core.training.learner import Learner, TrainerState
+from k2core.training.phase import check_vocabulary, run_phase
 from k2core.training.phases import Phase
+from k2core.training.setting import Setting
 
 VALUES = {
     "tokens": 1000, "batch_tokens": 64, "context_length": 16, "mixture": {"web": 1.0}, "log_every": 1,
@@ -57,31 +59,19 @@ def test_chained_schedules_never_jump() -> None:
     rates = [phase(step) for phase, steps in zip(phases, (50, 40, 20), strict=True) for step in range(steps)]
     assert rates[0] < rates[4] < rates[5] == 1.0 and rates[-1] == pytest.approx(0.035)
     assert max(abs(a - b) for a, b in pairwise(rates[5:])) < 0.05
-    with pytest.raises(StageError, match="lower warmup_steps"):
+    with pytest.raises(ValidationError, match="lower warmup_steps"):
         FineTuning(
             context=32, batch_rows=1, steps=5, muon_lr=0.1, adamw_lr=0.1, warmup_steps=5, final_lr_share=0.1,
             log_every=1, checkpoint_every=1,
-        ).schedule()  # fmt: skip
+        )  # fmt: skip
 
 
 def attempt(folder: Path, *, vocab_size: int = 20, lr_scale: float | None = 1.0, longest: int = 16) -> None:
     write_shards(folder, [TokenizedDocument("train", "web", [1, 2], 2)], vocab_size=20, eos_id=9)
     model = SimpleNamespace(config=SimpleNamespace(vocab_size=vocab_size, max_position_embeddings=longest))
     state = TrainerState(step=0, tokens_seen=0, documents={}, lr_scale=lr_scale)
-    job = Job("test", folder, None)
-    run_phase(
-        Phase(**VALUES),
-        model,
-        None,
-        state,
-        tokens=folder,
-        seed=0,
-        job=job,
-        plot=folder / "plot.csv",
-        out=folder / "out",
-        spikes=SPIKES,
-        checkpoint=CHECKPOINT,
-    )
+    learner, setting = Learner(model, None, state), Setting(Job("test", folder, None), SPIKES, CHECKPOINT)
+    run_phase(Phase(**VALUES), learner, setting, tokens=folder, seed=0, plot=folder / "plot.csv", out=folder / "out")
 
 
 def test_faults_at_the_seam_stop_before_training(tmp_path: Path) -> None:

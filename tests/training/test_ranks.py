@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from processes import run as run_processes
-from test_trainer import DEFAULTS, OPTIMIZER, Source, build
+from test_trainer import BEFORE, CHECKPOINT, OPTIMIZER, SPIKES, Source, build, settings
 
 from k2core.machine.processes import must_launch
 from k2core.model.sharded import whole
@@ -17,8 +17,10 @@ from k2core.optim.muonclip import MuonClip
 from k2core.recipe import RecipeError
 from k2core.stage import Job
 from k2core.training.config import ParallelConfig
+from k2core.training.learner import Learner
 from k2core.training.ranks import Ranks
-from k2core.training.trainer import train
+from k2core.training.setting import Setting
+from k2core.training.trainer import Plan, train
 
 STEPS = 6
 LAUNCHER = "python -m torch.distributed.run --standalone --nproc-per-node {processes}"
@@ -42,10 +44,10 @@ def outcome(folder: Path, parallel: ParallelConfig, rank: int, stop_at: int | No
 
     validate()  # as a stage does before it trains
     optimizer = MuonClip(model, OPTIMIZER)
+    job = Job("test", folder / "scratch", None)
     result = train(
-        model, optimizer, Source(stop_at=stop_at), steps=STEPS, schedule=lambda step: 1.0,
-        job=Job("test", folder / "scratch", None), plot=folder / "plot.csv", ranks=ranks,
-        micro_batch_tokens=parallel.micro_batch_tokens, validate=validate, validate_every=3, **DEFAULTS,
+        Learner(model, optimizer, BEFORE), Plan(Source(stop_at=stop_at), settings(STEPS), validate, validate_every=3),
+        Setting(job, SPIKES, CHECKPOINT, ranks, parallel.micro_batch_tokens), folder / "plot.csv",
     )  # fmt: skip
     state = {**model.state_dict(), **{f"optimizer/{k}": v for k, v in optimizer.state_dict().items()}}
     return {"rows": result.rows, "state": {name: whole(tensor).clone() for name, tensor in state.items()}}

@@ -26,7 +26,7 @@ from k2core.stage import Job, StageError
 from k2core.storage import dvc_md5, read_table, write_table
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.config import ParallelConfig
-from k2core.training.phase import TrainerState
+from k2core.training.learner import TrainerState
 from k2core.training.phases import Extension, Phase
 from k2core.training.spikes import SpikeConfig
 from stages import extend_context, plan_mixture, pretrain, tokenize, train_tokenizer

@@ -13,13 +13,17 @@ import torch
 from k2core.data.rows.batch import IGNORE, Batch
 from k2core.model.config import ModelConfig
 from k2core.model.transformer import Transformer
-from k2core.optim.config import MuonClipConfig
-from k2core.optim.learning_rate import Schedule
+from k2core.optim.kinds.muonclip import MuonClipConfig
+from k2core.optim.learning_rate import Rates, Schedule
 from k2core.optim.muonclip import MuonClip
+from k2core.optim.optimizer import Optimizer
 from k2core.stage import Job, StageError
 from k2core.training.checkpoint import CheckpointConfig
+from k2core.training.learner import Learner, TrainerState
+from k2core.training.phases import TrainingSettings
+from k2core.training.setting import Setting
 from k2core.training.spikes import SpikeConfig
-from k2core.training.trainer import TrainResult, train
+from k2core.training.trainer import Plan, TrainResult, train
 
 STEPS, VOCAB = 11, 32
 MODEL = ModelConfig(
@@ -37,9 +41,23 @@ OPTIMIZER = MuonClipConfig(
 
 SPIKES = SpikeConfig(window=16, min_history=16, deviations=6.0, max_in_a_row=3)
 CHECKPOINT = CheckpointConfig(keep=2, permanent_every=0, mirror="", resume_from="", accept=[])
-DEFAULTS = {
-    "log_every": 3, "checkpoint_every": 4, "tokens_before": 100, "spikes": SPIKES, "checkpoint": CHECKPOINT,
-}  # fmt: skip
+CONSTANT = Schedule(kind="constant", lr_start=1.0, lr_end=1.0, warmup_steps=0)
+BEFORE = TrainerState(step=0, tokens_seen=100, documents={}, lr_scale=None)
+
+
+class Settings(TrainingSettings):
+    """Of a training of so many steps."""
+
+    steps: int
+    schedule: Schedule
+
+    def rates(self) -> Rates:
+        return self.schedule.over(self.steps)
+
+
+def settings(steps: int, **changes) -> Settings:
+    values = {"log_every": 3, "checkpoint_every": 4, "schedule": CONSTANT, **changes}
+    return Settings(steps=steps, **values)
 
 
 class Killed(BaseException):
@@ -94,14 +112,18 @@ def build(cls: type[Transformer] = Transformer) -> tuple[Transformer, MuonClip]:
 
 
 def run(
-    folder: Path, source: Source, model: Transformer, optimizer: MuonClip, steps: int = STEPS, **changes
-) -> TrainResult:
-    schedule = Schedule(kind="cosine", lr_start=1.0, lr_end=0.1, warmup_steps=min(2, steps - 1)).over(steps)
+    folder: Path, source: Source, model: Transformer, optimizer: Optimizer, steps: int = STEPS,
+    checkpoint_every: int = 4, spikes: SpikeConfig = SPIKES, checkpoint: CheckpointConfig = CHECKPOINT,
+    micro_batch_tokens: int | None = None,
+) -> TrainResult:  # fmt: skip
+    schedule = Schedule(kind="cosine", lr_start=1.0, lr_end=0.1, warmup_steps=min(2, steps - 1))
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
     return train(
-        model, optimizer, source, steps=steps, schedule=schedule, job=Job("test", folder / "scratch", None),
-        plot=folder / "plot.csv", **{**DEFAULTS, **changes},
-    )  # fmt: skip
+        Learner(model, optimizer, BEFORE),
+        Plan(source, settings(steps, schedule=schedule, checkpoint_every=checkpoint_every)),
+        Setting(Job("test", folder / "scratch", None), spikes, checkpoint, micro_batch_tokens=micro_batch_tokens),
+        folder / "plot.csv",
+    )
 
 
 def outcome(folder: Path, model: Transformer, optimizer: MuonClip) -> tuple[bytes, dict[str, torch.Tensor]]:
