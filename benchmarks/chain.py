@@ -15,7 +15,7 @@ import typer
 
 from benchmarks import evening, harness, readme
 from k2core.evals.intervals import gain
-from k2core.report.results import MODELS, PHASES
+from k2core.report.results import MODELS, phases_of
 from k2core.storage import write_json
 from stages.report import SEED
 
@@ -62,7 +62,7 @@ def _chain(log: str, total: float, again: float, tests: float) -> list[str]:
     own = [float(seconds) for stage, seconds in done if stage != "sources"]
     metrics = {path.stem: json.loads(path.read_text()) for path in Path("metrics").glob("*.json")}
     scores = {name: json.loads(Path(f"data/evals/{name}/scorecard.json").read_text())["scores"] for name in MODELS}
-    rest = total - sum(own)
+    rest, phases = total - sum(own), phases_of(metrics)
     figures = {
         "seconds": total, "stages": len(own), "seconds_outside_stages": rest, "seconds_of_a_second_run": again,
         "seconds_of_make_test": tests, "scores": scores, "metrics": metrics,
@@ -76,7 +76,7 @@ def _chain(log: str, total: float, again: float, tests: float) -> list[str]:
         f"| a second `make demo` | {again:.1f} s | 3 s |",
         f"| `make test`, installation included | {tests:.0f} s | 1200 s |",
         "", "Held-out bits per byte:", "",
-        "| | untrained | " + " | ".join(PHASES) + " | YaRN |", "|---|" + "---|" * (len(PHASES) + 2),
+        "| | untrained | " + " | ".join(phases) + " | YaRN |", "|---|" + "---|" * (len(phases) + 2),
         *(_bits(metrics, label, suffix) for label, suffix in
           (("all domains", ""), ("Wikipedia summaries", "/knowledge"), ("Python", "/code"))),
         "", "The three models on the same held-out items (95% intervals):", "",
@@ -98,8 +98,8 @@ def _chain(log: str, total: float, again: float, tests: float) -> list[str]:
 
 def _bits(metrics: dict[str, Any], label: str, suffix: str) -> str:
     key = f"heldout/bits_per_byte{suffix}"
-    values = [metrics["pretrain-stable"][f"heldout/bits_per_byte_before{suffix}"]]
-    values += [metrics[f"pretrain-{phase}"][key] for phase in PHASES] + [metrics["extend_context"][key]]
+    stages = [*(f"pretrain-{phase}" for phase in phases_of(metrics)), "extend_context"]
+    values = [metrics[stages[0]][f"heldout/bits_per_byte_before{suffix}"], *(metrics[stage][key] for stage in stages)]
     return f"| {label} | " + " | ".join(f"{value:.3f}" for value in values) + " |"
 
 

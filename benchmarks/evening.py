@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from k2core.corpus.documents import DOMAINS
-from k2core.report.curves import PLOTS, YARDSTICKS, Curves, collect
+from k2core.report.curves import YARDSTICKS, Curves, collect, plots_of
 from k2core.report.pictures import COLOURS
 from k2core.report.results import read_curves
 
@@ -34,14 +34,15 @@ def block(seconds: float, workspace: Path, picture: Path) -> list[str]:
     if curves is None:
         raise ValueError(f"{workspace / 'plots'}: no curve has val/bpb; run the chain first")
     draw(curves, picture)
-    tokens = [figures[stage]["train/tokens_seen"] / 1e6 for stage in PLOTS.values()]  # plots and stages are named alike
+    plots = plots_of(figures)
+    tokens = [figures[stage]["train/tokens_seen"] / 1e6 for stage in plots.values()]
     whole = "evaluate-rl" in figures
     what = "The chain took" if whole else "What follows YaRN was not run at this recipe; from raw text to there it took"
     return [
         f"{what} {seconds / 60:.0f} minutes. Held-out bits per byte after each phase, beside what compressors make of "
         "the same text:", "",
-        "| | untrained | " + " | ".join(PLOTS) + " | " + " | ".join(label for label, _ in YARDSTICKS.values()) + " |",
-        "|---|" + "---|" * (1 + len(PLOTS) + len(YARDSTICKS)),
+        "| | untrained | " + " | ".join(plots) + " | " + " | ".join(label for label, _ in YARDSTICKS.values()) + " |",
+        "|---|" + "---|" * (1 + len(plots) + len(YARDSTICKS)),
         *(_row(figures, domain) for domain in ("all", *DOMAINS)),
         "| million tokens | 0 | " + " | ".join(f"{seen:.1f}" for seen in tokens) + " |" + " |" * len(YARDSTICKS),
         "",
@@ -75,8 +76,9 @@ def _long_context(figures: dict[str, float]) -> list[str]:
 
 def _row(figures: dict[str, dict[str, float]], domain: str) -> str:
     suffix = "" if domain == "all" else f"/{domain}"
-    values = [figures["pretrain-stable"][f"heldout/bits_per_byte_before{suffix}"]]
-    values += [figures[stage][f"heldout/bits_per_byte{suffix}"] for stage in PLOTS.values()]
+    stages = list(plots_of(figures).values())
+    values = [figures[stages[0]][f"heldout/bits_per_byte_before{suffix}"]]
+    values += [figures[stage][f"heldout/bits_per_byte{suffix}"] for stage in stages]
     values += [figures["tokenize"][f"yardstick/{name}{suffix}"] for name in YARDSTICKS]
     return f"| {domain} | " + " | ".join(f"{value:.3f}" for value in values) + " |"
 

@@ -101,7 +101,12 @@ def run_point(grid: str, point: str, overrides: tuple[str, ...], targets: list[s
         recorder.hang_up()
     if fault:
         return Failed(message=f"{fault} (the whole output: logs/{log.name})")
-    return Completed(message=", ".join(f"{key} {value:.4g}" for key, value in headlines(records).items()))
+    return Completed(message=", ".join(f"{key} {value}" for key, value in _figures(point).items()))
+
+
+def _figures(point: str) -> dict[str, str]:
+    """What an experiment is judged by, to read."""
+    return {key: f"{value:.4g}" for key, value in headlines(records_of(point), ROOT / "params.yaml").items()}
 
 
 def _fetch(point: str, records: Path) -> None:
@@ -146,7 +151,7 @@ def grid(changes: list[str], targets: list[Stage] = []) -> State:  # type: ignor
         try:
             for point, overrides in combinations.items():
                 states.append(run_point(name, point, overrides, list(targets), return_state=True))
-                figures = {key: f"{value:.4g}" for key, value in headlines(records_of(point)).items()}
+                figures = _figures(point)
                 rows.append({"experiment": point, "state": states[-1].name, "changes": ", ".join(overrides), **figures})
         finally:
             create_table_artifact(key="k2-grid", table=rows, description="`dvc exp apply NAME` brings one here")

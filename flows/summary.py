@@ -33,7 +33,7 @@ class Before:
         """From `dvc.lock` and `metrics/`."""
         stages = read_lock(root).values()
         recipe = {key: value for stage in stages for file in stage.params.values() for key, value in flat(file).items()}
-        return cls(recipe, headlines(root))
+        return cls(recipe, headlines(root, root / "params.yaml"))
 
     def against(self, now: Before) -> list[str]:
         """What is different `now`, a line each."""

@@ -8,10 +8,11 @@ training starts before the whole plan is possible, and another phase's change do
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, create_model
 
-from k2core.recipe import Section
+from k2core.recipe import RecipeError, Section
 from k2core.stage import Job, Metrics, main
 from k2core.training.phases import Extension, Phase
 
@@ -27,12 +28,23 @@ class Params(Section):
 
 
 class Pretrain(Section):
-    """The phases of pre-training, in their order."""
+    """The phases of pre-training, in their order; `dvc.yaml` says which model each starts from."""
 
-    stable: Phase = Field(description="constant learning rate")
-    decay: Phase = Field(description="the learning rate falls")
-    anneal: Phase = Field(description="high-quality documents, and questions with answers")
-    long: Phase = Field(description="the model's full context")
+    @classmethod
+    def for_value(cls, value: dict[str, Any]) -> type[Self]:
+        """With a field for each phase that there is."""
+        if not value:
+            raise RecipeError("no phase; give one at least")
+        for name in value:
+            if not isinstance(name, str) or hasattr(cls, name):
+                raise RecipeError(f"{name}: a phase cannot have this name; choose another word")
+        fields = dict.fromkeys(value, (Phase, ...))
+        return create_model(cls.__name__, __base__=cls, __module__=cls.__module__, __doc__=cls.__doc__, **fields)
+
+    @property
+    def phases(self) -> dict[str, Phase]:
+        """Name → phase, in the order of the recipe."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
 
 
 def run(params: Params, pretrain: Pretrain, extend_context: Extension, tokens: Path, out: Path, job: Job) -> Metrics:
@@ -46,8 +58,7 @@ def run(params: Params, pretrain: Pretrain, extend_context: Extension, tokens: P
     shards = TokenShards(tokens)
     plans: dict[str, dict] = {}
     epochs: dict[str, float] = {}
-    phases: dict[str, Phase] = {name: getattr(pretrain, name) for name in Pretrain.model_fields}
-    for name, phase in (phases | {"extend_context": extend_context}).items():
+    for name, phase in (pretrain.phases | {"extend_context": extend_context}).items():
         plans[name] = plan_phase(
             shards, weights=phase.mixture, select=phase.select, tokens=phase.steps * phase.batch_tokens,
             epochs_before=epochs,

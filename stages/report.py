@@ -43,11 +43,11 @@ def run(
     from k2core.evals.intervals import gain
     from k2core.report.corpus import read_corpus
     from k2core.report.page import COMPARISONS, headline, render
-    from k2core.report.results import read_results
+    from k2core.report.results import phases_of, read_results
     from k2core.storage import write_text
 
     results = read_results(figures, plots, curated, rephrased, trajectories, evals)
-    corpus = read_corpus(documents, curated, tasks, quality, mixture, questions)
+    corpus = read_corpus(documents, curated, tasks, quality, mixture, questions, phases_of(results.figures))
     gains = {
         score: gain(results.items[before][score], results.items[after][score], SEED)
         for _, score, (before, after) in COMPARISONS

@@ -90,7 +90,7 @@ def _fields(value: Mapping[str, Any], section: type[Section], indent: int) -> li
     column = 2 + max((len(entry.lines[0]) for entry in entries if len(entry.lines[0]) < COLUMN), default=0)
     lines: list[str] = []
     for (first, *rest), about in entries:
-        beside = f"{first:<{column}}# {about}"
+        beside = f"{first:<{column}}# {about}" if about else first
         lines += [beside] if len(first) < COLUMN and len(beside) <= WIDTH else [*_comment(about, indent), first]
         lines += rest
     return lines

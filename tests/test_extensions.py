@@ -189,6 +189,23 @@ def optimiser(project: Project) -> str:
     )
 
 
+def phase(project: Project) -> str:
+    recipe = (project.root / LAPTOP).read_text()
+    start, end = recipe.index("\n  long:"), recipe.index("\n\n", recipe.index("\n  long:"))
+    last = "\n  longer:\n" + recipe[start:end].split("\n", 2)[2].replace("*anneal_end", "*long_end").replace("&long_end ", "")
+    project.edit(LAPTOP, recipe[start:end], recipe[start:end] + last)
+    project.edit("dvc.yaml", "      long: {init: models/anneal}\n",
+                 "      long: {init: models/anneal}\n      longer: {init: models/long}\n")  # fmt: skip
+    project.edit("dvc.yaml", "--init models/long ", "--init models/longer ")
+    project.edit("dvc.yaml", "      - models/long\n", "      - models/longer\n")
+    return project.python(
+        "from k2core.recipe import load_section; from pathlib import Path; from stages.plan_mixture import Pretrain;"
+        "from k2core.tracking.headlines import table;"
+        f"p = load_section(Pretrain, Path('{LAPTOP}'), 'pretrain'); names = [line.name for line in table(Path('{LAPTOP}'))];"
+        "print([*p.phases][-1] == 'longer' and 'bits per byte 5 longer: lower is better' in names)"
+    )
+
+
 def stage(project: Project) -> str:
     project.add("stages/letters.py", STAGE)
     project.edit("dvc.yaml", "\nstages:\n", "\nstages:" + GRAPH)
@@ -205,6 +222,7 @@ CHANGES: dict[str, tuple[Change, int]] = {
     "a benchmark": (benchmark, 1),
     "a learning-rate schedule": (schedule, 3),
     "an optimiser": (optimiser, 3),
+    "a pre-training phase": (phase, 3),
     "a stage": (stage, 4),
 }
 

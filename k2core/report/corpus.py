@@ -51,9 +51,13 @@ class Corpus:
 
 
 def read_corpus(
-    documents: Path, curated: Path, tasks: Path, quality: Path, mixture: Path, questions: Path
+    documents: Path, curated: Path, tasks: Path, quality: Path, mixture: Path, questions: Path,
+    phases: Sequence[str],
 ) -> Corpus:  # fmt: skip
     """Read the outputs of the corpus' stages.
+
+    Args:
+        phases: of pre-training, in their order.
 
     Raises:
         StorageError: a file that the page needs is missing or malformed.
@@ -68,7 +72,7 @@ def read_corpus(
         card=read_card(documents / "CARD.md"),
         set_aside=[row for path in sorted(documents.glob("*.set_aside.jsonl")) for row in read_lines(path)],
         grades={row["id"]: row for path in sorted(quality.glob("*.parquet")) for row in read_table(path)},
-        mixture=read_manifest(mixture / "manifest.yaml"),
+        mixture=read_manifest(mixture / "manifest.yaml", phases),
         questions=(read_table(questions / "documents.parquet"), read_table(questions / "rejected.parquet")),
     )
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import cycle
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from k2core.report.pictures import COLOURS, styled
-from k2core.report.results import PHASES, Curve, Results
+from k2core.report.results import PRETRAIN, Curve, Results, phases_of
 
-PLOTS = {**{phase: f"pretrain-{phase}" for phase in PHASES}, "YaRN": "extend_context"}
-"""Phase → the plot that its stage wrote."""
 YARDSTICKS = {
     "xz": ("xz -9e", "dash"),
     "zstd_dictionary": ("zstd with a trained dictionary", "dot"),
@@ -39,6 +38,11 @@ class Curves:
     yardsticks: dict[str, dict[str, float]]
 
 
+def plots_of(figures: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """Phase → the plot that its stage wrote, which is named like the stage in `figures`; the extension is the last."""
+    return {**{phase: f"{PRETRAIN}{phase}" for phase in phases_of(figures)}, "YaRN": "extend_context"}
+
+
 def collect(curves: Mapping[str, Curve], figures: Mapping[str, Mapping[str, float]]) -> Curves | None:
     """The curves of a run's plots and the yardsticks of its figures; None if no phase measured bits per byte.
 
@@ -46,13 +50,14 @@ def collect(curves: Mapping[str, Curve], figures: Mapping[str, Mapping[str, floa
         curves: plot name → column → values.
         figures: stage → figures.
     """
-    measured = {phase: curves[plot] for phase, plot in PLOTS.items() if VALUE in curves.get(plot, {})}
+    plots = plots_of(figures)
+    measured = {phase: curves[plot] for phase, plot in plots.items() if VALUE in curves.get(plot, {})}
     if not measured:
         return None
     columns = sorted({name for curve in measured.values() for name in curve if name.startswith(VALUE)})
     points: dict[str, dict[str, Points]] = {_domain(column): {} for column in columns}
     for column in columns:
-        untrained = figures.get("pretrain-stable", {}).get(_before(column))
+        untrained = figures.get(next(iter(plots.values())), {}).get(_before(column))
         last: Points = [] if untrained is None else [(0.0, untrained)]
         for phase, curve in measured.items():
             pairs = zip(curve["train/tokens_seen"], curve.get(column, ()), strict=False)
@@ -79,7 +84,7 @@ def bits_per_byte(results: Results) -> go.Figure | None:
     figure = make_subplots(
         rows=1, cols=len(shown.points), shared_yaxes=True, subplot_titles=list(shown.points), horizontal_spacing=0.02
     )
-    colours = dict(zip(PLOTS, COLOURS, strict=False))
+    colours = dict(zip(shown.ends, cycle(COLOURS), strict=False))
     for place, (domain, phases) in enumerate(shown.points.items(), 1):
         for phase, points in phases.items():
             figure.add_scatter(

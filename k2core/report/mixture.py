@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from k2core.report.results import PHASES
 from k2core.storage import StorageError
 
 
@@ -25,12 +25,13 @@ class Mixture:
         return list(dict.fromkeys(name for rows in self.phases.values() for row in rows.values() for name in row))
 
 
-def read_manifest(path: Path) -> Mixture:
-    """The manifest of the mixture's plan.
+def read_manifest(path: Path, order: Sequence[str]) -> Mixture:
+    """The manifest of the mixture's plan; phases that `order` does not name come last.
 
     Raises:
         StorageError: the file is missing or says less than tokens and epochs of each domain.
     """
+    places = {phase: place for place, phase in enumerate(order)}
     try:
         content = yaml.safe_load(path.read_text())
     except (FileNotFoundError, yaml.YAMLError) as error:
@@ -38,7 +39,7 @@ def read_manifest(path: Path) -> Mixture:
     try:
         phases = {
             phase: {domain: _flat(figures) for domain, figures in plan["domains"].items()}
-            for phase, plan in sorted(content["phases"].items(), key=lambda item: _place(item[0]))
+            for phase, plan in sorted(content["phases"].items(), key=lambda item: places.get(item[0], len(places)))
         }
         warnings = list(content["warnings"])
     except (KeyError, TypeError, AttributeError) as error:
@@ -50,11 +51,6 @@ def read_manifest(path: Path) -> Mixture:
                     f"{path}: phases.{phase}.{domain} has no tokens and epochs, but {', '.join(figures)}"
                 )
     return Mixture(phases, warnings)
-
-
-def _place(phase: str) -> int:
-    """Its turn in training; the extension of the context comes last."""
-    return PHASES.index(phase) if phase in PHASES else len(PHASES)
 
 
 def _flat(figures: dict[str, Any]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from k2core.report.results import MODELS, PHASES, Results
+from k2core.report.results import MODELS, Results, phases_of
 
 COLOURS = ("#2f6fed", "#e8710a", "#188038", "#a142f4", "#d93025", "#12858d", "#8a6d3b", "#5f6368")
 
@@ -16,7 +16,7 @@ def pretraining(results: Results) -> go.Figure | None:
     """Loss, learning rate and the largest attention logit over all tokens of all phases."""
     figure = make_subplots(rows=3, cols=1, shared_xaxes=True, row_heights=[0.5, 0.2, 0.3], vertical_spacing=0.05)
     columns = (("train/loss", "loss (nats a token)"), ("train/lr", "learning rate"), ("qk_clip/max_logit", "max logit"))
-    for colour, phase in zip(COLOURS, PHASES, strict=False):
+    for colour, phase in zip(COLOURS, phases_of(results.figures), strict=False):
         curve = results.curves.get(f"pretrain-{phase}")
         if not curve:
             continue

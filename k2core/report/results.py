@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from k2core.storage import StorageError, read_lines, read_table
 
-PHASES = ("stable", "decay", "anneal", "long")
+PRETRAIN = "pretrain-"
 MODELS = ("base", "sft", "rl")
 Curve = dict[str, list[float | None]]
+
+
+def phases_of(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The pre-training phases that left figures (stage → figures), in the order in which they ran."""
+    seen = {stage: own["train/tokens_seen"] for stage, own in figures.items() if stage.startswith(PRETRAIN)}
+    return [stage.removeprefix(PRETRAIN) for stage in sorted(seen, key=seen.__getitem__)]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
-from k2core.tracking.headlines import HEADLINES, SECONDS, STAGE_SECONDS
+from k2core.tracking.headlines import SECONDS, STAGE_SECONDS, table
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -50,7 +50,7 @@ def ensure_experiment(client: MlflowClient, root: Path) -> str:
         found = client.get_experiment_by_name(EXPERIMENT)
     if found.lifecycle_stage == "deleted":  # in the page; its name stays taken, and nothing can be recorded in it
         client.restore_experiment(found.experiment_id)
-    for key, value in _tags(found.experiment_id).items():
+    for key, value in _tags(found.experiment_id, root).items():
         if found.tags.get(key) != value:
             client.set_experiment_tag(found.experiment_id, key, value)
     return found.experiment_id
@@ -82,9 +82,9 @@ def stages_link(experiment: str, run: str) -> str:
     return found_link(experiment, f"tags.`mlflow.parentRunId` = '{run}'", f"metrics.`{STAGE_SECONDS}`")
 
 
-def _tags(experiment: str) -> dict[str, str]:
+def _tags(experiment: str, root: Path) -> dict[str, str]:
     """Description, view, and the kind that makes the page open on the table of runs, not on the one for LLM traces."""
-    metrics = [f"metrics.`{name}`" for name in [*(line.name for line in HEADLINES), SECONDS]]
+    metrics = [f"metrics.`{name}`" for name in [*(line.name for line in table(root / "params.yaml")), SECONDS]]
     fixed = {"1": 73, "attributes.`Run Name`": 380, "runDateAndNestInfo": 150}
     state = {
         "searchFilter": f"tags.`{KIND}` = '{PIPELINE}'",

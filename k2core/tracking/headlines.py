@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from math import isclose
 from pathlib import Path
 
+from k2core.recipe import RecipeError, read_recipe
+
 HIGHER, LOWER = "higher is better", "lower is better"
 
 
@@ -28,22 +30,15 @@ class Headline:
 
 BITS = "heldout/bits_per_byte"
 # Pages sort by name, capitals first: the final model is at the top, and numbers keep the order of the phases.
-HEADLINES = (
-    *(
-        Headline(f"{model} {label}", f"evaluate@{model.lower()}", key, better)
-        for model in ("RL", "SFT")
-        for label, key, better in (
-            ("tasks passed", "tasks/pass_rate", HIGHER),
-            ("calls exact", "tool_calls/exact", HIGHER),
-            ("calls valid by schema", "tool_calls/valid_when_due", HIGHER),
-            ("bits per byte", BITS, LOWER),
-        )
-    ),
-    Headline("bits per byte 1 stable", "pretrain@stable", BITS, LOWER),
-    Headline("bits per byte 2 decay", "pretrain@decay", BITS, LOWER),
-    Headline("bits per byte 3 anneal", "pretrain@anneal", BITS, LOWER),
-    Headline("bits per byte 4 long", "pretrain@long", BITS, LOWER),
-    Headline("bits per byte 5 YaRN", "extend_context", BITS, LOWER),
+OF_MODELS = tuple(
+    Headline(f"{model} {label}", f"evaluate@{model.lower()}", key, better)
+    for model in ("RL", "SFT")
+    for label, key, better in (
+        ("tasks passed", "tasks/pass_rate", HIGHER),
+        ("calls exact", "tool_calls/exact", HIGHER),
+        ("calls valid by schema", "tool_calls/valid_when_due", HIGHER),
+        ("bits per byte", BITS, LOWER),
+    )
 )
 SECONDS = f"seconds of all stages: {LOWER}"
 """MLflow only: what the present outputs took to make, in whichever run each was made."""
@@ -56,21 +51,38 @@ def metrics_file(stage: str) -> str:
     return f"{stage.replace('@', '-')}.json"
 
 
-def headlines(root: Path, without: Collection[str] = ()) -> dict[str, float]:
+def table(recipe: Path) -> tuple[Headline, ...]:
+    """The figures of the models, and of each phase of pre-training that the recipe has, if it can be read."""
+    try:
+        phases = read_recipe(recipe).get("pretrain")
+    except RecipeError:  # its stages say what is wrong with it
+        phases = None
+    named = {str(phase): f"pretrain@{phase}" for phase in phases or ()} | {"YaRN": "extend_context"}
+    lines = [
+        Headline(f"bits per byte {number} {name}", stage, BITS, LOWER)
+        for number, (name, stage) in enumerate(named.items(), 1)
+    ]
+    return (*OF_MODELS, *lines)
+
+
+def headlines(root: Path, recipe: Path, without: Collection[str] = ()) -> dict[str, float]:
     """Metric name → value, in the table's order; figures whose file or key is missing are left out.
 
     Args:
+        root: where the folder `metrics` is.
         without: stages whose metrics files belong to an earlier state of the workspace.
     """
     files = {path.name: json.loads(path.read_text()) for path in sorted((root / "metrics").glob("*.json"))}
-    return select(files, without)
+    return select(files, recipe, without)
 
 
-def select(files: Mapping[str, Mapping[str, float]], without: Collection[str] = ()) -> dict[str, float]:
+def select(
+    files: Mapping[str, Mapping[str, float]], recipe: Path, without: Collection[str] = ()
+) -> dict[str, float]:
     """`headlines` of metrics files that have been read: file name → figures."""
     return {
         line.name: float(files[metrics_file(line.stage)][line.key])
-        for line in HEADLINES
+        for line in table(recipe)
         if line.stage not in without and line.key in files.get(metrics_file(line.stage), {})
     }
 

@@ -168,7 +168,7 @@ class PipelineRuns:
             cached=[stage.name for stage in cached],
             failed=failed,
         )
-        figures = select(message["metrics"], without=(stale | set(self.stages)) - ended)
+        figures = select(message["metrics"], self.root / "params.yaml", without=(stale | set(self.stages)) - ended)
         self._summarise(outcome, figures, message["time"])
         return outcome.status
 

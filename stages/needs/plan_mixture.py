@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
+
+import yaml
 
 from k2core.corpus.documents import DOMAINS
 from k2core.data.rows.order import QUESTIONS
@@ -29,6 +32,16 @@ def documents_of_every_domain(
                 yield f"{key}: there are no questions; set the share to 0 or raise questions.articles or problems"
             elif share and domain != QUESTIONS and not sources_of(ingest, domain):
                 yield f"{key}: no source gives documents of {domain}; set the share to 0, or {how_to_get(domain)}"
+
+
+def phases_of_the_graph(pretrain: Pretrain) -> Iterator[str]:
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    trained = list(yaml.load(Path("dvc.yaml").read_text(), Loader=loader)["stages"]["pretrain"]["foreach"])
+    if (planned := list(pretrain.phases)) != trained:
+        yield (
+            f"pretrain: the phases are {', '.join(planned)}; dvc.yaml trains {', '.join(trained)}, in this order: make "
+            "them the same, there each with the model that it starts from"
+        )
 
 
 def seams_without_a_jump(pretrain: Pretrain, extend_context: Extension) -> Iterator[str]:
@@ -58,5 +71,4 @@ def one_vocabulary(train_tokenizer: Vocabulary, model: ModelConfig) -> Iterator[
 
 
 def _phases(pretrain: Pretrain, extend_context: Extension) -> dict[str, Phase]:
-    named: dict[str, Phase] = {f"pretrain.{name}": getattr(pretrain, name) for name in Pretrain.model_fields}
-    return named | {"extend_context": extend_context}
+    return {f"pretrain.{name}": phase for name, phase in pretrain.phases.items()} | {"extend_context": extend_context}

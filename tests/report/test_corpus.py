@@ -94,7 +94,7 @@ def test_a_missing_output_is_named(tmp_path: Path, lost: str, says: str) -> None
     folders = write_corpus(tmp_path)
     (tmp_path / lost).unlink()
     with pytest.raises(StorageError, match=f"{Path(lost).name}: {says}"):
-        read_corpus(**folders)
+        read_corpus(**folders, phases=[])
 
 
 def test_the_manifest_is_a_table(tmp_path: Path) -> None:
@@ -116,4 +116,4 @@ def test_the_manifest_is_a_table(tmp_path: Path) -> None:
 def test_a_manifest_that_says_too_little_is_named(tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "manifest.yaml").write_text(content)
     with pytest.raises(StorageError, match=rf"manifest\.yaml: .*{says}"):
-        read_manifest(tmp_path / "manifest.yaml")
+        read_manifest(tmp_path / "manifest.yaml", [])

@@ -19,6 +19,7 @@ DECAY = """step,train/loss,train/tokens_seen,val/bpb,val/bpb/code,val/bpb/web
 20,2.9,5000000,2.0,1.9,2.1
 """
 FIGURES = {
+    "pretrain-stable": {"train/tokens_seen": 3e6},
     "tokenize": {
         "tokens/train/web": 5.0, "yardstick/xz": 2.4, "yardstick/xz/code": 2.2, "yardstick/xz/web": 2.6,
         "yardstick/xz_after_training": 1.8, "yardstick/xz_after_training/code": 1.6,
@@ -38,7 +39,8 @@ def test_points_go_on_from_phase_to_phase(plots: Path) -> None:
     assert list(curves.points) == ["all", "code", "web"]
     assert curves.points["all"] == {"stable": [(2, 3.0), (3, 2.5)], "YaRN": [(3, 2.5), (5, 2.0)]}
     assert curves.ends == {"stable": 3, "YaRN": 5}
-    before = {"pretrain-stable": {"heldout/bits_per_byte_before": 4.4, "heldout/bits_per_byte_before/web": 4.6}}
+    untrained = {"heldout/bits_per_byte_before": 4.4, "heldout/bits_per_byte_before/web": 4.6}
+    before = {"pretrain-stable": FIGURES["pretrain-stable"] | untrained}
     begun = collect(read_curves(plots), {**FIGURES, **before}).points
     assert begun["all"]["stable"][0] == (0, 4.4) and begun["web"]["stable"][0] == (0, 4.6)
     assert begun["code"] == curves.points["code"]

@@ -32,7 +32,8 @@ def results() -> Results:
     }
     sample = {"environment": "sort", "prompt": "sort 2 1", "completion": "1 2", "score": 1.0}
     phases = {
-        f"pretrain-{phase}": {"heldout/bits_per_byte": value} for phase, value in [("stable", 2.5), ("decay", 2.0)]
+        f"pretrain-{phase}": {"heldout/bits_per_byte": bits, "train/tokens_seen": seen}
+        for phase, bits, seen in [("decay", 2.0, 30.0), ("stable", 2.5, 20.0)]
     }
     curve = {"step": [1.0, 2.0], "train/loss": [3.0, 2.0], "train/lr": [1.0, None], "train/tokens_seen": [10.0, 20.0]}
     return Results(

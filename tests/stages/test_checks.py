@@ -28,7 +28,7 @@ def faults_of(tmp_path: Path, *changes: Callable[[Recipe], None]) -> list[str]:
     content = yaml.safe_load((ROOT / "params.yaml").read_text())
     for change in changes:
         change(content)
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     return [fault.removeprefix(f"{tmp_path}/r.yaml: ") for fault in recipe_faults(tmp_path / "r.yaml")]
 
 
@@ -92,6 +92,8 @@ def test_no_questions_and_no_rewrites_are_a_choice(tmp_path: Path) -> None:
     [
         ("pretrain.stable.mixture", {"wbe": 1.0}, "pretrain.stable.mixture.wbe = 1: no such domain; there are web"),
         ("pretrain.decay.schedule.lr_start", 0.5, "set it to 1"),
+        ("pretrain", {}, "pretrain: no phase; give one at least"),
+        ("pretrain.copy", {}, "pretrain: copy: a phase cannot have this name"),
         ("pretrain.long.context_length", 1024, "above model.max_position_embeddings, which is 512"),
         ("extend_context.context_length", 512, "rope_scaling reaches 1024"),
         ("train_tokenizer.vocab_size", 4096, "model.vocab_size is 2048"),
@@ -114,6 +116,19 @@ def test_no_questions_and_no_rewrites_are_a_choice(tmp_path: Path) -> None:
 def test_what_is_missing_is_named(tmp_path: Path, key: str, value: Any, message: str) -> None:
     faults = faults_of(tmp_path, put(key, value))
     assert any(message in fault for fault in faults), faults
+
+
+def test_phases_are_those_that_the_graph_trains_in_their_order(tmp_path: Path) -> None:
+    def reversed_phases(content: Recipe) -> None:
+        content["pretrain"] = dict(reversed(content["pretrain"].items()))
+
+    def another(content: Recipe) -> None:
+        content["pretrain"]["longer"] = content["pretrain"]["long"]
+
+    assert any("pretrain: the phases are long, anneal, decay, stable; dvc.yaml trains stable, decay" in fault
+               for fault in faults_of(tmp_path, reversed_phases))  # fmt: skip
+    faults = faults_of(tmp_path, another)
+    assert [fault.split(";")[0] for fault in faults] == ["pretrain: the phases are stable, decay, anneal, long, longer"]
 
 
 def test_nothing_read_is_a_fault(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_a_recipe_with_faults_names_each(tmp_path: Path) -> None:
     content["compute"]["threads"] = 0
     content["nonsense"] = {}
     del content["curate"]
-    (tmp_path / "r.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     faults = "\n".join(recipe_faults(tmp_path / "r.yaml"))
     for part in ("compute.threads = 0", "nonsense: no stage reads", "curate: missing section"):
         assert part in faults

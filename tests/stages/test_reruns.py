@@ -41,7 +41,7 @@ def set_to(key: str, value: object) -> Callable[[Path], None]:
             node = node[part]
         assert node[last] != value
         node[last] = value
-        (root / "params.yaml").write_text(yaml.safe_dump(content))
+        (root / "params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
     return change
 
@@ -105,7 +105,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
             (root / name).write_bytes((ROOT / name).read_bytes())
     recipe = read_recipe(ROOT / "recipes/micro.yaml")
     recipe["ingest"]["files"] = [OWN]
-    (root / "params.yaml").write_text(yaml.safe_dump(recipe))
+    (root / "params.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     (root / "own").mkdir()
     (root / "own/a.jsonl").write_text('{"text": "one"}\n')
     workspace = Workspace(root)
@@ -216,7 +216,7 @@ def test_a_faulty_recipe_ends_before_the_first_stage_and_says_all(project: Works
     before = recipe.read_text()
     content = yaml.safe_load(before)
     content["ingest"] |= {"files": [], "wikipedia": {"limit": 0, "translations": {}}}
-    recipe.write_text(yaml.safe_dump(content))
+    recipe.write_text(yaml.safe_dump(content, sort_keys=False))
     try:
         done = project.run("dvc", "repro", check=False)
     finally:

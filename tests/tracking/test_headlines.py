@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from mlflow.utils.validation import _validate_metric_name
+from workspace import ROOT
 
-from k2core.tracking.headlines import HEADLINES, HIGHER, LOWER, SECONDS, headlines, verdict
+from k2core.tracking.headlines import HIGHER, LOWER, SECONDS, headlines, table, verdict
 
 
 def write(root: Path, stage: str, figures: dict[str, float]) -> None:
@@ -18,18 +19,21 @@ def write(root: Path, stage: str, figures: dict[str, float]) -> None:
 
 
 def test_figures_are_named_by_what_is_better_and_those_missing_are_left_out(tmp_path: Path) -> None:
-    assert headlines(tmp_path) == {}
+    recipe = tmp_path / "params.yaml"
+    assert headlines(tmp_path, recipe) == {}
+    recipe.write_text("pretrain: {first: {}, stable: {}}\n")
     write(tmp_path, "evaluate-rl", {"tasks/pass_rate": 0.6, "tasks/greedy": 0.7})
     write(tmp_path, "pretrain-stable", {"heldout/bits_per_byte": 2.2})
-    assert headlines(tmp_path) == {
+    assert headlines(tmp_path, recipe) == {
         "RL tasks passed: higher is better": 0.6,
-        "bits per byte 1 stable: lower is better": 2.2,
+        "bits per byte 2 stable: lower is better": 2.2,
     }
-    assert list(headlines(tmp_path, without={"evaluate@rl"})) == ["bits per byte 1 stable: lower is better"]
+    assert list(headlines(tmp_path, recipe, without={"evaluate@rl"})) == ["bits per byte 2 stable: lower is better"]
 
 
 def test_mlflow_takes_the_names() -> None:
-    names = [*(line.name for line in HEADLINES), SECONDS]
+    names = [*(line.name for line in table(ROOT / "params.yaml")), SECONDS]
+    assert "bits per byte 5 YaRN: lower is better" in names
     for name in names:
         _validate_metric_name(name)
     assert len(set(names)) == len(names)

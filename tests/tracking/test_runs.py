@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from k2core.tracking.experiment import VIEW, ensure_experiment
-from k2core.tracking.headlines import HEADLINES
+from k2core.tracking.headlines import OF_MODELS
 from k2core.tracking.runs import PipelineRuns
 
 NOTHING: dict[str, Any] = {"lock": [], "metrics": {}}
@@ -20,6 +20,7 @@ STAGE = {"params": {}, "inputs": {}}
 
 @pytest.fixture
 def runs(store: Path) -> PipelineRuns:
+    (store / "params.yaml").write_text("pretrain: {stable: {}, decay: {}}\n")
     made = PipelineRuns(store)
     made.begin({"recipe": {"base": "laptop", "changed": {}}, "invocation": "i", "pid": 1, "time": now()})
     return made
@@ -108,7 +109,7 @@ def test_the_page_opens_on_pipeline_runs_with_their_figures(runs: PipelineRuns, 
     assert tags["mlflow.experimentKind"] == "custom_model_development"
     assert "viewStateShareKey=pipelines" in tags["mlflow.note.content"]
     state = json.loads(json.loads(tags[f"mlflow.sharedViewState.{VIEW}"])["state"])
-    assert f"metrics.`{HEADLINES[0].name}`" in state["selectedColumns"]
+    assert f"metrics.`{OF_MODELS[0].name}`" in state["selectedColumns"]
     found = runs.client.search_runs([runs.experiment_id], state["searchFilter"])
     assert [run.info.run_id for run in found] == [runs.parent]
     runs.client.set_experiment_tag(runs.experiment_id, "mlflow.note.content", "of an older version")

@@ -9,10 +9,11 @@ import pytest
 
 from k2core.optim.kinds.muonclip import MuonClipConfig
 from k2core.recipe import load_section
-from k2core.training.phases import Extension, Phase
+from k2core.training.phases import Extension
+from stages.plan_mixture import Pretrain
 
 RECIPE = Path("recipes/k2.yaml")
-PHASES = {name: load_section(Phase, RECIPE, "pretrain", name) for name in ("stable", "decay", "anneal", "long")}
+PHASES = load_section(Pretrain, RECIPE, "pretrain").phases
 RATE = load_section(MuonClipConfig, RECIPE, "optimizer").muon_lr
 
 

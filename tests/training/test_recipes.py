@@ -14,15 +14,16 @@ from k2core.data.rows.order import QUESTIONS
 from k2core.model.config import ModelConfig
 from k2core.recipe import load_section
 from k2core.training.phases import Extension, Phase
+from stages.plan_mixture import Pretrain
 
-PHASES = ("stable", "decay", "anneal", "long")
+ANNEAL = 2
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
 def phases(recipe: Path) -> list[Phase]:
-    """The four phases and the extension."""
-    four = [load_section(Phase, recipe, "pretrain", name) for name in PHASES]
-    return [*four, load_section(Extension, recipe, "extend_context")]
+    """All phases of pre-training, and the extension."""
+    pretrain = load_section(Pretrain, recipe, "pretrain")
+    return [*pretrain.phases.values(), load_section(Extension, recipe, "extend_context")]
 
 
 @pytest.fixture(params=RECIPES, ids=lambda path: path.stem)
@@ -47,7 +48,7 @@ def test_contexts_grow_and_fit_the_model(recipe: Path) -> None:
 
 def test_shares_are_of_known_domains_and_sum_to_one(recipe: Path) -> None:
     for number, phase in enumerate(phases(recipe)):
-        assert set(phase.mixture) == {*DOMAINS, *([QUESTIONS] if number == PHASES.index("anneal") else [])}
+        assert set(phase.mixture) == {*DOMAINS, *([QUESTIONS] if number == ANNEAL else [])}
         assert sum(phase.mixture.values()) == pytest.approx(1)
 
 

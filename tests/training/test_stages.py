@@ -172,8 +172,8 @@ def test_phases_chain_and_learn(chain: Chain) -> None:
         retrieval_samples=1, copy_samples=1,
     )  # fmt: skip
     planned = plan_mixture.run(
-        plan_mixture.Params(max_epochs=4.0), plan_mixture.Pretrain(**phases), extension, chain.root / "tokens",
-        chain.root / "mixture", chain.job("plan_mixture"),
+        plan_mixture.Params(max_epochs=4.0), plan_mixture.Pretrain.for_value(phases)(**phases), extension,
+        chain.root / "tokens", chain.root / "mixture", chain.job("plan_mixture"),
     )  # fmt: skip
     for name, figures in (("stable", stable), ("decay", decay)):
         for domain in phases[name].mixture:
