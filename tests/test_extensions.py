@@ -192,17 +192,18 @@ def optimiser(project: Project) -> str:
 def phase(project: Project) -> str:
     recipe = (project.root / LAPTOP).read_text()
     start, end = recipe.index("\n  long:"), recipe.index("\n\n", recipe.index("\n  long:"))
-    last = "\n  longer:\n" + recipe[start:end].split("\n", 2)[2].replace("*anneal_end", "*long_end").replace("&long_end ", "")
-    project.edit(LAPTOP, recipe[start:end], recipe[start:end] + last)
+    settings = recipe[start:end].split("\n", 2)[2].replace("*anneal_end", "*long_end").replace("&long_end ", "")
+    project.edit(LAPTOP, recipe[start:end], f"{recipe[start:end]}\n  longer:\n{settings}")
     project.edit("dvc.yaml", "      long: {init: models/anneal}\n",
                  "      long: {init: models/anneal}\n      longer: {init: models/long}\n")  # fmt: skip
     project.edit("dvc.yaml", "--init models/long ", "--init models/longer ")
     project.edit("dvc.yaml", "      - models/long\n", "      - models/longer\n")
     return project.python(
         "from k2core.recipe import load_section; from pathlib import Path; from stages.plan_mixture import Pretrain;"
-        "from k2core.tracking.headlines import table;"
-        f"p = load_section(Pretrain, Path('{LAPTOP}'), 'pretrain'); names = [line.name for line in table(Path('{LAPTOP}'))];"
-        "print([*p.phases][-1] == 'longer' and 'bits per byte 5 longer: lower is better' in names)"
+        f"from k2core.tracking.headlines import table; recipe = Path('{LAPTOP}');"
+        "names = [line.name for line in table(recipe)];"
+        "print([*load_section(Pretrain, recipe, 'pretrain').phases][-1] == 'longer'"
+        " and 'bits per byte 5 longer: lower is better' in names)"
     )
 
 

@@ -76,9 +76,7 @@ def headlines(root: Path, recipe: Path, without: Collection[str] = ()) -> dict[s
     return select(files, recipe, without)
 
 
-def select(
-    files: Mapping[str, Mapping[str, float]], recipe: Path, without: Collection[str] = ()
-) -> dict[str, float]:
+def select(files: Mapping[str, Mapping[str, float]], recipe: Path, without: Collection[str] = ()) -> dict[str, float]:
     """`headlines` of metrics files that have been read: file name → figures."""
     return {
         line.name: float(files[metrics_file(line.stage)][line.key])

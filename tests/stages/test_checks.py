@@ -127,8 +127,8 @@ def test_phases_are_those_that_the_graph_trains_in_their_order(tmp_path: Path) -
 
     assert any("pretrain: the phases are long, anneal, decay, stable; dvc.yaml trains stable, decay" in fault
                for fault in faults_of(tmp_path, reversed_phases))  # fmt: skip
-    faults = faults_of(tmp_path, another)
-    assert [fault.split(";")[0] for fault in faults] == ["pretrain: the phases are stable, decay, anneal, long, longer"]
+    faults = [fault.split(";")[0] for fault in faults_of(tmp_path, another)]
+    assert "pretrain: the phases are stable, decay, anneal, long, longer" in faults
 
 
 def test_nothing_read_is_a_fault(tmp_path: Path) -> None:
