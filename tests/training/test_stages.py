@@ -187,11 +187,12 @@ def test_phases_chain_and_learn(chain: Chain) -> None:
     (chain.root / "plots").mkdir()
     for name in ("stable", "decay"):
         shutil.copyfile(chain.root / f"{name}.csv", chain.root / "plots" / f"pretrain-{name}.csv")
-    curves = collect(read_curves(chain.root / "plots"), {"tokenize": chain.tokenized})
+    figures = {"tokenize": chain.tokenized, "pretrain-stable": stable, "pretrain-decay": decay}
+    curves = collect(read_curves(chain.root / "plots"), figures)
     seen, bits = curves.points["math"]["decay"][-1]
     assert seen == pytest.approx(decay["train/tokens_seen"] / 1e6)
     assert bits == pytest.approx(decay["heldout/bits_per_byte/math"], rel=1e-4)
-    assert len(curves.points["all"]["stable"]) == 4, "heldout_every 8 of 32 steps"
+    assert len(curves.points["all"]["stable"]) == 1 + 4, "untrained, and heldout_every 8 of 32 steps"
     assert len(curves.yardsticks["all"]) == 3
 
 
