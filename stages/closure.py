@@ -36,8 +36,7 @@ def closure(module: str, root: Path) -> list[str]:
         str(path.relative_to(root))
         for file in seen
         for path in (root / file).parent.iterdir()
-        if path.suffix in COMPILED
-        or (path.suffix in DATA and path.name in (root / file).read_text())
+        if path.suffix in COMPILED or (path.suffix in DATA and path.name in (root / file).read_text())
     }
     return _folded({file for file in seen if _says_something(root / file)} | data, root)
 
@@ -68,10 +67,21 @@ def rewrite(text: str, root: Path) -> str:
         data = [dep for dep in body.get("deps", []) if not _is_code(dep)]
         code = closure(stage_module(body["cmd"]), root)
         if list(body.get("deps", [])) != data + code:
-            body["deps"] = data + code
+            body["deps"] = _in_place(body.get("deps", []), data + code)
     out = StringIO()
     yaml.dump(document, out)
     return out.getvalue()
+
+
+def _in_place(before: Any, entries: list[str]) -> Any:
+    """`entries` as a list of `dvc.yaml`, with what stands behind the list `before`: blank lines, a comment."""
+    from ruamel.yaml.comments import CommentedSeq
+
+    after = CommentedSeq(entries)
+    behind = before.ca.items.get(len(before) - 1) if isinstance(before, CommentedSeq) else None
+    if behind and entries:
+        after.ca.items[len(entries) - 1] = behind
+    return after
 
 
 def _folded(files: set[str], root: Path) -> list[str]:

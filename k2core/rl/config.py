@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from k2core.optim.learning_rate import Rates, make_rates
-from k2core.training.phases import TrainingSettings
+from k2core.training.settings import TrainingSettings
 
 
 class RLConfig(TrainingSettings):

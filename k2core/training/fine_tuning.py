@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from k2core.optim.learning_rate import Rates, make_rates
 from k2core.optim.optimizer import OptimizerConfig
-from k2core.training.phases import TrainingSettings
+from k2core.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from k2core.model.transformer import Transformer

@@ -17,8 +17,8 @@ from k2core.stage import StageError
 from k2core.training.checkpoint import Checkpoints
 from k2core.training.history import History, Metrics
 from k2core.training.learner import Learner
-from k2core.training.phases import TrainingSettings
 from k2core.training.setting import Setting
+from k2core.training.settings import TrainingSettings
 from k2core.training.spikes import SKIPPED, Spikes
 
 TIMED_STEPS = 3

@@ -1,30 +1,15 @@
-"""The settings that all trainings have, and those of pre-training phases: how much, at what rate, of what."""
+"""The settings of pre-training phases: how much, at what rate, of what. `phase.py` runs one."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from k2core.data.mixture.selection import Select
 from k2core.model.config import YarnConfig
 from k2core.optim.learning_rate import Rates, Schedule
-from k2core.recipe import Section
-
-
-class TrainingSettings(Section):
-    """What the section of every training has: of a phase, of fine-tuning, of RL."""
-
-    log_every: int = Field(ge=1, description="steps between rows of the plot")
-    checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")
-
-    if TYPE_CHECKING:  # a field in one section, made of other fields in another
-        steps: int
-
-    @abstractmethod
-    def rates(self) -> Rates:
-        """The multiplier of the optimiser's learning rates at each step."""
+from k2core.training.settings import TrainingSettings
 
 
 class Phase(TrainingSettings):

@@ -35,8 +35,8 @@ from k2core.training.learner import Learner
 from k2core.training.loop import TIMED_STEPS, Training
 from k2core.training.loss import batch_nll
 from k2core.training.per_head_log import Detail
-from k2core.training.phases import TrainingSettings
 from k2core.training.setting import Setting
+from k2core.training.settings import TrainingSettings
 from k2core.training.throughput import Clock, memory_gib, peak_flops, training_flops
 
 __all__ = ["Batch", "BatchSource", "Plan", "TrainResult", "train"]

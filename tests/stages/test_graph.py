@@ -63,6 +63,25 @@ def test_code_dependencies_are_the_import_closure() -> None:
     assert rewrite(text, ROOT) == text, "run `make deps`"
 
 
+def test_bringing_them_up_to_date_leaves_all_else(tmp_path: Path) -> None:
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages/x.py").write_text("i = 1")
+    before = """stages:
+  x:
+    cmd: python -m stages.x
+    deps:
+      - data
+      - k2core/gone.py
+
+  # The next room
+  y:
+    cmd: python -m stages.x
+"""
+    after = before.replace("k2core/gone.py", "stages/x.py") + "    deps:\n      - stages/x.py\n"
+    assert rewrite(before, tmp_path) == after
+    assert rewrite(after, tmp_path) == after
+
+
 @pytest.mark.parametrize("stage", BODIES)
 def test_params_in_the_graph_are_what_the_stage_reads(stage: str) -> None:
     module = stage_module(BODIES[stage]["cmd"])

@@ -20,8 +20,8 @@ from k2core.optim.optimizer import Optimizer
 from k2core.stage import Job, StageError
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.learner import Learner, TrainerState
-from k2core.training.phases import TrainingSettings
 from k2core.training.setting import Setting
+from k2core.training.settings import TrainingSettings
 from k2core.training.spikes import SpikeConfig
 from k2core.training.trainer import Plan, TrainResult, train
 

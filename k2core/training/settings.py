@@ -1,0 +1,25 @@
+"""The settings that every training has."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from k2core.optim.learning_rate import Rates
+from k2core.recipe import Section
+
+
+class TrainingSettings(Section):
+    """What the section of every training has: of a phase, of fine-tuning, of RL."""
+
+    log_every: int = Field(ge=1, description="steps between rows of the plot")
+    checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")
+
+    if TYPE_CHECKING:  # a field in one section, made of other fields in another
+        steps: int
+
+    @abstractmethod
+    def rates(self) -> Rates:
+        """The multiplier of the optimiser's learning rates at each step."""
