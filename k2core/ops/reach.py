@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,7 +42,7 @@ class Reach:
         """All queries in blocks of at most `queries`, each with the keys that any of it can see."""
         return self.once(("blocks", queries), lambda: list(self._blocks(queries)))
 
-    def _blocks(self, queries: int) -> Any:
+    def _blocks(self, queries: int) -> Iterator[Block]:
         row = 0
         for column, length in self.runs:
             for offset in range(0, length, queries):
