@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks.harness import Entry, Work, alternate, compare, measured
 from benchmarks.scale import LAPTOP, Scale
 from k2core.corpus import curation
@@ -29,7 +27,7 @@ from k2core.corpus.duplicates.paragraphs import ParagraphConfig
 from k2core.corpus.tagging import SIGNALS
 from k2core.corpus.words import split_words
 from k2core.machine.packages import find_folder
-from k2core.recipe.section import load_section
+from k2core.recipe import load_section, read_recipe
 from k2core.storage import read_table, write_table
 from k2core.synthesis.fidelity import facts
 from k2core.synthesis.fidelity.embedding import embed
@@ -121,7 +119,7 @@ def steps(rows: list[Row], folder: Path) -> Iterator[Step]:
 
 def families() -> dict[str, Callable[[str], Row]]:
     """The signals of `k2core.corpus.signals`, by module, each as a function of the text alone."""
-    characters = yaml.safe_load(LAPTOP.read_text())["tag"]["language_characters"]
+    characters = read_recipe(LAPTOP)["tag"]["language_characters"]
     given: dict[str, Callable[[str], Any]] = {
         "text": str, "words": split_words, "language_characters": lambda _: characters, "language": lambda _: "en",
     }  # fmt: skip
@@ -134,7 +132,7 @@ def families() -> dict[str, Callable[[str], Row]]:
 
 
 def _of_curation(rows: list[Row], config: MinhashConfig) -> Iterator[Step]:
-    recipe = yaml.safe_load(LAPTOP.read_text())["curate"]
+    recipe = read_recipe(LAPTOP)["curate"]
     prints = [Fingerprint(row["id"], **dedup.attributes(row["text"], config)) for row in rows]
     bare = [replace(item, minhash=[]) for item in prints]
     yield Step("exact duplicates", rows, lambda: dedup.find_duplicates(bare, recipe["min_similarity"]))
@@ -160,7 +158,7 @@ def _gate(texts: list[Row], rows: list[Row]) -> Step:
 def _tokenizing(rows: list[Row]) -> Step:
     from k2core.chat.tokenizer import Tokenizer
 
-    size = yaml.safe_load(LAPTOP.read_text())["train_tokenizer"]["vocab_size"]
+    size = read_recipe(LAPTOP)["train_tokenizer"]["vocab_size"]
     texts = [row["text"] for row in rows]
     tokenizer = Tokenizer.train(texts, size)
     return Step("tokenizing", rows, lambda: [tokenizer.encode(text) for text in texts])

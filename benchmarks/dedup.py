@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import yaml
 
 from benchmarks.harness import Entry, alternate, compare
 from benchmarks.scale import LAPTOP, Scale
 from k2core.corpus.duplicates.dedup import Fingerprint, MinhashConfig, attributes, find_duplicates
 from k2core.corpus.sources.builtin.wikipedia import Source
 from k2core.corpus.sources.builtin.wikipedia import documents as wikipedia
-from k2core.recipe.section import load_section
+from k2core.recipe import load_section, read_recipe
 
 TOPIC = "dedup"
 DUPLICATE, DIFFERENT = 0.8, 0.5
@@ -111,7 +110,7 @@ def written(rows: Rows) -> Iterator[Path]:
 def ours(folder: Path) -> set[str]:
     """Signatures and index of `k2core.corpus.duplicates.dedup`, with the laptop recipe's parameters."""
     config = load_section(MinhashConfig, LAPTOP, "tag", "minhash")
-    min_similarity = yaml.safe_load(LAPTOP.read_text())["curate"]["min_similarity"]
+    min_similarity = read_recipe(LAPTOP)["curate"]["min_similarity"]
     with tempfile.TemporaryDirectory() as out:
         rows = [orjson.loads(line) for line in (folder / FILE).read_bytes().splitlines()]
         prints = (

@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import yaml
 from pydantic import TypeAdapter
 
 from benchmarks.calibration import labelled
@@ -21,6 +20,7 @@ from benchmarks.readme import rewrite
 from benchmarks.scale import LAPTOP, Scale
 from k2core.corpus.sources.builtin import mathematics, wikipedia
 from k2core.evals.intervals import wilson
+from k2core.recipe import read_recipe
 from k2core.synthesis.fidelity import facts
 from k2core.synthesis.fidelity.gate import GateLimits, measure
 
@@ -64,7 +64,7 @@ def run(scale: Scale) -> list[Entry]:
 
 def recipe_limits() -> dict[str, GateLimits]:
     """`rephrase.gate` of the laptop recipe."""
-    return TypeAdapter(dict[str, GateLimits]).validate_python(yaml.safe_load(LAPTOP.read_text())["rephrase"]["gate"])
+    return TypeAdapter(dict[str, GateLimits]).validate_python(read_recipe(LAPTOP)["rephrase"]["gate"])
 
 
 def labelled_sets(scale: Scale) -> dict[str, Measured]:

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 import stages.needs
-from k2core.recipe import Limits, RecipeError, Section, read_recipe, validate
+from k2core.recipe import Limits, RecipeError, Section, did_you_mean, read_recipe, validate
 from k2core.stage import sections_of
 from stages.closure import stage_module
 
@@ -44,8 +44,10 @@ def recipe_faults(recipe: Path) -> list[str]:
             valid[key] = validate(cls, node, f"{recipe}: {key}")
         except RecipeError as error:
             faults += str(error).splitlines()
-    used = {key.split(".")[0] for key in declared}
-    faults += [f"{recipe}: {key}: no stage reads this section" for key in content if key not in used]
+    used = list(dict.fromkeys(key.split(".")[0] for key in declared))
+    for key in (key for key in content if key not in used):
+        hint = did_you_mean(key, used)
+        faults.append(f"{recipe}: {key}: no stage reads this section{hint}; there are: {', '.join(used)}")
     for need in all_needs():
         sections = {name: valid.get(key) for name, (key, _) in sections_of(need, "").items()}
         if None not in sections.values():

@@ -41,10 +41,11 @@ def written(name: str, content: Mapping[str, Any], classes: Mapping[str, type[Se
         content: section → its values, as the recipe gives them.
         classes: section → the class that describes its keys; each section of `content` has one.
     """
-    parts = [
-        [f"# The whole recipe `{name}`, written from recipes/{name}.yaml by `make recipe NAME={name}`, which replaces this file.",
-         "# A value changed here counts from the next run on; one that is to stay belongs in the file in recipes/."],
-    ]  # fmt: skip
+    head = [
+        f"# The recipe `{name}` in full, with what each key means; written by `make recipe NAME={name}`.",
+        f"# A change here counts until a recipe is chosen again; one that is to stay belongs in recipes/{name}.yaml.",
+    ]
+    parts = [head]
     for key, value in content.items():
         parts.append([*_comment(_purpose(key, classes[key]), 0), *_lines(key, value, classes[key], 0)])
     return "\n\n".join("\n".join(part) for part in parts) + "\n"

@@ -64,7 +64,7 @@ class Workspace:
 def make_workspace(root: Path, source: Path) -> Workspace:
     """A git and DVC workspace at `root` with the files of `source` and the project's rooms."""
     shutil.copytree(source, root, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in ("k2core", "flows", "stages/__main__.py", "stages/checks.py", "stages/closure.py"):
+    for path in ("k2core", "flows", "stages/__main__.py", "stages/checks.py", "stages/closure.py", "stages/written.py"):
         (root / path).symlink_to(ROOT / path)
     (root / "recipes").mkdir()
     shutil.copyfile(root / "params.yaml", root / "recipes" / "toy.yaml")

@@ -4,6 +4,16 @@ from k2core.recipe.limits import Limits
 from k2core.recipe.overlay import read_recipe
 from k2core.recipe.reading import RecipeError
 from k2core.recipe.registry import modules_in
-from k2core.recipe.section import FromList, Section, load_section, validate
+from k2core.recipe.section import FromList, Section, did_you_mean, load_section, validate
 
-__all__ = ["FromList", "Limits", "RecipeError", "Section", "load_section", "modules_in", "read_recipe", "validate"]
+__all__ = [
+    "FromList",
+    "Limits",
+    "RecipeError",
+    "Section",
+    "did_you_mean",
+    "load_section",
+    "modules_in",
+    "read_recipe",
+    "validate",
+]

@@ -48,8 +48,8 @@ def against_base(root: Path) -> RecipeChange:
 def keep_aside(root: Path) -> None:
     """Before another recipe replaces `root/params.yaml`: keep a copy, unless its values are those of a recipe."""
     active = root / "params.yaml"
-    here = _read(active)
-    if not active.exists() or (here is not None and here in [_read(path) for path in (root / "recipes").glob("*.yaml")]):
+    here, known = _read(active), [_read(path) for path in (root / "recipes").glob("*.yaml")]
+    if not active.exists() or (here is not None and here in known):
         return
     kept = root / "work" / "params-before.yaml"
     kept.parent.mkdir(exist_ok=True)

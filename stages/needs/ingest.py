@@ -1,10 +1,13 @@
-"""What the sources give, as far as the recipe tells, and that they give something."""
+"""What the sources give, as far as the recipe tells, and that there is something for them to read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from k2core.corpus.documents import DOMAINS
+from k2core.corpus.sources.shard import is_temporary, list_files
+from k2core.storage import StorageError
 from stages.ingest import SOURCES, Params
 
 BUILT_IN = {name: source.DOMAIN for name, source in SOURCES.items()}
@@ -25,3 +28,20 @@ def how_to_get(domain: str) -> str:
 def something_is_read(ingest: Params) -> Iterator[str]:
     if not any(sources_of(ingest, domain) for domain in DOMAINS):
         yield "ingest: every source has limit 0; raise one of the limits or give ingest.files a source"
+
+
+def files_that_there_are(ingest: Params) -> Iterator[str]:
+    """On this machine; what lies elsewhere is asked for by the stage `sources`."""
+    for source in ingest.files:
+        if source.limit == 0 or "://" in source.path:
+            continue
+        if source.kind != "huggingface":
+            try:
+                list_files(source)
+            except StorageError as error:
+                yield str(error)
+            except OSError as error:
+                if not is_temporary(error):  # which the stage `sources` would try again
+                    raise
+        elif source.path.startswith(("/", ".")) and not Path(source.path).exists():  # a dataset's name does not
+            yield f"ingest.files: {source.name}: there is no folder {source.path}; correct `path`"

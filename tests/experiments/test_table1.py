@@ -23,7 +23,7 @@ from k2core.model.files import save_model
 from k2core.model.transformer import Transformer
 from k2core.optim.config import MuonClipConfig
 from k2core.optim.muonclip import MuonClip
-from k2core.recipe import RecipeError, load_section
+from k2core.recipe import RecipeError, load_section, read_recipe
 from k2core.stage import Job, StageError
 from k2core.storage import write_table
 from k2core.synthesis.rephrasing.rewriting import Rewrite
@@ -61,7 +61,7 @@ def workspace(tmp_path: Path) -> Path:
     write_table(folder / "data/curated/documents.parquet", documents(), document_schema(("split", "string")))
     tokenizer = Tokenizer.train([" ".join(f"{a}{b}" for a in TOWNS for b in range(2000, 2400))], 300)
     tokenizer.save(folder / "data/tokenizer")
-    recipe = yaml.safe_load(RECIPE.read_text())
+    recipe = read_recipe(RECIPE)
     recipe["model"]["vocab_size"], recipe["compute"]["threads"] = 300, 1
     (folder / "params.yaml").write_text(yaml.safe_dump(recipe))
     torch.manual_seed(1)

@@ -39,10 +39,6 @@ def test_every_recipe_is_valid(recipe: Path) -> None:
     assert recipe_faults(recipe) == []
 
 
-def test_the_active_recipe_is_the_laptop_one() -> None:
-    assert Path("params.yaml").read_text() == Path("recipes/laptop.yaml").read_text()
-
-
 def test_a_recipe_with_faults_names_each(tmp_path: Path) -> None:
     content = yaml.safe_load(Path("params.yaml").read_text())
     content["compute"]["threads"] = 0

@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 from workspace import ROOT
 
 from k2core.corpus.documents import document_schema
 from k2core.llm.client import LLM
-from k2core.recipe import Section, validate
+from k2core.recipe import Section, read_recipe, validate
 from k2core.report import corpus, rewrites
 from k2core.stage import Job, sections_of
 from k2core.storage import read_table, write_table
 from stages import questions, rephrase
 
-RECIPE = yaml.safe_load((ROOT / "recipes/micro.yaml").read_text())
+RECIPE = read_recipe(ROOT / "recipes/micro.yaml")
 
 
 @pytest.fixture(autouse=True)

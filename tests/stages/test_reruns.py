@@ -15,6 +15,8 @@ import yaml
 from dvc.repo import Repo
 from workspace import ROOT, Workspace
 
+from k2core.recipe import read_recipe
+
 SOURCES = "sources/dvc.yaml:sources"
 OWN = {
     "name": "own", "kind": "jsonl", "path": "own/*.jsonl", "domain": "knowledge", "license": "CC0-1.0",
@@ -101,7 +103,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         if ours and (ROOT / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes((ROOT / name).read_bytes())
-    recipe = yaml.safe_load((ROOT / "recipes/micro.yaml").read_text())
+    recipe = read_recipe(ROOT / "recipes/micro.yaml")
     recipe["ingest"]["files"] = [OWN]
     (root / "params.yaml").write_text(yaml.safe_dump(recipe))
     (root / "own").mkdir()
