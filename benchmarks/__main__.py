@@ -13,7 +13,7 @@ import torch
 import typer
 
 from benchmarks import corpus, dedup_curves, growth, harness, readme, scale
-from k2core.machine.compute import keep_freed_memory
+from k2core.machine.memory import keep_freed_memory
 from k2core.storage import write_json
 
 TOPICS = (

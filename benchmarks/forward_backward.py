@@ -11,7 +11,7 @@ from benchmarks.harness import Entry, Work, alternate, compare, milliseconds
 from benchmarks.peers import our_pass, peer_pass, twin, use_fastest
 from benchmarks.scale import Scale, build
 from k2core.model.counts import total_parameters
-from k2core.ops.cpu.build import eager
+from k2core.ops import using
 
 TOPIC = "forward_backward"
 
@@ -54,7 +54,7 @@ def flops(work: Work) -> int:
     Those of the plain torch operations: what the kernels compute again in the backward pass does not count.
     """
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten._grouped_mm: _grouped_mm_flops})
-    with eager(), counter:
+    with using("reference"), counter:
         work()
     return counter.get_total_flops()
 

@@ -19,7 +19,7 @@ from k2core.stage import Job
 from k2core.storage import write_json
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.config import ParallelConfig
-from k2core.training.phase import Phase
+from k2core.training.phases import Phase
 from k2core.training.ranks import joined
 from k2core.training.spikes import SpikeConfig
 from k2core.training.trainer import train
@@ -48,7 +48,7 @@ class Listener(Job):
 
 
 def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
-    Compute(threads=sizes.threads, seed=1).apply()
+    load_section(Compute, LAPTOP, "compute").model_copy(update={"threads": sizes.threads}).apply()
     config = next(iter(sizes.models.values()))
     phase = load_section(Phase, LAPTOP, "pretrain", "stable")
     shared = setting.model_dump(exclude={"steps"})

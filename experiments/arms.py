@@ -17,7 +17,8 @@ from k2core.machine import Compute
 from k2core.optim.config import MuonClipConfig
 from k2core.stage import Job
 from k2core.training.checkpoint import CheckpointConfig
-from k2core.training.phase import Phase, TrainerState, run_phase
+from k2core.training.phase import TrainerState, run_phase
+from k2core.training.phases import Phase
 from k2core.training.spikes import SpikeConfig
 
 if TYPE_CHECKING:
@@ -61,11 +62,12 @@ class Trainer:
             texts = arm_texts(material, "raw" if arm == BASE else arm, seed)
             phase = self._phase(_write(shards, texts, material, tokenizer), material, tokenizer)
             if arm == BASE:
-                figures = figure_names(bits_per_byte(network, shards, context=self.settings.context_length))
+                figures = figure_names(bits_per_byte(network.on_cpu, shards, context=self.settings.context_length))
             else:
                 figures = self._train(network, phase, shards, seed, Path(folder), f"table1 {arm}, seed {seed}")
         seconds = time.monotonic() - started
-        correct, bits = score(network, tokenizer, [item for article in material.articles for item in article.items])
+        items = [item for article in material.articles for item in article.items]
+        correct, bits = score(network.on_cpu, tokenizer, items)
         return {"arm": arm, "seed": seed, "correct": correct, "bits": bits, "figures": figures, "seconds": seconds}
 
     def _phase(self, form_tokens: int, material: Material, tokenizer: Tokenizer) -> Phase:

@@ -1,8 +1,9 @@
 """Which source files a stage's result depends on: the static import closure, as `deps` of `dvc.yaml`.
 
 DVC knows nothing of Python imports (treeverse/dvc #9195), so a changed helper would leave stale results. The
-closure follows imports inside functions too, and every module of a folder that is a registry (`modules_in`).
-`k2core.tracking` is left out: it records and cannot change an output.
+closure follows imports inside functions too, and every module of a folder that is a registry (`modules_in`). Rooms
+that cannot change an output are left out. `k2core/stage/digest.py` says which these are, and which kinds of files are
+code.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("k2core", "stages")
-INERT = "k2core/tracking"
+from k2core.stage.digest import CODE_ROOMS, COMPILED, DATA, INERT_ROOMS
 
 
 def closure(module: str, root: Path) -> list[str]:
@@ -27,7 +27,7 @@ def closure(module: str, root: Path) -> list[str]:
     while todo:
         name = todo.pop()
         file = _file(name, root)
-        if file is None or str(file) in seen or str(file).startswith(INERT):
+        if file is None or str(file) in seen or INERT_ROOMS & set(file.parts):
             continue
         seen.add(str(file))
         todo += _imports(name, root / file, root)
@@ -36,8 +36,8 @@ def closure(module: str, root: Path) -> list[str]:
         str(path.relative_to(root))
         for file in seen
         for path in (root / file).parent.iterdir()
-        if path.suffix in (".c", ".h")
-        or (path.suffix in (".yaml", ".jinja", ".md") and path.name in (root / file).read_text())
+        if path.suffix in COMPILED
+        or (path.suffix in DATA and path.name in (root / file).read_text())
     }
     return _folded({file for file in seen if _says_something(root / file)} | data, root)
 
@@ -75,21 +75,19 @@ def rewrite(text: str, root: Path) -> str:
 
 
 def _folded(files: set[str], root: Path) -> list[str]:
-    """`files` by room: a folder stands for its files where a stage uses at least half of a room, or all of a folder.
+    """`files` by room: a folder stands for its files where a stage uses half of a room, or two thirds of several.
 
     DVC parses and writes every entry of every stage, at each command and after each stage. A room is a folder
     without folders in it; what is one room is changed together.
     """
-    folders = sorted({folder for file in files for folder in Path(file).parents if folder.parts})
+    folders = sorted({folder for file in files for folder in Path(file).parents if len(folder.parts) > 1})
     whole: list[Path] = []
     for folder in folders:  # the outer ones first
         below = [path.relative_to(root) for path in (root / folder).rglob("*") if path.is_file()]
         speaking = [path for path in below if not _ignored(path) and _says_something(root / path)]
-        used = sum(str(path) in files for path in speaking)
-        room = len(speaking) > 1 and all(path.parent == folder for path in speaking)
-        if not any(folder.is_relative_to(found) for found in whole) and (
-            used == len(speaking) or (room and 2 * used >= len(speaking))
-        ):
+        share = sum(str(path) in files for path in speaking) / len(speaking)
+        enough = 1 / 2 if all(path.parent == folder for path in speaking) else 2 / 3
+        if share >= enough and len(speaking) > 1 and not any(folder.is_relative_to(found) for found in whole):
             whole.append(folder)
     single = {file for file in files if not any(Path(file).is_relative_to(folder) for folder in whole)}
     return sorted(single | {str(folder) for folder in whole})
@@ -118,7 +116,7 @@ def _parsed_as_of(file: Path, written: int) -> ast.Module:
 
 
 def _is_code(dep: str) -> bool:
-    return dep.split("/")[0] in PACKAGES
+    return dep.split("/")[0] in CODE_ROOMS
 
 
 def _file(module: str, root: Path) -> Path | None:
@@ -154,6 +152,6 @@ def _imports(module: str, file: Path, root: Path) -> list[str]:
                     [*package.split(".")[: len(package.split(".")) - node.level + 1], *filter(None, [base])]
                 )
             names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    ours = [name for name in names if name.split(".")[0] in PACKAGES]
+    ours = [name for name in names if name.split(".")[0] in CODE_ROOMS]
     parents = [".".join(name.split(".")[:depth]) for name in ours for depth in range(1, name.count(".") + 1)]
     return [name for name in dict.fromkeys(ours + parents) if _file(name, root)]

@@ -88,6 +88,7 @@ def _compare(network: Any, folder: Path, params: Params, seed: int) -> float:
         raise StageError(f"transformers reads {entries} tokenizer entries; the model has {network.config.vocab_size}")
     shape = (params.check_sequences, params.check_tokens)
     tokens = torch.randint(0, network.config.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+    tokens, loaded = tokens.to(network.device), loaded.to(network.device)
     with torch.no_grad():
         difference = float((network(tokens) - loaded(tokens).logits).abs().max())
     if not difference <= MAX_LOGIT_DIFFERENCE:

@@ -16,7 +16,8 @@ from k2core.optim.config import MuonClipConfig
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.config import ParallelConfig
-from k2core.training.phase import Extension, TrainerState, run_phase
+from k2core.training.phase import TrainerState, run_phase
+from k2core.training.phases import Extension
 from k2core.training.spikes import SpikeConfig
 
 SECTION = "extend_context"

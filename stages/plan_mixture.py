@@ -13,7 +13,7 @@ from pydantic import Field
 
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, main
-from k2core.training.phase import Extension, Phase
+from k2core.training.phases import Extension, Phase
 
 SECTION = "plan_mixture"
 

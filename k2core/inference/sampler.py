@@ -15,11 +15,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from k2core.inference.decoder import Decoder
+from k2core import ops
+from k2core.inference.decoders import Decoder, decoder_for
 from k2core.model.cache import KeyValueCache
 from k2core.model.transformer import Transformer
-from k2core.ops.cpu import autograd
-from k2core.ops.cpu.build import usable
 
 COMPACT_BELOW = 0.75
 """Finished sequences are dropped from the batch once fewer than this share of it goes on: copying the cache costs."""
@@ -59,7 +58,7 @@ def generate(
     if empty:
         raise ValueError(f"prompt {empty[0]} is empty; a model needs at least one token to go on from")
     completions = [Completion([], [], "length") for _ in prompts]
-    decoder = Decoder(model) if Decoder.fits(model) else model
+    decoder = decoder_for(model)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
@@ -73,7 +72,7 @@ def generate(
 def _prefill(model: Transformer, prompts: list[tuple[int, ...]], room: int) -> tuple[Tensor, KeyValueCache]:
     """Each prompt's last token, [B], and the cache of all before it; equal ones are computed once."""
     unique = list(dict.fromkeys(prompt[:-1] for prompt in prompts))
-    device = model.lm_head.weight.device
+    device = model.device
     width = max(map(len, unique))
     tokens_UT = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in unique], device=device)
     cache = KeyValueCache(model.config, len(unique), width + room, like=model.lm_head.weight)
@@ -86,14 +85,16 @@ def _prefill(model: Transformer, prompts: list[tuple[int, ...]], room: int) -> t
 
 
 def _decode(
-    decoder: Decoder | Transformer, tokens_B: Tensor, cache: KeyValueCache, rows: list[Completion],
+    decoder: Decoder, tokens_B: Tensor, cache: KeyValueCache, rows: list[Completion],
     streams: list[Random], max_new_tokens: int, temperature: float, stop_ids: set[int],
 ) -> None:  # fmt: skip
     """Extend `rows`, whose sequences end in `tokens_B`, until each has stopped or used its budget."""
     going = [True] * len(rows)
     for _ in range(max_new_tokens):
         logits_BV = decoder.decode(tokens_B, cache)
-        tokens_B, log_probs_B = _sample(logits_BV, temperature, [1 - stream.random() for stream in streams])
+        drawn = [1 - stream.random() for stream in streams]
+        drawn_B = torch.tensor(drawn, dtype=torch.float32, device=logits_BV.device)
+        tokens_B, log_probs_B = ops.sample(logits_BV, temperature, drawn_B)
         for i, (token, log_prob) in enumerate(zip(tokens_B.tolist(), log_probs_B.tolist(), strict=True)):
             if going[i]:
                 rows[i].tokens.append(token)
@@ -108,18 +109,3 @@ def _decode(
             keep = torch.tensor(kept, device=tokens_B.device)
             tokens_B = tokens_B[keep]
             cache.select(keep)
-
-
-def _sample(logits_BV: Tensor, temperature: float, drawn: list[float]) -> tuple[Tensor, Tensor]:
-    """One token a row and its log-probability, both [B]; `drawn` are numbers in (0, 1]."""
-    drawn_B = torch.tensor(drawn, dtype=torch.float32, device=logits_BV.device)
-    if usable(logits_BV):
-        return autograd.sample(logits_BV, temperature, drawn_B)
-    log_probs_BV = (logits_BV.float() / (temperature or 1.0)).log_softmax(dim=-1)
-    if temperature == 0:
-        tokens_B1 = logits_BV.argmax(dim=-1, keepdim=True)
-    else:
-        cumulative_BV = log_probs_BV.exp().cumsum(dim=-1)
-        # of the total, looked up from the left: never beyond the end, never a token of probability 0
-        tokens_B1 = torch.searchsorted(cumulative_BV, drawn_B[:, None] * cumulative_BV[:, -1:])
-    return tokens_B1[:, 0], log_probs_BV.gather(1, tokens_B1)[:, 0]

@@ -19,7 +19,8 @@ from k2core.lineage.chain import Chain, main_out, settings
 from k2core.lineage.corpus import Corpus
 from k2core.recipe import validate
 from k2core.storage import StorageError, read_lines
-from k2core.training.phase import STATE, Extension, Phase
+from k2core.training.phase import STATE
+from k2core.training.phases import Extension, Phase
 from k2core.training.spikes import SKIPPED
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What the kinds of attention share: causal softmax in blocks of queries, and each head's largest logit.
+"""What the kinds of attention share: their interface, and the record of each head's largest logit.
 
 The kinds, chosen by `ModelConfig.attention`: `mla.py` (K2's) and `mha.py`.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from k2core import ops
 from k2core.model.config import ModelConfig
-from k2core.model.rope import Rotation, rotate
-from k2core.model.visibility import Reach
 from k2core.model.yarn import logit_scale
+from k2core.ops import Reach, Rotation
 
 
 class Attention(nn.Module):
@@ -47,21 +47,9 @@ class Attention(nn.Module):
         """Queries or keys [..., H·d] as [..., H, nope] and, rotated, [..., H, rope]."""
         nope, rope = projected.unflatten(-1, (self.heads, -1)).split([self.nope, self.rope], dim=-1)
         cos, sin = rotation
-        return nope, rotate(rope, (cos.unsqueeze(-2), sin.unsqueeze(-2)))
+        return nope, ops.rotate(rope, (cos.unsqueeze(-2), sin.unsqueeze(-2)))
 
     def observe(self, largest_BH: Tensor) -> None:
         """Take note of each sequence's and head's largest logit, while `observing`."""
         if self.observing:
             torch.maximum(self.max_logit_H, largest_BH.amax(0), out=self.max_logit_H)
-
-    def attend(self, q_BTHd: Tensor, k_BSHd: Tensor, v_BSHv: Tensor, reach: Reach) -> Tensor:
-        """softmax(q·k + mask) · v with `q` already scaled, [B, T, H·v]; notes the largest logits."""
-        q, k, v = (part.transpose(1, 2) for part in (q_BTHd, k_BSHd, v_BSHv))
-        blocks = []
-        for start, end, first, last in reach.blocks:
-            mask_B1QS = reach.mask_B1TS[:, :, start:end, first:last]
-            logits_BHQS = q[:, :, start:end] @ k[:, :, first:last].transpose(-1, -2) + mask_B1QS
-            if self.observing:
-                self.observe(logits_BHQS.detach().amax((2, 3)))
-            blocks.append(logits_BHQS.softmax(dim=-1, dtype=torch.float32).to(v.dtype) @ v[:, :, first:last])
-        return torch.cat(blocks, dim=2).transpose(1, 2).flatten(2)

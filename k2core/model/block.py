@@ -10,8 +10,7 @@ from k2core.model.experts import MixtureOfExperts, SwiGLU
 from k2core.model.mha import MultiHeadAttention
 from k2core.model.mla import MultiHeadLatentAttention
 from k2core.model.norm import RMSNorm
-from k2core.model.rope import Rotation
-from k2core.model.visibility import Reach
+from k2core.ops import Reach, Rotation
 
 
 class Block(nn.Module):

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from k2core.machine.device import here
 from k2core.model.config import ModelConfig, YarnConfig
 from k2core.model.sharded import whole
 from k2core.model.transformer import Transformer
@@ -33,7 +34,7 @@ def save_model(model: Transformer, folder: Path) -> None:
 
 
 def load_model(folder: Path, rope_scaling: YarnConfig | Literal["keep"] | None = "keep") -> Transformer:
-    """The model in `folder`, in training mode; touches no random state.
+    """The model in `folder`, in training mode, on this process's device; touches no random state.
 
     Args:
         rope_scaling: another context extension than the saved one (the weights do not depend on it).
@@ -52,7 +53,7 @@ def load_model(folder: Path, rope_scaling: YarnConfig | Literal["keep"] | None =
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise StorageError(f"{folder / WEIGHTS}: not the weights of {folder / CONFIG}: {error}") from None
-    return model
+    return model.to(here())
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

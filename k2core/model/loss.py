@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from k2core.ops.cpu import autograd
-from k2core.ops.cpu.build import usable
+from k2core import ops
 
 IGNORE = -100
 """Target of a position without loss."""
@@ -36,6 +34,4 @@ def token_log_probs(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
 
 def token_losses(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """Negative log-likelihood in nats of each target, [N], fp32; 0 where the target is `IGNORE`."""
-    if usable(logits_NV):
-        return autograd.CrossEntropy.apply(logits_NV, targets_N, IGNORE)
-    return F.cross_entropy(logits_NV.float(), targets_N, ignore_index=IGNORE, reduction="none")
+    return ops.token_losses(logits_NV, targets_N, IGNORE)

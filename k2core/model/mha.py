@@ -13,11 +13,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from k2core import ops
 from k2core.model.attention import Attention
 from k2core.model.config import ModelConfig
 from k2core.model.linear import Linear
-from k2core.model.rope import Rotation
-from k2core.model.visibility import Reach
+from k2core.ops import Reach, Rotation
 
 
 class MultiHeadAttention(Attention):
@@ -47,7 +47,9 @@ class MultiHeadAttention(Attention):
 
     def forward(self, x_BTD: Tensor, cached_BSC: Tensor, rotation: Rotation, reach: Reach) -> Tensor:
         q_BTHd = self._rotated(self.q_proj(x_BTD) * self.scale, rotation)
-        return self.o_proj(self.attend(q_BTHd, *self._keys_and_values(cached_BSC), reach))
+        out_BTHv, largest_BH = ops.attention(q_BTHd, *self._keys_and_values(cached_BSC), reach)
+        self.observe(largest_BH)
+        return self.o_proj(out_BTHv.flatten(2))
 
     def decode(self, x_BD: Tensor, cache_BSC: Tensor, rotation: Rotation, mask_B1S: Tensor) -> Tensor:
         q_BHd = self._rotated(self.q_proj(x_BD) * self.scale, rotation)

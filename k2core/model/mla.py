@@ -17,14 +17,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from k2core import ops
 from k2core.model.attention import Attention
 from k2core.model.config import ModelConfig
 from k2core.model.linear import Linear
 from k2core.model.norm import RMSNorm
-from k2core.model.rope import Rotation, rotate
-from k2core.model.visibility import Reach
-from k2core.ops.cpu import autograd
-from k2core.ops.cpu.build import usable
+from k2core.ops import Reach, Rotation
 
 LATENT_NORM_EPS = 1e-6
 """`deepseek_v3` fixes it for the two latent norms, whatever `rms_norm_eps` says."""
@@ -47,7 +45,7 @@ class MultiHeadLatentAttention(Attention):
     def cached(self, x: Tensor, rotation: Rotation) -> Tensor:
         """The normalised latent and the rotated shared key, [..., rank + rope]."""
         latent, rope = self.kv_a_proj_with_mqa(x).split([self.rank, self.rope], dim=-1)
-        return torch.cat([self.kv_a_layernorm(latent), rotate(rope, rotation)], dim=-1)
+        return torch.cat([self.kv_a_layernorm(latent), ops.rotate(rope, rotation)], dim=-1)
 
     def _projected(self, x: Tensor) -> Tensor:
         """The queries of `x` [..., D] as they are projected, [..., H · (nope + rope)]."""
@@ -58,19 +56,12 @@ class MultiHeadLatentAttention(Attention):
         return self.heads_of(self._projected(x) * self.scale, rotation)
 
     def forward(self, x_BTD: Tensor, cached_BSC: Tensor, rotation: Rotation, reach: Reach) -> Tensor:
-        latent_BSR, rope_BSr = cached_BSC.split([self.rank, self.rope], dim=-1)
-        kv_BSHd = self.kv_b_proj(latent_BSR).unflatten(-1, (self.heads, -1))
-        if usable(x_BTD, kv_BSHd, *rotation):
-            q_BTHd = self._projected(x_BTD).unflatten(-1, (self.heads, -1))
-            out_BTHv, largest_BH = autograd.Attention.apply(
-                q_BTHd, kv_BSHd, rope_BSr, *rotation, reach.mask_B1TS, reach.blocks, self.scale
-            )
-            self.observe(largest_BH)
-            return self.o_proj(out_BTHv.flatten(2))
-        k_nope, v_BSHv = kv_BSHd.split([self.nope, self.value], dim=-1)
-        k_BSHd = torch.cat([k_nope, rope_BSr.unsqueeze(-2).expand(-1, -1, self.heads, -1)], dim=-1)
-        q_BTHd = torch.cat(self._queries(x_BTD, rotation), dim=-1)
-        return self.o_proj(self.attend(q_BTHd, k_BSHd, v_BSHv, reach))
+        latent_BSR, shared_BSr = cached_BSC.split([self.rank, self.rope], dim=-1)
+        kv_BSHe = self.kv_b_proj(latent_BSR).unflatten(-1, (self.heads, -1))
+        q_BTHd = self._projected(x_BTD).unflatten(-1, (self.heads, -1))
+        out_BTHv, largest_BH = ops.latent_attention(q_BTHd, kv_BSHe, shared_BSr, rotation, reach, self.scale)
+        self.observe(largest_BH)
+        return self.o_proj(out_BTHv.flatten(2))
 
     def decode(self, x_BD: Tensor, cache_BSC: Tensor, rotation: Rotation, mask_B1S: Tensor) -> Tensor:
         nope_BHn, rope_BHr = self._queries(x_BD, rotation)

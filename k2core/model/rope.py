@@ -1,14 +1,12 @@
-"""Rotary position embedding in DeepSeek's interleaved layout: dimensions (0, 1), (2, 3), … are the rotated pairs."""
+"""Angles of the rotary position embedding (`ops.rotate` applies them), in DeepSeek's interleaved layout."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from k2core.model.config import ModelConfig
 from k2core.model.yarn import inverse_frequencies, rotary_scale
-
-Rotation = tuple[Tensor, Tensor]
+from k2core.ops import Rotation
 
 
 class RotaryEmbedding(nn.Module):
@@ -24,14 +22,3 @@ class RotaryEmbedding(nn.Module):
         """`(cos, sin)`, each [B, T, rope / 2], in fp32."""
         angles = positions_BT[..., None].float() * self.inverse_frequencies
         return angles.cos() * self.scale, angles.sin() * self.scale
-
-
-def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotate the last axis of `x` [..., rope]; the cosines' axes must broadcast against all others.
-
-    The result holds the pairs' first members, then the second ones. Queries and keys are permuted alike, so their
-    products are those of the interleaved layout.
-    """
-    cos, sin = rotation
-    first, second = x[..., 0::2], x[..., 1::2]
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from k2core import ops
 from k2core.model.config import ModelConfig
-from k2core.model.linear import linear
 
 
 class Router(nn.Module):
@@ -28,7 +28,7 @@ class Router(nn.Module):
 
     def forward(self, x_ND: Tensor) -> tuple[Tensor, Tensor]:
         """`(experts_NK, weights_NK)`: chosen experts and their weights, which sum to the scaling factor."""
-        scores_NE = linear(x_ND.float(), self.weight.float()).sigmoid()
+        scores_NE = ops.linear(x_ND.float(), self.weight.float()).sigmoid()
         experts_NK = (scores_NE.detach() + self.e_score_correction_bias).topk(self.top_k, dim=-1).indices
         chosen_NK = scores_NE.gather(1, experts_NK)
         weights_NK = chosen_NK / (chosen_NK.sum(dim=-1, keepdim=True) + 1e-20) * self.scaling

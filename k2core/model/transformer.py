@@ -42,6 +42,11 @@ class Transformer(nn.Module):
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=config.initializer_range)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; what a forward pass is given must be there too."""
+        return self.lm_head.weight.device
+
     def forward(
         self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None,
         wanted_BT: Tensor | None = None,
@@ -55,6 +60,12 @@ class Transformer(nn.Module):
         hidden_BTD = self.hidden(tokens_BT, positions_BT, segments_BT)
         return self.lm_head(hidden_BTD if wanted_BT is None else hidden_BTD[wanted_BT])
 
+    def on_cpu(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        """The same with everything on the CPU, for measuring."""
+        moved = [value.to(self.device) for value in inputs]
+        more = {name: value.to(self.device) for name, value in named.items()}
+        return self(*moved, **more).cpu()
+
     def hidden(
         self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None
     ) -> Tensor:
@@ -63,7 +74,7 @@ class Transformer(nn.Module):
         if positions_BT is None:
             positions_BT = self.rows.columns(T, tokens_BT.device)[None]
         x_BTD = self.embed_tokens(tokens_BT)
-        reach = self.rows.reach(T, segments_BT, x_BTD)
+        reach = self.rows.reach(T, segments_BT)
         rotation = self._rotation(positions_BT, x_BTD)
         with self._observed(torch.is_grad_enabled()):
             for layer in self.layers:
@@ -73,7 +84,7 @@ class Transformer(nn.Module):
     def prefill(self, tokens_BT: Tensor, cache: KeyValueCache) -> None:
         """Store right-padded sequences in `cache`; the last layer's output is not needed and not computed."""
         x_BTD = self.embed_tokens(tokens_BT)
-        reach = self.rows.reach(tokens_BT.shape[1], None, x_BTD)
+        reach = self.rows.reach(tokens_BT.shape[1], None)
         rotation = self._rotation(self.rows.columns(tokens_BT.shape[1], tokens_BT.device)[None], x_BTD)
         for layer in self.layers[:-1]:
             x_BTD = layer(x_BTD, rotation, reach, cache)

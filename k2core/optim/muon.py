@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from k2core.ops.cpu import autograd
-from k2core.ops.cpu.build import usable
+from k2core import ops
 from k2core.optim.sharding import Layout, like, local
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -18,23 +17,8 @@ UPDATE_RMS = 0.2
 
 
 def orthogonalize(matrices_BMN: Tensor) -> Tensor:
-    """Nearest (semi-)orthogonal matrices, roughly: singular values land in about [0.7, 1.2]; zero stays zero.
-
-    fp32 on CPU, where bf16 without hardware support is tens of times slower; bf16 on GPU.
-    """
-    if usable(matrices_BMN):
-        return autograd.newton_schulz(matrices_BMN, STEPS, COEFFICIENTS)
-    a, b, c = COEFFICIENTS
-    x = matrices_BMN.to(torch.bfloat16 if matrices_BMN.is_cuda else torch.float32)
-    tall = x.shape[-2] > x.shape[-1]
-    if tall:
-        x = x.mT
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(STEPS):
-        gram = torch.bmm(x, x.mT)
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
-    return (x.mT if tall else x).to(matrices_BMN.dtype)
+    """Nearest (semi-)orthogonal matrices, roughly: singular values land in about [0.7, 1.2]; zero stays zero."""
+    return ops.newton_schulz(matrices_BMN, STEPS, COEFFICIENTS)
 
 
 class Muon:

@@ -4,7 +4,7 @@ from k2core.recipe.limits import Limits
 from k2core.recipe.overlay import read_recipe
 from k2core.recipe.reading import RecipeError
 from k2core.recipe.registry import modules_in
-from k2core.recipe.section import FromList, Section, did_you_mean, load_section, validate
+from k2core.recipe.section import FromList, Section, did_you_mean, load_section, section_of, validate
 
 __all__ = [
     "FromList",
@@ -15,5 +15,6 @@ __all__ = [
     "load_section",
     "modules_in",
     "read_recipe",
+    "section_of",
     "validate",
 ]

@@ -50,7 +50,12 @@ def validate(cls: type[S], value: Any, where: str) -> S:
 
 def load_section(cls: type[S], path: Path, *keys: str) -> S:
     """Section `keys` (e.g. ``"pretrain", "stable"``) of the recipe at `path`."""
-    node: Any = read_recipe(path)
+    return section_of(cls, read_recipe(path), path, *keys)
+
+
+def section_of(cls: type[S], content: dict[str, Any], path: Path, *keys: str) -> S:
+    """Section `keys` of a recipe's `content`, which was read from `path`."""
+    node: Any = content
     for depth, key in enumerate(keys):
         if not isinstance(node, dict) or key not in node:
             known = ", ".join(node) if isinstance(node, dict) else repr(node)

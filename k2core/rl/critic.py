@@ -67,6 +67,7 @@ def preferences(model: Any, tokenizer: Any, comparisons: Sequence[Comparison], c
     with torch.no_grad():
         for start in range(0, len(rows), 16):
             batch, sequence_BT = dialogues_to_batch(dialogues, rows[start : start + 16])
+            batch, sequence_BT = batch.to(model.device), sequence_BT.to(model.device)
             logits_BTV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)
             where = sequence_BT >= 0
             scores = logits_BTV[where][:, choices].float().softmax(dim=-1)[:, 0]

@@ -179,18 +179,19 @@ class Loop:
             chosen = rows[start : start + config.microbatch_rows]
             members = [index for row in chosen for index in row]
             batch, sequence_BT = dialogues_to_batch(dialogues, chosen)
+            batch, sequence_BT = batch.to(model.device), sequence_BT.to(model.device)
             chosen_BT = sequence_BT >= 0
             logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, chosen_BT).float()
             log_probs_M = -token_losses(logits_MV / temperature, batch.targets_BT[chosen_BT])
             log_probs_N = sequence_log_probs(log_probs_M, sequence_BT[chosen_BT], len(dialogues))[members]
-            old_N = torch.tensor([sum(signals[index].rollout.log_probs) for index in members])
-            advantages_N = torch.tensor([signals[index].advantage for index in members])
+            old_N = log_probs_N.new_tensor([sum(signals[index].rollout.log_probs) for index in members])
+            advantages_N = log_probs_N.new_tensor([signals[index].advantage for index in members])
             loss = squared_loss(log_probs_N, old_N, advantages_N, config.tau) * len(members) / total
             (loss / (2 * config.tau)).backward()
             with torch.no_grad():
                 policy_loss += float(loss.detach())
                 ratios += (log_probs_N - old_N).abs().tolist()
-        ptx_loss = batch_loss(model, self.ptx.batch(step))
+        ptx_loss = batch_loss(model, self.ptx.batch(step).to(model.device))
         (config.ptx_weight * ptx_loss).backward()
         metrics = {"loss/policy": policy_loss, "loss/ptx": float(ptx_loss.detach())}
         if ratios:

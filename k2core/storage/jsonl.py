@@ -36,16 +36,17 @@ def read_lines(path: Path, columns: Iterable[str] = ()) -> list[Row]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise StorageError(f"{path}: no such file; run the stage that makes it (`dvc repro`)") from None
+        raise StorageError(f"{path}: no such file; `dvc repro {path.parent}` makes it") from None
     except UnicodeDecodeError as error:
-        raise StorageError(f"{path}: not UTF-8 ({error.reason}); delete it and run its stage again") from None
+        raise StorageError(f"{path}: not UTF-8 ({error.reason}); `dvc repro -f {path.parent}` makes it again") from None
+    again = f"`dvc repro -f {path.parent}` makes it again"
     rows = []
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise StorageError(f"{path}:{number}: not JSON ({error}); delete it and run its stage again") from None
+            raise StorageError(f"{path}:{number}: not JSON ({error}); {again}") from None
         if missing := [name for name in columns if name not in row]:
-            raise StorageError(f"{path}:{number}: no {', '.join(missing)}; run the stage that makes it again")
+            raise StorageError(f"{path}:{number}: no {', '.join(missing)}; {again}")
         rows.append(row)
     return rows

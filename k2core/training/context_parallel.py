@@ -75,7 +75,7 @@ class SharedRows(WholeRows):
     def __init__(self, group: dist.ProcessGroup, rank: int, ranks: int) -> None:
         self.group, self.rank, self.ranks = group, rank, ranks
 
-    def chunks(self, T: int) -> list[tuple[int, int]]:
+    def runs(self, T: int) -> list[tuple[int, int]]:
         return _chunks(T, self.rank, self.ranks)
 
     def gather(self, part: Tensor) -> Tensor:

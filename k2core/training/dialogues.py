@@ -105,6 +105,7 @@ def dialogue_loss(model: Any, dialogues: Sequence[Dialogue], *, context: int, ba
     total, count = 0.0, 0
     for start in range(0, len(rows), batch_rows):
         batch, sequence = dialogues_to_batch(dialogues, rows[start : start + batch_rows])
+        batch = batch.to(model.device)
         logits = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)
         total -= float(token_log_probs(logits, batch.targets_BT).double().sum())
         count += int((sequence >= 0).sum())

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from k2core.optim.config import MuonClipConfig
+from k2core.optim.learning_rate import Rates, make_rates
 from k2core.recipe import Section
-from k2core.stage import Job
+from k2core.stage import Job, StageError
 
 if TYPE_CHECKING:
     from k2core.model.transformer import Transformer
@@ -32,6 +33,17 @@ class FineTuning(Section):
     log_every: int = Field(ge=1, description="steps between rows of the plot")
     checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")
 
+    def schedule(self) -> Rates:
+        """Linear from the peak to `final_lr_share` of it, after a linear warm-up.
+
+        Raises:
+            StageError: the warm-up is as long as the training.
+        """
+        try:
+            return make_rates("linear", self.steps, 1.0, self.final_lr_share, self.warmup_steps)
+        except ValueError as error:
+            raise StageError(f"{error}; lower warmup_steps or raise steps") from None
+
     def epochs(self, source: DialogueSource) -> float:
         """How often each row is seen."""
         return self.steps * self.batch_rows / len(source)
@@ -47,7 +59,6 @@ def fine_tune(
         StageError: the warm-up is as long as the training, or too many steps in a row were left out.
     """
     from k2core.optim.muonclip import MuonClip
-    from k2core.training.schedule import linear_decay
     from k2core.training.trainer import train
 
     rates = {"muon_lr": settings.muon_lr, "adamw_lr": settings.adamw_lr}
@@ -56,7 +67,7 @@ def fine_tune(
         MuonClip(model, optimizer.model_copy(update=rates)),
         source,
         steps=settings.steps,
-        schedule=linear_decay(settings.steps, settings.warmup_steps, settings.final_lr_share),
+        schedule=settings.schedule(),
         job=job,
         plot=plot,
         log_every=settings.log_every,

@@ -30,7 +30,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
-from k2core.model.experts import Experts, MixtureOfExperts, apply_experts
+from k2core import ops
+from k2core.model.experts import Experts, MixtureOfExperts
 from k2core.model.transformer import Transformer
 
 
@@ -100,7 +101,8 @@ class ParallelExperts(Experts):
         own_E = torch.arange(counts_PE.shape[1], device=x_ND.device)
         experts_M1 = own_E.repeat(processes).repeat_interleave(arriving_PE.flatten()).unsqueeze(1)
         ones_M1 = x_ND.new_ones(experts_M1.shape)
-        out_MD = apply_experts(arrived_MD, experts_M1, ones_M1, self.gate_up_proj.to_local(), self.down_proj.to_local())
+        own = self.gate_up_proj.to_local(), self.down_proj.to_local()
+        out_MD = ops.routed_experts(arrived_MD, experts_M1, ones_M1, *own)
         returned_MD = all_to_all_single_autograd(out_MD, sent, arriving, group)
         weighted_MD = returned_MD * weights_NK.flatten().index_select(0, order).unsqueeze(1).to(x_ND.dtype)
         return torch.zeros_like(x_ND).index_add(0, tokens, weighted_MD)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import torch
@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from k2core.data.rows.batch import Batch
+from k2core.machine.device import here
 from k2core.model.transformer import Transformer
 from k2core.training.config import ParallelConfig
 
@@ -39,7 +40,7 @@ class Ranks:
     world: int = 1
     rank: int = 0
     context: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = field(default_factory=here)
 
     def rows(self, count: int) -> range:
         """Which of a step's `count` rows are this process's (all of a context group have the same).
@@ -59,7 +60,7 @@ class Ranks:
             from k2core.training.context_parallel import split_context
 
             batch = split_context(batch, self.rank % self.context, self.context)
-        return Batch(*(getattr(batch, part.name).to(self.device) for part in fields(batch)))
+        return batch.to(self.device)
 
     def sum(self, *values: float) -> list[float]:
         """Each value summed over all processes, in one message."""
@@ -99,10 +100,8 @@ class Ranks:
         from k2core.training.context_parallel import whole_rows
 
         def logits(*inputs: Tensor, **named: Tensor) -> Tensor:
-            moved = [value.to(self.device) for value in inputs]
-            more = {name: value.to(self.device) for name, value in named.items()}
             with whole_rows(model):
-                result = model(*moved, **more).cpu()
+                result = model.on_cpu(*inputs, **named)
             if isinstance(model, FSDPModule):  # without a backward pass its outer weights would stay gathered
                 model.reshard()
             return result
@@ -113,19 +112,16 @@ class Ranks:
 @contextmanager
 def joined(config: ParallelConfig) -> Iterator[Ranks]:
     """Within, this process is one of `config.processes` (torchrun says which): NCCL on GPUs, gloo on CPUs."""
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
-    if cuda:
-        torch.cuda.set_device(device)
+    cuda = here().type == "cuda"
     if config.processes == 1 and not cuda:
-        yield Ranks(device=device)
+        yield Ranks()
         return
     if "RANK" in os.environ:
         dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
     else:
         dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        yield Ranks(dist.get_world_size(), dist.get_rank(), config.context, device)
+        yield Ranks(dist.get_world_size(), dist.get_rank(), config.context)
         dist.barrier()
     finally:
         dist.destroy_process_group()

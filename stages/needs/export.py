@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from k2core.training.phase import Extension
+from k2core.training.phases import Extension
 from stages.export import Params
 
 

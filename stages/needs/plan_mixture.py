@@ -8,7 +8,7 @@ from itertools import pairwise
 from k2core.corpus.documents import DOMAINS
 from k2core.data.rows.order import QUESTIONS
 from k2core.model.config import ModelConfig
-from k2core.training.phase import Extension, Phase
+from k2core.training.phases import Extension, Phase
 from stages.ingest import Params as Ingest
 from stages.needs.ingest import how_to_get, sources_of
 from stages.plan_mixture import Pretrain

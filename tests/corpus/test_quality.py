@@ -42,7 +42,7 @@ LLM_CONFIG = LLMConfig(
     base_url="embedded", model="judge", api_key_variable="", context=2048, timeout_s=1, max_attempts=1, max_wait_s=1,
     concurrency=1, expected_tokens_per_second=60,
 )  # fmt: skip
-COMPUTE = Compute(threads=1, seed=1)
+COMPUTE = Compute(threads=1, seed=1, device="cpu", backend="auto", precision="fp32")
 TOPICS = ("rivers", "bridges", "castles", "harbours", "markets", "forests", "mountains", "railways")
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from rl_micro import CharTokenizer, micro_config, micro_model
+from micro import CharTokenizer, micro_config, micro_model
 
 from k2core.gym.demonstrations import read_trajectories, split_trajectories
 from k2core.gym.registry import select, text_environments
@@ -27,7 +27,7 @@ def test_all_dialogues_about_a_task_are_in_one_split():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [('{"task_id": 1\n', r"accepted\.jsonl:1: not JSON"), ('{"task_id": "1"}\n', "no messages, tools")],
+    [('{"task_id": 1\n', r"accepted\.jsonl:1: not JSON"), ('{"task_id": "1"}\n', "no tools, messages")],
 )
 def test_faults_are_named(tmp_path, text, message):
     (tmp_path / "accepted.jsonl").write_text(text)
@@ -35,8 +35,8 @@ def test_faults_are_named(tmp_path, text, message):
         read_trajectories(tmp_path / "accepted.jsonl")
 
 
-def test_a_missing_file_names_its_stage(tmp_path):
-    with pytest.raises(StorageError, match="run the stage `trajectories`"):
+def test_a_missing_file_says_what_makes_it(tmp_path):
+    with pytest.raises(StorageError, match=r"`dvc repro .*` makes it"):
         read_trajectories(tmp_path / "accepted.jsonl")
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 from test_sampler import YARN, build
 
-from k2core.inference.decoder import Decoder
+from k2core.inference.decoders import decoder_for
+from k2core.inference.decoders.packed import Packed
 from k2core.model.cache import KeyValueCache
 from k2core.model.transformer import Transformer
-from k2core.ops.cpu.build import eager, library
+from k2core.ops import using
+from k2core.ops.cpu.build import library
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no C compiler")
 
@@ -55,10 +55,10 @@ def decoded(model: Transformer, kernel: bool, lengths: torch.Tensor) -> list[tor
     cache = KeyValueCache(model.config, len(lengths), 43, like=model.lm_head.weight)
     cache.layers = [torch.randn(layer.shape, generator=generator) for layer in cache.layers]
     cache.lengths_B = lengths.clone()
-    assert Decoder.fits(model)
     results = []
-    with nullcontext() if kernel else eager():
-        decoder = Decoder(model) if kernel else model
+    with using("auto" if kernel else "reference"):
+        decoder = decoder_for(model)
+        assert isinstance(decoder, Packed if kernel else Transformer)
         for _ in range(3):
             tokens = torch.randint(model.config.vocab_size, (len(lengths),), generator=generator)
             results.append(decoder.decode(tokens, cache))
@@ -66,13 +66,16 @@ def decoded(model: Transformer, kernel: bool, lengths: torch.Tensor) -> list[tor
 
 
 def test_what_the_kernel_cannot_decode_is_left_to_the_model():
-    with eager():
-        assert not Decoder.fits(build())
-    assert not Decoder.fits(build().bfloat16())
+    model = build()
+    with using("reference"):
+        assert decoder_for(model) is model
+    plain = {"attention": "mha", "q_lora_rank": None, "kv_lora_rank": None}
+    for other in (build().bfloat16(), Transformer(model.config.model_copy(update=plain))):
+        assert decoder_for(other) is other
 
 
 def test_a_full_cache_and_a_token_that_is_none_are_errors():
-    decoder = Decoder(build())
+    decoder = decoder_for(build())
     cache = KeyValueCache(decoder.model.config, 2, 4, like=decoder.model.lm_head.weight)
     with pytest.raises(IndexError, match="a token is not one of 0 to 49"):
         decoder.decode(torch.tensor([0, 50]), cache)

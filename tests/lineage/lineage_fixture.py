@@ -18,7 +18,8 @@ from k2core.recipe import read_recipe, validate
 from k2core.stage import Job
 from k2core.storage import read_table, read_tables, write_table
 from k2core.synthesis.fidelity.gate import SCORES
-from k2core.training.phase import Extension, Phase, TrainerState
+from k2core.training.phase import TrainerState
+from k2core.training.phases import Extension, Phase
 from stages import curate, ingest, tag, tokenize, train_tokenizer
 
 WORDS = ["the", "a", "tall", "old", "river", "city", "tree", "runs", "sleeps", "sings", "under", "over", "near", "and"]
@@ -176,7 +177,7 @@ def _lock(root: Path, sections: dict[str, Any], phases: dict[str, Any]) -> None:
     d = {name: f"data/{name}" for name in (
         "documents", "attributes", "quality", "tasks", "curated", "rephrased", "questions", "tokenizer", "tokens",
         "trajectories")}  # fmt: skip
-    add("ingest", ["k2core/stage.py"], [d["documents"]], {"ingest": sections["ingest"]})
+    add("ingest", ["k2core/stage"], [d["documents"]], {"ingest": sections["ingest"]})
     add("tag", [d["documents"]], [d["attributes"]], {})
     add("grade", [d["documents"], d["attributes"]], [d["quality"]], {})
     add("tasks", [], [d["tasks"]], {})

@@ -21,7 +21,7 @@ from k2core.lineage.document import story
 from k2core.lineage.training import Training, listed
 from k2core.recipe import validate
 from k2core.storage import StorageError, read_table
-from k2core.training.phase import Extension, Phase
+from k2core.training.phases import Extension, Phase
 
 NAMES = [*PHASES, "extend_context"]
 Counts = dict[tuple[str, str], int]

@@ -18,7 +18,7 @@ from k2core.recipe import RecipeError
 from k2core.storage import StorageError
 
 MESSAGES = [{"role": "user", "content": "hello"}]
-COMPUTE = Compute(threads=1, seed=0)
+COMPUTE = Compute(threads=1, seed=0, device="cpu", backend="auto", precision="fp32")
 
 
 def ask(llm: LLM, text: str = "hello", **changes: Any) -> str:

@@ -14,6 +14,7 @@ from k2core.llm.engine import weights
 from k2core.machine import Compute
 from k2core.recipe import RecipeError
 
+COMPUTE = Compute(threads=1, seed=0, device="cpu", backend="auto", precision="fp32")
 CONFIG = LLMConfig(
     base_url=EMBEDDED, model="smollm2", api_key_variable="", context=512, timeout_s=120, max_attempts=1, max_wait_s=1,
     concurrency=4, expected_tokens_per_second=70,
@@ -35,7 +36,7 @@ def test_the_same_request_has_the_same_answer_after_other_requests(
     }
     answers = []
     for run, others in enumerate(["Name a river.", "Rewrite: The Nile is long. And then some more words."]):
-        with LLM.open(CONFIG, Compute(threads=1, seed=0), tmp_path / f"{run}.sqlite") as llm:
+        with LLM.open(CONFIG, COMPUTE, tmp_path / f"{run}.sqlite") as llm:
             llm.answer(request(others))
             answers.append(llm.answer(request("Rewrite: The Nile is long.")).text)
             if run:

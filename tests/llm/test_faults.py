@@ -15,7 +15,7 @@ from k2core.llm.pressure import Pressure
 from k2core.machine import Compute
 from k2core.recipe import RecipeError
 
-COMPUTE = Compute(threads=1, seed=0)
+COMPUTE = Compute(threads=1, seed=0, device="cpu", backend="auto", precision="fp32")
 STATUSES = {400: "status 400", 413: "status 413", 422: "status 422"}
 UNUSABLE = {
     "truncated": "unusable answer (Invalid JSON", "garbage": "unusable answer (Invalid JSON",

@@ -12,7 +12,7 @@ from k2core.model.config import ModelConfig
 from k2core.model.counts import activated_parameters, total_parameters
 from k2core.model.transformer import Transformer
 from k2core.recipe import load_section
-from k2core.training.phase import Extension
+from k2core.training.phases import Extension
 
 RECIPE = Path("recipes/k2.yaml")
 YARN = load_section(Extension, RECIPE, "extend_context").rope_scaling

@@ -15,6 +15,7 @@ from k2core.stage import Job, StageError
 from stages.export import Params, run
 
 VOCABULARY = 300
+COMPUTE = Compute(threads=1, seed=0, device="cpu", backend="auto", precision="fp32")
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def export(build, tmp_path):
         params = Params(name="toy", check_sequences=2, check_tokens=check_tokens)
         paths = {"model": tmp_path / "model", "tokenizer": tmp_path / "tokenizer"}
         paths |= {"scorecard": tmp_path / "scorecard.json", "out": tmp_path / out}
-        return tmp_path / out, run(params, Compute(threads=1, seed=0), **paths, job=Job("export", tmp_path, None))
+        return tmp_path / out, run(params, COMPUTE, **paths, job=Job("export", tmp_path, None))
 
     return make
 

@@ -7,9 +7,12 @@ import shutil
 import pytest
 import torch
 
-from k2core.model.linear import Linear
+from k2core import ops
+from k2core.machine import device
+from k2core.ops import backend, reference
 from k2core.ops.cpu import build as module
-from k2core.ops.cpu.build import eager, library, usable
+from k2core.ops.cpu.build import library
+from k2core.recipe import RecipeError
 
 
 @pytest.fixture
@@ -41,10 +44,17 @@ def test_kernels_are_built_once_and_again_when_a_source_changes(fresh, monkeypat
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
 def test_without_a_compiler_everything_runs_and_says_so(fresh, monkeypatch, caplog, compiler):
     monkeypatch.setenv("CC", compiler)
-    assert not usable(torch.ones(1))
-    assert f"could not be built with the C compiler '{compiler}' (set CC" in caplog.text
-    layer = Linear(3, 2)
-    assert torch.equal(layer(torch.ones(4, 3)), torch.nn.functional.linear(torch.ones(4, 3), layer.weight))
+    x, weight = torch.ones(4, 3), torch.rand(2, 3)
+    assert torch.equal(ops.linear(x, weight), torch.nn.functional.linear(x, weight))
+    assert backend.implementation("linear", x, weight) is reference.linear
+    assert caplog.text.count(f"could not be built with the C compiler '{compiler}' (set CC") == 1
+
+
+def test_a_recipe_that_insists_on_them_is_told_why_they_are_not_there(fresh, monkeypatch):
+    monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setattr(device, "backend", "cpu")
+    with pytest.raises(RecipeError, match=r"compute.backend is cpu, but .* 'no-such-compiler': install GCC"):
+        ops.swiglu(torch.ones(1, 2))
 
 
 def test_a_source_that_does_not_compile_shows_the_compilers_words(fresh, monkeypatch, caplog, tmp_path):
@@ -58,11 +68,3 @@ def test_a_folder_that_cannot_be_written_is_no_error(fresh, caplog):
     fresh.write_text("not a folder")
     assert library() is None
     assert str(fresh) in caplog.text
-
-
-def test_eager_switches_them_off_and_on_again():
-    before = usable(torch.ones(1))
-    with pytest.raises(KeyError), eager():
-        assert not usable(torch.ones(1))
-        raise KeyError
-    assert usable(torch.ones(1)) == before

@@ -89,7 +89,7 @@ def test_comparison_is_a_plain_value():
 
 def test_preferences_are_the_models_probabilities():
     import torch
-    from rl_micro import CharTokenizer, micro_model
+    from micro import CharTokenizer, micro_model
 
     class Tokens(CharTokenizer):
         def encode(self, text):

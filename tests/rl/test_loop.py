@@ -5,7 +5,7 @@ import signal
 
 import pytest
 import torch
-from rl_micro import CHECKPOINT, VOCAB, CharTokenizer, job_in, micro_config, micro_model, micro_optimizer
+from micro import CHECKPOINT, VOCAB, CharTokenizer, job_in, micro_config, micro_model, micro_optimizer
 
 from k2core.inference.rollouts import Prompt, sample
 from k2core.rl.curriculum import PrioritizedSampler

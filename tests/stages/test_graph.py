@@ -12,7 +12,7 @@ import yaml
 from workspace import ROOT
 
 from k2core.stage import OUTPUTS
-from stages.__main__ import recipe_faults
+from stages.checks import recipe_faults
 from stages.closure import closure, rewrite, stage_module
 
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -95,7 +95,7 @@ def test_the_closure_follows_imports_inside_functions(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_folder_stands_for_its_files_where_all_belong(tmp_path: Path) -> None:
+def test_a_folder_stands_for_its_files_where_half_are_used(tmp_path: Path) -> None:
     for file, text in {
         "k2core/c.py": "h = 1", "k2core/room/__init__.py": '"""A room."""\n', "k2core/room/b.py": "g = 1",
         "k2core/room/a.py": "import k2core.room.b", "stages/x.py": "import k2core.room.a\n", "stages/y.py": "i = 1",
@@ -103,8 +103,19 @@ def test_a_folder_stands_for_its_files_where_all_belong(tmp_path: Path) -> None:
         (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / file).write_text(text)
     assert closure("stages.x", tmp_path) == ["k2core/room", "stages/x.py"]
-    (tmp_path / "k2core/room/other.txt").write_text("not read")
+    for number in range(3):
+        (tmp_path / f"k2core/room/other{number}.txt").write_text("not read")
     assert closure("stages.x", tmp_path) == ["k2core/room/a.py", "k2core/room/b.py", "stages/x.py"]
+
+
+def test_every_file_of_a_registry_is_a_dependency(tmp_path: Path) -> None:
+    for file, text in {
+        "k2core/kinds/__init__.py": "", "k2core/kinds/one.py": "import k2core.helper", "k2core/helper.py": "i = 1",
+        "k2core/c.py": "h = 1", "stages/x.py": "found = modules_in('k2core.kinds')\n", "stages/y.py": "i = 1",
+    }.items():  # fmt: skip
+        (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / file).write_text(text)
+    assert closure("stages.x", tmp_path) == ["k2core/helper.py", "k2core/kinds/one.py", "stages/x.py"]
 
 
 @pytest.mark.parametrize("stage", ["stages.sources", *sorted({stage_module(body["cmd"]) for body in BODIES.values()})])

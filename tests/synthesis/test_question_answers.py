@@ -23,6 +23,7 @@ from k2core.synthesis.questions.pairs import Pair, Sampling, by_grammar, exchang
 from k2core.synthesis.questions.problems import problem_of
 from stages import questions
 
+COMPUTE = Compute(threads=1, seed=1, device="cpu", backend="auto", precision="fp32")
 LLM_CONFIG = LLMConfig(
     base_url="embedded", model="m", api_key_variable="", context=512, timeout_s=9, max_attempts=1, max_wait_s=1,
     concurrency=1, expected_tokens_per_second=70,
@@ -155,7 +156,7 @@ def run(root: Path, monkeypatch: pytest.MonkeyPatch, reply: Any = knowing, lives
     }  # fmt: skip
     params = questions.Params(**{**values, **changes})
     figures = questions.run(
-        params, LLM_CONFIG, Compute(threads=1, seed=1), root / "curated", root / "tasks", root / "out",
+        params, LLM_CONFIG, COMPUTE, root / "curated", root / "tasks", root / "out",
         Job("questions", root, None),
     )  # fmt: skip
     return figures, models[0]

@@ -30,6 +30,7 @@ from stages import rephrase
 
 STYLES = ROOT / "styles"
 LIBRARY = load_styles(STYLES)
+COMPUTE = Compute(threads=1, seed=1, device="cpu", backend="auto", precision="fp32")
 LLM_CONFIG = LLMConfig(
     base_url="embedded", model="m", api_key_variable="", context=512, timeout_s=9, max_attempts=1, max_wait_s=1,
     concurrency=1, expected_tokens_per_second=70,
@@ -146,7 +147,7 @@ def run(
     }  # fmt: skip
     params = rephrase.Params(**{**values, **changes})
     return rephrase.run(
-        params, LLM_CONFIG, Compute(threads=1, seed=1), tmp_path / "curated", styles, tmp_path / "out",
+        params, LLM_CONFIG, COMPUTE, tmp_path / "curated", styles, tmp_path / "out",
         StageJob("r", tmp_path, None),
     )  # fmt: skip
 

@@ -13,9 +13,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.utils.flop_counter import FlopCounterMode
 
 from k2core.data.rows.batch import IGNORE, Batch
-from k2core.model import visibility
 from k2core.model.sharded import whole
 from k2core.model.transformer import Transformer
+from k2core.ops import reference
+from k2core.ops.cpu import operations as cpu
 from k2core.optim.muonclip import MuonClip
 from k2core.training.context_parallel import SharedRows, shard_context, split_context, whole_rows
 from k2core.training.parallel import recompute_activations, shard, shard_experts
@@ -88,7 +89,7 @@ def train_shared(
 ) -> dict[str, Any]:
     mesh = init_device_mesh("cpu", (processes // contexts, contexts), mesh_dim_names=("data", "context"))
     everyone, model = init_device_mesh("cpu", (processes,)), build(attention)
-    visibility.QUERY_BLOCK = 3
+    reference.QUERY_BLOCK = cpu.QUERY_BLOCK = 3
     shard_context(model, mesh["context"])
     if recompute:
         recompute_activations(model)
@@ -127,16 +128,16 @@ class Unordered(SharedRows):
 
     def gather(self, part):
         whole = super().gather(part)
-        return torch.cat([whole[:, offset : offset + n] for r in (0, 1) for offset, n in SharedRows(None, r, 2).chunks(
+        return torch.cat([whole[:, offset : offset + n] for r in (0, 1) for offset, n in SharedRows(None, r, 2).runs(
             part.shape[1])], dim=1)  # fmt: skip
 
 
 class Segmentless(SharedRows):
     """A fault: everybody takes its own segments for the row's."""
 
-    def reach(self, T, segments_BT, like):
+    def reach(self, T, segments_BT):
         self.segments_BT = segments_BT
-        return super().reach(T, segments_BT, like)
+        return super().reach(T, segments_BT)
 
     def gather(self, part):
         return part.repeat(1, 2) if part is self.segments_BT else super().gather(part)
@@ -145,8 +146,8 @@ class Segmentless(SharedRows):
 class Contiguous(SharedRows):
     """A fault: masks as if the process had one run of columns."""
 
-    def columns(self, T, device):
-        return torch.arange(self.rank * T, (self.rank + 1) * T, device=device)
+    def runs(self, T):
+        return [(self.rank * T, T)]
 
 
 def losses_with_faults(rank: int, processes: int) -> dict[str, Any]:
@@ -195,15 +196,14 @@ def test_rows_that_cannot_be_shared_are_refused():
 
 @pytest.mark.parametrize(("length", "ranks"), [(2048, 1), (2048, 2), (2048, 4), (600, 4)])
 def test_attention_is_shared_equally(length, ranks):
-    attention = build().attentions()[0]
     k, v = torch.zeros(1, length, 3, 12), torch.zeros(1, length, 3, 8)
     work = []
     for rank in range(ranks):
-        reach = SharedRows(None, rank, ranks).reach(length // ranks, None, k)
+        reach = SharedRows(None, rank, ranks).reach(length // ranks, None)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
-            attention.attend(k[:, : length // ranks], k, v, reach)
+            reference.attention(k[:, : length // ranks], k, v, reach)
         work.append(counter.get_total_flops())
     assert max(work) == min(work)
     full = 2 * 3 * (12 + 8) * length**2
     # The masked half is skipped, as with whole rows.
-    assert sum(work) <= full * (1 + visibility.QUERY_BLOCK / length) / 2
+    assert sum(work) <= full * (1 + reference.QUERY_BLOCK / length) / 2

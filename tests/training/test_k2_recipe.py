@@ -9,7 +9,7 @@ import pytest
 
 from k2core.optim.config import MuonClipConfig
 from k2core.recipe import load_section
-from k2core.training.phase import Extension, Phase
+from k2core.training.phases import Extension, Phase
 
 RECIPE = Path("recipes/k2.yaml")
 PHASES = {name: load_section(Phase, RECIPE, "pretrain", name) for name in ("stable", "decay", "anneal", "long")}

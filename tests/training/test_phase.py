@@ -12,10 +12,12 @@ from test_trainer import CHECKPOINT, SPIKES
 
 from k2core.data.mixture.selection import EVERYTHING
 from k2core.data.rows.shards import TokenizedDocument, write_shards
+from k2core.optim.learning_rate import Schedule
 from k2core.stage import Job, StageError
 from k2core.storage import StorageError
-from k2core.training.phase import Phase, TrainerState, check_vocabulary, run_phase
-from k2core.training.schedule import Schedule, linear_decay
+from k2core.training.fine_tuning import FineTuning
+from k2core.training.phase import TrainerState, check_vocabulary, run_phase
+from k2core.training.phases import Phase
 
 VALUES = {
     "tokens": 1000, "batch_tokens": 64, "context_length": 16, "mixture": {"web": 1.0}, "log_every": 1,
@@ -56,7 +58,10 @@ def test_chained_schedules_never_jump() -> None:
     assert rates[0] < rates[4] < rates[5] == 1.0 and rates[-1] == pytest.approx(0.035)
     assert max(abs(a - b) for a, b in pairwise(rates[5:])) < 0.05
     with pytest.raises(StageError, match="lower warmup_steps"):
-        linear_decay(5, 5, 0.1)
+        FineTuning(
+            context=32, batch_rows=1, steps=5, muon_lr=0.1, adamw_lr=0.1, warmup_steps=5, final_lr_share=0.1,
+            log_every=1, checkpoint_every=1,
+        ).schedule()  # fmt: skip
 
 
 def attempt(folder: Path, *, vocab_size: int = 20, lr_scale: float | None = 1.0, longest: int = 16) -> None:

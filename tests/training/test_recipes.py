@@ -13,7 +13,7 @@ from k2core.data.mixture.selection import EVERYTHING
 from k2core.data.rows.order import QUESTIONS
 from k2core.model.config import ModelConfig
 from k2core.recipe import load_section
-from k2core.training.phase import Extension, Phase
+from k2core.training.phases import Extension, Phase
 
 PHASES = ("stable", "decay", "anneal", "long")
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

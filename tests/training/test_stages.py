@@ -26,11 +26,13 @@ from k2core.stage import Job, StageError
 from k2core.storage import dvc_md5, read_table, write_table
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.config import ParallelConfig
-from k2core.training.phase import Extension, Phase, TrainerState
+from k2core.training.phase import TrainerState
+from k2core.training.phases import Extension, Phase
 from k2core.training.spikes import SpikeConfig
 from stages import extend_context, plan_mixture, pretrain, tokenize, train_tokenizer
 
-COMPUTE, MODEL = Compute(threads=1, seed=3), MODEL.model_copy(update={"vocab_size": 320})
+COMPUTE = Compute(threads=1, seed=3, device="cpu", backend="auto", precision="fp32")
+MODEL = MODEL.model_copy(update={"vocab_size": 320})
 PARALLEL = ParallelConfig(
     processes=1, launcher="", context=1, expert_parallel=False, micro_batch_tokens=100_000, recompute=False
 )

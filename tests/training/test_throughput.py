@@ -8,7 +8,7 @@ from test_trainer import MODEL
 from torch.utils.flop_counter import FlopCounterMode
 
 from k2core.model.transformer import Transformer
-from k2core.ops.cpu.build import eager
+from k2core.ops import using
 from k2core.training import throughput
 from k2core.training.throughput import Clock, memory_gib, peak_flops, training_flops
 
@@ -22,7 +22,7 @@ def test_flops_are_those_that_torch_counts(kind: str) -> None:
         "q_lora_rank": 16 if kind == "mla" else MODEL.q_lora_rank,
     })  # fmt: skip
     model = Transformer(config)
-    with eager(), FlopCounterMode(display=False) as counter:
+    with using("reference"), FlopCounterMode(display=False) as counter:
         model(torch.randint(64, (2, T))).sum().backward()
     heads = config.num_attention_heads * (config.qk_head_dim + config.v_head_dim)
     skipped = 3 * config.num_hidden_layers * 2 * heads * (T - (T + 1) / 2)

@@ -14,10 +14,10 @@ from k2core.data.rows.batch import IGNORE, Batch
 from k2core.model.config import ModelConfig
 from k2core.model.transformer import Transformer
 from k2core.optim.config import MuonClipConfig
+from k2core.optim.learning_rate import Schedule
 from k2core.optim.muonclip import MuonClip
 from k2core.stage import Job, StageError
 from k2core.training.checkpoint import CheckpointConfig
-from k2core.training.schedule import Schedule
 from k2core.training.spikes import SpikeConfig
 from k2core.training.trainer import TrainResult, train
 

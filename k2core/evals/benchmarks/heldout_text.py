@@ -13,5 +13,5 @@ from k2core.training.heldout import bits_per_byte, figure_names
 
 def measure(subject: Subject) -> Measured:
     """Score the whole held-out split in windows of `context` tokens."""
-    bits = bits_per_byte(subject.model, subject.tokens, context=subject.settings.context)
+    bits = bits_per_byte(subject.model.on_cpu, subject.tokens, context=subject.settings.context)
     return Measured({key: {"value": value} for key, value in figure_names(bits).items()})

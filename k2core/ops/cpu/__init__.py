@@ -1,8 +1,6 @@
-"""CPU kernels in C for what a model spends its time on, built at the first use where there is a C compiler.
+"""The backend `cpu`: kernels in C for what a model spends its time on, in fp32, built at the first use.
 
-They are a faster way to the same numbers: every caller has the plain torch operations beside it, which say what is
-meant, run on GPUs, in bf16 and without a compiler. To change the model, change those; `tests/kernels` then names the
-kernel that no longer agrees.
-
-`library.py` builds and loads, `functions.py` makes differentiable functions of them.
+They are a faster way to the numbers that `k2core/ops/reference.py` defines. `operations.py` has the operations and says
+which tensors it accepts, `autograd.py` the kernels as differentiable functions, `decoding.py` a decoding step,
+`build.py` builds and loads.
 """

@@ -1,4 +1,4 @@
-/* Causal attention of multi-head latent attention over whole sequences (k2core/model/mla.py), a head of a sequence a
+/* Causal attention of multi-head latent attention over whole sequences (`latent_attention`), a head of a sequence a
    thread at a time: queries and keys are put together and rotated, the logits of a few queries live in the cache only,
    and the backward pass computes them again (FlashAttention, arXiv 2205.14135, without blocks of keys). */
 #include "product.h"
@@ -8,16 +8,17 @@
 
 /* T queries [B, T, H, nope + rope], not rotated yet; of S keys what is the heads' own, with the values,
    [B, S, H, nope + value], and the rotated key that the heads share, [B, S, rope] with rows `shared_row` apart.
-   Cosines and sines [T, rope / 2] and the mask [T, S] are `_batch` apart for each sequence, 0 if all have the same.
-   `blocks` are the `count` (start, end, first, last) of k2core/model/visibility.py. */
+   `blocks` are the `count` (start, end, first, last) of k2core/ops/reach.py. Segments of queries [T] and keys [S] are
+   NULL where a row is one segment. Cosines and sines [T, rope / 2] and segments are `_batch` apart for each sequence, 0
+   if all have the same. */
 typedef struct {
   const float *queries, *keys_values, *shared;
   i64 shared_row;
   const float *cos, *sin;
   i64 rotation_batch;
-  const float* mask;
-  i64 mask_batch;
   const i64* blocks;
+  const int32_t *query_segments, *key_segments;
+  i64 query_batch, key_batch;
   i64 count, B, T, S, H, nope, rope, value;
   float scale;
 } Inputs;
@@ -64,15 +65,21 @@ static void load_keys_values(const Inputs* in, i64 b, i64 h, float* keys, float*
   }
 }
 
-/* Masked logits of `rows` queries with the keys `first` to `last`. */
+/* Logits of `rows` queries with the keys `first` to `last`, -inf for those that are not seen: of another segment, or
+   after the query, the last of which sees the last key and each one before it one key less. */
 static void masked_logits(const Inputs* in, i64 b, i64 start, i64 rows, i64 first, i64 last, const float* queries,
                           const float* packed_keys, float* logits) {
   i64 d = key_width(in), n = last - first;
   product(rows, n, d, queries, d, 1, packed_keys + first * d, d * PANEL, PLAIN, logits, n);
   for (i64 i = 0; i < rows; i++) {
-    const float* mask = in->mask + b * in->mask_batch + (start + i) * in->S + first;
     float* restrict row = logits + i * n;
-    for (i64 s = 0; s < n; s++) row[s] += mask[s];
+    i64 seen = n - rows + 1 + i;
+    if (in->key_segments) {
+      int32_t own = in->query_segments[b * in->query_batch + start + i];
+      const int32_t* segments = in->key_segments + b * in->key_batch + first;
+      for (i64 s = 0; s < seen; s++) row[s] = segments[s] == own ? row[s] : -INFINITY;
+    }
+    for (i64 s = seen; s < n; s++) row[s] = -INFINITY;
   }
 }
 

@@ -1,4 +1,4 @@
-"""The kernels as differentiable functions: what their callers do in torch operations where `library.usable` says no.
+"""The kernels as differentiable functions, on tensors that `operations.accepts`.
 
 Floating-point tensors are fp32 on the CPU. A kernel reads as far as the shapes say, so they are checked here.
 """
@@ -166,31 +166,35 @@ class CrossEntropy(torch.autograd.Function):
 
 
 class Attention(torch.autograd.Function):
-    """`apply(queries, keys_values, shared, cos, sin, mask, blocks, scale)`: see `Inputs` in `attention.c`.
+    """`apply(queries, keys_values, shared, cos, sin, blocks, query_segments, key_segments, scale)`.
 
-    Returns the heads' results [B, T, H, value] and their largest logits [B, H].
+    What they are, `Inputs` in `attention.c` says; the segments may be None. Returns the heads' results [B, T, H, value]
+    and their largest logits [B, H].
     """
 
     @staticmethod
     def forward(
-        ctx: Any, queries: Tensor, keys_values: Tensor, shared: Tensor, cos: Tensor, sin: Tensor, mask: Tensor,
-        blocks: list[tuple[int, int, int, int]], scale: float,
+        ctx: Any, queries: Tensor, keys_values: Tensor, shared: Tensor, cos: Tensor, sin: Tensor, blocks: Tensor,
+        query_segments: Tensor | None, key_segments: Tensor | None, scale: float,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         tensors = (
-            queries.contiguous(), keys_values.contiguous(), _rows(shared), cos.contiguous(), sin.contiguous(),
-            mask.contiguous(),
+            queries.contiguous(), keys_values.contiguous(), _rows(shared), cos.contiguous(), sin.contiguous(), blocks,
+            query_segments, key_segments,
         )  # fmt: skip
         B, S, rope = shared.shape
         _check(keys_values.shape[:2] == (B, S), "keys and values", keys_values, f"shared keys of {tuple(shared.shape)}")
         for part in (cos, sin):
             _check(part.shape[1:] == (queries.shape[1], rope // 2), "the rotation", part, f"{tuple(queries.shape)}")
-        _check(mask.shape[-2:] == (queries.shape[1], S), "the mask", mask, f"{tuple(queries.shape)} and {S} keys")
-        inputs = _Inputs.of(*tensors, torch.tensor(blocks), scale)
+        if query_segments is not None:
+            for part, columns in ((query_segments, queries.shape[1]), (key_segments, S)):
+                fits = part.dtype == torch.int32 and part.shape in ((1, columns), (B, columns))
+                _check(fits, "the segments", part, f"{B} rows of {columns}")
+        inputs = _Inputs.of(*tensors, scale)
         out = torch.empty(inputs.B, inputs.T, inputs.H, inputs.value)
         log_sum, largest = torch.empty(inputs.B, inputs.H, inputs.T), torch.empty(inputs.B, inputs.H)
         call("attention", inputs, out, log_sum, largest)
         ctx.save_for_backward(*tensors, out, log_sum)
-        ctx.blocks, ctx.scale = blocks, scale
+        ctx.scale = scale
         ctx.mark_non_differentiable(largest)
         return out, largest
 
@@ -198,26 +202,26 @@ class Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dout: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, out, log_sum = ctx.saved_tensors
-        inputs = _Inputs.of(*tensors, torch.tensor(ctx.blocks), ctx.scale)
+        inputs = _Inputs.of(*tensors, ctx.scale)
         dqueries, dkeys_values = torch.empty_like(tensors[0]), torch.empty_like(tensors[1])
         dshared = torch.empty(inputs.B, inputs.H, inputs.S, inputs.rope)
         call("attention_backward", inputs, dout.contiguous(), out, log_sum, dqueries, dkeys_values, dshared)
-        return dqueries, dkeys_values, dshared.sum(1), None, None, None, None, None
+        return dqueries, dkeys_values, dshared.sum(1), None, None, None, None, None, None
 
 
-def sample(logits: Tensor, temperature: float, drawn: Tensor) -> tuple[Tensor, Tensor]:
-    """A token of each row of `logits` [B, V] for `drawn` [B] in (0, 1], and its log-probability: see `sample.c`."""
-    B, V = logits.shape
+def sample(logits_BV: Tensor, temperature: float, drawn_B: Tensor) -> tuple[Tensor, Tensor]:
+    """A token of each row for a number in (0, 1], and its log-probability: see `sample.c`."""
+    B, V = logits_BV.shape
     tokens, log_probs = torch.empty(B, dtype=torch.long), torch.empty(B)
-    _check(drawn.shape == (B,), "the numbers drawn", drawn, f"{B} rows of logits")
-    if call("sample", logits.contiguous(), float(temperature), drawn.contiguous(), tokens, log_probs, B, V):
+    _check(drawn_B.shape == (B,), "the numbers drawn", drawn_B, f"{B} rows of logits")
+    if call("sample", logits_BV.contiguous(), float(temperature), drawn_B.contiguous(), tokens, log_probs, B, V):
         raise FloatingPointError("the logits to sample from are not numbers: the model has diverged")
     return tokens, log_probs
 
 
-def newton_schulz(matrices: Tensor, steps: int, coefficients: tuple[float, float, float]) -> Tensor:
-    """Newton-Schulz's iteration on each of `matrices` [B, M, N], after division by its norm: see `newton_schulz.c`."""
-    matrices = matrices.contiguous().clone()
+def newton_schulz(matrices_BMN: Tensor, steps: int, coefficients: tuple[float, float, float]) -> Tensor:
+    """Newton-Schulz's iteration on each matrix, after division by its norm: see `newton_schulz.c`."""
+    matrices = matrices_BMN.contiguous().clone()
     B, M, N = matrices.shape
     row, column = (N, 1) if M <= N else (1, N)
     call("newton_schulz", matrices, B, min(M, N), max(M, N), row, column, steps, *coefficients)
@@ -230,27 +234,34 @@ class _Inputs(ctypes.Structure):
     _fields_ = [
         ("queries", ctypes.c_void_p), ("keys_values", ctypes.c_void_p), ("shared", ctypes.c_void_p),
         ("shared_row", ctypes.c_int64), ("cos", ctypes.c_void_p), ("sin", ctypes.c_void_p),
-        ("rotation_batch", ctypes.c_int64), ("mask", ctypes.c_void_p), ("mask_batch", ctypes.c_int64),
-        ("blocks", ctypes.c_void_p),
+        ("rotation_batch", ctypes.c_int64), ("blocks", ctypes.c_void_p),
+        ("query_segments", ctypes.c_void_p), ("key_segments", ctypes.c_void_p),
+        ("query_batch", ctypes.c_int64), ("key_batch", ctypes.c_int64),
         *((name, ctypes.c_int64) for name in ("count", "B", "T", "S", "H", "nope", "rope", "value")),
         ("scale", ctypes.c_float),
     ]  # fmt: skip
 
     @classmethod
     def of(
-        cls, queries: Tensor, keys_values: Tensor, shared: Tensor, cos: Tensor, sin: Tensor, mask: Tensor,
-        blocks: Tensor, scale: float,
+        cls, queries: Tensor, keys_values: Tensor, shared: Tensor, cos: Tensor, sin: Tensor, blocks: Tensor,
+        query_segments: Tensor | None, key_segments: Tensor | None, scale: float,
     ) -> _Inputs:  # fmt: skip
         B, T, H, width = queries.shape
         rope, S = shared.shape[-1], keys_values.shape[1]
-        rotation_batch, mask_batch = (part.stride(0) if len(part) > 1 else 0 for part in (cos, mask))
         inputs = cls(
             queries.data_ptr(), keys_values.data_ptr(), shared.data_ptr(), shared.stride(0), cos.data_ptr(),
-            sin.data_ptr(), rotation_batch, mask.data_ptr(), mask_batch,
-            blocks.data_ptr(), len(blocks), B, T, S, H, width - rope, rope, keys_values.shape[3] - width + rope, scale,
+            sin.data_ptr(), _batch_stride(cos), blocks.data_ptr(),
+            *(None if part is None else part.data_ptr() for part in (query_segments, key_segments)),
+            *(0 if part is None else _batch_stride(part) for part in (query_segments, key_segments)),
+            len(blocks), B, T, S, H, width - rope, rope, keys_values.shape[3] - width + rope, scale,
         )  # fmt: skip
-        inputs.kept = queries, keys_values, shared, cos, sin, mask, blocks
+        inputs.kept = queries, keys_values, shared, cos, sin, blocks, query_segments, key_segments
         return inputs
+
+
+def _batch_stride(part: Tensor) -> int:
+    """How far apart sequences lie in it: 0 where all share one."""
+    return part.stride(0) if len(part) > 1 else 0
 
 
 def _check(right: bool, what: str, tensor: Tensor, other: str) -> None:

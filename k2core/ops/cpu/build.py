@@ -10,13 +10,14 @@ import os
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from k2core.machine import device
+from k2core.recipe import RecipeError
 
 FOLDER = Path(__file__).parent
 BUILT = FOLDER / "__pycache__"
@@ -27,32 +28,8 @@ FLAGS = (
     "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math",
 )  # fmt: skip
 
-_switched_off = False
 _forked = False
 """A forked process has none of the threads of its parent, which OpenMP would wait for."""
-
-
-def usable(*tensors: Tensor) -> bool:
-    """Whether the kernels can be used on `tensors`: plain fp32 ones on the CPU, and a compiler was found."""
-    return (
-        all(
-            type(tensor) in (Tensor, nn.Parameter) and tensor.dtype == torch.float32 and tensor.device.type == "cpu"
-            for tensor in tensors
-        )
-        and not _switched_off
-        and library() is not None
-    )
-
-
-@contextmanager
-def eager() -> Iterator[None]:
-    """Within, everything runs as plain torch operations: what the kernels are measured against."""
-    global _switched_off
-    before, _switched_off = _switched_off, True
-    try:
-        yield
-    finally:
-        _switched_off = before
 
 
 def _single_threaded() -> None:
@@ -84,17 +61,26 @@ def _argument(value: Tensor | ctypes.Structure | ctypes.Array | int | float | No
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The loaded kernels, or None, with a warning, where they cannot be built: everything then runs without them."""
+    """The loaded kernels, or None, with a warning, where they cannot be built: everything then runs without them.
+
+    Raises:
+        RecipeError: they cannot be built, and the recipe's `compute.backend` insists on them.
+    """
     compiler = os.environ.get("CC") or "cc"
     try:
         loaded = ctypes.CDLL(str(_built(shlex.split(compiler))))
         loaded.packed_floats.restype = ctypes.c_int64
         return loaded
     except (OSError, AttributeError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, "stderr", None) or str(error)
+        reason = (getattr(error, "stderr", None) or str(error)).strip()[-500:]
+        if device.backend == "cpu":
+            raise RecipeError(
+                f"compute.backend is cpu, but its kernels could not be built with the C compiler {compiler!r}: install "
+                f"GCC, set CC to it, or set compute.backend to auto. {reason}"
+            ) from None
         logging.getLogger(__name__).warning(
             "the CPU kernels could not be built with the C compiler %r (set CC to another one): everything runs "
-            "without them, training about 1.2 times and decoding 3 times as long. %s", compiler, reason.strip()[-500:],
+            "without them, training about 1.2 times and decoding 3 times as long. %s", compiler, reason,
         )  # fmt: skip
         return None
 

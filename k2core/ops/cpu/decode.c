@@ -1,7 +1,7 @@
 /* One decoding step: a token of each of B sequences through the whole model (`decode` of k2core/model/transformer.py).
 
    Threads share the sequences; only the experts are shared out by expert, so that each weight is read once. All weights
-   were packed beforehand (decoder.py). */
+   were packed beforehand (decoding.py). */
 #include <omp.h>
 
 #include "experts.h"

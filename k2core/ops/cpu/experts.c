@@ -1,4 +1,4 @@
-/* Tokens to their experts and back (k2core/model/experts.py). N tokens visit K experts each; the M = N · K visits are
+/* Tokens to their experts and back (`routed_experts`). N tokens visit K experts each; the M = N · K visits are
    sorted by expert. */
 #include "experts.h"
 

@@ -1,4 +1,4 @@
-/* Cross-entropy of logits (k2core/model/loss.py), one pass over them each way. */
+/* Cross-entropy of logits (`token_losses`), one pass over them each way. */
 #include "rows.h"
 
 /* Returns how many targets are neither a token nor `ignored`; the loss is then not to be used.

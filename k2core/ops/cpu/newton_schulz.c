@@ -1,4 +1,4 @@
-/* Newton-Schulz (k2core/optim/muon.py): a matrix a thread at a time, all of it in that thread's cache. Gram matrix and
+/* Newton-Schulz (`newton_schulz`): a matrix a thread at a time, all of it in that thread's cache. Gram matrix and
    polynomial are symmetric, so that half of each is computed. */
 #include "product.h"
 

@@ -1,4 +1,4 @@
-/* RMS norm (k2core/model/norm.py): y = x · scale · weight with scale = 1 / rms(x). */
+/* RMS norm (`rms_norm`): y = x · scale · weight with scale = 1 / rms(x). */
 #include <omp.h>
 
 #include "rows.h"

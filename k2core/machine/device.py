@@ -1,0 +1,46 @@
+"""Which device a process computes on, and through which backend of `k2core.ops`: the recipe's choice."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Literal
+
+from k2core.recipe.section import RecipeError
+
+if TYPE_CHECKING:
+    import torch
+
+Device = Literal["auto", "cpu", "cuda"]
+Backend = Literal["auto", "reference", "cpu", "cuda"]
+
+backend: Backend = "auto"
+"""What the recipe wants; `k2core.ops.backend` reads it."""
+_here: torch.device | None = None
+
+
+def choose(device: Device, wanted: Backend) -> None:
+    """Have this process compute on `device`, of several GPUs on the one with its number on this machine.
+
+    Raises:
+        RecipeError: there is no such device, or the backend is not for it.
+    """
+    import torch
+
+    global backend, _here
+    found = torch.cuda.is_available()
+    if device == "cuda" and not found:
+        raise RecipeError("compute.device is cuda, but torch finds no GPU here; set it to auto or cpu")
+    gpu = device == "cuda" or (device == "auto" and found)
+    if gpu and wanted == "cpu":
+        raise RecipeError(f"compute.backend is cpu, but compute.device {device} is a GPU here; set device to cpu")
+    backend = wanted
+    _here = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if gpu else torch.device("cpu")
+    if gpu:
+        torch.cuda.set_device(_here)
+
+
+def here() -> torch.device:
+    """The device that models and batches of this process go to; the CPU where no recipe has chosen one."""
+    import torch
+
+    return _here or torch.device("cpu")

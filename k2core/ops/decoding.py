@@ -1,0 +1,74 @@
+"""What a decoding step needs of a model with latent attention, as plain tensors (`k2core.inference.decoders`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LayerWeights:
+    """A layer's parameters, in the shapes that the model has them in; those of the router are None in a dense layer."""
+
+    attention_norm: Tensor
+    query_latent: Tensor  # [q_rank, D]
+    query_norm: Tensor
+    queries: Tensor  # [H·(n + r), q_rank]
+    key_latent: Tensor  # [rank + r, D]
+    key_norm: Tensor
+    keys_values: Tensor  # [H·(n + v), rank]
+    output: Tensor  # [D, H·v]
+    feed_forward_norm: Tensor
+    gate_up: Tensor  # [2, width, D], of a dense layer or of the shared experts
+    down: Tensor  # [D, width]
+    router: Tensor | None = None  # [E, D]
+    router_bias: Tensor | None = None
+    expert_gate_up: Tensor | None = None  # [E, 2, F, D]
+    expert_down: Tensor | None = None  # [E, D, F]
+
+
+@dataclass(frozen=True)
+class DecoderWeights:
+    """A model: `scale` is the attention logits', `latent_eps` that of the two latent norms."""
+
+    heads: int
+    nope: int
+    rope: int
+    value: int
+    experts_per_token: int
+    scale: float
+    eps: float
+    latent_eps: float
+    routed_scaling: float
+    embedding: Tensor
+    norm: Tensor
+    head: Tensor
+    layers: list[LayerWeights]
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All of them."""
+        yield from (self.embedding, self.norm, self.head)
+        for layer in self.layers:
+            values = (getattr(layer, field.name) for field in fields(layer))
+            yield from (value for value in values if value is not None)
+
+
+class PackedDecoder(Protocol):
+    """A decoding step on packed weights; made anew whenever they have changed."""
+
+    def step(
+        self, tokens_B: Tensor, lengths_B: Tensor, caches: list[Tensor], cos_Bh: Tensor, sin_Bh: Tensor
+    ) -> Tensor:
+        """Logits [B, V] after one more token of each sequence, which enters the layers' caches at `lengths_B`.
+
+        Args:
+            caches: [B, slots, rank + r] of each layer, changed in place.
+            cos_Bh, sin_Bh: the rotation at `lengths_B`, h = r / 2.
+
+        Raises:
+            IndexError: a sequence has no slot left, or a token is none.
+        """
+        ...

@@ -1,0 +1,65 @@
+"""Which keys a query sees, from columns and segments alone: a mask of all pairs is what a backend may not need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Block = tuple[int, int, int, int]
+"""(start, end, first, last): the queries `start` to `end` stand in consecutive columns, the last of them in column
+`last` - 1, and see no key but `first` to `last`."""
+
+
+@dataclass(eq=False)
+class Reach:
+    """What the T queries of a forward pass see of the S keys of their rows: keys of their own segment, none after them.
+
+    Attributes:
+        runs: (column, length) of the runs of consecutive columns in which the T queries stand, in order. The keys stand
+            in columns 0 to S - 1.
+        segments_BT, segments_BS: segment numbers (below 2³¹) of queries and keys, [1 or B, …]; None where a row is one
+            segment.
+        gather: makes [B, S, …], in order, of this process's [B, T, …]; what it is given where T = S.
+    """
+
+    runs: list[tuple[int, int]]
+    segments_BT: Tensor | None
+    segments_BS: Tensor | None
+    gather: Callable[[Tensor], Tensor]
+    _made: dict[Any, Any] = field(default_factory=dict)
+
+    def once(self, name: Any, make: Callable[[], Any]) -> Any:
+        """What `make()` gave the first time for `name`: all layers of a forward pass share it."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+    def blocks(self, queries: int) -> list[Block]:
+        """All queries in blocks of at most `queries`, each with the keys that any of it can see."""
+        return self.once(("blocks", queries), lambda: list(self._blocks(queries)))
+
+    def _blocks(self, queries: int) -> Any:
+        row = 0
+        for column, length in self.runs:
+            for offset in range(0, length, queries):
+                start, end = row + offset, row + min(offset + queries, length)
+                last, first = column + end - row, 0
+                if self.segments_BT is not None:  # packed documents, shorter than the row: most keys before are unseen
+                    hidden_BQS = self.hidden((start, end, 0, last), self.segments_BT.device)
+                    first = int(hidden_BQS.all(dim=(0, 1)).logical_not().int().argmax())
+                yield start, end, first, last
+            row += length
+
+    def hidden(self, block: Block, device: torch.device) -> Tensor:
+        """Which pairs of a block are not allowed, [1 or B, end - start, last - first], bool."""
+        start, end, first, last = block
+        keys = torch.arange(first, last, device=device)
+        columns = torch.arange(last - (end - start), last, device=device)
+        hidden_BQS = (keys > columns[:, None])[None]
+        if self.segments_BT is not None:
+            hidden_BQS = hidden_BQS | (self.segments_BT[:, start:end, None] != self.segments_BS[:, None, first:last])
+        return hidden_BQS
