@@ -42,8 +42,8 @@ def written(name: str, content: Mapping[str, Any], classes: Mapping[str, type[Se
         classes: section → the class that describes its keys; each section of `content` has one.
     """
     head = [
-        f"# The recipe `{name}` in full, with what each key means: written by `make recipe NAME={name}`.",
-        "# A change here counts until a recipe is chosen again; one that is to stay belongs in the file in recipes/.",
+        f"# The recipe `{name}` in full, with what each key means; written by `make recipe NAME={name}`.",
+        f"# A change here counts until a recipe is chosen again; one that is to stay belongs in recipes/{name}.yaml.",
     ]
     parts = [head]
     for key, value in content.items():

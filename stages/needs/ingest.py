@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from k2core.corpus.documents import DOMAINS
-from k2core.corpus.sources.shard import list_files
+from k2core.corpus.sources.shard import is_temporary, list_files
 from k2core.storage import StorageError
 from stages.ingest import SOURCES, Params
 
@@ -40,5 +40,8 @@ def files_that_there_are(ingest: Params) -> Iterator[str]:
                 list_files(source)
             except StorageError as error:
                 yield str(error)
+            except OSError as error:
+                if not is_temporary(error):  # which the stage `sources` would try again
+                    raise
         elif source.path.startswith(("/", ".")) and not Path(source.path).exists():  # a dataset's name does not
             yield f"ingest.files: {source.name}: there is no folder {source.path}; correct `path`"

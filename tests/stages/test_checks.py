@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import yaml
 from workspace import ROOT
 
-from stages.checks import all_needs, recipe_faults
+from k2core.recipe import RecipeError, read_recipe, validate
+from stages.checks import all_needs, declared_sections, recipe_faults
 
 Recipe = dict[str, Any]
 OWN = {
@@ -20,8 +22,13 @@ OWN = {
 
 
 @pytest.fixture(autouse=True)
-def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+def at_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The current folder has what `check` reads of the project, and a file of one's own."""
+    for name in ("dvc.yaml", "params.yaml", "recipes", "styles"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "a.jsonl").write_text('{"text": "one"}\n')
+    monkeypatch.chdir(tmp_path)
 
 
 def faults_of(tmp_path: Path, *changes: Callable[[Recipe], None]) -> list[str]:
@@ -109,6 +116,11 @@ def test_no_questions_and_no_rewrites_are_a_choice(tmp_path: Path) -> None:
         ("tasks.mix", {"single": 0.0}, "give at least one kind a weight above 0"),
         ("tasks.mix", {"double": 1.0}, "tasks.mix.double: no such kind of task"),
         ("sft.demonstrations", {"sort_letters": 5}, "sft.demonstrations.sort_letters: no such environment"),
+        ("critic.gym_pairs", {"sort_letters": 5}, "critic.gym_pairs.sort_letters: no such environment"),
+        ("rl.pool", {"sort_letters": 50}, "rl.pool.sort_letters: no such environment; there are"),
+        ("rl.ptx_demonstrations", {"sort_letters": 5}, "rl.ptx_demonstrations.sort_letters: no such environment"),
+        ("extend_context.mixture", {"wbe": 1.0}, "extend_context.mixture.wbe = 1: no such domain; there are web"),
+        ("pretrain.long.schedule.lr_start", 0.05, "pretrain.long.schedule.lr_start = 0.05: a jump from the end of"),
         ("rl.pool", {"sort_numbers": 8}, "rl.prompts = 32: rl.pool has 8 items in all"),
         ("export.check_tokens", 2000, "the model's context is 1024"),
     ],
@@ -131,6 +143,57 @@ def test_phases_are_those_that_the_graph_trains_in_their_order(tmp_path: Path) -
     assert "pretrain: the phases are stable, decay, anneal, long, longer" in faults
 
 
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"path": "owm/*.jsonl"}, "ingest.files: own: no file is named owm/*.jsonl or fits that pattern"),
+        ({"path": "own"}, "ingest.files: own: path own is a folder; say which files in it, e.g. own/**"),
+        ({"kind": "huggingface", "path": "./owm"}, "ingest.files: own: there is no folder ./owm"),
+        ({"path": "owm/*.jsonl", "limit": 0}, ""),
+        ({"path": "s3://owm/*.jsonl"}, ""),
+        ({"kind": "huggingface", "path": "own/dataset"}, ""),
+        ({"path": "own/**"}, ""),
+        ({"licence": "CC0-1.0"}, "ingest.files.0 (own).licence: unknown key (did you mean license?); allowed here:"),
+        ({"limit": "64"}, "ingest.files.0 (own).limit = '64': a number as text"),
+        ({"kind": "json"}, "ingest.files.0 (own).kind = 'json': input should be 'jsonl', 'parquet'"),
+    ],
+)
+def test_a_source_of_ones_own(tmp_path: Path, entry: Recipe, message: str) -> None:
+    faults = faults_of(tmp_path, put("ingest.files", [OWN | entry]))
+    assert len(faults) == bool(message) and message in "".join(faults), faults
+
+
+def test_a_key_that_is_nearly_right(tmp_path: Path) -> None:
+    faults = faults_of(tmp_path, put("model.hiden_size", 128), put("modle", {}), put("rl.pool_of_nothing", 1))
+    assert faults[0].startswith("model.hiden_size: unknown key (did you mean hidden_size?); allowed here: vocab_size,")
+    assert faults[1].startswith("rl.pool_of_nothing: unknown key; allowed here: pool,")
+    assert faults[2].startswith("modle: no stage reads this section (did you mean model?); there are: limits,")
+
+
+def test_no_number_of_the_recipe_may_stand_in_quotes() -> None:
+    """Each of them, one after the other: the sentence names it."""
+    content, classes = read_recipe(ROOT / "recipes/laptop.yaml"), declared_sections()
+    tried = 0
+    for section, value in content.items():
+        for key, parent, last in list(_numbers(value, section)):
+            number, parent[last] = parent[last], str(parent[last])
+            with pytest.raises(RecipeError) as caught:
+                validate(classes[section], value, section)
+            parent[last] = number
+            assert str(caught.value).startswith(f"{key} = '{number}': a number as text"), caught.value
+            tried += 1
+    assert tried > 300
+
+
+def _numbers(node: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
+    """Key, and where it stands, of each number below `node`."""
+    for last, value in node.items() if isinstance(node, dict) else enumerate(node):
+        if isinstance(value, dict | list):
+            yield from _numbers(value, f"{key}.{last}")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{key}.{last}", node, last
+
+
 def test_nothing_read_is_a_fault(tmp_path: Path) -> None:
     off = [put(f"ingest.{name}.limit", 0) for name in ("wikipedia", "python", "package_docs", "mathematics")]
     assert "ingest: every source has limit 0; raise one of the limits or give ingest.files a source" in faults_of(
@@ -149,17 +212,31 @@ def test_nothing_read_is_a_fault(tmp_path: Path) -> None:
     ],
 )
 def test_what_yaml_lets_pass(tmp_path: Path, old: str, new: str, message: str) -> None:
-    text = (ROOT / "params.yaml").read_text()
-    assert old in text
-    (tmp_path / "r.yaml").write_text(text.replace(old, new, 1))
+    text = (ROOT / "params.yaml").read_bytes()
+    assert old.encode() in text
+    (tmp_path / "r.yaml").write_bytes(text.replace(old.encode(), new.encode("latin-1"), 1))
     faults = recipe_faults(tmp_path / "r.yaml")
     assert len(faults) == bool(message) and message in "".join(faults), faults
 
 
-def test_a_recipe_is_utf8(tmp_path: Path) -> None:
-    (tmp_path / "r.yaml").write_bytes("# re\xe7ipe".encode("latin-1"))
-    (fault,) = recipe_faults(tmp_path / "r.yaml")
-    assert "not UTF-8 text" in fault
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ("rl: {tau: 0.2}", ""),
+        ("rl: {tau: 0.2, tau: 0.3}", "gpu.yaml: not valid YAML: the key tau stands twice"),
+        ("rl: {tua: 0.2}", "gpu.yaml: rl.tua: unknown key (did you mean tau?); allowed here: pool,"),
+        ('model: {hidden_size: "64"}', "gpu.yaml: model.hidden_size = '64': a number as text"),
+        ("model: {vocab_size: 4096}", "train_tokenizer.vocab_size = 2048: model.vocab_size is 4096; make them equal"),
+        ("pretrain: {decay: {schedule: {lr_end: 0.2}}}", "pretrain.anneal.schedule.lr_start = 0.1: a jump from"),
+        ("export: {name: \xe7}", "gpu.yaml: not UTF-8 text"),
+        ("extend: laptop", "gpu.yaml: extend: no stage reads this section"),
+    ],
+)
+def test_a_recipe_that_extends_another_is_checked_as_a_whole(tmp_path: Path, own: str, message: str) -> None:
+    shutil.copyfile(ROOT / "recipes/laptop.yaml", tmp_path / "laptop.yaml")
+    (tmp_path / "gpu.yaml").write_bytes(f"extends: laptop\n{own}\n".encode("latin-1"))
+    faults = recipe_faults(tmp_path / "gpu.yaml")
+    assert len(faults) == bool(message) and message in "".join(faults), faults
 
 
 def test_every_file_of_needs_is_found() -> None:

@@ -11,11 +11,9 @@ import pytest
 import yaml
 from workspace import ROOT
 
-from k2core.recipe import read_recipe
 from k2core.stage import OUTPUTS
-from stages.checks import declared_sections, recipe_faults
+from stages.checks import recipe_faults
 from stages.closure import closure, rewrite, stage_module
-from stages.written import written
 
 GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 HEAVY = (
@@ -39,12 +37,6 @@ def names(entries: list) -> list[str]:
 )
 def test_every_recipe_is_valid(recipe: Path) -> None:
     assert recipe_faults(recipe) == []
-
-
-def test_the_active_recipe_is_the_laptop_one_written_out() -> None:
-    content = read_recipe(Path("recipes/laptop.yaml"))
-    text = written("laptop", content, declared_sections())
-    assert Path("params.yaml").read_text() == text, "run `make recipe NAME=laptop`"
 
 
 def test_a_recipe_with_faults_names_each(tmp_path: Path) -> None:

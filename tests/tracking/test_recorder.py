@@ -165,7 +165,7 @@ def test_a_chain_that_fails_before_its_stage_begins_has_failed(toy: Workspace) -
 
 @pytest.mark.parametrize(("old", "new", "sentence"), [
     ("steps: 5", "steps: 0", "count.steps = 0: input should be greater than or equal to 1"),
-    ("steps: 5", "step: 5", "count.step: unknown key; allowed here: steps, seconds_a_step"),
+    ("steps: 5", "step: 5", "count.step: unknown key (did you mean steps?); allowed here: steps, seconds_a_step"),
     ("steps: 5", "steps: many", "count.steps = 'many'"),
 ])  # fmt: skip
 def test_a_bad_recipe_ends_in_a_sentence(toy: Workspace, old: str, new: str, sentence: str) -> None:
