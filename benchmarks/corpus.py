@@ -8,7 +8,6 @@ neural model, see a part of the sample; how much says the note.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from k2core.corpus.documents import document_schema, sample
 from k2core.corpus.duplicates import dedup
 from k2core.corpus.duplicates.dedup import Fingerprint, MinhashConfig
 from k2core.corpus.duplicates.paragraphs import ParagraphConfig
-from k2core.corpus.tagging import SIGNALS
+from k2core.corpus.tagging import ASKED, SIGNALS
 from k2core.corpus.words import split_words
 from k2core.machine.packages import find_folder
 from k2core.recipe import load_section, read_recipe
@@ -124,8 +123,8 @@ def families() -> dict[str, Callable[[str], Row]]:
         "text": str, "words": split_words, "language_characters": lambda _: characters, "language": lambda _: "en",
     }  # fmt: skip
     return {
-        name: lambda text, signal=signal: signal.attributes(
-            **{asked: given[asked](text) for asked in inspect.signature(signal.attributes).parameters}
+        name: lambda text, signal=signal, asked_for=ASKED[name]: signal.attributes(
+            **{asked: given[asked](text) for asked in asked_for}
         )
         for name, signal in SIGNALS.items()
     }

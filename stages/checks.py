@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-import stages.needs
-from k2core.recipe import Limits, RecipeError, Section, did_you_mean, read_recipe, validate
+from k2core.recipe import Limits, RecipeError, Section, did_you_mean, modules_in, read_recipe, validate
+from k2core.recipe.reading import read_yaml
 from k2core.stage import sections_of
 from stages.closure import stage_module
 
@@ -58,8 +55,7 @@ def recipe_faults(recipe: Path) -> list[str]:
 def all_needs() -> list[Callable[..., Iterator[str]]]:
     """The generators of the files in `stages/needs/`."""
     found = []
-    for info in pkgutil.iter_modules(stages.needs.__path__):
-        module = importlib.import_module(f"{stages.needs.__name__}.{info.name}")
+    for module in modules_in("stages.needs").values():
         generators = (value for _, value in inspect.getmembers(module, inspect.isgeneratorfunction))
         found += [value for value in generators if value.__module__ == module.__name__]
     return found
@@ -68,7 +64,7 @@ def all_needs() -> list[Callable[..., Iterator[str]]]:
 def declared_sections() -> dict[str, type[Section]]:
     """Dotted section of the recipe → the class that checks it, over all stages of the graph."""
     sections: dict[str, type[Section]] = {"limits": Limits}  # which the flow reads
-    for stage in yaml.load(GRAPH.read_text(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))["stages"].values():
+    for stage in read_yaml(GRAPH)["stages"].values():
         body = stage.get("do", stage)
         module = importlib.import_module(stage_module(body["cmd"]))
         items = stage.get("foreach", [None])

@@ -7,22 +7,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
-
+from k2core.evals.settings import Settings
 from k2core.machine import Compute
-from k2core.recipe import Section
 from k2core.stage import Job, Metrics, main
 
 SECTION = "evaluate"
 
 
-class Params(Section):
+class Params(Settings):
     """How much is measured."""
-
-    context: int = Field(ge=32, description="tokens a window of held-out text")
-    items: int = Field(ge=1, description="held-out items an environment")
-    samples: int = Field(ge=1, description="responses to each item at temperature 1; also the K of pass@K and pass^K")
-    readable: int = Field(ge=0, description="items an environment in samples.jsonl")
 
 
 def run(

@@ -22,22 +22,22 @@ GIVEN = ("text", "words", "language_characters")
 """What a signal may ask for besides another signal's columns; these names come first."""
 
 
-def _in_order(signals: dict[str, ModuleType]) -> dict[str, ModuleType]:
-    """`signals`, each behind those whose columns it asks for."""
-    of_column = {column: name for name, signal in signals.items() for column in signal.COLUMNS}
-    asks = {name: {of_column[p] for p in _parameters(s) if p not in GIVEN} for name, s in signals.items()}
-    return {name: signals[name] for name in TopologicalSorter(asks).static_order()}
+_FOUND = modules_in("k2core.corpus.signals")
+ASKED = {name: list(inspect.signature(signal.attributes).parameters) for name, signal in _FOUND.items()}
+"""Signal → what it asks for, by name."""
 
 
-def _parameters(signal: ModuleType) -> list[str]:
-    return list(inspect.signature(signal.attributes).parameters)
+def _in_order() -> dict[str, ModuleType]:
+    """The signals, each behind those whose columns it asks for."""
+    of_column = {column: name for name, signal in _FOUND.items() for column in signal.COLUMNS}
+    behind = {name: {of_column[one] for one in asked if one not in GIVEN} for name, asked in ASKED.items()}
+    return {name: _FOUND[name] for name in TopologicalSorter(behind).static_order()}
 
 
-SIGNALS = _in_order(modules_in("k2core.corpus.signals"))
+SIGNALS = _in_order()
 COLUMNS: dict[str, str] = {"id": "string"}
 for _signal in (*SIGNALS.values(), dedup):
     COLUMNS |= _signal.COLUMNS
-_ASKED = {name: _parameters(signal) for name, signal in SIGNALS.items()}
 
 
 def attribute_schema() -> Any:
@@ -63,7 +63,7 @@ def tag(
         if getattr(signal, "DOMAIN", document["domain"]) != document["domain"]:
             continue
         started = time.perf_counter()
-        row |= signal.attributes(**{asked: known[asked] if asked in known else row[asked] for asked in _ASKED[name]})
+        row |= signal.attributes(**{asked: known[asked] if asked in known else row[asked] for asked in ASKED[name]})
         _add(paces, name, text, started)
     started = time.perf_counter()
     row |= dedup.attributes(text, minhash)

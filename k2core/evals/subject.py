@@ -6,20 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from k2core.evals.environments import Attempt, attempt
 from k2core.evals.intervals import Score
+from k2core.evals.settings import Settings
 from k2core.gym.base import Environment
-
-
-class Settings(Protocol):
-    """How much is measured: section `evaluate` of the recipe."""
-
-    context: int
-    items: int
-    samples: int
-    readable: int
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any, Protocol
 
 from k2core import storage
@@ -64,6 +65,16 @@ def first_of_split(split: Split, draw: Callable[[int], Item]) -> Item:
         if split_of(item.key) == split:
             return item
     raise ValueError(f"no {split} item among {MAX_DRAWS} draws; widen the environment's range of values")
+
+
+def generated(stream: str, split: Split, draw: Callable[[Random], Item]) -> Item:
+    """The first item of `split` that `draw` makes from the random stream named `stream`.
+
+    Raises:
+        ValueError: as `first_of_split`.
+    """
+    random = Random(stream)
+    return first_of_split(split, lambda _: draw(random))
 
 
 def question(text: str) -> list[Message]:

@@ -12,7 +12,7 @@ from k2core.corpus.documents import sample
 from k2core.report.card import Source, read_card
 from k2core.report.marks import Piece, excerpt, shared
 from k2core.report.mixture import Mixture, read_manifest
-from k2core.storage import StorageError, read_table
+from k2core.storage import StorageError, read_lines, read_table
 
 EXAMPLES = 5
 """Of each reason, and of the best and worst documents of a domain."""
@@ -63,7 +63,6 @@ def read_corpus(
         StorageError: a file that the page needs is missing or malformed.
     """
     from k2core.evals.text_sets import text_sets
-    from k2core.storage import read_lines
 
     return Corpus(
         documents=read_table(curated / "documents.parquet"),

@@ -11,7 +11,7 @@ from typing import Any
 from k2core.report import curves, long_context, pictures, quality, templates
 from k2core.report.corpus import EXAMPLES, FAULTS, Corpus, best_and_worst, funnel_table, questions, rejections
 from k2core.report.marks import RUN
-from k2core.report.results import MODELS, Results, phases_of
+from k2core.report.results import MODELS, PRETRAIN, Results, phases_of
 
 RL_COLUMNS = ("passed", "reward/mean", "entropy", "length")
 SFT_COLUMNS = ("train/loss", "train/grad_norm", "qk_clip/max_logit")
@@ -75,7 +75,7 @@ def headline(results: Results, gains: Gains) -> list[dict[str, Any]]:
 
 
 def _phase_names(results: Results) -> list[str]:
-    return [f"pretrain-{phase}" for phase in phases_of(results.figures)]
+    return [f"{PRETRAIN}{phase}" for phase in phases_of(results.figures)]
 
 
 def _parts(results: Results) -> list[dict[str, Any]]:

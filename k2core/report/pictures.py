@@ -7,7 +7,7 @@ from collections.abc import Callable
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from k2core.report.results import MODELS, Results, phases_of
+from k2core.report.results import MODELS, PRETRAIN, Results, phases_of
 
 COLOURS = ("#2f6fed", "#e8710a", "#188038", "#a142f4", "#d93025", "#12858d", "#8a6d3b", "#5f6368")
 
@@ -17,7 +17,7 @@ def pretraining(results: Results) -> go.Figure | None:
     figure = make_subplots(rows=3, cols=1, shared_xaxes=True, row_heights=[0.5, 0.2, 0.3], vertical_spacing=0.05)
     columns = (("train/loss", "loss (nats a token)"), ("train/lr", "learning rate"), ("qk_clip/max_logit", "max logit"))
     for colour, phase in zip(COLOURS, phases_of(results.figures), strict=False):
-        curve = results.curves.get(f"pretrain-{phase}")
+        curve = results.curves.get(f"{PRETRAIN}{phase}")
         if not curve:
             continue
         for row, (name, _) in enumerate(columns, 1):

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from k2core.machine.processes import rank
-from k2core.recipe import RecipeError, read_recipe
+from k2core.recipe import RecipeError
+from k2core.recipe.reading import read_yaml
 from k2core.stage.contract import OUTPUTS, RECIPE, Metrics, StageError
 from k2core.stage.execute import execute
 from k2core.stage.process import collect_seldom
@@ -88,7 +89,7 @@ def _say_what_comes_back(outputs: list[Path]) -> None:
     lock = Path("dvc.lock")
     if "DVC_STAGE" not in os.environ or INVOCATION in os.environ or rank() or not lock.exists():
         return
-    stage = read_recipe(lock).get("stages", {}).get(os.environ["DVC_STAGE"], {})
+    stage = read_yaml(lock).get("stages", {}).get(os.environ["DVC_STAGE"], {})
     locked = {entry["path"] for entry in stage.get("outs", [])}
     gone = [str(path) for path in outputs if str(path) in locked and not path.exists()]
     if gone:

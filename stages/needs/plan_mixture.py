@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import yaml
-
 from k2core.corpus.documents import DOMAINS
 from k2core.data.rows.order import QUESTIONS
 from k2core.model.config import ModelConfig
+from k2core.recipe.reading import read_yaml
 from k2core.training.phases import Extension, Phase
 from stages.ingest import Params as Ingest
 from stages.needs.ingest import how_to_get, sources_of
@@ -35,8 +34,7 @@ def documents_of_every_domain(
 
 
 def phases_of_the_graph(pretrain: Pretrain) -> Iterator[str]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    trained = list(yaml.load(Path("dvc.yaml").read_text(), Loader=loader)["stages"]["pretrain"]["foreach"])
+    trained = list(read_yaml(Path("dvc.yaml"))["stages"]["pretrain"]["foreach"])
     if (planned := list(pretrain.phases)) != trained:
         yield (
             f"pretrain: the phases are {', '.join(planned)}; dvc.yaml trains {', '.join(trained)}, in this order: make "

@@ -74,6 +74,13 @@ def test_bringing_them_up_to_date_leaves_all_else(tmp_path: Path) -> None:
     assert rewrite(after, tmp_path) == after
 
 
+def lay(root: Path, files: dict[str, str]) -> None:
+    """Write a tree of files."""
+    for file, text in files.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text(text)
+
+
 @pytest.mark.parametrize("stage", BODIES)
 def test_params_in_the_graph_are_what_the_stage_reads(stage: str) -> None:
     module = stage_module(BODIES[stage]["cmd"])
@@ -100,13 +107,11 @@ def test_every_path_of_a_command_is_declared(stage: str) -> None:
 
 
 def test_the_closure_follows_imports_inside_functions(tmp_path: Path) -> None:
-    for file, text in {
+    lay(tmp_path, {
         "k2core/__init__.py": "", "k2core/a.py": "def f():\n    from k2core.b import g\n", "k2core/b.py": "g = 1",
         "k2core/c.py": "h = 1", "stages/__init__.py": "", "stages/x.py": "import k2core.a\n", "stages/y.py": "i = 1",
         "k2core/words.yaml": "", "k2core/d.py": "open('words.yaml')",
-    }.items():  # fmt: skip
-        (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).write_text(text)
+    })  # fmt: skip
     assert closure("stages.x", tmp_path) == ["k2core/a.py", "k2core/b.py", "stages/x.py"]
     (tmp_path / "k2core/b.py").write_text("from k2core import d")
     assert closure("stages.x", tmp_path) == [
@@ -115,12 +120,10 @@ def test_the_closure_follows_imports_inside_functions(tmp_path: Path) -> None:
 
 
 def test_a_folder_stands_for_its_files_where_half_are_used(tmp_path: Path) -> None:
-    for file, text in {
+    lay(tmp_path, {
         "k2core/c.py": "h = 1", "k2core/room/__init__.py": '"""A room."""\n', "k2core/room/b.py": "g = 1",
         "k2core/room/a.py": "import k2core.room.b", "stages/x.py": "import k2core.room.a\n", "stages/y.py": "i = 1",
-    }.items():  # fmt: skip
-        (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / file).write_text(text)
+    })  # fmt: skip
     assert closure("stages.x", tmp_path) == ["k2core/room", "stages/x.py"]
     for number in range(3):
         (tmp_path / f"k2core/room/other{number}.txt").write_text("not read")
@@ -128,12 +131,10 @@ def test_a_folder_stands_for_its_files_where_half_are_used(tmp_path: Path) -> No
 
 
 def test_every_file_of_a_registry_is_a_dependency(tmp_path: Path) -> None:
-    for file, text in {
+    lay(tmp_path, {
         "k2core/kinds/__init__.py": "", "k2core/kinds/one.py": "import k2core.helper", "k2core/helper.py": "i = 1",
         "k2core/c.py": "h = 1", "stages/x.py": "found = modules_in('k2core.kinds')\n", "stages/y.py": "i = 1",
-    }.items():  # fmt: skip
-        (tmp_path / file).parent.mkdir(exist_ok=True, parents=True)
-        (tmp_path / file).write_text(text)
+    })  # fmt: skip
     assert closure("stages.x", tmp_path) == ["k2core/helper.py", "k2core/kinds/one.py", "stages/x.py"]
 
 

@@ -1,1 +1,1 @@
-"""The environments that need no files. A new one is a module here with a function `make() -> Environment`."""
+"""The environments that need no files. A new one is a module here with a callable `make() -> Environment`."""

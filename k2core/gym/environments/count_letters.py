@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from k2core.gym.base import UNLIMITED, Item, Split, answer, first_of_split, question, response_text
+from k2core.gym.base import UNLIMITED, Item, Split, answer, generated, question, response_text
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,8 @@ class CountLetters:
 
     def item(self, seed: int, split: Split, index: int) -> Item:
         """The number of occurrences is drawn first, so that every answer from 0 on is equally frequent."""
-        random = Random(f"{seed}/{self.name}/{split}/{index}")
 
-        def draw(_: int) -> Item:
+        def draw(random: Random) -> Item:
             length, target = random.choice(self.lengths), random.choice(self.letters)
             count = random.randrange(length)
             others = self.letters.replace(target, "")
@@ -37,13 +36,11 @@ class CountLetters:
                 gold=answer(str(count)),
             )
 
-        return first_of_split(split, draw)
+        return generated(f"{seed}/{self.name}/{split}/{index}", split, draw)
 
     def score(self, item: Item, completion: str) -> float:
         """The number alone."""
         return float(response_text(completion) == item.gold["content"])
 
 
-def make() -> CountLetters:
-    """The environment as the gym has it."""
-    return CountLetters()
+make = CountLetters

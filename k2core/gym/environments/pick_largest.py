@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from k2core.gym.base import UNLIMITED, Item, Split, answer, first_of_split, question, response_text
+from k2core.gym.base import UNLIMITED, Item, Split, answer, generated, question, response_text
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,8 @@ class PickLargest:
 
     def item(self, seed: int, split: Split, index: int) -> Item:
         """Distinct numbers from 0 to `largest`."""
-        random = Random(f"{seed}/{self.name}/{split}/{index}")
 
-        def draw(_: int) -> Item:
+        def draw(random: Random) -> Item:
             numbers = random.sample(range(self.largest + 1), random.choice(self.lengths))
             return Item(
                 key=f"{self.name}/" + " ".join(map(str, sorted(numbers))),
@@ -33,13 +32,11 @@ class PickLargest:
                 gold=answer(str(max(numbers))),
             )
 
-        return first_of_split(split, draw)
+        return generated(f"{seed}/{self.name}/{split}/{index}", split, draw)
 
     def score(self, item: Item, completion: str) -> float:
         """The number alone; a list that contains it is no answer."""
         return float(response_text(completion) == item.gold["content"])
 
 
-def make() -> PickLargest:
-    """The environment as the gym has it."""
-    return PickLargest()
+make = PickLargest

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from k2core.gym.base import UNLIMITED, Item, Split, answer, first_of_split, question, response_text
+from k2core.gym.base import UNLIMITED, Item, Split, answer, generated, question, response_text
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,8 @@ class SortNumbers:
 
     def item(self, seed: int, split: Split, index: int) -> Item:
         """Distinct numbers from 0 to `largest`."""
-        random = Random(f"{seed}/{self.name}/{split}/{index}")
 
-        def draw(_: int) -> Item:
+        def draw(random: Random) -> Item:
             numbers = random.sample(range(self.largest + 1), random.choice(self.lengths))
             in_order = " ".join(map(str, sorted(numbers)))
             return Item(
@@ -35,13 +34,11 @@ class SortNumbers:
                 gold=answer(in_order),
             )
 
-        return first_of_split(split, draw)
+        return generated(f"{seed}/{self.name}/{split}/{index}", split, draw)
 
     def score(self, item: Item, completion: str) -> float:
         """Whitespace is free, all else must match."""
         return float(response_text(completion).split() == item.gold["content"].split())
 
 
-def make() -> SortNumbers:
-    """The environment as the gym has it."""
-    return SortNumbers()
+make = SortNumbers

@@ -66,7 +66,7 @@ def documents(config: Source) -> Iterator[Document]:
                 yield Document(
                     id=f"{NAME}/{task}/{config.seed + index}",
                     text=text,
-                    domain="math",
+                    domain=DOMAIN,
                     source=NAME,
                     license="Apache-2.0",
                     origin=f"pypi:reasoning-gym=={version}:{task}?seed={config.seed}&item={index}",

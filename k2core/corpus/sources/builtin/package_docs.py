@@ -66,7 +66,7 @@ def _parts(max_characters: int) -> Iterator[Document]:
                 yield Document(
                     id=f"{NAME}/{name}/{page}{suffix}",
                     text=part,
-                    domain="web",
+                    domain=DOMAIN,
                     source=NAME,
                     license=stated,
                     origin=f"pypi:{name}=={package.version}:{page}",

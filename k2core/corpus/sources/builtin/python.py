@@ -66,7 +66,7 @@ def documents(config: Source) -> Iterator[Document]:
             yield Document(
                 id=f"{NAME}/{module.key}{suffix}",
                 text=part,
-                domain="code",
+                domain=DOMAIN,
                 source=NAME,
                 license=module.license,
                 origin=module.origin,

@@ -52,7 +52,7 @@ def documents(config: Source) -> Iterator[Document]:
             yield Document(
                 id=f"{prefix}/{slug}",
                 text=articles[title]["extract"].strip(),
-                domain="knowledge",
+                domain=DOMAIN,
                 source=NAME,
                 license="CC-BY-SA-4.0",
                 origin=f"https://{language}.wikipedia.org/wiki/{slug}",
