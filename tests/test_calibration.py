@@ -31,11 +31,7 @@ PROBLEM = (
 
 @pytest.fixture(scope="module")
 def articles() -> list[tuple[str, str]]:
-    return [
-        (doc.id, doc.text)
-        for doc in documents(Source(limit=400, translations={}))
-        if 200 <= len(doc.text) <= 500
-    ]
+    return [(doc.id, doc.text) for doc in documents(Source(limit=400, translations={})) if 200 <= len(doc.text) <= 500]
 
 
 @pytest.fixture(scope="module")

@@ -59,9 +59,7 @@ class DecoderWeights:
 class PackedDecoder(Protocol):
     """A decoding step on packed weights; made anew whenever they have changed."""
 
-    def step(
-        self, tokens_B: Tensor, lengths_B: Tensor, caches: list[Tensor], cos_Bh: Tensor, sin_Bh: Tensor
-    ) -> Tensor:
+    def step(self, tokens_B: Tensor, lengths_B: Tensor, caches: list[Tensor], cos_Bh: Tensor, sin_Bh: Tensor) -> Tensor:
         """Logits [B, V] after one more token of each sequence, which enters the layers' caches at `lengths_B`.
 
         Args:

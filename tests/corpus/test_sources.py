@@ -31,9 +31,7 @@ def _wikipedia(limit: int) -> Iterator[Document]:
 
 
 def _python(limit: int) -> Iterator[Document]:
-    return python.documents(
-        python.Source(limit=limit, packages=["attrs", "click"], max_characters=3000)
-    )
+    return python.documents(python.Source(limit=limit, packages=["attrs", "click"], max_characters=3000))
 
 
 def _docs(limit: int) -> Iterator[Document]:
@@ -134,11 +132,7 @@ def test_unknown_tasks_and_packages_are_named() -> None:
     with pytest.raises(RecipeError, match="no_such_task"):
         list(mathematics.documents(mathematics.Source(limit=2, tasks=["no_such_task"], seed=0)))
     with pytest.raises(StorageError, match="no-such-package"):
-        list(
-            python.documents(
-                python.Source(limit=2, packages=["no-such-package"], max_characters=900)
-            )
-        )
+        list(python.documents(python.Source(limit=2, packages=["no-such-package"], max_characters=900)))
     with pytest.raises(StorageError, match="no_such_module"):
         packages.find_folder("no_such_module")
 

@@ -28,9 +28,7 @@ class Decoder:
         self.embedding, self.norm, self.head = self._keep(w.embedding), self._keep(w.norm), self._matrix(w.head)
         self.layers = (_Layer * len(w.layers))(*(self._layer(w, layer) for layer in w.layers))
 
-    def step(
-        self, tokens_B: Tensor, lengths_B: Tensor, caches: list[Tensor], cos_Bh: Tensor, sin_Bh: Tensor
-    ) -> Tensor:
+    def step(self, tokens_B: Tensor, lengths_B: Tensor, caches: list[Tensor], cos_Bh: Tensor, sin_Bh: Tensor) -> Tensor:
         slots = caches[0].shape[1]
         if int(lengths_B.max()) >= slots:
             raise IndexError(f"the cache has {slots} slots a sequence, and one of them has no slot left")
