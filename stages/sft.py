@@ -1,8 +1,9 @@
 """Supervised fine-tuning in K2's chat format, loss on assistant tokens (K2 §3.1).
 
 The mixture: judged trajectories (repeated) and gym items with their correct answers, in whole dialogues packed into
-rows, and text of pre-training, without which language modelling is forgotten. Tools are declared in TypeScript or, for a share of the dialogues, in JSON. A tenth of the tasks and the gym's
-held-out items are kept away and show what was learnt.
+rows, and text of pre-training, without which language modelling is forgotten. Tools are declared in TypeScript or, for
+a share of the dialogues, in JSON. A tenth of the tasks and the gym's held-out items are kept away and show what was
+learnt.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ def run(
     replayed = text_dialogues(TokenShards(tokens), params.text, targets=targets, context=params.context, seed=seed)
     source = DialogueSource(fitting + replayed, context=params.context, batch_rows=params.batch_rows, seed=seed)
     job.say(
-        f"{len(fitting)} dialogues ({len(trained) - len(fitting)} too long) and {len(replayed)} pieces of text in {len(source)} rows of "
-        f"{params.context}; {params.epochs(source):.1f} epochs"
+        f"{len(fitting)} dialogues ({len(trained) - len(fitting)} too long) and {len(replayed)} pieces of text in "
+        f"{len(source)} rows of {params.context}; {params.epochs(source):.1f} epochs"
     )
 
     def losses(when: str) -> Metrics:

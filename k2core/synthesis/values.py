@@ -13,8 +13,11 @@ from random import Random
 
 _NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,11}\b")
 _WORD = re.compile(r"\b[a-z]{4,11}\b")
-_ONSETS = "b br c ch d dr f fl g gr h j k kl l m n p pr qu r s sh st t tr v w y z".split()
-_VOWELS = "a e i o u ai ea ia oo".split()
+_ONSETS = [
+    "b", "br", "c", "ch", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kl", "l", "m", "n", "p", "pr", "qu", "r",
+    "s", "sh", "st", "t", "tr", "v", "w", "y", "z",
+]  # fmt: skip
+_VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "ia", "oo"]
 _CODAS = ["", "", "", "l", "n", "r", "s", "th", "nd", "rk", "x", "m"]
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 

@@ -1,6 +1,7 @@
 """Packing: every dialogue whole and once, loss on masked tokens only, nothing crosses a boundary."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -85,8 +86,7 @@ def test_replayed_text_is_what_pretraining_learns_and_has_its_share_of_the_targe
     assert sum(sum(dialogue.mask) for dialogue in found) == pytest.approx(50, abs=10)
     assert all(len(d.tokens) <= 11 and list(d.mask) == [0, *[1] * (len(d.tokens) - 1)] for d in found)
     stream = [99, *(token for ids in documents for token in [*ids, 99])]
-    pairs = {(a, b) for a, b in zip(stream, stream[1:], strict=False)}
-    assert {pair for d in found for pair in zip(d.tokens, d.tokens[1:], strict=False)} <= pairs
+    assert {pair for d in found for pair in pairwise(d.tokens)} <= set(pairwise(stream))
     assert text_dialogues(shards, {}, targets=150, context=11, seed=0) == []
     with pytest.raises(ValueError, match="leaves nothing for dialogues"):
         text_dialogues(shards, {"web": 1.0}, targets=1, context=11, seed=0)

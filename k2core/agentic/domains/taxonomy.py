@@ -25,7 +25,7 @@ FILES = (
 
 @dataclass(frozen=True)
 class Draws:
-    """What a task's values are drawn with: its random stream, the split they must belong to, the source of open ones."""
+    """What a task's values are drawn with: its random stream, their split, and where open ones come from."""
 
     random: Random
     split: Split

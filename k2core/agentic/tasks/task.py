@@ -30,7 +30,7 @@ MAX_ANSWER = 160
 
 
 class TaskMaker:
-    """Makes task number i of a split as a pure function of (seed, split, i), the tools and the source of open values."""
+    """Makes task number i of a split as a pure function of (seed, split, i), the tools and the open values."""
 
     def __init__(
         self, tools: Mapping[str, ToolSpec], mix: Mapping[str, float], seed: int, values: Values | None = None

@@ -1,8 +1,8 @@
 """Which documents the token shards hold, and in which order: `tokenize` writes by it, lineage finds documents by it.
 
 Rephrased documents train beside their sources, in the source's domain and with its quality and rate. Questions with
-answers, and recall documents, are domains of their own, of which nothing is held out. The order is random but fixed, so that any first part
-of a shard is a fair sample.
+answers, and recall documents, are domains of their own, of which nothing is held out. The order is random but fixed, so
+that any first part of a shard is a fair sample.
 """
 
 from __future__ import annotations
