@@ -187,7 +187,7 @@ def test_own_data_reruns_ingest_once_the_first_stage_has_looked(project: Workspa
         states.add(manifest.read_bytes())
         return graph.reruns([]) - {"sources"}
 
-    everything = {"ingest", "tag", "grade", "curate", *AFTER_CURATE}
+    everything = {"ingest", "tag", "grade", "tasks", "trajectories", "curate", *AFTER_CURATE}
     own.write_bytes(before + b'{"text": "appended"}\n')
     assert look() == everything
     more.write_bytes(before)
