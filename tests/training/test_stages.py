@@ -138,7 +138,10 @@ def test_shards_carry_quality_and_rate_and_rewrites_have_their_sources(chain: Ch
         found = sorted(zip(texts, quality.tolist(), rates.tolist(), strict=True))
         assert [row[0] for row in found] == [row[0] for row in sorted(wanted)]
         assert [row[1:] for row in found] == [pytest.approx(row[1:], abs=1e-3) for row in sorted(wanted)]
-    assert sorted(shards.domains("train")) == ["math", "qa", "recall", "web"] and shards.domains("heldout") == ["math", "web"]
+    assert sorted(shards.domains("train")) == ["math", "qa", "recall", "web"] and shards.domains("heldout") == [
+        "math",
+        "web",
+    ]
     assert set(shards.document_rates("train", "qa")) == {1.0}
 
 
