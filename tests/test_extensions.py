@@ -51,6 +51,12 @@ from k2core.gym.environments.sort_numbers import SortNumbers
 def make():
     return SortNumbers(name="say_yes")
 '''
+ECHO = '''"""The text twice."""
+
+
+def make(random, values, text, characters):
+    return f"{text} {text}"
+'''
 BENCHMARK = '''"""A constant."""
 
 from k2core.evals.subject import Measured
@@ -155,9 +161,28 @@ def style(project: Project) -> str:
 
 def environment(project: Project) -> str:
     project.add("k2core/gym/environments/say_yes.py", ENVIRONMENT)
-    project.edit(LAPTOP, "demonstrations: {sort_numbers: 1500,", "demonstrations: {say_yes: 10, sort_numbers: 1500,")
+    project.edit(LAPTOP, "demonstrations: {sort_numbers: 900,", "demonstrations: {say_yes: 10, sort_numbers: 900,")
     project.edit(LAPTOP, "  pool: {sort_numbers", "  pool: {say_yes: 64, sort_numbers")
     return project.python("from k2core.gym.registry import text_environments as t; print('say_yes' in t())")
+
+
+def tool_domain(project: Project) -> str:
+    domains = project.root / "k2core/agentic/domains"
+    text = (domains / "todo.yaml").read_text()
+    (domains / "chores.yaml").write_text(text.replace("domain: todo", "domain: chores").replace("task", "chore"))
+    return project.python(
+        "from k2core.agentic.domains.taxonomy import domains; from k2core.agentic.tools.evolve import plain_tools;"
+        "print(any('chore' in tool.name for tool in plain_tools(domains()['chores'])))"
+    )
+
+
+def recall_kind(project: Project) -> str:
+    project.add("k2core/synthesis/recall/kinds/echo.py", ECHO)
+    project.edit(LAPTOP, "  kinds:\n    passage:", "  kinds:\n    echo: {documents: 5, characters: 100}\n    passage:")
+    return project.python(
+        "from k2core.recipe import modules_in; echo = modules_in('k2core.synthesis.recall.kinds')['echo'];"
+        "print(echo.make(None, None, 'Oh!', 9) == 'Oh! Oh!')"
+    )
 
 
 def benchmark(project: Project) -> str:
@@ -220,6 +245,8 @@ CHANGES: dict[str, tuple[Change, int]] = {
     "a signal": (signal, 3),
     "a style": (style, 3),
     "a gym environment": (environment, 3),
+    "a tool domain": (tool_domain, 1),
+    "a kind of recall document": (recall_kind, 3),
     "a benchmark": (benchmark, 1),
     "a learning-rate schedule": (schedule, 3),
     "an optimiser": (optimiser, 3),

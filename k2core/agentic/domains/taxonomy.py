@@ -1,4 +1,4 @@
-"""Domains as typed data, and the values their fields take. A new domain is a YAML file here and a name in `FILES`."""
+"""Domains as typed data, and the values their fields take. A new domain is a YAML file here."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from pydantic import Field
 
 from k2core import storage
 from k2core.recipe import FromList, Section, validate
+from k2core.recipe.reading import read_yaml
 from k2core.storage import Split
 from k2core.synthesis.values import Values
 
 Value = str | int
 HELDOUT_SHARE = 0.2
-FILES = (
-    "calendar.yaml", "todo.yaml", "contacts.yaml", "notes.yaml", "orders.yaml", "inventory.yaml", "bookings.yaml",
-    "accounts.yaml", "weather.yaml", "home.yaml",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -130,16 +127,13 @@ def split_of(value: Value) -> Split:
 
 @cache
 def domains() -> dict[str, Domain]:
-    """All domains by name, in the order of `FILES`.
+    """All domains by name: every YAML file of this folder, in the order of their names.
 
     Raises:
         RecipeError: a file does not fit; the message names file and key.
     """
-    import yaml
-
     loaded = {}
-    for file in FILES:
-        content = yaml.safe_load((Path(__file__).parent / file).read_text(encoding="utf-8"))
-        domain = validate(Domain, content, f"domains/{file}")
+    for path in sorted(Path(__file__).parent.glob("*.yaml")):
+        domain = validate(Domain, read_yaml(path), f"domains/{path.name}")
         loaded[domain.domain] = domain
     return loaded
