@@ -237,7 +237,7 @@ def one_thread() -> Iterator[None]:
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown of this topic's entries in the results file, for docs/corpus.md."""
-    from benchmarks.readme import number
+    from benchmarks.pages import number
 
     lines = ["| step | documents/s | MB/s | times its peer | on |", "|---|---:|---:|---:|---|"]
     for row in rows:
