@@ -2,7 +2,8 @@
 
 First `make demo | tee demo.log`, `time make demo` and `time make test`, then
 `python -m benchmarks.chain demo.log --again SECONDS --tests SECONDS`. For the evening recipe first
-`make recipe NAME=evening` and `make demo | tee evening.log`, then `python -m benchmarks.chain evening.log --block evening`.
+`make recipe NAME=evening` and `make demo | tee evening.log`, then
+`python -m benchmarks.chain evening.log --block evening`.
 """
 
 from __future__ import annotations
@@ -81,8 +82,9 @@ def measured(log: str, total: float, again: float, tests: float) -> dict[str, An
     scores = {name: json.loads(Path(f"data/evals/{name}/scorecard.json").read_text())["scores"] for name in MODELS}
     gains = {score: _gain(before, after, score) for score, (before, after) in GAINS.items()}
     return {
-        "seconds": total, "stages": len(own), "seconds_outside_stages": total - sum(own), "seconds_of_a_second_run": again,
-        "seconds_of_make_test": tests, "scores": scores, "gains": gains, "metrics": metrics,
+        "seconds": total, "stages": len(own), "seconds_outside_stages": total - sum(own),
+        "seconds_of_a_second_run": again, "seconds_of_make_test": tests,
+        "scores": scores, "gains": gains, "metrics": metrics,
         "machine": harness.machine(), "commit": harness.commit(),
     }  # fmt: skip
 
@@ -108,8 +110,10 @@ def timings(figures: dict[str, Any]) -> list[Timing]:
     total, rest = figures["seconds"], figures["seconds_outside_stages"]
     again, tests, stages = figures["seconds_of_a_second_run"], figures["seconds_of_make_test"], figures["stages"]
     return [
-        Timing(f"the chain, {stages} stages, by `make demo` after installation", f"{total:.0f} s", "900 s", total <= 900),
-        Timing("of that not a stage's own work", f"{rest:.0f} s, {rest / total:.1%}", "8%", rest <= 0.08 * total, False),
+        Timing(
+            f"the chain of {stages} stages by `make demo`, after installation", f"{total:.0f} s", "900 s", total <= 900
+        ),
+        Timing("of that outside the stages", f"{rest:.0f} s, {rest / total:.1%}", "8%", rest <= 0.08 * total, False),
         Timing("a second `make demo`", f"{again:.1f} s", "3 s", again <= 3),
         Timing("`make test`, installation included", f"{tests:.0f} s", "1200 s", tests <= 1200),
     ]
@@ -148,7 +152,8 @@ def chain_block(figures: dict[str, Any]) -> list[str]:
         *(f"| {label} | " + " | ".join(_interval(scores[name][key]) for name in MODELS) + " |"
           for key, label in SCORES.items()),
         "",
-        f"On the same items, in pairs: SFT over base, calls due and valid {calls}; RL over SFT, task pass rate {tasks}.",
+        f"On the same items, in pairs: SFT over base, calls due and valid {calls}; RL over SFT, task pass rate "
+        f"{tasks}.",
         "",
         f"Rephrasing: {metrics['rephrase']['accepted']:.0f} of {metrics['rephrase']['rewrites']:.0f} rewrites by the "
         f"135M model passed the fidelity gate. Trajectories: {metrics['trajectories']['accepted']:.0f} accepted, "

@@ -58,8 +58,8 @@ def _long_context(figures: dict[str, float]) -> list[str]:
     positions = [kind for kind in kinds if kind.startswith("nats_per_token/")]
     gains = [kind for kind in kinds if kind.startswith("copy_gain/") and kind.count("/") == 1]
     lines = [
-        "Beyond the context that it was trained with, nats per token by position and, in the last rows, how much less a "
-        "passage of 32 tokens loses where it stood before; in brackets the 95% interval of what YaRN saves over the "
+        "Beyond the context that it was trained with, nats per token by position and, in the last rows, how much less "
+        "a passage of 32 tokens loses where it stood before; in brackets the 95% interval of what YaRN saves over the "
         "same training without it:", "",
         "| | " + " | ".join(MODELS.values()) + " | YaRN over without |", "|---|" + "---|" * (len(MODELS) + 1),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The README's few rows: the chain's figures and the comparisons that say most, from the two committed files of figures.
+"""The README's few rows: the chain's figures and the comparisons that say most, from the committed files of figures.
 
 `python -m benchmarks` and `python -m benchmarks.chain` write them after each measurement.
 """
@@ -47,5 +47,6 @@ def block(figures: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     return "\n".join([
         *lines, "",
         f"All {len(goals)} goals and what missed them ({goals.count(False)}): "
-        f"[{pages.MEASUREMENTS}]({pages.MEASUREMENTS}). The chain ran on {figures['machine']}, commit {figures['commit']}.",
+        f"[{pages.MEASUREMENTS}]({pages.MEASUREMENTS}). The chain ran on {figures['machine']}, commit "
+        f"{figures['commit']}.",
     ])  # fmt: skip

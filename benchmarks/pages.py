@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness
 from k2core.storage import write_text
 
 README, MEASUREMENTS = "README.md", "docs/measurements.md"

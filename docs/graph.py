@@ -7,6 +7,8 @@ stages of its lane that it needs. An arrow that follows from others is left out.
 from __future__ import annotations
 
 import re
+import textwrap
+from collections import Counter
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
@@ -18,8 +20,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs" / "graph.svg"
 BANNER = re.compile(r"^  # ─+ (.+?) ─+$|^  ([a-z_]+):$", re.MULTILINE)
-WIDTH, HEIGHT, ACROSS, DOWN, TITLE, LEFT = 116, 28, 150, 38, 30, 16
-"""Of a box; from one box to the next; of a lane's title; of the margin. Pixels."""
+WIDTH, HEIGHT, ACROSS, DOWN, LEFT, GAP = 118, 28, 152, 38, 196, 34
+"""Pixels: of a box; from one box to the next; of the titles' column; between the boxes of two lanes."""
 COLOURS = ("#dbeafe", "#dcfce7", "#fef3c7", "#fee2e2", "#ede9fe")
 
 
@@ -94,15 +96,19 @@ def draw(stages: dict[str, Stage]) -> str:
     lanes: dict[str, dict[int, list[str]]] = {}
     for name, stage in stages.items():
         lanes.setdefault(stage.lane, {}).setdefault(column_of(name), []).append(name)
+    fed = {need for name, stage in stages.items() for need in stage.needs if column[name] == column[need] + 1}
+    for columns in lanes.values():
+        for names in columns.values():
+            names.sort(key=lambda name: name not in fed)  # the others' arrows pass below the boxes to the right
     tops = [0]
     for columns in lanes.values():
-        tops.append(tops[-1] + TITLE + DOWN * max(map(len, columns.values())) + 14)
+        tops.append(tops[-1] + DOWN * max(map(len, columns.values())) - (DOWN - HEIGHT) + GAP)
     place = {
-        name: (LEFT + number * ACROSS, top + TITLE + row * DOWN)
+        name: (LEFT + number * ACROSS, top + GAP // 2 + row * DOWN)
         for top, columns in zip(tops, lanes.values(), strict=False)
         for number, names in columns.items() for row, name in enumerate(names)
     }  # fmt: skip
-    width = 2 * LEFT + max(column.values()) * ACROSS + WIDTH
+    width = LEFT + max(column.values()) * ACROSS + WIDTH + 12
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {tops[-1]}" width="{width}" height="{tops[-1]}" '
         'font-family="system-ui, sans-serif" font-size="13">',
@@ -111,12 +117,16 @@ def draw(stages: dict[str, Stage]) -> str:
         f'<rect width="{width}" height="{tops[-1]}" fill="#ffffff"/>',
     ]
     for (top, bottom), title, colour in zip(pairwise(tops), lanes, COLOURS, strict=True):
-        parts.append(
-            f'<rect x="4" y="{top + 4}" width="{width - 8}" height="{bottom - top - 8}" rx="8" fill="{colour}"/>'
-            f'<text x="{LEFT}" y="{top + 21}" fill="#334155" font-weight="600">{escape(title)}</text>'
-        )
+        box = f'<rect x="4" y="{top + 2}" width="{width - 8}" height="{bottom - top - 4}" rx="8" fill="{colour}"/>'
+        parts.append(box + _title(title, top))
+    bends = Counter[int]()
     for name, stage in stages.items():
-        parts += [_arrow(place[other], place[name]) for other in sorted(stage.needs)]
+        for other in sorted(stage.needs):
+            if stages[other].lane == stage.lane:
+                parts.append(_path(_curve(place[other], place[name])))
+            else:
+                parts.append(_path(_steps(place[other], place[name], 5 * bends[column[name]])))
+                bends[column[name]] += 1
     for name, (x, y) in place.items():
         parts.append(
             f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="6" fill="#ffffff" stroke="#64748b"/>'
@@ -125,21 +135,34 @@ def draw(stages: dict[str, Stage]) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-def _arrow(start: tuple[int, int], end: tuple[int, int]) -> str:
-    """From the side of the box at `start` that looks towards the box at `end`."""
-    (x, y), (to_x, to_y) = start, end
-    if to_x > x:  # to the right: from side to side
-        a, b = (x + WIDTH, y + HEIGHT / 2), (to_x, to_y + HEIGHT / 2)
-        bend = (b[0] - a[0]) / 2
-        c, d = (a[0] + bend, a[1]), (b[0] - bend, b[1])
-    else:  # up or down
-        down = 1 if to_y > y else -1
-        a = (x + WIDTH / 2, y + HEIGHT * (down > 0))
-        b = (to_x + WIDTH / 2, to_y + HEIGHT * (down < 0))
-        bend = (b[1] - a[1]) / 2
-        c, d = (a[0], a[1] + bend), (b[0], b[1] - bend)
-    points = " ".join(f"{px:g} {py:g}" for px, py in (c, d, b))
-    return f'<path d="M{a[0]:g} {a[1]:g}C{points}" fill="none" stroke="#64748b" stroke-width="1.2" marker-end="url(#tip)"/>'
+def _title(title: str, top: int) -> str:
+    """A lane's title, what follows its colon in small lines below."""
+    head, _, rest = title.partition(": ")
+    lines = textwrap.wrap(rest, 24)
+    small = "".join(
+        f'<text x="14" y="{top + 42 + 13 * number}" fill="#475569" font-size="10">{escape(line)}</text>'
+        for number, line in enumerate(lines)
+    )
+    return f'<text x="14" y="{top + 26}" fill="#1e293b" font-size="12" font-weight="600">{escape(head)}</text>{small}'
+
+
+def _curve(start: tuple[int, int], end: tuple[int, int]) -> str:
+    """Within a lane: from the right side of a box to the left side of another."""
+    (x, y), (to_x, to_y) = (start[0] + WIDTH, start[1] + HEIGHT // 2), (end[0], end[1] + HEIGHT // 2)
+    bend = (to_x - x) / 2
+    return f"M{x} {y}C{x + bend:g} {y} {to_x - bend:g} {to_y} {to_x} {to_y}"
+
+
+def _steps(start: tuple[int, int], end: tuple[int, int], aside: int) -> str:
+    """From lane to lane: along the lane's edge, then between two columns of boxes, so that no box is crossed."""
+    down = end[1] > start[1]
+    x, y = start[0] + WIDTH // 2 + aside, start[1] + (HEIGHT if down else 0)
+    along = y + (6 + aside // 2) * (1 if down else -1)
+    return f"M{x} {y}V{along}H{end[0] - 11 - aside}V{end[1] + HEIGHT // 2}H{end[0]}"
+
+
+def _path(line: str) -> str:
+    return f'<path d="{line}" fill="none" stroke="#64748b" stroke-width="1.2" marker-end="url(#tip)"/>'
 
 
 if __name__ == "__main__":
