@@ -62,12 +62,18 @@ def main(
 
 
 def _write_tables() -> None:
-    rows = json.loads(harness.RESULTS.read_text())
-    rows.sort(key=lambda row: TOPICS.index(row["command"].split()[-1]))
-    if steps := [row for row in rows if row["command"].endswith(f" {corpus.TOPIC}")]:
+    rows = in_order(json.loads(harness.RESULTS.read_text()))
+    if steps := in_order(rows, corpus.TOPIC):
         pages.rewrite(harness.ROOT / "docs" / "corpus.md", "corpus", corpus.table(steps))
     pages.rewrite(harness.ROOT / pages.MEASUREMENTS, "bench", bench_block(rows))
     headlines.write()
+
+
+def in_order(rows: list[dict[str, Any]], *topics: str) -> list[dict[str, Any]]:
+    """The rows of `topics` (default: of all), in the order of `TOPICS`."""
+    place = {row["name"]: TOPICS.index(row["command"].split()[-1]) for row in rows}
+    chosen = [row for row in rows if not topics or TOPICS[place[row["name"]]] in topics]
+    return sorted(chosen, key=lambda row: place[row["name"]])
 
 
 def bench_block(rows: list[dict[str, Any]]) -> str:

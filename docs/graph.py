@@ -138,12 +138,12 @@ def draw(stages: dict[str, Stage]) -> str:
 def _title(title: str, top: int) -> str:
     """A lane's title, what follows its colon in small lines below."""
     head, _, rest = title.partition(": ")
-    lines = textwrap.wrap(rest, 24)
-    small = "".join(
-        f'<text x="14" y="{top + 42 + 13 * number}" fill="#475569" font-size="10">{escape(line)}</text>'
-        for number, line in enumerate(lines)
+    lines = [(line, 'font-size="12" font-weight="600"') for line in textwrap.wrap(head, 18)]
+    lines += [(line, 'font-size="10"') for line in textwrap.wrap(rest, 24)]
+    return "".join(
+        f'<text x="14" y="{top + 26 + 14 * number}" fill="#334155" {style}>{escape(line)}</text>'
+        for number, (line, style) in enumerate(lines)
     )
-    return f'<text x="14" y="{top + 26}" fill="#1e293b" font-size="12" font-weight="600">{escape(head)}</text>{small}'
 
 
 def _curve(start: tuple[int, int], end: tuple[int, int]) -> str:

@@ -16,7 +16,13 @@ WALKS = dict(
     re.findall(r"^### (.+?: \d) files?\n(.+?)(?=^### |\Z)", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
 )
 """Title, with the number of files → text."""
-RECIPE = "from pathlib import Path; from k2core.recipe import load_section, modules_in; recipe = Path('recipes/laptop.yaml')\n"
+BEFORE = """
+from pathlib import Path
+from k2core.recipe import load_section, modules_in
+from stages.checks import recipe_faults
+recipe = Path('recipes/laptop.yaml')
+assert recipe_faults(Path('params.yaml')) == []
+"""
 WORKS = {
     "A source": """
 from stages.ingest import SOURCES, Params
@@ -36,7 +42,6 @@ assert 'blunt' in load_styles(Path('styles')).styles
     "A tool domain": """
 from random import Random
 from k2core.agentic.domains.taxonomy import domains
-from stages.tools import Params
 for split in ('train', 'heldout'):
     reader, loan = domains()['library'].record(Random(1), split)
     assert len(reader.split()) == 2 and loan['kind'] in ('book', 'film', 'map')
@@ -68,7 +73,6 @@ from k2core.optim.learning_rate import make_rates
 assert make_rates('square', 3, 1, 0)(1) == 0.75
 """,
     "A stage": """
-from stages.closure import closure
 assert 'stages/letters.py' in Path('dvc.yaml').read_text()
 """,
 }
@@ -136,7 +140,5 @@ def test_a_walk_works_and_touches_as_many_files_as_it_says(tmp_path: Path, title
     name, _, files = title.partition(": ")
     project = Project(tmp_path)
     project.follow(WALKS[title])
-    project.run("python", "-m", "stages", "check")
-    project.run("python", "-m", "stages", "check", "recipes/laptop.yaml")
-    project.run("python", "-c", RECIPE + WORKS[name])
+    project.run("python", "-c", BEFORE + WORKS[name])
     assert len(project.changed()) == int(files), sorted(project.changed())
