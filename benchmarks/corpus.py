@@ -1,4 +1,4 @@
-"""Each step of curation on the laptop corpus: documents a second and megabytes a second of one core.
+"""Each step of curation on the laptop corpus: documents per second and megabytes a second of one core.
 
 A fixed sample of every source, in the recipe's proportions, goes through each step by itself, in one process and one
 thread. Where datatrove has the step, its own block sees the same documents. Steps with a slow peer, and those by a

@@ -33,7 +33,7 @@ TOPIC = "dedup"
 DUPLICATE, DIFFERENT = 0.8, 0.5
 """Jaccard similarities at which goals are set."""
 RECALL, FALSE_POSITIVES, SPEED = 0.92, 0.01, 5.0
-"""The goals: share found at `DUPLICATE`, share found at `DIFFERENT`, documents a second against datatrove's."""
+"""The goals: share found at `DUPLICATE`, share found at `DIFFERENT`, documents per second against datatrove's."""
 NGRAM, SHINGLES = 5, 180
 """Words in a shingle; shingles of a planted text, about."""
 FILE = "documents.jsonl"

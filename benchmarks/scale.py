@@ -27,7 +27,7 @@ class Scale:
             decoding and the update are.
         rows: sequences of a training batch, of `context` tokens each.
         sequences: decoded at once, each `new_tokens` after a prompt of `prompt` tokens.
-        rounds: pairs a measurement, at least, and `seconds` of it.
+        rounds: pairs per measurement, at least, and `seconds` of it.
         growth: axis → its values (see growth.py).
         few_rounds: pairs of what takes long: a point of the growth curves, `torch.optim.Muon`.
         steps: of the training whose loop is measured.

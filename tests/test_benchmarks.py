@@ -90,7 +90,7 @@ def test_a_page_without_its_marks_is_left_alone(tmp_path, text):
 
 
 def test_flops_are_those_counted_by_hand():
-    """6 a token and weight, but for embedding (none) and unvisited experts, and the attention's two products."""
+    """6 per token and weight, but for embedding (none) and unvisited experts, and the attention's two products."""
     config = smoke().models["tiny"]
     model = build(config)
     tokens, targets = smoke().batch(config)

@@ -64,7 +64,7 @@ def distance(length: int) -> int:
 
 
 def copy_gains(model: Model, shards: TokenShards, *, length: int, samples: int, seed: int) -> list[float]:
-    """The copy gain of each of `samples` passages in rows of `length` tokens, nats a token.
+    """The copy gain of each of `samples` passages in rows of `length` tokens, nats per token.
 
     Arguments and errors as for `needles_found`.
     """
