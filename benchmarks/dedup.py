@@ -44,7 +44,7 @@ Dedup = Callable[[Path], set[str]]
 
 
 def run(scale: Scale) -> list[Entry]:
-    """Documents a second on Wikipedia summaries, two peers; recall and false positives of planted pairs."""
+    """Documents per second on Wikipedia summaries, two peers; recall and false positives of planted pairs."""
     count = scale.documents[-1] // 2
     with written(real(count)) as folder:
         times = alternate({name: partial(dedup, folder) for name, dedup in WAYS.items()}, rounds=scale.few_rounds,

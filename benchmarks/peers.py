@@ -22,7 +22,7 @@ from k2core.model.transformer import Transformer
 ATTENTIONS = ("sdpa", "eager")
 EXPERTS = ("grouped_mm", "eager", "batched_mm")
 MOST_COPIED_BYTES = 2**30
-"""`batched_mm` copies per expert for each token that visits it. Beyond this much it is left out: it was ten times
+"""`batched_mm` copies an expert for each token that visits it. Beyond this much it is left out: it was ten times
 slower than the others there, and soon takes all memory."""
 
 

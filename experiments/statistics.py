@@ -1,6 +1,6 @@
 """Accuracy and bits of the arms, and their differences, with 95% intervals.
 
-Questions of an article hang together, and all arms are asked the same ones: the bootstrap resamples articles, the same
+Questions about one article are not independent, and all arms are asked the same ones: the bootstrap resamples articles, the same
 for every arm, and within each arm its trainings.
 """
 

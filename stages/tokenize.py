@@ -1,7 +1,7 @@
 """Token shards: curated and rephrased documents as token ids, one file per domain, held-out documents apart.
 
 The figures say what compressors make of the same held-out text: the yardstick for bits per byte.
-`k2core/data/rows/order.py` says which documents per shard holds, and in which order.
+`k2core/data/rows/order.py` says which documents a shard holds, and in which order.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class LongContext:
     seed: int
 
     def measure(self, model: Model) -> tuple[Metrics, np.ndarray]:
-        """The figures of `model`, and its losses a window and bucket of positions (windows, buckets), nats per token.
+        """The figures of `model`, and its losses per window and bucket of positions (windows, buckets), nats per token.
 
         Raises:
             StorageError: there is not enough held-out text, or no document as long as the long window.
