@@ -1,7 +1,7 @@
 """Accuracy and bits of the arms, and their differences, with 95% intervals.
 
-Questions about one article are not independent, and all arms are asked the same ones: the bootstrap resamples articles, the same
-for every arm, and within each arm its trainings.
+Questions about one article are not independent, and all arms are asked the same ones: the bootstrap resamples
+articles, the same for every arm, and within each arm its trainings.
 """
 
 from __future__ import annotations

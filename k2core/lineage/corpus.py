@@ -58,9 +58,9 @@ class Corpus:
                 raise StorageError(f"{path}: not readable ({error}); delete it and run {stage} again") from None
 
     def ids(self) -> set[str]:
-        """The ids of all documents, of rewrites and of questions, also of those that were set aside for a reason."""
+        """The ids of all documents, also of those made from others and of those set aside for a reason."""
         found: set[str] = set()
-        for stage, table in (("ingest", "*.parquet"), ("questions", "*.parquet")):
+        for stage, table in (("ingest", "*.parquet"), ("questions", "*.parquet"), ("recall", "*.parquet")):
             for _, columns in self.columns(stage, table, ["id"]):
                 found.update(columns["id"])
         for _, columns in self.columns("rephrase", "verdicts.parquet", ["style", "number", "source_id"]):

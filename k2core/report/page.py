@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
@@ -66,12 +67,30 @@ def headline(results: Results, gains: Gains) -> list[dict[str, Any]]:
         "claim": "Each pre-training phase lowers held-out bits per byte", "values": phases, "gain": None,
         "verdict": "holds" if falls else "does not hold",
     }]  # fmt: skip
+    if copied := _copied(results):
+        rows.append(copied)
     for title, name, models in COMPARISONS:
         gain = gains[name]
         verdict = "holds" if gain["low"] > 0 else "within noise" if gain["value"] > 0 else "does not hold"
         values = [results.scorecards[model][name]["value"] for model in models]
         rows.append({"claim": title, "values": values, "gain": gain, "verdict": verdict})
     return rows
+
+
+def _copied(results: Results) -> dict[str, Any] | None:
+    """Whether the last phase's model saves on a passage that it has just read; None where that was not measured."""
+    names = _phase_names(results)
+    key = next((key for key in results.figures[names[-1]] if re.fullmatch(r"copying/text/distance_\d+", key)), None)
+    if key is None:
+        return None
+    last = results.figures[names[-1]]
+    gain = {"value": last[key], "low": last[f"{key}/low"], "high": last[f"{key}/high"]}
+    return {
+        "claim": f"The base copies: nats per token saved on a passage {key.rpartition('_')[2]} tokens after its first "
+        "occurrence, phase by phase",
+        "values": [results.figures[name][key] for name in names if key in results.figures[name]], "gain": gain,
+        "verdict": "holds" if gain["low"] > 0 else "within noise" if gain["value"] > 0 else "does not hold",
+    }  # fmt: skip
 
 
 def _phase_names(results: Results) -> list[str]:

@@ -25,7 +25,7 @@ OWN = {
 PRETRAIN = ["pretrain@stable", "pretrain@decay", "pretrain@anneal", "pretrain@long"]
 AFTER_BASE = ["sft", "critic", "rl", "evaluate@base", "evaluate@sft", "evaluate@rl", "export", "report"]
 TRAINING = [*PRETRAIN, "extend_context", *AFTER_BASE]
-AFTER_CURATE = ["rephrase", "questions", "train_tokenizer", "tokenize", "plan_mixture", *TRAINING]
+AFTER_CURATE = ["rephrase", "questions", "recall", "train_tokenizer", "tokenize", "plan_mixture", *TRAINING]
 FILES = ("params.yaml", "styles/plain.yaml", "k2core/chat/chat_template.jinja", "k2core/tracking/recorder.py")
 PLANS = [f"data/mixture/{phase}.yaml" for phase in ("stable", "decay", "anneal", "long", "extend_context")]
 
@@ -62,7 +62,8 @@ CHANGES: dict[str, tuple[Callable[[Path], None], list[str], list[str]]] = {
     "a comment in the recipe": (append_to("params.yaml", "# a thought\n"), [], []),
     "how many checkpoints are kept": (set_to("checkpoint.keep", 3), [], []),
     "another limit of a source": (
-        set_to("ingest.wikipedia.limit", 300), ["ingest", "tag", "grade", "curate", *AFTER_CURATE], [],
+        set_to("ingest.wikipedia.limit", 300), 
+        ["ingest", "tag", "grade", "tasks", "trajectories", "curate", *AFTER_CURATE], [],
     ),
     "a curation threshold": (set_to("curate.min_similarity", 0.71), ["curate", *AFTER_CURATE], []),
     "a prompt of rephrasing": (
@@ -83,7 +84,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], list[str], list[str]]] = {
     "the chat template": (
         append_to("k2core/chat/chat_template.jinja", "{# a remark #}"),
         ["train_tokenizer", "tokenize", "plan_mixture", *TRAINING, "tasks", "trajectories", "curate", "rephrase",
-         "questions"], [],
+         "questions", "recall"], [],
     ),
     "the recorder's code": (append_to("k2core/tracking/recorder.py", "\n# a remark\n"), [], []),
     "how much the report shows": (set_to("report.samples", 3), ["report"], []),
@@ -186,7 +187,7 @@ def test_own_data_reruns_ingest_once_the_first_stage_has_looked(project: Workspa
         states.add(manifest.read_bytes())
         return graph.reruns([]) - {"sources"}
 
-    everything = {"ingest", "tag", "grade", "curate", *AFTER_CURATE}
+    everything = {"ingest", "tag", "grade", "tasks", "trajectories", "curate", *AFTER_CURATE}
     own.write_bytes(before + b'{"text": "appended"}\n')
     assert look() == everything
     more.write_bytes(before)

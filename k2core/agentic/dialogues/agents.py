@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from k2core.agentic.domains.taxonomy import domains
+from k2core.agentic.domains.taxonomy import Draws, domains
 from k2core.agentic.tasks.task import Task
 from k2core.agentic.tools.simulator import UNAVAILABLE
 from k2core.agentic.tools.specs import ToolSpec
@@ -84,7 +84,7 @@ class PlannerAgent:
             return
         name = self.random.choice(list(arguments))
         field = domains()[tool.domain].fields[tool.semantics["arguments"][name]]
-        arguments[name] = field.draw(self.random, self.task["split"], other_than=arguments[name])
+        arguments[name] = field.draw(Draws(self.random, self.task["split"]), other_than=arguments[name])
         call["arguments"] = json.dumps(arguments, ensure_ascii=False)
 
     def _wrong_tool(self, call: Message | None, name: str, arguments: dict[str, Any]) -> None:

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from random import Random
 from typing import Any
 
-from k2core.agentic.domains.taxonomy import Split, domains
+from k2core.agentic.domains.taxonomy import Draws, Split, domains
 from k2core.agentic.tasks.personas import Persona, personas
 from k2core.agentic.tasks.plans import Plan, Planner, could_serve, family
 from k2core.agentic.tools.simulator import apply, state_hash
 from k2core.agentic.tools.specs import ToolSpec
+from k2core.synthesis.values import Values
 
 Task = dict[str, Any]
 REFUSALS = ("I cannot do that: I have no tool for it.", "Sorry, none of my tools can do that.")
@@ -29,10 +30,12 @@ MAX_ANSWER = 160
 
 
 class TaskMaker:
-    """Makes task number i of a split as a pure function of (seed, split, i) and the tools."""
+    """Makes task number i of a split as a pure function of (seed, split, i), the tools and the open values."""
 
-    def __init__(self, tools: Mapping[str, ToolSpec], mix: Mapping[str, float], seed: int) -> None:
-        self.mix, self.seed = dict(mix), seed
+    def __init__(
+        self, tools: Mapping[str, ToolSpec], mix: Mapping[str, float], seed: int, values: Values | None = None
+    ) -> None:
+        self.mix, self.seed, self.values = dict(mix), seed, values or Values()
         self.tools = {name: tool for name, tool in tools.items() if tool.operation}
         self.planner = Planner(self.tools)
 
@@ -40,7 +43,7 @@ class TaskMaker:
         """Task `number`. Held-out tasks have held-out names and values, and in part held-out tools."""
         random = Random(f"{self.seed}/task/{split}/{number}")
         kind = random.choices(list(self.mix), list(self.mix.values()))[0]
-        plan = self.planner.plan(kind, split, random)
+        plan = self.planner.plan(kind, Draws(random, split, self.values))
         return self._write(f"{split}-{number:05}", kind, split, plan, random)
 
     def _write(self, name: str, kind: str, split: Split, plan: Plan, random: Random) -> Task:

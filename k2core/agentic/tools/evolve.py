@@ -14,7 +14,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from k2core.agentic.domains.taxonomy import Adjustment, Domain, FieldSpec, Transition, split_of
+from k2core.agentic.domains.taxonomy import Adjustment, Domain, Draws, FieldSpec, Transition, split_of
 from k2core.agentic.tools.goals import draw_goal, draw_state
 from k2core.agentic.tools.simulator import Simulator
 from k2core.agentic.tools.specs import ToolSpec
@@ -87,9 +87,9 @@ def refusal(domain: Domain, tool: ToolSpec, population: list[ToolSpec]) -> str |
 
 def executable(domain: Domain, tool: ToolSpec) -> bool:
     """Whether the call of a random goal succeeds in a random world."""
-    random = Random(f"gate/{tool.name}")
-    state = draw_state(domain, random, "train")
-    goal = draw_goal(domain, tool, state, random, "train")
+    draws = Draws(Random(f"gate/{tool.name}"), "train")
+    state = draw_state(domain, draws)
+    goal = draw_goal(domain, tool, state, draws)
     call = ToolCall(f"functions.{tool.name}:0", tool.name, json.dumps(goal.arguments))
     outcome = Simulator({tool.name: tool}, state).execute(call)
     return outcome.valid and "error" not in outcome.result
