@@ -23,7 +23,7 @@ PICTURE = ROOT / "docs" / "bench-growth.svg"
 CAPTION = "Growth with sequence length, experts and batch"
 
 FIGURES = {
-    "forward_backward": "forward + backward,\nµs a token",
+    "forward_backward": "forward + backward,\nµs per token",
     "update": "optimiser's update,\nms",
     "decoding": "decoding,\ntokens/s",
 }

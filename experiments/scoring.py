@@ -17,7 +17,7 @@ BATCH_TOKENS = 4096
 def score(model: Any, tokenizer: Tokenizer, items: Sequence[Item]) -> tuple[list[bool], list[float]]:
     """For each item whether the right answer is the likeliest, and the right answer's bits given the question.
 
-    Likelihoods are compared a token, so that short answers have no advantage; a tie counts as wrong.
+    Likelihoods are compared per token, so that short answers have no advantage; a tie counts as wrong.
     """
     rows = [
         (tokenizer.encode(item.question), tokenizer.encode(f" {choice}")) for item in items for choice in item.choices

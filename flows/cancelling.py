@@ -1,6 +1,6 @@
-"""A run that nobody watches over obeys the page's *Cancel* all the same.
+"""Lets the page's *Cancel* reach a run that no worker watches over.
 
-A worker sends the signal to the runs that it has started. It cannot to a run from a terminal, nor to one whose worker
+A worker sends the signal to the runs that it has started. It cannot signal a run from a terminal, nor one whose worker
 was killed and replaced.
 """
 

@@ -1,4 +1,4 @@
-"""A grid over parameters: each point a DVC experiment in a folder of its own, compared in MLflow."""
+"""A grid over parameters: each point is a DVC experiment in a folder of its own, compared in MLflow."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Each domain has its rules over the attributes of `tag`; duplicates are sought across all sources among what the rules
 keep, and the one of best quality (`grade`) stays. Sampling rates follow the quality within the domain. The held-out
-part is chosen by hash of the document's id, so that it stays what it is when sources grow. Training documents that
+part is chosen by hash of the document's id, so that it stays the same when sources grow. Training documents that
 hold passages of evaluation sets or of held-out text go last.
 """
 

@@ -105,9 +105,9 @@ def model_card(name: str, config: Any, figures: Metrics, scorecard: Metrics) -> 
     rows = [
         ("Architecture", "`deepseek_v3`: multi-head latent attention, mixture of experts with a shared expert"),
         ("Parameters", f"{figures['export/parameters']:,.0f}"),
-        ("Activated a token", f"{figures['export/activated_parameters']:,.0f}"),
+        ("Activated per token", f"{figures['export/activated_parameters']:,.0f}"),
         ("Layers", f"{config.num_hidden_layers}, the first {config.first_k_dense_replace} dense"),
-        ("Routed experts a token", f"{config.num_experts_per_tok} of {config.n_routed_experts}"),
+        ("Routed experts per token", f"{config.num_experts_per_tok} of {config.n_routed_experts}"),
         ("Shared experts", f"{config.n_shared_experts}"),
         ("Context", context),
         ("Vocabulary", f"{config.vocab_size:,}"),

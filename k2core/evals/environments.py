@@ -36,7 +36,7 @@ def attempt(
     seed: int,
     split: Split = "heldout",
 ) -> dict[str, list[Attempt]]:
-    """`samples` responses to each of the first `items` items of every environment (fewer if it has no more).
+    """`samples` responses to each of the first `items` items of every environment (fewer if there are fewer).
 
     The items depend on `seed` alone, so every model is asked the same.
     """

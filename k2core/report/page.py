@@ -1,4 +1,4 @@
-"""Assembles the page: the story in order, each part a picture, a table of figures and texts a person can read."""
+"""Assembles the page: the story in order, each part with a picture, a table of figures and texts a person can read."""
 
 from __future__ import annotations
 

@@ -79,9 +79,10 @@ def test_what_the_chain_leaves(chain: Workspace) -> None:
     assert json.loads((chain.root / "metrics" / "export.json").read_text())["export/max_logit_difference"] < 1e-3
 
 
-def test_the_commands_of_the_readme_work(chain: Workspace) -> None:
-    """Each line of the README's second block of commands, typed in the workspace that the chain left."""
-    block = (ROOT / "README.md").read_text().split("```sh\n")[2].split("```")[0]
+def test_the_commands_of_the_page_on_running_work(chain: Workspace) -> None:
+    """Each line of the commands that look at a run, typed in the workspace that the chain left."""
+    page = (ROOT / "docs/running.md").read_text()
+    block = page.partition("Commands that look at a run")[2].split("```sh\n")[1].split("```")[0]
     commands = [line.split("#")[0].strip() for line in block.splitlines() if line.strip()]
     assert len(commands) >= 8
     printed = {command: chain.run(*shlex.split(command), timeout=300).stdout for command in commands}
@@ -99,14 +100,6 @@ def test_the_commands_of_the_readme_work(chain: Workspace) -> None:
     trained = json.loads((chain.root / "metrics" / "pretrain-stable.json").read_text())["train/tokens_seen"]
     rows = [line.split("\t") for line in listed[1:]]
     assert sum(int(row[4]) * float(row[5]) for row in rows) == pytest.approx(trained, rel=1e-3)
-
-
-def test_the_make_targets_of_the_readme_exist() -> None:
-    # A target is named in a code span or at the start of a line of a listing; prose may say "make of".
-    named = set(re.findall(r"(?:`|^)make ([a-z]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
-    makefile = (ROOT / "Makefile").read_text()
-    assert {"demo", "test", "ui", "recipe"} <= named
-    assert all(re.search(rf"^{name}:", makefile, re.MULTILINE) for name in named)
 
 
 def test_a_threshold_reruns_curate_not_tag_or_grade(chain: Workspace) -> None:
