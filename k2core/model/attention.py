@@ -22,6 +22,8 @@ class Attention(nn.Module):
     forward passes with gradient; recomputed activations (`torch.utils.checkpoint`) are thus not seen twice.
     """
 
+    max_logit_H: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads, self.nope, self.rope, self.value = (

@@ -33,10 +33,11 @@ class MultiHeadLatentAttention(Attention):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        D, H, self.rank = config.hidden_size, self.heads, config.kv_lora_rank
-        self.q_a_proj = Linear(D, config.q_lora_rank)
-        self.q_a_layernorm = RMSNorm(config.q_lora_rank, LATENT_NORM_EPS)
-        self.q_b_proj = Linear(config.q_lora_rank, H * config.qk_head_dim)
+        D, H = config.hidden_size, self.heads
+        query_rank, self.rank = config.latent_ranks
+        self.q_a_proj = Linear(D, query_rank)
+        self.q_a_layernorm = RMSNorm(query_rank, LATENT_NORM_EPS)
+        self.q_b_proj = Linear(query_rank, H * config.qk_head_dim)
         self.kv_a_proj_with_mqa = Linear(D, self.rank + self.rope)
         self.kv_a_layernorm = RMSNorm(self.rank, LATENT_NORM_EPS)
         self.kv_b_proj = Linear(self.rank, H * (self.nope + self.value))

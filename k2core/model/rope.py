@@ -12,6 +12,8 @@ from k2core.ops import Rotation
 class RotaryEmbedding(nn.Module):
     """Cosines and sines of given positions; one for all layers."""
 
+    inverse_frequencies: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.scale = rotary_scale(config.rope_scaling)

@@ -17,6 +17,9 @@ class Router(nn.Module):
     which the model switches on for forward passes with gradient: recomputed ones do not count twice.
     """
 
+    e_score_correction_bias: Tensor
+    tokens_per_expert_E: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         E = config.n_routed_experts

@@ -14,11 +14,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from k2core.ops.backend import implementation, using
-from k2core.ops.decoding import DecoderWeights, LayerWeights, PackedDecoder
+from k2core.ops.decoding import DecoderWeights, LayerWeights, PackedDecoder, RoutedWeights
 from k2core.ops.reach import Reach
 
 __all__ = [
-    "DecoderWeights", "LayerWeights", "PackedDecoder", "Reach", "Rotation", "attention", "grouped_linear",
+    "DecoderWeights", "LayerWeights", "PackedDecoder", "Reach", "Rotation", "RoutedWeights", "attention",
+    "grouped_linear",
     "latent_attention", "linear", "newton_schulz", "packed_decoder", "rms_norm", "rotate", "routed_experts", "sample",
     "swiglu", "token_losses", "using",
 ]  # fmt: skip

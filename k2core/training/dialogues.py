@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from k2core.data.rows.batch import IGNORE, Batch
 from k2core.data.rows.packing import pack_rows
+
+if TYPE_CHECKING:
+    from k2core.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class DialogueSource:
 
 
 @torch.no_grad()
-def dialogue_loss(model: Any, dialogues: Sequence[Dialogue], *, context: int, batch_rows: int) -> float:
+def dialogue_loss(model: Transformer, dialogues: Sequence[Dialogue], *, context: int, batch_rows: int) -> float:
     """Mean loss in nats an assistant token of `model` over `dialogues`.
 
     Raises:

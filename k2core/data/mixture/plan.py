@@ -47,7 +47,7 @@ def plan_phase(
     by_domain: dict[str, dict[str, float]] = {domain: {} for domain in pools}
     for bucket, weight in buckets.items():
         by_domain[bucket.domain][bucket.part] = tokens * weight / total
-    domains = {}
+    domains: dict[str, dict[str, Any]] = {}
     for domain, planned in by_domain.items():
         pool = pools[domain]
         epochs = max(count / pool.tokens(part) for part, count in planned.items())

@@ -73,10 +73,10 @@ def latent_attention(
 def _seen(reach: Reach) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Blocks and segments as the kernel reads them."""
     blocks = torch.tensor(reach.blocks(QUERY_BLOCK))
-    if reach.segments_BT is None:
+    if reach.segments_BT is None or reach.segments_BS is None:
         return blocks, None, None
-    segments = (part.to(torch.int32).contiguous() for part in (reach.segments_BT, reach.segments_BS))
-    return blocks, *segments
+    queries, keys = (part.to(torch.int32).contiguous() for part in (reach.segments_BT, reach.segments_BS))
+    return blocks, queries, keys
 
 
 def token_losses(logits_NV: Tensor, targets_N: Tensor, ignored: int) -> Tensor:
