@@ -3,6 +3,8 @@
 Four models are measured (`k2core/evals/long_context.py`): `before` as it came, beyond its context; `yarn` with the
 scaling switched on but not trained; `after` with both; and `without_yarn`, trained alike on the same rows with the
 scaling off.
+
+Shapes: K buckets of positions, W windows.
 """
 
 from __future__ import annotations

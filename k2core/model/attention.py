@@ -1,6 +1,8 @@
 """What the kinds of attention share: their interface, and the record of each head's largest logit.
 
 The kinds, chosen by `ModelConfig.attention`: `mla.py` (K2's) and `mha.py`.
+
+Shapes: B sequences, T positions, S key positions, C numbers cached for a token, D hidden width, H heads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""One layer: attention and a feed-forward, each behind a norm and added to the residual stream."""
+"""One layer: attention and a feed-forward, each behind a norm and added to the residual stream.
+
+Shapes: B sequences, T positions, S key positions, C numbers cached for a token, D hidden width.
+"""
 
 from __future__ import annotations
 

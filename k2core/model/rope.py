@@ -1,4 +1,7 @@
-"""Angles of the rotary position embedding (`ops.rotate` applies them), in DeepSeek's interleaved layout."""
+"""Angles of the rotary position embedding (`ops.rotate` applies them), in DeepSeek's interleaved layout.
+
+Shapes: B sequences, T positions.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The router: sigmoid scores, experts balanced by a bias instead of an auxiliary loss (DeepSeek-V3 §2.1.2; K2 §2.3)."""
+"""The router: sigmoid scores, experts balanced by a bias instead of an auxiliary loss (DeepSeek-V3 §2.1.2; K2 §2.3).
+
+Shapes: N tokens, D hidden width, E experts, K experts of a token.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The whole model. Parameter names follow `deepseek_v3`, but for the stacked feed-forwards (see huggingface.py)."""
+"""The whole model. Parameter names follow `deepseek_v3`, but for the stacked feed-forwards (see huggingface.py).
+
+Shapes: B sequences, T positions, S key positions, D hidden width.
+"""
 
 from __future__ import annotations
 

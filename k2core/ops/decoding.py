@@ -1,4 +1,7 @@
-"""What a decoding step needs of a model with latent attention, as plain tensors (`k2core.inference.decoders`)."""
+"""What a decoding step needs of a model with latent attention, as plain tensors (`k2core.inference.decoders`).
+
+Shapes: B sequences, h half the rotary width.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Which keys a query sees, from columns and segments alone: a mask of all pairs is what a backend may not need."""
+"""Which keys a query sees, from columns and segments alone: a mask of all pairs is what a backend may not need.
+
+Shapes: B sequences, T positions, S key positions, Q queries of a block.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Muon: momentum, orthogonalised by Newton-Schulz (Jordan et al. 2024), at AdamW's update size (Moonlight §2.2)."""
+"""Muon: momentum, orthogonalised by Newton-Schulz (Jordan et al. 2024), at AdamW's update size (Moonlight §2.2).
+
+Shapes: B matrices, M their rows, N their columns.
+"""
 
 from __future__ import annotations
 

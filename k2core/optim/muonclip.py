@@ -10,6 +10,8 @@ In several processes (`torch.distributed` with its default group) every process 
 parameters and gradients are DTensors split along their first axis (FSDP2, expert parallelism), the gradients being
 the whole batch's. `step` then combines maxima by MAX and loads by SUM over the ranks, and
 does and returns what one process with the whole batch would. Run with gloo on CPU, not with NCCL on GPUs.
+
+Shapes: H heads, L layers, E experts.
 """
 
 from __future__ import annotations

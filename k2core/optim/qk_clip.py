@@ -5,6 +5,8 @@ position (query · key of the head) and a rotary part (query of the head · key 
 scaled by √γ on each side; of the second only the query may move, by γ, so that other heads feel nothing. Every
 logit of the head is thereby multiplied with γ. Plain multi-head attention shares no key: all of the head's query and
 key rows are scaled by √γ. Values, the shared rotary key and heads below τ stay as they are.
+
+Shapes: H heads, n head width without position, r rotary head width, v head width of the values.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ A spread parameter is a DTensor whose first axis is split: FSDP2's rows of a mat
 ones (an expert-parallel rank holds its experts). Every process of the default group is taken for a data-parallel rank.
 
 Run on CPU with gloo, 2 and 4 processes (tests/optim/test_sharded.py); never on GPUs with NCCL.
+
+Shapes: B matrices, m rows of each in this process, N their columns.
 """
 
 from __future__ import annotations

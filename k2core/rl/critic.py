@@ -3,6 +3,8 @@
 The critic is a language model that reads a request, a rubric and two replies and says `A` or `B`. The probability
 it gives `A`, averaged over both orders so that the position of a reply does not count, is the chance of a win; a
 reply's mean chance against the others sampled for the same request is its self-critique reward.
+
+Shapes: B sequences, T positions, V vocabulary.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ without signal), `truncated` (share over budget), `length` (tokens a response), 
 sampler and trainer agree if it is about 0), `log_ratio/last` (mean, last step), `loss/policy`, `loss/ptx`,
 `critique/spread` (win rates' standard deviation), `temperature`, `grad_norm` (before clipping), `lr/muon` (the
 matrices' learning rate), what the optimiser reports, and, once there are any, `spike/skipped` (updates left out).
+
+Shapes: B rows, T positions, N responses, M their tokens, V vocabulary.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Chat dialogues as training batches: packed whole, attention within each, loss on assistant tokens only."""
+"""Chat dialogues as training batches: packed whole, attention within each, loss on assistant tokens only.
+
+Shapes: B sequences, T positions.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Every token of a document counts, its end mark too, over the UTF-8 bytes of its text. Documents longer than the
 context are scored in windows without overlap, so a longer context can only be shown to help, not assumed to.
+
+Shapes: B sequences, N tokens, T positions, V vocabulary.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Expectations, not draws: of the phase's rows a bucket of documents gets its share, of the bucket's tokens an epoch holds
 rate × length. The plan costs no more for a longer phase. What packing pads and crops is not in it.
+
+Shapes: D documents.
 """
 
 from __future__ import annotations

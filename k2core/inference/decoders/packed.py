@@ -1,4 +1,7 @@
-"""`Transformer.decode` as one call of a backend (`ops.packed_decoder`), for models with latent attention."""
+"""`Transformer.decode` as one call of a backend (`ops.packed_decoder`), for models with latent attention.
+
+Shapes: B sequences, V vocabulary.
+"""
 
 from __future__ import annotations
 

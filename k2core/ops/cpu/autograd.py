@@ -1,6 +1,9 @@
 """The kernels as differentiable functions, on tensors that `operations.accepts`.
 
 Floating-point tensors are fp32 on the CPU. A kernel reads as far as the shapes say, so they are checked here.
+
+Shapes: B sequences (or matrices), N tokens (or columns of a matrix), V vocabulary, E experts, K experts of a token, M
+visits of tokens to experts (or rows of a matrix).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A decoding step as one kernel, `decode.c`, with the weights laid out for it."""
+"""A decoding step as one kernel, `decode.c`, with the weights laid out for it.
+
+Shapes: B sequences, V vocabulary, h half the rotary width.
+"""
 
 from __future__ import annotations
 

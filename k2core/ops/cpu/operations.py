@@ -1,6 +1,10 @@
 """The operations of the backend `cpu`; what it lacks, or refuses, is left to the reference.
 
 Signatures and formulas stand in `k2core/ops/__init__.py`.
+
+Shapes: B sequences, N tokens, T positions, S key positions, V vocabulary, D hidden width, H heads, E experts, K experts
+of a token, F inner width of a feed-forward, M visits of tokens to experts, n head width without position, r rotary head
+width, v head width of the values, d = n + r, e = n + v.
 """
 
 from __future__ import annotations
