@@ -2,7 +2,6 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-REQUIREMENTS := requirements-uv.txt requirements-torch.txt requirements.txt requirements-data.txt
 export PREFECT_HOME := $(CURDIR)/.prefect
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_DATABASE_TIMEOUT := 60
@@ -20,7 +19,7 @@ help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 # One stamp for the environment: it is newer than every file that says what belongs in it.
-.venv/.ready: $(REQUIREMENTS)
+.venv/.ready: requirements-uv.txt requirements-torch.txt requirements.txt requirements-data.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "Python 3.11, 3.12 or 3.13 is needed, this is {}.{}; say which with PYTHON=/path/to/python3.11".format(*sys.version_info))'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --require-hashes -r requirements-uv.txt
