@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from prefect import flow, get_run_logger, runtime, task
@@ -36,10 +36,14 @@ CHATTER = ("To track the changes", "git add ", "To enable auto staging", "dvc co
            "ERROR: failed to reproduce")  # fmt: skip
 """What DVC says after every stage; it stays in the stage's log file."""
 AS_IT_IS, BEGINNING = "as it is", "the beginning"
-Recipe = Literal[(AS_IT_IS, *recipe_names(ROOT))]
-Stage = Literal[tuple(stage_names(ROOT))]
-From = Literal[(BEGINNING, *stage_names(ROOT))]
-"""What the page's form offers."""
+if TYPE_CHECKING:  # what the page's form offers is known at run time alone
+    Recipe = str
+    Stage = str
+    From = str
+else:
+    Recipe = Literal[(AS_IT_IS, *recipe_names(ROOT))]
+    Stage = Literal[tuple(stage_names(ROOT))]
+    From = Literal[(BEGINNING, *stage_names(ROOT))]
 
 
 @dataclass
@@ -133,10 +137,10 @@ def _name() -> str:
 
 @flow(name="k2", flow_run_name=_name, log_prints=True, validate_parameters=True)
 def pipeline(
-    recipe: Recipe = AS_IT_IS,  # type: ignore[valid-type]
+    recipe: Recipe = AS_IT_IS,
     overrides: list[str] = [],  # noqa: B006 (the form shows the default; nothing changes it)
-    targets: list[Stage] = [],  # type: ignore[valid-type] # noqa: B006
-    from_stage: From = BEGINNING,  # type: ignore[valid-type]
+    targets: list[Stage] = [],  # noqa: B006
+    from_stage: From = BEGINNING,
     force: bool = False,
 ) -> State:
     """Kimi K2's recipe as `dvc.yaml` describes it. DVC decides which stages must run.
@@ -175,7 +179,8 @@ def _run(graph: Graph, force: bool, run: Run) -> State:
     _announce()
     status, error = "KILLED", "cancelled"
     try:
-        with ThreadPoolTaskRunner(max_workers=parallel_stages()) as runner:
+        threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=parallel_stages())
+        with threads as runner:
             try:
                 _submit(graph, force, run, runner)
             except BaseException:

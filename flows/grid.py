@@ -126,7 +126,7 @@ def _fetch(point: str, records: Path) -> None:
 
 
 @flow(name="k2-grid", log_prints=True)
-def grid(changes: list[str], targets: list[Stage] = []) -> State:  # type: ignore[valid-type] # noqa: B006
+def grid(changes: list[str], targets: list[Stage] = []) -> State:  # noqa: B006
     """Try every combination of values, each as a DVC experiment; the workspace stays as it is.
 
     Args:

@@ -6,6 +6,7 @@ A sample of the evolved tools has its description worded by the LLM. A fifth of 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -13,6 +14,9 @@ from k2core.llm.config import LLMConfig
 from k2core.machine import Compute
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
+
+if TYPE_CHECKING:
+    from k2core.agentic.tools.specs import ToolSpec
 
 SECTION = "tools"
 
@@ -43,7 +47,8 @@ def run(params: Params, llm: LLMConfig, compute: Compute, out: Path, job: Job) -
         raise StageError(f"tools.servers: no MCP server {', '.join(unknown)}; there are {', '.join(SERVERS)}")
     seed = compute.seed
     job.say(f"{params.tools_per_domain} tools in each of {len(domains())} domains, then {', '.join(params.servers)}")
-    families, refused, plain = [], Counter(), set()
+    families: list[list[ToolSpec]] = []
+    refused, plain = Counter[str](), set[str]()
     for domain in domains().values():
         family, reasons = evolve(domain, params.tools_per_domain, seed)
         families.append(family)

@@ -48,6 +48,10 @@ class Workspace:
     def lock(self) -> str:
         return (self.root / "dvc.lock").read_text()
 
+    def contents(self, folder: str) -> dict[str, bytes]:
+        """The files below `folder`; none where it is not there."""
+        return {str(file): file.read_bytes() for file in sorted((self.root / folder).rglob("*")) if file.is_file()}
+
     def processes(self, word: str) -> list[psutil.Process]:
         """Live processes of this workspace with `word` in their command line; their `info` has name and environment."""
         found = []

@@ -16,10 +16,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from k2core.chat.special_tokens import EOS, IM_END, PAD, SPECIAL_TOKENS
 from k2core.storage import StorageError, write_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
 
 PATTERN = "|".join(
     (
@@ -38,7 +41,7 @@ PATTERN = "|".join(
 class Tokenizer:
     """Text ↔ token ids. Control tokens come only from text that asks for them (`allow_special`)."""
 
-    def __init__(self, backend: Any) -> None:
+    def __init__(self, backend: Backend) -> None:
         self._special = backend
         self._plain = type(backend).from_str(backend.to_str())
         self._plain.encode_special_tokens = True

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING
 
 from k2core.gym.base import Environment, Item, Split
 from k2core.gym.prompts import prompt_of
 from k2core.inference.rollouts import Rollout, sample
+
+if TYPE_CHECKING:
+    from k2core.chat.tokenizer import Tokenizer
+    from k2core.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,8 @@ class Attempt:
 
 
 def attempt(
-    model: Any,
-    tokenizer: Any,
+    model: Transformer,
+    tokenizer: Tokenizer,
     environments: Mapping[str, Environment],
     *,
     items: int,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from k2core.gym.base import Environment, Item
 from k2core.inference.rollouts import Prompt, encode_prompt
 
+if TYPE_CHECKING:
+    from k2core.chat.tokenizer import Tokenizer
 
-def prompt_of(environment: Environment, item: Item, tokenizer: Any) -> Prompt:
+
+def prompt_of(environment: Environment, item: Item, tokenizer: Tokenizer) -> Prompt:
     """An item as something to sample responses for."""
     return Prompt(
         encode_prompt(tokenizer, item.messages, item.tools),

@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k2core.chat.template import encode_dialogue
 from k2core.chat.tokenizer import Tokenizer
 from k2core.inference.sampler import generate
+
+if TYPE_CHECKING:
+    from k2core.model.transformer import Transformer
 
 SAMPLER_BATCH = 128
 
@@ -47,7 +50,7 @@ def encode_prompt(
 
 
 def sample(
-    model: Any,
+    model: Transformer,
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     *,

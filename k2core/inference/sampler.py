@@ -3,6 +3,8 @@
 Prompts are sorted by length into batches; equal prompts of a batch are read once. Each prompt has a random stream
 of its own, and a token is drawn by inverting the cumulative distribution at one number of that stream, so that the
 company a prompt keeps does not matter (up to the rounding of differently shaped matrix products).
+
+Shapes: B sequences, T positions, V vocabulary, U different prompts.
 """
 
 from __future__ import annotations

@@ -184,7 +184,9 @@ def _runs(chain: Chain) -> dict[str, _Run]:
     try:
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
-        for stage in chain.stages.values() if experiment else ():
+        if experiment is None:
+            return {}
+        for stage in chain.stages.values():
             run = made_by(client, experiment.experiment_id, stage)
             if run:
                 ended = run.info.end_time or run.info.start_time

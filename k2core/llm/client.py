@@ -7,12 +7,12 @@ with LLM.open(config, compute, job.answers) as llm:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from k2core.llm import engine
 from k2core.llm.cache import ReplayCache, request_key
@@ -26,6 +26,7 @@ from k2core.recipe import RecipeError
 if TYPE_CHECKING:
     from openai import OpenAI
     from tenacity import RetryCallState
+    from tenacity.retry import retry_base
     from tqdm import tqdm
 
 
@@ -118,9 +119,19 @@ class LLM:
         """The text of one answer."""
         return self.answer(Request(messages, max_tokens, temperature, seed, schema)).text
 
+    @overload
+    def complete_many(
+        self, requests: Iterable[Request], bar: tqdm | None = None, *, set_aside: Literal[False] = False
+    ) -> list[Answer]: ...
+
+    @overload
+    def complete_many(
+        self, requests: Iterable[Request], bar: tqdm | None = None, *, set_aside: Literal[True]
+    ) -> list[Answer | Refused]: ...
+
     def complete_many(
         self, requests: Iterable[Request], bar: tqdm | None = None, *, set_aside: bool = False
-    ) -> list[Answer | Refused]:
+    ) -> Sequence[Answer | Refused]:
         """Answers in the order of `requests`, at most `llm.concurrency` in flight; `bar` counts answers.
 
         `requests` are taken as there is room for them. The first failure stops the rest: what is in flight is finished,
@@ -177,7 +188,7 @@ class LLM:
         from tenacity import Retrying, retry_if_exception, retry_if_result, stop_after_attempt
 
         config = self._config
-        again = retry_if_exception(_is_transient)
+        again: retry_base = retry_if_exception(_is_transient)
         if not config.embedded:  # whose answer to a request is always the same
             again = again | retry_if_result(lambda answer: not answer.text.strip())
         answered: list[int] = []  # how many requests the server had answered at each failure of this one

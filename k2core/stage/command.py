@@ -62,7 +62,7 @@ def main(run: Callable[..., Metrics], section: str, *, recorded: bool = True) ->
             if not ended_well:
                 _say_what_comes_back([arguments[name] for name in OUTPUTS if name in arguments])
 
-    def option(name: str, annotation: type, default: Any, text: str) -> inspect.Parameter:
+    def option(name: str, annotation: object, default: Any, text: str) -> inspect.Parameter:
         return inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=typer.Option(default, help=text)
         )

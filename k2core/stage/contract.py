@@ -28,7 +28,7 @@ class StageError(RuntimeError):
     """A stage cannot go on; the message is one sentence that says what, where and what to do."""
 
 
-def sections_of(run: Callable[..., Metrics], section: str) -> dict[str, tuple[str, type[Section]]]:
+def sections_of(run: Callable[..., object], section: str) -> dict[str, tuple[str, type[Section]]]:
     """Parameter name → (dotted section of the recipe, its class), read off the signature of `run`."""
     return {
         name: (section if name == "params" else name, hint)

@@ -157,8 +157,8 @@ class PipelineRuns:
         failed = sorted(set(self.statuses) - ended)
         stale = downstream(lock, outdated(lock) | set(failed) | (set(self.stages) - set(lock)))
         cached = [stage for name, stage in lock.items() if name not in self.stages and name not in stale]
-        for stage in cached:
-            self._skipped(stage, message)
+        for unchanged in cached:
+            self._skipped(unchanged, message)
         stopped = "KILLED" if "KILLED" in self.statuses.values() else "FAILED"
         outcome = Outcome(
             status=self.outcome.get("status") or (stopped if failed else "FINISHED"),
@@ -175,9 +175,9 @@ class PipelineRuns:
     def _summarise(self, outcome: Outcome, figures: dict[str, float], time: int) -> None:
         name = run_name(self.recipe, outcome.words)
         made = [self.client.get_run(self.stages[stage]) for stage in outcome.ran]
-        made += [self._makers[stage] for stage in outcome.cached if self._makers[stage]]
-        seconds = [run.data.metrics.get(STAGE_SECONDS) for run in made if run]
-        if outcome.status == "FINISHED" and len(seconds) == len(outcome.ran) + len(outcome.cached) and all(seconds):
+        made += [maker for stage in outcome.cached if (maker := self._makers[stage])]
+        seconds = [value for run in made if (value := run.data.metrics.get(STAGE_SECONDS))]
+        if outcome.status == "FINISHED" and len(seconds) == len(outcome.ran) + len(outcome.cached):
             figures = figures | {SECONDS: sum(seconds)}
         links = {"Its stages": stages_link(self.experiment_id, self.parent)}
         report = self.stages[REPORT] if REPORT in outcome.ran else getattr(self._makers.get(REPORT), "info", None)

@@ -126,10 +126,11 @@ def _write_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pa
     import pyarrow.parquet as pq
 
     schema = document_schema(("row", pa.int64()))
+    columns: Mapping[str, str] = {field: column for field, column in source.columns.items()}
     count = faults = 0
     rows: list[dict[str, Any]] = []
     with (
-        closing(READERS[source.kind](shard, source.columns)) as found,  # type: ignore[type-var]
+        closing(READERS[source.kind](shard, columns)) as found,  # type: ignore[type-var]
         pq.ParquetWriter(folder / "documents.parquet", schema, compression="zstd") as documents,
         (folder / "set_aside.jsonl").open("w", encoding="utf-8") as set_aside,
     ):

@@ -22,7 +22,7 @@ ENVIRONMENT = "tool_call"
 def measure(subject: Subject) -> Measured:
     """Judge the calls of the greedy responses."""
     checks = [
-        check_calls(tried.rollouts[0].text, tried.item.tools, tried.item.meta["gold_calls"])
+        check_calls(tried.rollouts[0].text, tried.item.tools or [], tried.item.meta["gold_calls"])
         for tried in subject.greedy[ENVIRONMENT]
     ]
     valid = [float(check.valid) for check in checks if check.due]

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from k2core.corpus.documents import Document, sample
+from k2core.corpus.documents import Document, Domain, sample
 from k2core.machine import packages
 from k2core.recipe import Section
 from k2core.storage import StorageError
 
-NAME, DOMAIN = "python", "code"
+NAME = "python"
+DOMAIN: Domain = "code"
 _SKIPPED = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "pydoc_data", "encodings"}
 """Tests repeat themselves, and tables are not prose about anything."""
 
