@@ -113,7 +113,7 @@ class Tokenizer:
         """Write `tokenizer.json` and `tokenizer_config.json`: what `transformers.AutoTokenizer` reads."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "tokenizer.json", json.loads(self._special.to_str()))
+        write_json(folder / "tokenizer.json", json.loads(self.to_json()))
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": IM_END,
@@ -122,6 +122,10 @@ class Tokenizer:
             "clean_up_tokenization_spaces": False,
         }
         write_json(folder / "tokenizer_config.json", config)
+
+    def to_json(self) -> str:
+        """The text of `tokenizer.json`, for other libraries."""
+        return self._special.to_str()
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
         """Token ids of `text`; with `allow_special`, control tokens written in it become their ids."""

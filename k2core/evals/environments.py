@@ -13,6 +13,7 @@ from k2core.inference.rollouts import Rollout, sample
 
 if TYPE_CHECKING:
     from k2core.chat.tokenizer import Tokenizer
+    from k2core.inference.enforcer import Enforcer
     from k2core.model.transformer import Transformer
 
 
@@ -39,17 +40,19 @@ def attempt(
     temperature: float,
     seed: int,
     split: Split = "heldout",
+    enforcer: Enforcer | None = None,
 ) -> dict[str, list[Attempt]]:
     """`samples` responses to each of the first `items` items of every environment (fewer if there are fewer).
 
-    The items depend on `seed` alone, so every model is asked the same.
+    The items depend on `seed` alone, so every model is asked the same. An `enforcer` holds the calls of each response
+    to the item's tools.
     """
     chosen = [
         (name, environment, environment.item(seed, split, index))
         for name, environment in sorted(environments.items())
         for index in range(min(items, environment.size(split)))
     ]
-    prompts = [prompt_of(environment, item, tokenizer) for _, environment, item in chosen]
+    prompts = [prompt_of(environment, item, tokenizer, enforcer) for _, environment, item in chosen]
     groups = sample(model, tokenizer, prompts, samples=samples, temperature=temperature, seed=seed, overlong_reward=0.0)
     attempts: dict[str, list[Attempt]] = {name: [] for name in sorted(environments)}
     for (name, _, item), group in zip(chosen, groups, strict=True):

@@ -29,12 +29,12 @@ def measure(subject: Subject) -> Measured:
     return Measured(call_scores(checks), {"tool_calls/valid_when_due": {ENVIRONMENT: valid}})
 
 
-def call_scores(checks: Sequence[CallCheck]) -> dict[str, Score]:
-    """The tool-call scores; no calls at all count as accuracy 0."""
+def call_scores(checks: Sequence[CallCheck], name: str = "tool_calls") -> dict[str, Score]:
+    """The tool-call scores, as `name/...`; no calls at all count as accuracy 0."""
     due = [check for check in checks if check.due]
     return {
-        "tool_calls/schema_accuracy": share(sum(check.valid for check in checks), sum(c.called for c in checks)),
-        "tool_calls/valid_when_due": share(sum(check.valid for check in due), len(due)),
-        "tool_calls/trigger_accuracy": share(sum(check.called == check.due for check in checks), len(checks)),
-        "tool_calls/exact": share(sum(check.exact for check in due), len(due)),
+        f"{name}/schema_accuracy": share(sum(check.valid for check in checks), sum(c.called for c in checks)),
+        f"{name}/valid_when_due": share(sum(check.valid for check in due), len(due)),
+        f"{name}/trigger_accuracy": share(sum(check.called == check.due for check in checks), len(checks)),
+        f"{name}/exact": share(sum(check.exact for check in due), len(due)),
     }
