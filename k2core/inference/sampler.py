@@ -42,12 +42,13 @@ class Completion:
 @torch.inference_mode()
 def generate(
     model: Transformer, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, temperature: float,
-    stop_ids: set[int], seed: int, batch_size: int = 64,
+    stop_ids: set[int], seed: int, batch_size: int = 64, streams: Sequence[str] | None = None,
 ) -> list[Completion]:  # fmt: skip
-    """A completion of every prompt, in order; each depends on (model, prompt, its index, seed) alone.
+    """A completion of every prompt, in order; each depends on (model, prompt, its stream, seed) alone.
 
     Args:
         temperature: 0 is greedy.
+        streams: names of the prompts' random streams; without them, their indices.
 
     Raises:
         ValueError: an empty prompt, no token to generate, or a negative temperature.
@@ -62,10 +63,10 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
-        streams = [Random(f"{seed}/{index}") for index in indices]
+        drawn = [Random(f"{seed}/{streams[index] if streams else index}") for index in indices]
         tokens_B, cache = _prefill(model, [tuple(prompts[index]) for index in indices], max_new_tokens)
         rows = [completions[index] for index in indices]
-        _decode(decoder, tokens_B, cache, rows, streams, max_new_tokens, temperature, stop_ids)
+        _decode(decoder, tokens_B, cache, rows, drawn, max_new_tokens, temperature, stop_ids)
     return completions
 
 
