@@ -141,6 +141,22 @@ class Tokenizer:
             ids = [token for token in ids if token not in self._special_ids]
         return self._special.decode(list(ids), skip_special_tokens=False)
 
+    def decode_reply(self, ids: Sequence[int]) -> str:
+        """The text of sampled `ids`, in which control tokens stand where they were sampled and nowhere else.
+
+        A model may write the same characters in plain tokens, say by quoting them from a tool's result. Those are no
+        structure, so a word joiner (U+2060) parts their `<|`.
+        """
+        parts, plain = [], []
+        for token in [*ids, None]:
+            if token is not None and token not in self._special_ids:
+                plain.append(token)
+                continue
+            parts.append(self.decode(plain).replace("<|", "<\u2060|"))
+            parts += [] if token is None else [self.decode([token])]
+            plain = []
+        return "".join(parts)
+
     def id_of(self, special: str) -> int:
         """Id of the control token `special`.
 

@@ -85,7 +85,7 @@ def sample(
             constraints=[prompts[number].constraint for number in repeated],
         )
         for number, completion in zip(repeated, completions, strict=True):
-            text = tokenizer.decode(completion.tokens)
+            text = tokenizer.decode_reply(completion.tokens)
             truncated = completion.finish_reason != "stop"
             score = 0.0 if truncated else prompts[number].score(text)
             reward = overlong_reward if truncated else score

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from k2core.agentic.domains.taxonomy import Draws, Split, domains
-from k2core.agentic.tasks.personas import Persona, personas
+from k2core.agentic.tasks.personas import Persona, heldout_personas, personas
 from k2core.agentic.tasks.plans import Plan, Planner, could_serve, family
 from k2core.agentic.tools.simulator import apply, state_hash
 from k2core.agentic.tools.specs import ToolSpec
@@ -27,6 +27,7 @@ LEVELS = ("easy", "medium", "hard")
 DISTRACTORS = {0: 0.4, 1: 0.45, 2: 0.15}
 OTHER_DOMAIN_SHARE = 0.4
 MAX_ANSWER = 160
+HELDOUT_PERSONA_SHARE = 0.2
 
 
 class TaskMaker:
@@ -40,15 +41,17 @@ class TaskMaker:
         self.planner = Planner(self.tools)
 
     def task(self, split: Split, number: int) -> Task:
-        """Task `number`. Held-out tasks have held-out names and values, and in part held-out tools."""
+        """Task `number`. Held-out tasks have held-out names and values, and in part held-out tools and personas."""
         random = Random(f"{self.seed}/task/{split}/{number}")
         kind = random.choices(list(self.mix), list(self.mix.values()))[0]
         plan = self.planner.plan(kind, Draws(random, split, self.values))
         return self._write(f"{split}-{number:05}", kind, split, plan, random)
 
     def _write(self, name: str, kind: str, split: Split, plan: Plan, random: Random) -> Task:
-        persona_name = random.choice(list(personas()))
-        persona = personas()[persona_name]
+        persona_name, persona = random.choice(list(personas().items()))
+        apart = Random(f"{self.seed}/persona/{name}")  # a stream of its own: the tasks of seen personas stay as they are
+        if split == "heldout" and apart.random() < HELDOUT_PERSONA_SHARE:
+            persona_name, persona = apart.choice(list(heldout_personas().items()))
         declared = self._declare(plan, random)
         calls = [
             {"name": goal.tool, "arguments": goal.arguments, "turn": turn}
