@@ -18,5 +18,5 @@ def prompt_of(environment: Environment, item: Item, tokenizer: Tokenizer, enforc
         encode_prompt(tokenizer, item.messages, item.tools),
         environment.max_new_tokens,
         lambda text: environment.score(item, text),
-        enforcer and enforcer.constraint(item.messages, item.tools),
+        enforcer.constraint(item.messages, item.tools) if enforcer else None,
     )
