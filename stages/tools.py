@@ -1,6 +1,7 @@
 """Tool specifications, evolved from a taxonomy and taken from real MCP servers (K2 §3.1).
 
-A folder of declarations, such as a registry's dump, adds tools that are only declared. A sample of the evolved tools has its description worded by the LLM. A fifth of the evolved tools is held out.
+A folder of declarations, such as a registry's dump, adds tools that are only declared. A sample of the evolved tools
+has its description worded by the LLM. A fifth of the evolved tools is held out.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def servers_of_the_real_tasks(tools: Tools, tasks: Params) -> Iterator[str]:
         if name not in real_domains():
             yield f"tasks.real.{name}: no tasks on such a server; there are {', '.join(real_domains())}"
         elif count and name not in tools.servers:
-            yield f"tasks.real.{name} = {count}: tools.servers lacks {name}, whose tools they use; add it or set this to 0"
+            yield f"tasks.real.{name} = {count}: tools.servers lacks {name}, whose tools they use; add it or set 0"
 
 
 def declarations_to_offer(tools: Tools, tasks: Params) -> Iterator[str]:

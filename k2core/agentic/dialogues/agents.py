@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from k2core.llm.client import LLM
 
 Message = dict[str, Any]
+SPEAK = "speak"
+"""What the LLM agent chooses when no tool is to be called."""
 MISTAKES = ("wrong_value", "missing_argument", "extra_call", "wrong_tool", "silent_answer", "no_question")
 
 
@@ -96,58 +98,64 @@ class PlannerAgent:
 
 
 class LLMAgent:
-    """A real LLM; each reply is JSON: a call of a declared tool, or what it says."""
+    """A real LLM, asked in two steps: which tool, or to speak; then for the arguments, or the words.
+
+    The choice and the arguments are JSON under a schema; the words are plain text, because a grammar of JSON ends a
+    string at the first quote inside it. For the same reason the dialogue is shown without double quotes.
+    """
 
     def __init__(self, llm: LLM, tools: Sequence[ToolSpec], seed: int, temperature: float, max_tokens: int) -> None:
-        self.llm, self.tools, self.seed = llm, tools, seed
+        self.llm, self.tools, self.seed = llm, {tool.name: tool for tool in tools}, seed
         self.temperature, self.max_tokens = temperature, max_tokens
 
     def reply(self, messages: list[Message]) -> Message:
-        """Ask for the next step; an answer that is no such step (cut off, or the server knows no schemas) counts as
-        something said."""
-        text = self.llm.complete(
-            self._prompt(messages), max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed,
-            schema=self._schema(messages),
-        )  # fmt: skip
+        """The next step. An answer that is none (cut off, or the server knows no schemas) counts as something said."""
+        chosen = self._choice(messages)
+        if chosen not in self.tools:
+            said = self._ask(messages, "Answer the user in one short sentence.", None)
+            return {"role": "assistant", "content": " ".join(said.split())}
+        parameters = {**self.tools[chosen].parameters, "additionalProperties": False}
+        request = f"Write the arguments of {chosen} as JSON. Copy the values from what the user said."
+        text = self._ask(messages, request, parameters)
         try:
-            step = json.loads(text)
+            arguments = json.loads(text)
         except ValueError:
-            step = None
-        match step:
-            case {"tool": str(name), "arguments": dict(arguments)}:
-                return _calling([{"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}])
-            case {"say": str(said)}:
-                return {"role": "assistant", "content": said.strip()}
-        return {"role": "assistant", "content": text.strip()}
+            return {"role": "assistant", "content": text.strip()}
+        return _calling([{"name": chosen, "arguments": json.dumps(arguments, ensure_ascii=False)}])
 
-    def _schema(self, messages: list[Message]) -> dict[str, Any]:
-        say = {"type": "object", "properties": {"say": {"type": "string", "maxLength": 160}}, "required": ["say"]}
+    def _choice(self, messages: list[Message]) -> str:
+        """The name of a tool, or anything else to speak."""
         last = messages[-1]
         if last["role"] == "tool" and UNAVAILABLE not in last["content"]:  # a small model would call for ever
-            return say
-        calls = [
-            {"type": "object", "required": ["tool", "arguments"],
-             "properties": {"tool": {"const": t.name}, "arguments": {**t.parameters, "additionalProperties": False}}}
-            for t in self.tools
-        ]  # fmt: skip
-        return {"anyOf": [*calls, say]}
+            return ""
+        names = [*self.tools, SPEAK]
+        lines = [f"- {tool.name}: {tool.description}" for tool in self.tools.values()]
+        lines.append(f"- {SPEAK}: a value is missing, or no tool fits")
+        request = "\n".join(["Which of these is the next step?", *lines])
+        schema = {"type": "object", "properties": {"step": {"enum": names}}, "required": ["step"]}
+        try:
+            return str(json.loads(self._ask(messages, request, schema))["step"])
+        except (ValueError, KeyError, TypeError):
+            return ""
 
-    def _prompt(self, messages: list[Message]) -> list[dict[str, str]]:
-        """The dialogue as plain chat; the small model knows no tool messages."""
-        lines = [f"- {t.name}({', '.join(t.parameters['properties'])}): {t.description}" for t in self.tools]
-        rules = 'Call a tool with {"tool": NAME, "arguments": {...}} or speak with {"say": TEXT}.'
-        system = "\n".join([messages[0]["content"], "Tools:", *lines, rules])
-        chat = [{"role": "system", "content": system}]
-        for message in messages[1:]:
-            if message["role"] == "assistant" and message.get("tool_calls"):
-                function = message["tool_calls"][0]["function"]
-                said = json.dumps({"tool": function["name"], "arguments": json.loads(function["arguments"])})
-                chat.append({"role": "assistant", "content": said})
-            elif message["role"] == "tool":
-                chat.append({"role": "user", "content": f"Result: {message['content']}. Tell me the result."})
-            else:
-                chat.append({"role": message["role"], "content": message["content"]})
-        return chat
+    def _ask(self, messages: list[Message], request: str, schema: dict[str, Any] | None) -> str:
+        return self.llm.complete(
+            [*_as_chat(messages), {"role": "user", "content": request}], max_tokens=self.max_tokens,
+            temperature=self.temperature, seed=self.seed, schema=schema,
+        )  # fmt: skip
+
+
+def _as_chat(messages: list[Message]) -> list[dict[str, str]]:
+    """The dialogue as plain chat, since a small model knows no tool messages, and without double quotes."""
+    chat = []
+    for message in messages:
+        text, role = message["content"], message["role"]
+        for call in message.get("tool_calls", []):
+            text += f"I call {call['function']['name']} with {call['function']['arguments']}."
+        if role == "tool":
+            role, text = "user", f"Result: {text}"
+        chat.append({"role": role, "content": text.replace('"', "")})
+    return chat
 
 
 def _call(gold: dict[str, Any]) -> Message:

@@ -47,7 +47,7 @@ class Wish:
 
 
 class RealDomain:
-    """The tasks of one server. A domain says `name`, `system` and `wish`; one that changes its world `make`, `state`."""
+    """The tasks of one server: `name`, `system`, `wish`; where calls change something, also `make` and `state`."""
 
     name: str
     system: str

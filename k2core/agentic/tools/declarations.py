@@ -51,7 +51,7 @@ class Declared:
 
 
 def declared_in(folder: Path, taken: Iterable[str]) -> Declared:
-    """The tools that the JSON files in `folder` declare, files in alphabetical order; the first of two equal ones stays.
+    """The tools that the JSON files in `folder` declare, in alphabetical order; the first of two equal ones stays.
 
     Two are equal that have the same name, or the same description and the same schema.
 

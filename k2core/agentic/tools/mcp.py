@@ -48,7 +48,7 @@ class ServerSpec(Section):
         description="environment variables that the command is given: NAME takes the value of this run, or NAME=VALUE",
     )
     category: str = Field(min_length=1, description="category of its tools")
-    timeout_s: float = Field(30.0, gt=0, description="seconds that it may take to start, and to answer a call")
+    timeout_s: float = Field(120.0, gt=0, description="seconds that it may take to start, and to answer a call")
 
     @model_validator(mode="after")
     def _one_way(self) -> ServerSpec:

@@ -17,7 +17,8 @@ from k2core.agentic.tools.simulator import State
 FILE = "world.sqlite"
 TABLES = {
     "plants": ("bed", "height"), "books": ("shelf", "pages"), "parts": ("bin", "stock"), "boats": ("harbour", "length"),
-    "wines": ("cellar", "bottles"), "routes": ("depot", "minutes"), "lamps": ("room", "watts"), "seeds": ("drawer", "packets"),
+    "wines": ("cellar", "bottles"), "routes": ("depot", "minutes"), "lamps": ("room", "watts"),
+    "seeds": ("drawer", "packets"),
 }  # fmt: skip
 """Table → its columns of text and of whole numbers, beside `name`."""
 KINDS = ("read", "change", "count", "add", "remove", "largest", "unknown", "look_then_change", "columns")
