@@ -28,7 +28,7 @@ class StubLLM:
         answer = self.answers.pop(0)
         if schema is not None:
             Draft202012Validator.check_schema(schema)
-            if answer.startswith("{"):
+            if answer.startswith("{") and answer.endswith("}"):
                 Draft202012Validator(schema).validate(json.loads(answer))
         return answer
 
@@ -66,14 +66,14 @@ def test_what_the_llm_agent_says_is_no_json_so_a_quote_does_not_end_it() -> None
     assert agent.reply([{"role": "system", "content": "s"}, user]) == {"role": "assistant", "content": said}
     (_, choice), (shown, speech) = llm.asked
     assert choice is not None and speech is None
-    assert not any('"' in message["content"] for message in shown) and "water car" in shown[1]["content"]
+    assert shown[-1]["content"] == "User: Delete the task water car"
 
 
 def test_after_a_result_the_llm_agent_must_speak() -> None:
     asked = {}
     for result in ("{}", '{"error": "temporarily unavailable, try again"}'):
         llm = StubLLM(json.dumps({"step": "speak"}), "Done.")
-        messages = [{"role": "user", "content": ""}, {"role": "tool", "content": result}]
+        messages = [{"role": "system", "content": ""}, {"role": "tool", "content": result}]
         LLMAgent(llm, [TOOLS["get_event"]], 0, 0.0, 10).reply(messages)
         asked[result] = [schema is None for _, schema in llm.asked]
     assert list(asked.values()) == [[True], [False, True]]

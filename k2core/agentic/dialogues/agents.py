@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +18,13 @@ from k2core.agentic.domains.taxonomy import domains
 from k2core.agentic.tasks.task import Task
 from k2core.agentic.tools.simulator import UNAVAILABLE
 from k2core.agentic.tools.specs import ToolSpec
+from k2core.recipe.reading import read_yaml
 
 if TYPE_CHECKING:
     from k2core.llm.client import LLM
 
 Message = dict[str, Any]
+WHO = {"user": "User", "tool": "Result", "assistant": "You"}
 SPEAK = "speak"
 """What the LLM agent chooses when no tool is to be called."""
 MISTAKES = ("wrong_value", "missing_argument", "extra_call", "wrong_tool", "silent_answer", "no_question")
@@ -101,7 +105,8 @@ class LLMAgent:
     """A real LLM, asked in two steps: which tool, or to speak; then for the arguments, or the words.
 
     The choice and the arguments are JSON under a schema; the words are plain text, because a grammar of JSON ends a
-    string at the first quote inside it. For the same reason the dialogue is shown without double quotes.
+    string at the first quote inside it. For the same reason the dialogue is shown without double quotes. Each question
+    stands behind two worked examples, without which a small model answers something else.
     """
 
     def __init__(self, llm: LLM, tools: Sequence[ToolSpec], seed: int, temperature: float, max_tokens: int) -> None:
@@ -112,11 +117,9 @@ class LLMAgent:
         """The next step. An answer that is none (cut off, or the server knows no schemas) counts as something said."""
         chosen = self._choice(messages)
         if chosen not in self.tools:
-            said = self._ask(messages, "Answer the user in one short sentence.", None)
-            return {"role": "assistant", "content": " ".join(said.split())}
+            return {"role": "assistant", "content": self._ask("words", messages, "", None).strip().partition("\n")[0]}
         parameters = {**self.tools[chosen].parameters, "additionalProperties": False}
-        request = f"Write the arguments of {chosen} as JSON. Copy the values from what the user said."
-        text = self._ask(messages, request, parameters)
+        text = self._ask("arguments", messages, _declared(self.tools[chosen]), parameters)
         try:
             arguments = json.loads(text)
         except ValueError:
@@ -128,34 +131,43 @@ class LLMAgent:
         last = messages[-1]
         if last["role"] == "tool" and UNAVAILABLE not in last["content"]:  # a small model would call for ever
             return ""
-        names = [*self.tools, SPEAK]
-        lines = [f"- {tool.name}: {tool.description}" for tool in self.tools.values()]
-        lines.append(f"- {SPEAK}: a value is missing, or no tool fits")
-        request = "\n".join(["Which of these is the next step?", *lines])
-        schema = {"type": "object", "properties": {"step": {"enum": names}}, "required": ["step"]}
+        lines = "\n".join([*map(_declared, self.tools.values()), SPEAK])
+        schema = {
+            "type": "object", "required": ["step"], "properties": {"step": {"enum": [*self.tools, SPEAK]}},
+        }  # fmt: skip
         try:
-            return str(json.loads(self._ask(messages, request, schema))["step"])
+            return str(json.loads(self._ask("step", messages, lines, schema))["step"])
         except (ValueError, KeyError, TypeError):
             return ""
 
-    def _ask(self, messages: list[Message], request: str, schema: dict[str, Any] | None) -> str:
+    def _ask(self, kind: str, messages: list[Message], tools: str, schema: dict[str, Any] | None) -> str:
+        """Args: kind: of the worked examples."""
+        prompt = prompts()[kind]
+        chat = [{"role": "system", "content": f"{messages[0]['content']} {prompt['rule']}"}]
+        for example in prompt["examples"]:
+            chat += [{"role": "user", "content": example["shown"]}, {"role": "assistant", "content": example["answer"]}]
+        shown = "\n".join(filter(None, [tools, *map(_told, messages[1:])])).replace('"', "")
         return self.llm.complete(
-            [*_as_chat(messages), {"role": "user", "content": request}], max_tokens=self.max_tokens,
-            temperature=self.temperature, seed=self.seed, schema=schema,
+            [*chat, {"role": "user", "content": shown}], max_tokens=self.max_tokens, temperature=self.temperature,
+            seed=self.seed, schema=schema,
         )  # fmt: skip
 
 
-def _as_chat(messages: list[Message]) -> list[dict[str, str]]:
-    """The dialogue as plain chat, since a small model knows no tool messages, and without double quotes."""
-    chat = []
-    for message in messages:
-        text, role = message["content"], message["role"]
-        for call in message.get("tool_calls", []):
-            text += f"I call {call['function']['name']} with {call['function']['arguments']}."
-        if role == "tool":
-            role, text = "user", f"Result: {text}"
-        chat.append({"role": role, "content": text.replace('"', "")})
-    return chat
+@cache
+def prompts() -> dict[str, Any]:
+    """The rules and examples of `agent_prompts.yaml`."""
+    return read_yaml(Path(__file__).with_name("agent_prompts.yaml"))
+
+
+def _declared(tool: ToolSpec) -> str:
+    return f"{tool.name}({', '.join(tool.parameters.get('properties', {}))}): {tool.description}"
+
+
+def _told(message: Message) -> str:
+    """A message as a line of a report: a small model knows no tool messages."""
+    if calls := message.get("tool_calls"):
+        return "\n".join(f"You called {c['function']['name']} with {c['function']['arguments']}" for c in calls)
+    return f"{WHO[message['role']]}: {message['content']}"
 
 
 def _call(gold: dict[str, Any]) -> Message:
