@@ -131,7 +131,7 @@ class LLMAgent:
         last = messages[-1]
         if last["role"] == "tool" and UNAVAILABLE not in last["content"]:  # a small model would call for ever
             return ""
-        lines = "\n".join([*map(_declared, self.tools.values()), SPEAK])
+        lines = "\n".join([SPEAK, *map(_declared, self.tools.values())])
         schema = {
             "type": "object", "required": ["step"], "properties": {"step": {"enum": [*self.tools, SPEAK]}},
         }  # fmt: skip
