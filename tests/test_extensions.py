@@ -102,7 +102,8 @@ class Project(Workspace):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        words = ["git", "ls-files", "-z", "k2core", "stages", "recipes", "styles", "sources", "dvc.yaml", PARAMS]
+        folders = ["k2core", "stages", "recipes", "styles", "declarations", "sources"]
+        words = ["git", "ls-files", "-z", *folders, "dvc.yaml", PARAMS]
         listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
         self.before = {name: (ROOT / name).read_bytes() for name in listed.split("\0") if name}
         for name, content in self.before.items():

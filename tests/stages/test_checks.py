@@ -24,7 +24,7 @@ OWN = {
 @pytest.fixture(autouse=True)
 def at_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The current folder has what `check` reads of the project, and a file of one's own."""
-    for name in ("dvc.yaml", "params.yaml", "recipes", "styles"):
+    for name in ("dvc.yaml", "params.yaml", "recipes", "styles", "declarations"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "a.jsonl").write_text('{"text": "one"}\n')
