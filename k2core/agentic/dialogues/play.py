@@ -20,7 +20,8 @@ from k2core.storage.atomic import remove
 
 if TYPE_CHECKING:
     from k2core.agentic.dialogues.model_agent import ModelAgent
-    from k2core.agentic.tools.mcp import GitWorld
+    from k2core.agentic.tasks.real_domain import RealWorld
+    from k2core.agentic.tools.mcp import ServerSpec
     from k2core.llm.client import LLM
 
 Trajectory = dict[str, Any]
@@ -69,20 +70,27 @@ class Player:
         ]
         return [played[start : start + samples] for start in range(0, len(played), samples)]
 
-    def git(self, tasks: Sequence[Task], folder: Path) -> list[Trajectory]:
-        """The planner's dialogues with real repositories in `folder`, which is emptied first."""
-        if not tasks:
-            return []
-        from k2core.agentic.tools.mcp import GitWorld, serve
+    def real(self, tasks: Sequence[Task], servers: Mapping[str, ServerSpec], folder: Path) -> list[Trajectory]:
+        """The planner's dialogues with real servers, each in a folder below `folder`, which is emptied first.
 
-        remove(folder)
-        folder.mkdir(parents=True)
+        A server that leaves a call without an answer costs that dialogue; the next task gets a new one.
+        """
+        from k2core.agentic.tasks.real_domain import RealWorld, real_domains
+        from k2core.agentic.tools.mcp import serve
+
         played = []
-        with serve("git", folder) as server:
-            for task in tasks:
-                world = GitWorld(server, folder, self._declared(task), task["initial_state"])
-                agent = PlannerAgent(task, self.tools, Random(task["id"]))
-                played.append(self._play(f"{task['id']}/planner/0", task, agent, world))
+        for name, domain in real_domains().items():
+            todo = [task for task in tasks if task["domain"] == name]
+            remove(folder / name)
+            (folder / name).mkdir(parents=True)
+            while todo:
+                domain.make(folder / name, {})
+                with serve(name, servers[name], folder / name, domain.environment) as server:
+                    while todo and not server.broken:
+                        task = todo.pop(0)
+                        world = RealWorld(domain, server, folder / name, self._declared(task), task["initial_state"])
+                        agent = PlannerAgent(task, self.tools, Random(task["id"]))
+                        played.append(self._play(f"{task['id']}/planner/0", task, agent, world))
         return played
 
     def _declared(self, task: Task) -> dict[str, ToolSpec]:
@@ -91,10 +99,10 @@ class Player:
     def _simulator(self, task: Task, name: str) -> Simulator:
         return Simulator(self._declared(task), task["initial_state"], f"{self.seed}/{name}", self.failure_rate)
 
-    def _play(self, name: str, task: Task, agent: Agent, world: Simulator | GitWorld) -> Trajectory:
+    def _play(self, name: str, task: Task, agent: Agent, world: Simulator | RealWorld) -> Trajectory:
         return self._judged(name, task, converse(task, agent, world), world)
 
-    def _judged(self, name: str, task: Task, messages: list[Message], world: Simulator | GitWorld) -> Trajectory:
+    def _judged(self, name: str, task: Task, messages: list[Message], world: Simulator | RealWorld) -> Trajectory:
         verdict = judge(task, Evidence(messages, world.outcomes, state_hash(world.state)))
         return {
             "id": name, "task_id": task["id"], "kind": task["kind"], "agent": name.split("/")[1],

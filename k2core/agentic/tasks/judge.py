@@ -129,6 +129,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], Evidence], bool]] = {
     "calls": lambda check, e: sum(outcome.ok for outcome in e.outcomes) <= check["at_most"],
     "tools": lambda check, e: all(outcome.tool in check["only"] for outcome in e.outcomes if outcome.valid),
     "facts": lambda check, e: _facts(check["each"], e.outcomes),
+    "returned": lambda check, e: all(any(word in outcome.text for outcome in e.outcomes) for word in check["all"]),
     "mentions": lambda check, e: all(_mentions(word, e.answer) for word in check["all"]),
     "brief": lambda check, e: 0 < len(e.answer) <= check["at_most"],
     "asks": _asked,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping
 from random import Random
 from typing import Any
@@ -31,12 +32,19 @@ HELDOUT_PERSONA_SHARE = 0.2
 
 
 class TaskMaker:
-    """Makes task number i of a split as a pure function of (seed, split, i), the tools and the open values."""
+    """Makes task number i of a split as a pure function of (seed, split, i), the tools and the open values.
+
+    Args:
+        declared_share: share of the tasks that also offer a tool which is only declared.
+    """
 
     def __init__(
-        self, tools: Mapping[str, ToolSpec], mix: Mapping[str, float], seed: int, values: Values | None = None
-    ) -> None:
-        self.mix, self.seed, self.values = dict(mix), seed, values or Values()
+        self, tools: Mapping[str, ToolSpec], mix: Mapping[str, float], seed: int, declared_share: float = 0.0,
+        values: Values | None = None,
+    ) -> None:  # fmt: skip
+        self.mix, self.seed, self.declared_share = dict(mix), seed, declared_share
+        self.values = values or Values()
+        self.declared = [tool for tool in tools.values() if tool.origin.startswith("declared:")]
         self.tools = {name: tool for name, tool in tools.items() if tool.operation}
         self.planner = Planner(self.tools)
 
@@ -98,7 +106,7 @@ class TaskMaker:
     def _useful(self, plan: Plan, declared: list[str]) -> list[str]:
         """The declared tools of the families that the goals need, and all that only read."""
         families = {family(self.tools[goal.tool]) for goal in plan.goals} | {"read"}
-        return [name for name in declared if family(self.tools[name]) in families]
+        return [name for name in declared if name in self.tools and family(self.tools[name]) in families]
 
     def _declare(self, plan: Plan, random: Random) -> list[str]:
         """The tools a task declares: those its gold calls use (none if it is to be refused) and distractors."""
@@ -111,8 +119,17 @@ class TaskMaker:
         count = max(int(plan.refuse), random.choices(list(DISTRACTORS), list(DISTRACTORS.values()))[0])
         chosen = [tool.name for tool in random.sample(free, min(count, len(free)))]
         declared = chosen if plan.refuse else [*needed, *chosen]
+        if self.declared and not plan.refuse and random.random() < self.declared_share:
+            declared += self._foreign(plan, random)
         random.shuffle(declared)
         return declared
+
+    def _foreign(self, plan: Plan, random: Random) -> list[str]:
+        """A declared tool that speaks of nothing in the domain, so that it cannot do what the task wants."""
+        words = {plan.domain.domain, plan.domain.entity, plan.domain.plural}
+        drawn = random.choice(self.declared)
+        said = set(re.findall("[a-z]+", f"{drawn.name} {drawn.description}".lower()))
+        return [] if said & words else [drawn.name]
 
 
 def difficulty(kind: str, declared: int, plan: Plan) -> str:
