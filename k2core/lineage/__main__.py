@@ -11,6 +11,7 @@ import typer
 from k2core.lineage.chain import Chain, described
 from k2core.recipe import RecipeError
 from k2core.storage import StorageError
+from k2core.storage.foreign import printable
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -37,9 +38,9 @@ def main(
         if (sources or document or documents) and (mixed := chain.outdated()):
             raise StorageError(mixed[0])
         for line in _answer(chain, sources, document, documents, mlflow):
-            print(line)
+            print(printable(line))
     except (StorageError, RecipeError) as error:
-        print(f"lineage: {error}", file=sys.stderr)
+        print(printable(f"lineage: {error}"), file=sys.stderr)
         raise typer.Exit(1) from None
 
 

@@ -22,6 +22,7 @@ from k2core.llm.pressure import Pressure
 from k2core.llm.reply import UnusableReply, parse
 from k2core.machine import Compute
 from k2core.recipe import RecipeError
+from k2core.storage.foreign import one_line
 
 if TYPE_CHECKING:
     from openai import OpenAI
@@ -191,7 +192,7 @@ class LLM:
         try:
             return retrying(self._try, body)
         except UnusableReply as error:
-            what = f"unusable answer ({_one_line(str(error))})"
+            what = f"unusable answer ({one_line(error)})"
             raise RequestRefused(
                 what, f"llm: {config.base_url} gave an {what} {config.max_attempts} times; is it OpenAI-compatible?"
             ) from None
@@ -202,7 +203,7 @@ class LLM:
                     raise self._unavailable(f"HTTP status {error.status_code}") from None
                 what = f"fails at this request (status {error.status_code}) and answers others"
                 raise RequestRefused(what, f"llm: {config.base_url} {what}; look into the server's log") from None
-            what = f"refused the request (status {error.status_code}: {_one_line(error.message)})"
+            what = f"refused the request (status {error.status_code}: {one_line(error.message)})"
             message = f"llm: {config.base_url} {what}; check llm.model, llm.api_key_variable and the prompt's length"
             if error.status_code in _THIS_REQUEST_ONLY:
                 raise RequestRefused(what, message) from None
@@ -210,7 +211,7 @@ class LLM:
         except openai.APITimeoutError:
             raise self._unavailable(f"no answer within {config.timeout_s:g} s") from None
         except openai.APIConnectionError as error:
-            raise self._unavailable(_one_line(str(error.__cause__ or error))) from None
+            raise self._unavailable(one_line(error.__cause__ or error)) from None
 
     def _try(self, body: dict[str, Any]) -> Answer:
         """One try, in a place of `Pressure`."""
@@ -278,7 +279,3 @@ def _api_key(config: LLMConfig) -> str:
     if key := os.environ.get(config.api_key_variable):
         return key
     raise RecipeError(f"llm.api_key_variable = {config.api_key_variable!r}: no such environment variable; export it")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]

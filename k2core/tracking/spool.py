@@ -91,4 +91,4 @@ def _written(path: Path, mode: str, lines: Iterable[Message]) -> bool:
 
 def _whole_lines(path: Path) -> list[str]:
     """Without a last line that was cut short by a kill."""
-    return path.read_text().splitlines(keepends=True)[: path.read_text().count("\n")]
+    return path.read_text().split("\n")[:-1]

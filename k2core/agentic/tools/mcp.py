@@ -19,6 +19,7 @@ from k2core.agentic.tools.simulator import Outcome, State, check_call
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.chat.parser import ToolCall
 from k2core.stage import StageError
+from k2core.storage.disk import of_the_machine
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -84,6 +85,8 @@ def serve(name: str, folder: Path) -> Iterator[McpServer]:
         try:
             client = opened.__enter__()
         except (ExceptionGroup, MCPError, OSError) as error:
+            if of_the_machine(error):
+                raise
             raise StageError(
                 f"the MCP server {name} ({module}) does not start ({error}); try `python -m {module}` by hand"
             ) from error
