@@ -192,8 +192,7 @@ def _runs(chain: Chain) -> dict[str, _Run]:
                 commit = run.data.tags.get("git.commit", "")[:SHORT]
                 seconds = (ended - run.info.start_time) / 1000
                 found[stage.name] = _Run(run.info.run_id[:8], began, seconds, commit)
-    except Exception as error:  # SQLAlchemy's too, and a driver that is not installed
-        raise StorageError(
-            f"MLflow at {uri} gives no answer ({one_line(error)}); --no-mlflow does without it"
-        ) from None
+    except Exception as error:  # noqa: BLE001 (SQLAlchemy's own, a driver that is not installed)
+        why = one_line(error)
+        raise StorageError(f"MLflow at {uri} gives no answer ({why}); --no-mlflow does without it") from None
     return found

@@ -368,10 +368,10 @@ def test_an_error_in_mid_read_is_tried_again_from_the_start_of_the_shard(
 
 
 def test_a_full_disk_is_no_corrupt_source(small_disk: Path, tmp_path: Path) -> None:
-    """300, 5,400 and 300 rows of random words, a disk of 4 MB: once 600 documents, two of three shards, and status 0."""
+    """300, 5,400 and 300 rows of random words, a disk of 4 MB: once 600 documents and status 0."""
     words = random.Random(0)
     for name, count in (("a", 300), ("b", 5400), ("c", 300)):
-        texts = [" ".join(f"{words.getrandbits(32):08x}" for _ in range(90)) for _ in range(count)]
+        texts = [" ".join(f"{words.getrandbits(64):016x}" for _ in range(90)) for _ in range(count)]
         put(tmp_path / "in" / f"{name}.jsonl", lines(*texts))
     entry = {**ORIGINAL, "kind": "jsonl", "path": str(tmp_path / "in" / "*")}
     recipe = {"ingest": {**_without_built_in(), "files": [entry]}}
