@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
-from prefect.exceptions import FailedRun
+from prefect.exceptions import FailedRun, TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -164,8 +164,13 @@ def pipeline(
             return Failed(message=str(error))
         if graph.lacking:
             return Failed(message=graph.lacking)
-        with obey(runtime.flow_run.id):
-            return _run(graph, force, RUN)
+        try:
+            with obey(runtime.flow_run.id):
+                return _run(graph, force, RUN)
+        except (KeyboardInterrupt, TerminationSignal):
+            if runtime.deployment.id:  # its worker knows why
+                raise
+            return Cancelled(message="cancelled at the terminal or on the page")
 
 
 def _run(graph: Graph, force: bool, run: Run) -> State:

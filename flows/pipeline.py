@@ -61,8 +61,10 @@ def run(
     try:
         state = pipeline(recipe or AS_IT_IS, set, target, from_stage or BEGINNING, force, return_state=True)
     except (KeyboardInterrupt, TerminationSignal):
+        state = None
+    if state is None or state.is_cancelled():
         print("cancelled; every stage's process has ended, the next run continues from here", file=sys.stderr)
-        raise typer.Exit(130) from None
+        raise typer.Exit(130)
     if not state.is_completed():
         print(f"the chain did not finish: {state.message}", file=sys.stderr)
         raise typer.Exit(1)

@@ -9,6 +9,7 @@ from pathlib import Path
 import typer
 
 from k2core.lineage.chain import Chain, described
+from k2core.machine.proxies import spare_loopback
 from k2core.recipe import RecipeError
 from k2core.storage import StorageError
 from k2core.storage.foreign import printable
@@ -33,6 +34,7 @@ def main(
     """
     if sum((sources, bool(document), documents)) > 1:
         raise typer.BadParameter("--sources, --document and --documents are three questions; ask one at a time")
+    spare_loopback()
     try:
         chain = Chain.behind(Path("."), artifact)
         if (sources or document or documents) and (mixed := chain.outdated()):

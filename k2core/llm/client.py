@@ -21,10 +21,12 @@ from k2core.llm.many import map_threads
 from k2core.llm.pressure import Pressure
 from k2core.llm.reply import UnusableReply, parse
 from k2core.machine import Compute
+from k2core.machine.proxies import is_loopback
 from k2core.recipe import RecipeError
 from k2core.storage.foreign import one_line
 
 if TYPE_CHECKING:
+    import openai
     from openai import OpenAI
     from tenacity import RetryCallState
     from tqdm import tqdm
@@ -258,9 +260,28 @@ def _connection(config: LLMConfig, compute: Compute) -> Iterator[OpenAI]:
         else:
             address, key = config.base_url, _api_key(config)
         # Retries are ours: the library's own would multiply with them and hide behind one time-out.
-        client = openai.OpenAI(base_url=address, api_key=key, timeout=config.timeout_s, max_retries=0)
+        client = openai.OpenAI(
+            base_url=address, api_key=key, timeout=config.timeout_s, max_retries=0, http_client=_http(address)
+        )
         stack.callback(client.close)
         yield client
+
+
+def _http(address: str) -> openai.DefaultHttpxClient:
+    """For `address`; a server on this machine is reached directly, whatever proxies are set.
+
+    Raises:
+        RecipeError: a proxy is set that httpx cannot use.
+    """
+    import openai
+
+    try:
+        return openai.DefaultHttpxClient(trust_env=not is_loopback(address))
+    except (ImportError, ValueError) as error:
+        raise RecipeError(
+            f"llm: the way to {address} leads through a proxy that cannot be used ({one_line(error)}); correct "
+            "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, or name the server's host in NO_PROXY"
+        ) from None
 
 
 def _is_transient(error: BaseException) -> bool:

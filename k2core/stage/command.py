@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from k2core.machine.processes import rank
+from k2core.machine.proxies import spare_loopback
 from k2core.recipe import RecipeError
 from k2core.recipe.reading import read_yaml
 from k2core.stage.contract import OUTPUTS, RECIPE, Metrics, StageError
@@ -33,6 +34,7 @@ def main(run: Callable[..., Metrics], section: str, *, recorded: bool = True) ->
     import typer
 
     collect_seldom()
+    spare_loopback()
 
     parameters, hints = inspect.signature(run).parameters, typing.get_type_hints(run)
     options = [name for name in parameters if hints[name] in (Path, str)]

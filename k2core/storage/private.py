@@ -21,6 +21,8 @@ def private_folder(path: Path) -> Path:
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.geteuid():
         raise PermissionError(f"{path} is a link or belongs to another user; remove it")
     hide(path)
+    if stat.S_IMODE(path.lstat().st_mode) & 0o077:
+        raise PermissionError(f"{path} lies on a file system that cannot keep others out")
     return path
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.store.db import utils as database
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
@@ -29,6 +30,8 @@ from k2core.tracking.spool import LOST
 from k2core.tracking.summary import Before, Outcome, description, run_name
 from k2core.tracking.uri import tracking_uri
 
+database.MAX_RETRY_COUNT = 1
+"""MLflow would try a broken database for 100 s. The recorder's spool waits, and its messages are on disk meanwhile."""
 BATCH = 100
 CONTEXT = "mlflow.data.context"
 MOST_PARAMETERS = 60

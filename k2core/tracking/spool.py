@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from k2core.storage.foreign import printable
+
 Message = tuple[str, dict[str, Any]]
 """Connection number, and what came over it."""
 LOST = "LOST"
@@ -75,7 +77,7 @@ class Spool:
 def say(text: str) -> None:
     """A line for `logs/tracking.log`, whose disk may be the full one: a recorder does not die of that."""
     with contextlib.suppress(OSError):
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
 
 def _written(path: Path, mode: str, lines: Iterable[Message]) -> bool:
