@@ -186,3 +186,21 @@ def test_an_old_cache_may_hold_half_a_character(tmp_path: Path) -> None:
     cache.put("key", {"text": "a\ud83d"})
     assert cache.get("key") == {"text": "a\ufffd"}
     cache.close()
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9"])
+def test_a_server_on_this_machine_is_asked_directly(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy)
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    with LLM.open(config(server.url), COMPUTE, tmp_path / "cache") as llm:
+        assert ask(llm) == "answer to hello"
+
+
+def test_a_proxy_that_cannot_be_used_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "nonsense://127.0.0.1:9")
+    with LLM.open(config("http://llm.example/v1"), COMPUTE, tmp_path / "cache") as llm:
+        with pytest.raises(RecipeError, match="the way to http://llm.example/v1 leads through a proxy that cannot"):
+            ask(llm)
