@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workspace import ROOT, Workspace
+from workspace import ROOT, Workspace, project_files
 
 SOURCE = '''"""Web: one line of verse."""
 
@@ -98,13 +97,12 @@ Change = Callable[["Project"], str]
 
 
 class Project(Workspace):
-    """A copy of what git tracks."""
+    """A copy of the project's own files."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        words = ["git", "ls-files", "-z", "k2core", "stages", "recipes", "styles", "sources", "dvc.yaml", PARAMS]
-        listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        self.before = {name: (ROOT / name).read_bytes() for name in listed.split("\0") if name}
+        rooms = ("k2core/", "stages/", "recipes/", "styles/", "sources/", "dvc.yaml", PARAMS)
+        self.before = {name: (ROOT / name).read_bytes() for name in project_files() if name.startswith(rooms)}
         for name, content in self.before.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(content)

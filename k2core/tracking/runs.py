@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -296,7 +297,9 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def git_state(root: Path) -> dict[str, str]:
-    """Commit and cleanness of the workspace; empty outside git."""
+    """Commit and cleanness of the workspace; empty outside git, and where git is not installed."""
+    if not shutil.which("git"):
+        return {}
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
