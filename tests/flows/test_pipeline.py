@@ -77,6 +77,19 @@ def test_cancel_ends_the_tree_and_a_second_run_is_refused(toy: Workspace, sign: 
     assert "[source] continues at" in continued.stdout
 
 
+def test_sigterm_ends_a_run_whose_temporary_server_has_died(toy: Workspace) -> None:
+    toy.edit("params.yaml", "steps: 5, seconds_a_step: 0.02", "steps: 200, seconds_a_step: 0.25")
+    flow = toy.start("python", "-m", "flows.pipeline")
+    wait_until(lambda: toy.processes("stages.count"), 180, "no stage was started")
+    time.sleep(3)
+    (server,) = toy.processes("uvicorn")
+    server.kill()
+    flow.send_signal(signal.SIGTERM)
+    said, _ = flow.communicate(timeout=90)
+    assert flow.returncode == 130 and "cancelled; every stage's process has ended" in said.splitlines()[-1], said
+    assert not toy.processes("stages.count") and not (toy.root / "work" / "pipeline.json").exists()
+
+
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
 def test_a_killed_dvc_leaves_no_orphan(toy: Workspace, shell: str) -> None:
     toy.env["SHELL"] = shell  # dvc runs a stage through it; dash stays in between, bash does not
