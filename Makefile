@@ -28,7 +28,9 @@ help: ## this list
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --compile-bytecode --require-hashes --no-deps -r requirements-data.txt
 	@touch $@
 
+# DVC wants to be told that an archive of the sources has no git.
 setup: .venv/.ready ## the environment in .venv (demo and test do this themselves)
+	@test -e .git || grep -qs no_scm .dvc/config.local || $(BIN)/dvc config --local core.no_scm true
 
 demo: setup ## run the whole chain on real text: Prefect orders, DVC skips what is unchanged, MLflow records
 	$(BIN)/python -m flows.pipeline

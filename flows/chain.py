@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
-from prefect.exceptions import FailedRun
+from prefect.exceptions import FailedRun, TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.cancelling import obey
+from flows.cancelling import end_without_server, obey, server_answers
 from flows.choice import Choice, recipe_names
 from flows.graph import Graph, read_graph, stage_names
 from flows.kept import Kept
@@ -159,17 +159,24 @@ def pipeline(
     holder = {"flow run": str(runtime.flow_run.name), "id": str(runtime.flow_run.id), "since": time.strftime("%F %T")}
     # From the page a run waits for its turn; at a terminal a person would rather know at once.
     waits = get_run_logger().info if runtime.deployment.id else None
-    with hold(ROOT, holder, waits):
-        try:
-            Choice(recipe if recipe != AS_IT_IS else None, tuple(overrides)).apply(ROOT)
-            RUN = Run(load_section(Limits, ROOT / "params.yaml", "limits"))
-            graph = read_graph(ROOT, tuple(targets), from_stage if from_stage != BEGINNING else "")
-        except (SystemExit, ValueError) as error:
-            return Failed(message=str(error))
-        if graph.lacking:
-            return Failed(message=graph.lacking)
-        with obey(runtime.flow_run.id):
-            return _run(graph, force, RUN)
+    try:
+        with hold(ROOT, holder, waits):
+            try:
+                Choice(recipe if recipe != AS_IT_IS else None, tuple(overrides)).apply(ROOT)
+                RUN = Run(load_section(Limits, ROOT / "params.yaml", "limits"))
+                graph = read_graph(ROOT, tuple(targets), from_stage if from_stage != BEGINNING else "")
+            except (SystemExit, ValueError) as error:
+                return Failed(message=str(error))
+            if graph.lacking:
+                return Failed(message=graph.lacking)
+            with obey(runtime.flow_run.id):
+                return _run(graph, force, RUN)
+    except (KeyboardInterrupt, TerminationSignal):
+        if runtime.deployment.id:  # its worker tells the server
+            raise
+        if not server_answers():
+            end_without_server()
+        return Cancelled(message="cancelled at the terminal or on the page")
 
 
 def _run(graph: Graph, force: bool, run: Run) -> State:
@@ -203,7 +210,8 @@ def _run(graph: Graph, force: bool, run: Run) -> State:
         run.trees.stop()
         kept.bring_back(graph, run.outcomes)
         tell(ROOT, type="outcome", status=status, error=error, seconds=time.monotonic() - started)
-        summary(ROOT, graph, run.outcomes, before)
+        if server_answers():
+            summary(ROOT, graph, run.outcomes, before)
 
 
 def _submit(graph: Graph, force: bool, run: Run, runner: ThreadPoolTaskRunner[Any]) -> None:

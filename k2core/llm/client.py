@@ -21,9 +21,12 @@ from k2core.llm.many import map_threads
 from k2core.llm.pressure import Pressure
 from k2core.llm.reply import UnusableReply, parse
 from k2core.machine import Compute
+from k2core.machine.proxies import is_loopback
 from k2core.recipe import RecipeError
+from k2core.storage.foreign import one_line
 
 if TYPE_CHECKING:
+    import openai
     from openai import OpenAI
     from tenacity import RetryCallState
     from tenacity.retry import retry_base
@@ -202,7 +205,7 @@ class LLM:
         try:
             return retrying(self._try, body)
         except UnusableReply as error:
-            what = f"unusable answer ({_one_line(str(error))})"
+            what = f"unusable answer ({one_line(error)})"
             raise RequestRefused(
                 what, f"llm: {config.base_url} gave an {what} {config.max_attempts} times; is it OpenAI-compatible?"
             ) from None
@@ -213,7 +216,7 @@ class LLM:
                     raise self._unavailable(f"HTTP status {error.status_code}") from None
                 what = f"fails at this request (status {error.status_code}) and answers others"
                 raise RequestRefused(what, f"llm: {config.base_url} {what}; look into the server's log") from None
-            what = f"refused the request (status {error.status_code}: {_one_line(error.message)})"
+            what = f"refused the request (status {error.status_code}: {one_line(error.message)})"
             message = f"llm: {config.base_url} {what}; check llm.model, llm.api_key_variable and the prompt's length"
             if error.status_code in _THIS_REQUEST_ONLY:
                 raise RequestRefused(what, message) from None
@@ -221,7 +224,7 @@ class LLM:
         except openai.APITimeoutError:
             raise self._unavailable(f"no answer within {config.timeout_s:g} s") from None
         except openai.APIConnectionError as error:
-            raise self._unavailable(_one_line(str(error.__cause__ or error))) from None
+            raise self._unavailable(one_line(error.__cause__ or error)) from None
 
     def _try(self, body: dict[str, Any]) -> Answer:
         """One try, in a place of `Pressure`."""
@@ -268,9 +271,28 @@ def _connection(config: LLMConfig, compute: Compute) -> Iterator[OpenAI]:
         else:
             address, key = config.base_url, _api_key(config)
         # Retries are ours: the library's own would multiply with them and hide behind one time-out.
-        client = openai.OpenAI(base_url=address, api_key=key, timeout=config.timeout_s, max_retries=0)
+        client = openai.OpenAI(
+            base_url=address, api_key=key, timeout=config.timeout_s, max_retries=0, http_client=_http(address)
+        )
         stack.callback(client.close)
         yield client
+
+
+def _http(address: str) -> openai.DefaultHttpxClient:
+    """For `address`; a server on this machine is reached directly, whatever proxies are set.
+
+    Raises:
+        RecipeError: a proxy is set that httpx cannot use.
+    """
+    import openai
+
+    try:
+        return openai.DefaultHttpxClient(trust_env=not is_loopback(address))
+    except (ImportError, ValueError) as error:
+        raise RecipeError(
+            f"llm: the way to {address} leads through a proxy that cannot be used ({one_line(error)}); correct "
+            "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, or name the server's host in NO_PROXY"
+        ) from None
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -289,7 +311,3 @@ def _api_key(config: LLMConfig) -> str:
     if key := os.environ.get(config.api_key_variable):
         return key
     raise RecipeError(f"llm.api_key_variable = {config.api_key_variable!r}: no such environment variable; export it")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]

@@ -13,6 +13,7 @@ from typing import Any
 from k2core.machine.processes import rank
 from k2core.recipe import Section
 from k2core.stage.process import terminate
+from k2core.storage.foreign import printable
 
 if typing.TYPE_CHECKING:
     from tqdm import tqdm
@@ -66,7 +67,7 @@ class Job:
     def say(self, text: str) -> None:
         """Print a line at once: what is about to be done, with its size and expected time."""
         if self.first:
-            print(f"[{self.name}] {text}", flush=True)
+            print(printable(f"[{self.name}] {text}"), flush=True)
 
     @contextmanager
     def graceful(self) -> Iterator[None]:

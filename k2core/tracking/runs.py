@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import psutil
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.store.db import utils as database
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
@@ -29,6 +31,8 @@ from k2core.tracking.spool import LOST
 from k2core.tracking.summary import Before, Outcome, description, run_name
 from k2core.tracking.uri import tracking_uri
 
+database.MAX_RETRY_COUNT = 1
+"""MLflow would try a broken database for 100 s. The recorder's spool waits, and its messages are on disk meanwhile."""
 BATCH = 100
 CONTEXT = "mlflow.data.context"
 MOST_PARAMETERS = 60
@@ -293,7 +297,9 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def git_state(root: Path) -> dict[str, str]:
-    """Commit and cleanness of the workspace; empty outside git."""
+    """Commit and cleanness of the workspace; empty outside git, and where git is not installed."""
+    if not shutil.which("git"):
+        return {}
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False).stdout.strip()

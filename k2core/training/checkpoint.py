@@ -23,6 +23,7 @@ from pydantic import Field, field_validator
 from k2core.recipe import Section
 from k2core.storage import StorageError, publish, write_json
 from k2core.storage.atomic import remove
+from k2core.storage.disk import of_the_machine
 from k2core.storage.s3 import Bucket, TornError, sha256
 
 if TYPE_CHECKING:
@@ -370,6 +371,8 @@ def _read(folder: Path) -> dict[str, Any]:
         files = state.pop("files")
         found = {file.name: sha256(file) for file in folder.iterdir() if file.name != STATE}
     except (OSError, ValueError) as error:
+        if of_the_machine(error):  # the next attempt may read it; an older one would lose the steps between
+            raise
         raise StorageError(f"{folder} is not readable ({error})") from None
     wrong = sorted(name for name in files.keys() | found if files.get(name) != found.get(name))
     if wrong:

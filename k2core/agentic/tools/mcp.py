@@ -23,6 +23,7 @@ from k2core.agentic.tools.declarations import Refused, declared_tool, one_line
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.recipe import Section, validate
 from k2core.stage import StageError
+from k2core.storage.disk import of_the_machine
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -163,6 +164,8 @@ def serve(
             first: BaseException = error
             while isinstance(first, BaseExceptionGroup):
                 first = first.exceptions[0]
+            if of_the_machine(first):
+                raise
             raise StageError(
                 f"tools.servers.{name}: the MCP server `{spec.place}` does not start "
                 f"({type(first).__name__}: {one_line(str(first))}{last_words(log)}); try it by hand"

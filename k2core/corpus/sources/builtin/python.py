@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import platform
 import sys
 import sysconfig
@@ -91,7 +92,7 @@ def split_module(text: str, max_characters: int) -> list[str]:
     except (SyntaxError, ValueError):
         return [text.strip()]
     starts = [min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))]) - 1 for node in body]
-    lines = text.splitlines(keepends=True)
+    lines = io.StringIO(text, newline="").readlines()  # as `ast` counts them; `splitlines` also cuts at form feeds
     edges = sorted({0, *starts[1:], len(lines)})
     parts: list[str] = []
     for start, end in pairwise(edges):

@@ -12,6 +12,7 @@ from k2core.corpus.documents import Document, Domain, sample
 from k2core.machine import packages
 from k2core.recipe import Section
 from k2core.storage import StorageError
+from k2core.storage.disk import of_the_machine
 
 NAME = "wikipedia"
 DOMAIN: Domain = "knowledge"
@@ -67,4 +68,6 @@ def _articles(language: str) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
+        if of_the_machine(error):
+            raise
         raise StorageError(f"{path.name} of {_PACKAGE}: not readable ({error}); install the wheel again") from None
