@@ -21,9 +21,12 @@ from k2core.storage import StorageError
 
 LONGEST = 16 * 2**20
 """Bytes of a line, a record or a text; nobody writes longer ones, and they are set aside unread."""
+MEMORY = 2 * 2**30
+"""Bytes that a shard may take while it is read, in each process that reads it; one that takes more is set aside."""
+_BYTE_ORDER_MARK = "\ufeff"
 BAD_UTF8, CORRUPT, VANISHED = "bad UTF-8", "corrupt", "vanished"
 EMPTY_SHARD, FORBIDDEN, NO_COLUMN = "empty shard", "access denied", "no such column"
-NO_TEXT, NOT_JSON, TOO_LONG = "no text", "not a JSON object", "too long"
+NO_TEXT, NOT_JSON, TOO_LONG, TOO_LARGE = "no text", "not a JSON object", "too long", "too large"
 _CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 _PASSING = {errno.EBUSY, errno.EIO, getattr(errno, "EREMOTEIO", errno.EIO), errno.ENETUNREACH, errno.EHOSTUNREACH}
 """s3fs translates 500 to EREMOTEIO, 503 and a changed object to EBUSY, codes that it does not know to EIO."""
@@ -137,14 +140,18 @@ def open_shard(shard: Shard) -> Iterator[BinaryIO]:
 
 
 def to_record(row: int, values: Any, columns: Mapping[str, str]) -> Record | Fault:
-    """The record in a row's `values`; only `text` and `id` must be there, the rest has its default in the recipe."""
+    """The record in a row's `values`; only `text` and `id` must be there, the rest has its default in the recipe.
+
+    White space and a byte order mark around the text are no part of it.
+    """
     if not isinstance(values, dict):
         return Fault(row, NOT_JSON, f"a {type(values).__name__}")
     missing = [columns[name] for name in ("text", "id") if name in columns and columns[name] not in values]
     if missing:
         return Fault(row, NO_COLUMN, no_column(missing, values))
     text = values[columns["text"]]
-    if not isinstance(text, str) or not text.strip():
+    text = text.strip().removeprefix(_BYTE_ORDER_MARK).strip() if isinstance(text, str) else text
+    if not isinstance(text, str) or not text:
         return Fault(row, NO_TEXT, "blank" if isinstance(text, str) else f"a {type(text).__name__}")
     if len(text) > LONGEST:
         return Fault(row, TOO_LONG, f"{len(text):,} characters; {LONGEST:,} are allowed")
@@ -165,6 +172,8 @@ def named_faults() -> Iterator[None]:
 
     try:
         yield
+    except MemoryError:
+        raise Unusable(TOO_LARGE, f"to read it takes more than {MEMORY / 2**30:g} GiB of memory") from None
     except (OSError, ValueError, ArrowException, ArchiveLoadFailed) as error:
         if is_temporary(error):
             raise
@@ -187,7 +196,9 @@ def is_temporary(error: BaseException) -> bool:
     if isinstance(error, broken) or (isinstance(error, OSError) and error.errno in _PASSING):
         return True
     status = getattr(getattr(error, "response", None), "status_code", 0)
-    return status == 429 or status >= 500
+    if status == 429 or status >= 500:
+        return True
+    return error.__cause__ is not None and is_temporary(error.__cause__)
 
 
 def one_line(error: BaseException) -> str:
