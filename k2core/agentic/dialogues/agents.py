@@ -16,6 +16,7 @@ from k2core.agentic.domains.taxonomy import domains
 from k2core.agentic.tasks.task import Task
 from k2core.agentic.tools.simulator import UNAVAILABLE
 from k2core.agentic.tools.specs import ToolSpec
+from k2core.storage import parse_json
 
 if TYPE_CHECKING:
     from k2core.llm.client import LLM
@@ -110,7 +111,7 @@ class LLMAgent:
             schema=self._schema(messages),
         )  # fmt: skip
         try:
-            step = json.loads(text)
+            step = parse_json(text)
         except ValueError:
             step = None
         match step:

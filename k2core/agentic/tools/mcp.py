@@ -7,6 +7,7 @@ The servers are packages of the environment (`SERVERS`), each a process of its o
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from k2core.agentic.tools.simulator import Outcome, State, check_call
 from k2core.agentic.tools.specs import ToolSpec
-from k2core.chat.parser import ToolCall
+from k2core.chat.parser import ToolCall, schema_fault
 from k2core.stage import StageError
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ GIT_ENVIRONMENT = {
 """Independent of the machine's configuration and clock."""
 
 
+_PLAIN = re.compile(r"\w[\w.-]*")
+"""Names of repositories, branches and files: none leads out of the folder or is an option."""
+
+
 @dataclass
 class McpServer:
     """A running server."""
@@ -48,15 +53,26 @@ class McpServer:
     client: Client
 
     def tools(self) -> list[ToolSpec]:
-        """Its tools, in the server's order; titles, which repeat the names, are left out of the schemas."""
+        """Its tools, in the server's order; titles, which repeat the names, are left out of the schemas.
+
+        Raises:
+            StageError: the schema of one cannot be used.
+        """
         category = SERVERS[self.name][2]
-        return [
+        specs = [
             ToolSpec(
                 tool.name, " ".join((tool.description or "").split()), _untitled(tool.input_schema), self.name,
                 category, f"mcp:{self.name}", None, "train",
             )
             for tool in self.portal.call(self.client.list_tools).tools
         ]  # fmt: skip
+        for tool in specs:
+            if fault := schema_fault(tool.parameters):
+                raise StageError(
+                    f"the MCP server {self.name}: the schema of its tool {tool.name} cannot be used ({fault}); "
+                    "take the server out of tools.servers"
+                )
+        return specs
 
     def call(self, name: str, arguments: dict[str, Any]) -> str:
         """Really call a tool; a failure that the server reports is the text it gives."""
@@ -111,6 +127,9 @@ class GitWorld:
 
     def __post_init__(self) -> None:
         ((self.name, wanted),) = self.initial["git"].items()
+        for name in (self.name, wanted["branch"], *wanted["branches"], *wanted["files"]):
+            if not _PLAIN.fullmatch(name):
+                raise StageError(f"git_tasks.jsonl: {name[:80]!r} is no name of this project's; run `tasks` again")
         self.path = self.folder / self.name
         self.path.mkdir(parents=True)
         self._git("init", "--quiet", f"--initial-branch={wanted['branch']}")
@@ -127,6 +146,8 @@ class GitWorld:
             _, arguments = check_call(call, self.tools)
             if arguments.get("repo_path") != self.name:
                 raise ValueError(f"no repository {str(arguments.get('repo_path'))[:40]}")
+            if option := next((value for value in _texts(arguments) if value.startswith("-")), None):
+                raise ValueError(f"{option[:40]} would be an option of git's")
             outcome = Outcome(self.server.call(call.name, arguments), tool=call.name)
         except ValueError as error:
             outcome = Outcome({"error": str(error)}, valid=False, tool=call.name)
@@ -150,6 +171,14 @@ class GitWorld:
         if done.returncode:
             raise StageError(f"`{' '.join(command)}` failed: {done.stderr.strip()[:200]}")
         return done.stdout
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
 
 
 def _untitled(schema: Any) -> Any:

@@ -137,7 +137,7 @@ def _decoded(record: Any, longest: int) -> bytes:
     if headers and headers.get_header("transfer-encoding") == "chunked":
         stream = ChunkedDataReader(stream)
     content = stream.read(LONGEST)
-    encoding = (headers and headers.get_header("content-encoding") or "").lower()
+    encoding = ((headers and headers.get_header("content-encoding")) or "").lower()
     for window in _WINDOWS.get(encoding, ()):
         if decoded := _inflated(content, window, longest):
             content = decoded
