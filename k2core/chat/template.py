@@ -117,10 +117,11 @@ def _text(message: Message) -> str:
         return content
     if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
         raise ValueError(f"content must be text or a list of parts, each an object: {str(content)[:80]}")
-    pictured = [part.get("type") == "image" or "image" in part or "image_url" in part for part in content]
-    return "".join(
-        IMAGE if picture else part.get("text") or "" for part, picture in zip(content, pictured, strict=True)
-    )
+    return "".join(IMAGE if _is_picture(part) else part.get("text") or "" for part in content)
+
+
+def _is_picture(part: dict[str, Any]) -> bool:
+    return part.get("type") == "image" or "image" in part or "image_url" in part
 
 
 def _header(opener: str, name: str) -> Iterator[Piece]:

@@ -148,7 +148,7 @@ def _decoded(record: Any, longest: int) -> bytes:
 
 
 def _inflated(content: bytes, window: int, longest: int) -> bytes:
-    """What zlib makes of `content`, at most a byte more than `longest`: up to a torn place, nothing if it is no such."""
+    """What zlib makes of `content` up to a torn place, at most a byte more than `longest`."""
     decoder, parts, left = zlib.decompressobj(window), [], longest + 1
     for start in range(0, len(content), _BLOCK):
         try:
