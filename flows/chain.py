@@ -158,7 +158,8 @@ def pipeline(
         logging.getLogger(name).addFilter(_is_unreported)
     holder = {"flow run": str(runtime.flow_run.name), "id": str(runtime.flow_run.id), "since": time.strftime("%F %T")}
     # From the page a run waits for its turn; at a terminal a person would rather know at once.
-    waits = get_run_logger().info if runtime.deployment.id else None
+    deployed = runtime.deployment.id  # asked of the server, which may be gone at the end
+    waits = get_run_logger().info if deployed else None
     try:
         with hold(ROOT, holder, waits):
             try:
@@ -172,7 +173,7 @@ def pipeline(
             with obey(runtime.flow_run.id):
                 return _run(graph, force, RUN)
     except (KeyboardInterrupt, TerminationSignal):
-        if runtime.deployment.id:  # its worker tells the server
+        if deployed:  # its worker tells the server
             raise
         if not server_answers():
             end_without_server()
