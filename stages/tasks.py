@@ -23,13 +23,14 @@ class Params(Section):
     train: int = Field(ge=1, description="tasks for training")
     heldout: int = Field(ge=1, description="tasks for evaluation")
     mix: dict[str, float] = Field(description="weight of each kind: single, parallel, chain, ask, none")
+    texts: int = Field(ge=0, description="English documents that lend the tasks names and words; 0: all are made up")
     real: dict[str, NonNegativeInt] = Field(description="tasks on real MCP servers, for training, by server")
     declared_share: float = Field(
         ge=0, le=1, description="share of tasks that also offer a tool of the folder tools.declarations"
     )
 
 
-def run(params: Params, compute: Compute, tools: Path, out: Path, job: Job) -> Metrics:
+def run(params: Params, compute: Compute, tools: Path, documents: Path, out: Path, job: Job) -> Metrics:
     """Write `tasks.jsonl`, `real_tasks.jsonl` and the tools they use."""
     from collections import Counter
 
@@ -40,6 +41,7 @@ def run(params: Params, compute: Compute, tools: Path, out: Path, job: Job) -> M
     from k2core.agentic.tools.specs import read_tools, write_tools
     from k2core.chat.template import reply_text
     from k2core.storage import write_lines
+    from k2core.synthesis.values import Values
 
     unknown = sorted(set(params.mix) - set(KINDS))
     if unknown:
@@ -47,7 +49,8 @@ def run(params: Params, compute: Compute, tools: Path, out: Path, job: Job) -> M
     if not any(weight > 0 for weight in params.mix.values()) or min(params.mix.values()) < 0:
         raise StageError("tasks.mix: give at least one kind a weight above zero and none a weight below it")
     specs = read_tools(tools / "tools.jsonl")
-    maker = TaskMaker(specs, params.mix, compute.seed, params.declared_share)
+    values = Values(_texts(documents, params.texts))
+    maker = TaskMaker(specs, params.mix, compute.seed, params.declared_share, values)
     job.say(f"{params.train} training and {params.heldout} held-out tasks over {len(specs)} tools")
     made = [maker.task("train", i) for i in range(params.train)]
     made += [maker.task("heldout", i) for i in range(params.heldout)]
@@ -74,6 +77,18 @@ def run(params: Params, compute: Compute, tools: Path, out: Path, job: Job) -> M
         figures |= {f"{name}/{value}": float(count) for value, count in sorted(counts.items())}
     distinct = len({(task["instruction"], *task["tools"]) for task in made})
     return figures | {"distinct_share": distinct / len(made)}
+
+
+def _texts(documents: Path, count: int) -> list[str]:
+    """The texts of `count` English documents."""
+    from k2core.corpus.documents import sample
+    from k2core.storage import read_table
+
+    rows = [
+        row for table in sorted(documents.glob("*.parquet")) for row in read_table(table, ["id", "text", "language"])
+    ]
+    english = [row for row in rows if row["language"] == "en"]
+    return [row["text"] for row in sample(english, count, lambda row: f"tasks/{row['id']}")]
 
 
 if __name__ == "__main__":

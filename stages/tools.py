@@ -7,6 +7,7 @@ has its description worded by the LLM. A fifth of the evolved tools is held out.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -15,6 +16,9 @@ from k2core.llm.config import LLMConfig
 from k2core.machine import Compute
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
+
+if TYPE_CHECKING:
+    from k2core.agentic.tools.specs import ToolSpec
 
 SECTION = "tools"
 
@@ -36,7 +40,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
 
     from k2core.agentic.domains.taxonomy import domains
     from k2core.agentic.tasks.real_domain import real_domains
-    from k2core.agentic.tools.declarations import declared_in
+    from k2core.agentic.tools.declarations import Refused, declared_in
     from k2core.agentic.tools.descriptions import reword
     from k2core.agentic.tools.evolve import assign_splits, evolve, plain_tools
     from k2core.agentic.tools.mcp import serve
@@ -47,7 +51,8 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
 
     seed = compute.seed
     job.say(f"{params.tools_per_domain} tools in each of {len(domains())} domains, then {', '.join(params.servers)}")
-    families, refused, plain = [], Counter(), set()
+    families: list[list[ToolSpec]] = []
+    refused, plain = Counter[str](), set[str]()
     for domain in domains().values():
         family, reasons = evolve(domain, params.tools_per_domain, seed)
         families.append(family)
@@ -74,7 +79,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
         "llm_descriptions_accepted": float(accepted),
     }  # fmt: skip
     figures |= {f"refused/{reason.replace(' ', '_')}": float(count) for reason, count in sorted(refused.items())}
-    tools, set_aside = evolved, []
+    tools, set_aside = evolved, list[Refused]()
     for name, spec in params.servers.items():
         folder = job.scratch / "servers" / name
         remove(folder)

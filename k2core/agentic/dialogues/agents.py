@@ -14,11 +14,12 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from k2core.agentic.domains.taxonomy import domains
+from k2core.agentic.domains.taxonomy import Draws, domains
 from k2core.agentic.tasks.task import Task
 from k2core.agentic.tools.simulator import UNAVAILABLE
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.recipe.reading import read_yaml
+from k2core.storage import parse_json
 
 if TYPE_CHECKING:
     from k2core.llm.client import LLM
@@ -90,7 +91,7 @@ class PlannerAgent:
             return
         name = self.random.choice(list(arguments))
         field = domains()[tool.domain].fields[tool.semantics["arguments"][name]]
-        arguments[name] = field.draw(self.random, self.task["split"], other_than=arguments[name])
+        arguments[name] = field.draw(Draws(self.random, self.task["split"]), other_than=arguments[name])
         call["arguments"] = json.dumps(arguments, ensure_ascii=False)
 
     def _wrong_tool(self, call: Message | None, name: str, arguments: dict[str, Any]) -> None:
@@ -122,7 +123,7 @@ class LLMAgent:
         fields = ", ".join(parameters.get("properties", {}))  # beside its name, a small model fills in the name
         text = self._ask("arguments", messages, fields, parameters)
         try:
-            arguments = json.loads(text)
+            arguments = parse_json(text)
         except ValueError:
             return {"role": "assistant", "content": text.strip()}
         return _calling([{"name": chosen, "arguments": json.dumps(arguments, ensure_ascii=False)}])
@@ -137,7 +138,7 @@ class LLMAgent:
             "type": "object", "required": ["step"], "properties": {"step": {"enum": [*self.tools, SPEAK]}},
         }  # fmt: skip
         try:
-            return str(json.loads(self._ask("step", messages, lines, schema))["step"])
+            return str(parse_json(self._ask("step", messages, lines, schema))["step"])
         except (ValueError, KeyError, TypeError):
             return ""
 

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from k2core.agentic.dialogues.agents import MISTAKES, LLMAgent, PlannerAgent
-from k2core.agentic.dialogues.dialogue import Agent, converse
+from k2core.agentic.dialogues.dialogue import Agent, Message, converse, together, turns
 from k2core.agentic.tasks.judge import Evidence, judge
 from k2core.agentic.tasks.task import Task
 from k2core.agentic.tools.simulator import Simulator, state_hash
@@ -19,6 +19,7 @@ from k2core.agentic.tools.specs import ToolSpec
 from k2core.storage.atomic import remove
 
 if TYPE_CHECKING:
+    from k2core.agentic.dialogues.model_agent import ModelAgent
     from k2core.agentic.tasks.real_domain import RealWorld
     from k2core.agentic.tools.mcp import ServerSpec
     from k2core.llm.client import LLM
@@ -51,6 +52,24 @@ class Player:
         agent = LLMAgent(llm, [self.tools[tool] for tool in task["tools"]], self.seed, temperature, max_tokens)
         return self._play(name, task, agent, self._simulator(task, name))
 
+    def model(self, tasks: Sequence[Task], agent: ModelAgent, samples: int) -> list[list[Trajectory]]:
+        """`samples` dialogues of a model with each task, all of them in lock-step."""
+        rows = [(f"{task['id']}/model/{sample}", task) for task in tasks for sample in range(samples)]
+        worlds = [self._simulator(task, name) for name, task in rows]
+        declared = {task["id"]: [tool.wire() for tool in self._declared(task).values()] for task in tasks}
+
+        def answer(asked: Mapping[int, list[Message]]) -> list[Message]:
+            return agent.replies(
+                [(rows[number][0], messages, declared[rows[number][1]["id"]]) for number, messages in asked.items()]
+            )
+
+        dialogues = [turns(task, world) for (_, task), world in zip(rows, worlds, strict=True)]
+        played = [
+            self._judged(name, task, messages, world)
+            for (name, task), world, messages in zip(rows, worlds, together(dialogues, answer), strict=True)
+        ]
+        return [played[start : start + samples] for start in range(0, len(played), samples)]
+
     def real(self, tasks: Sequence[Task], servers: Mapping[str, ServerSpec], folder: Path) -> list[Trajectory]:
         """The planner's dialogues with real servers, each in a folder below `folder`, which is emptied first.
 
@@ -81,7 +100,9 @@ class Player:
         return Simulator(self._declared(task), task["initial_state"], f"{self.seed}/{name}", self.failure_rate)
 
     def _play(self, name: str, task: Task, agent: Agent, world: Simulator | RealWorld) -> Trajectory:
-        messages = converse(task, agent, world)
+        return self._judged(name, task, converse(task, agent, world), world)
+
+    def _judged(self, name: str, task: Task, messages: list[Message], world: Simulator | RealWorld) -> Trajectory:
         verdict = judge(task, Evidence(messages, world.outcomes, state_hash(world.state)))
         return {
             "id": name, "task_id": task["id"], "kind": task["kind"], "agent": name.split("/")[1],

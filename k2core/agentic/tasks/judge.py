@@ -54,12 +54,14 @@ class Evidence:
 
 
 def judge(task: dict[str, Any], evidence: Evidence) -> Verdict:
-    """A whole dialogue against the task's rubric.
+    """A whole dialogue against the task's rubric; one that ended on a malformed reply fails in `format`.
 
     Raises:
         KeyError: the rubric has a check that is not in `CHECKS`.
     """
-    return Verdict.of({check["check"]: CHECKS[check["check"]](check, evidence) for check in task["rubric"]})
+    checks = {check["check"]: CHECKS[check["check"]](check, evidence) for check in task["rubric"]}
+    malformed = any(message.get("errors") for message in evidence.replies)
+    return Verdict.of(checks | ({"format": False} if malformed else {}))
 
 
 def judge_completion(task: dict[str, Any], tools: Mapping[str, ToolSpec], text: str) -> Verdict:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pydantic import Field, model_validator
 
@@ -23,6 +23,7 @@ from k2core.agentic.tools.declarations import Refused, declared_tool, one_line
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.recipe import Section, validate
 from k2core.stage import StageError
+from k2core.storage.disk import of_the_machine
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -78,7 +79,7 @@ class McpServer:
     spec: ServerSpec
     portal: BlockingPortal
     client: Client
-    log: IO[str]
+    log: TextIO
     broken: bool = False
 
     def tools(self) -> tuple[list[ToolSpec], list[Refused]]:
@@ -163,6 +164,8 @@ def serve(
             first: BaseException = error
             while isinstance(first, BaseExceptionGroup):
                 first = first.exceptions[0]
+            if of_the_machine(first):
+                raise
             raise StageError(
                 f"tools.servers.{name}: the MCP server `{spec.place}` does not start "
                 f"({type(first).__name__}: {one_line(str(first))}{last_words(log)}); try it by hand"
@@ -186,7 +189,7 @@ def bounded(text: str) -> str:
     return text if whole <= MAX_RESULT else f"{text}… (cut; {whole} characters in all)"
 
 
-def last_words(log: IO[str]) -> str:
+def last_words(log: TextIO) -> str:
     """The last line that a server wrote to its standard error, in brackets."""
     log.seek(0, os.SEEK_END)
     log.seek(max(0, log.tell() - 2000))
@@ -194,7 +197,7 @@ def last_words(log: IO[str]) -> str:
     return f" [its last line: {one_line(lines[-1])}]" if lines else ""
 
 
-def _transport(name: str, spec: ServerSpec, folder: Path, environment: Mapping[str, str], log: IO[str]) -> Any:
+def _transport(name: str, spec: ServerSpec, folder: Path, environment: Mapping[str, str], log: TextIO) -> Any:
     from mcp import StdioServerParameters, stdio_client
     from mcp.client.sse import sse_client
     from mcp.client.streamable_http import streamable_http_client

@@ -37,7 +37,8 @@ class Time(RealDomain):
         minutes = random.randrange(24 * 60)
         shown = _clock(minutes)
         there = _clock(minutes + ZONES[target] - ZONES[source])
-        tools, world = ["convert_time", "get_current_time"], {"time": {}}
+        tools = ["convert_time", "get_current_time"]
+        world: dict[str, Any] = {"time": {}}
         random.shuffle(tools)
         if kind == "back":  # the user knows the time there and asks for it here
             calls = [_convert(source, shown, target)]
