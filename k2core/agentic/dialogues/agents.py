@@ -120,7 +120,8 @@ class LLMAgent:
         if chosen not in self.tools:
             return {"role": "assistant", "content": self._ask("words", messages, "", None).strip().partition("\n")[0]}
         parameters = {**self.tools[chosen].parameters, "additionalProperties": False}
-        text = self._ask("arguments", messages, _declared(self.tools[chosen]), parameters)
+        fields = ", ".join(parameters.get("properties", {}))  # beside its name, a small model fills in the name
+        text = self._ask("arguments", messages, fields, parameters)
         try:
             arguments = parse_json(text)
         except ValueError:
