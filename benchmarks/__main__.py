@@ -18,8 +18,8 @@ from k2core.machine.memory import keep_freed_memory
 from k2core.storage import write_json
 
 TOPICS = (
-    "forward_backward", "max_logit", "update", "training_step", "trainer", "decoding", "dedup", "corpus",
-    "gate", "engine",
+    "forward_backward", "max_logit", "update", "training_step", "trainer", "decoding", "enforcer", "dedup",
+    "corpus", "gate", "engine",
 )  # fmt: skip
 CURVES = {"growth": growth, "dedup_curves": dedup_curves}
 

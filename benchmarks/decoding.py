@@ -1,4 +1,7 @@
-"""Batched greedy decoding against `transformers`' generate, and the memory that the caches take."""
+"""Batched greedy decoding against `transformers`' generate, and the memory that the caches take.
+
+Shapes: B sequences, T positions, S positions, generated ones included.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 Every point measures three figures: forward and backward (against `transformers`), the MuonClip update (against
 `torch.optim.Muon` on the same matrices, without the AdamW part that MuonClip has), and decoding (against
 `transformers`' generate). Along the sequence length a training batch keeps its number of tokens.
+
+Shapes: B sequences, T positions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What a model knows of the articles: its choice among answers by likelihood, and the bits of the right answer."""
+"""What a model knows of the articles: its choice among answers by likelihood, and the bits of the right answer.
+
+Shapes: B rows, T positions.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Questions about one article are not independent, and all arms are asked the same ones: the bootstrap resamples
 articles, the same for every arm, and within each arm its trainings.
+
+Shapes: Q questions, A articles, R resamples, S trainings of an arm.
 """
 
 from __future__ import annotations

@@ -146,10 +146,10 @@ def _check(kept: list[dict[str, Any]], documents: Path) -> None:
 def _write(out: Path, kept: list[dict[str, Any]], rejected: list[dict[str, Any]]) -> None:
     import pyarrow as pa
 
-    extra = ("quality", pa.float64()), ("rate", pa.float64()), ("split", pa.string())
-    write_table(out / "documents.parquet", kept, document_schema(*extra))
-    extra = ("reason", pa.string()), ("score", pa.float64()), ("matched", pa.string()), ("passage", pa.string())
-    write_table(out / "rejected.parquet", rejected, document_schema(*extra))
+    chosen = ("quality", pa.float64()), ("rate", pa.float64()), ("split", pa.string())
+    write_table(out / "documents.parquet", kept, document_schema(*chosen))
+    why = ("reason", pa.string()), ("score", pa.float64()), ("matched", pa.string()), ("passage", pa.string())
+    write_table(out / "rejected.parquet", rejected, document_schema(*why))
 
 
 def _steps(params: Params) -> list[str]:

@@ -121,8 +121,8 @@ def _figures(
         values = [grade for grade in item.parts["llm"] if grade is not None]
         figures |= {f"llm/mean_grade/{domain}": sum(values) / len(values)} if values else {}
         figures[f"mean_rules/{domain}"] = sum(value or 0.0 for value in item.parts["rules"]) / len(item.ids)
-    area, low, high = auc(by_llm[True], by_llm[False])
-    figures |= {"classifier/auc_llm": area, "classifier/auc_llm_low": low, "classifier/auc_llm_high": high}
+    area, lowest, highest = auc(by_llm[True], by_llm[False])
+    figures |= {"classifier/auc_llm": area, "classifier/auc_llm_low": lowest, "classifier/auc_llm_high": highest}
     everywhere = {part: [place for item in graded.values() for place in item.places[part]] for part in PARTS}
     return figures | agreement(everywhere)
 

@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
-from workspace import ROOT, Workspace
+from workspace import ROOT, Workspace, project_files
 
 WALKS = dict(
     re.findall(r"^### (.+?: \d) files?\n(.+?)(?=^### |\Z)", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
@@ -86,25 +85,15 @@ assert 'stages/letters.py' in Path('dvc.yaml').read_text()
 
 
 class Project(Workspace):
-    """A copy of what git tracks."""
+    """A copy of the project's own files."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        words = [
-            "git",
-            "ls-files",
-            "-z",
-            "k2core",
-            "stages",
-            "recipes",
-            "styles",
-            "sources",
-            "dvc.yaml",
-            "params.yaml",
+        rooms = (
+            "k2core/", "stages/", "recipes/", "styles/", "declarations/", "sources/", "dvc.yaml", "params.yaml",
             "tests/descent.py",
-        ]
-        listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        self.before = {name: (ROOT / name).read_bytes() for name in listed.split("\0") if name}
+        )  # fmt: skip
+        self.before = {name: (ROOT / name).read_bytes() for name in project_files() if name.startswith(rooms)}
         for name, content in self.before.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(content)

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from k2core.chat.special_tokens import IM_END, TOOL_CALL_ARGUMENT_BEGIN, TOOL_CALL_BEGIN, TOOL_CALL_END
+from k2core.storage.foreign import whole_escapes
 
 SECTION_BEGIN = re.compile(r"<\|tool_calls?_section_begin\|>")
 SECTION_END = re.compile(r"<\|tool_calls?_section_end\|>")
@@ -97,7 +98,7 @@ def load_arguments(text: str) -> dict[str, Any]:
         ValueError: no JSON (also NaN and too deep nesting), or no object.
     """
     try:
-        arguments = json.loads(text.strip() or "{}", parse_constant=_no_constant)
+        arguments = json.loads(whole_escapes(text.strip() or "{}"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"arguments are not JSON ({str(error)[:80]})") from None
     if not isinstance(arguments, dict):

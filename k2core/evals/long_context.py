@@ -10,6 +10,8 @@
 
 Loss by position counts windows that one document fills, so that each bucket is of the same text; elsewhere late
 positions would be those of the long documents alone.
+
+Shapes: N tokens, K buckets of positions, W windows.
 """
 
 from __future__ import annotations

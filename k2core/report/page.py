@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -63,7 +63,7 @@ def headline(results: Results, gains: Gains) -> list[dict[str, Any]]:
     """
     phases = [results.figures[name]["heldout/bits_per_byte"] for name in _phase_names(results)]
     falls = all(before > after for before, after in pairwise(phases))
-    rows = [{
+    rows: list[dict[str, Any]] = [{
         "claim": "Each pre-training phase lowers held-out bits per byte", "values": phases, "gain": None,
         "verdict": "holds" if falls else "does not hold",
     }]  # fmt: skip
@@ -99,7 +99,7 @@ def _phase_names(results: Results) -> list[str]:
 
 def _parts(results: Results) -> list[dict[str, Any]]:
     """Title, sentence, pictures and the stages whose figures stand below."""
-    layout = [
+    layout: list[tuple[str, str, list[Callable[[Results], Any]], list[str]]] = [
         ("Corpus", "What each rule removed, from all documents to those kept.", [quality.funnel],
          ["ingest", "tag", "curate", "rephrase", "train_tokenizer", "tokenize"]),
         ("Pre-training", PRETRAINING, [pictures.pretraining, curves.bits_per_byte], _phase_names(results)),
