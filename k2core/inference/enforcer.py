@@ -55,8 +55,11 @@ class Enforcer:
     """Makes constraints for the prompts of one tokenizer; grammars are compiled once."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
+        backend = json.loads(tokenizer.to_json())
+        for token in backend["added_tokens"]:
+            token["content"] = f"\0{token['id']}"  # llguidance reads a control token in a schema's text as that token
         self.tokenizer = llguidance.LLTokenizer(
-            tokenizer.to_json(), n_vocab=tokenizer.vocab_size, eos_token=tokenizer.im_end_id
+            json.dumps(backend), n_vocab=tokenizer.vocab_size, eos_token=tokenizer.im_end_id
         )
         self.vocabulary = tokenizer.vocab_size
         control = {tokenizer.id_of(token) for token in SPECIAL_TOKENS}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -19,6 +19,7 @@ from k2core.llm.cache import ReplayCache, request_key
 from k2core.llm.config import LLMConfig
 from k2core.llm.many import map_threads
 from k2core.llm.pressure import Pressure
+from k2core.llm.reasoning import without_reasoning
 from k2core.llm.reply import UnusableReply, parse
 from k2core.machine import Compute
 from k2core.machine.proxies import is_loopback
@@ -151,12 +152,17 @@ class LLM:
         return map_threads(one, requests, self._config.in_flight, bar)
 
     def answer(self, request: Request) -> Answer:
-        """One answer, from the cache or the model; its text may be empty.
+        """One answer, from the cache or the model; its text may be empty, and is where its reasoning has no end.
 
         Raises:
             LLMUnavailable: no answer after `llm.max_attempts` tries.
             RecipeError: the server refuses the request (unknown model, bad key, prompt too long) or answers garbage.
         """
+        answer = self._written(request)
+        return replace(answer, text=without_reasoning(answer.text) or "")
+
+    def _written(self, request: Request) -> Answer:
+        """What the model wrote, reasoning included."""
         body, key = self._body(request)
         if known := self._cache.get(key):
             return Answer(**known)
@@ -167,10 +173,13 @@ class LLM:
 
     def _answer_or_reason(self, request: Request) -> Answer | Refused:
         try:
-            answer = self.answer(request)
+            written = self._written(request)
         except RequestRefused as refusal:
             return Refused(refusal.reason)
-        return answer if answer.text.strip() else Refused("empty answer")
+        text = without_reasoning(written.text)
+        if text is None:
+            return Refused("reasoning without an end")
+        return replace(written, text=text) if text.strip() else Refused("empty answer")
 
     def _body(self, request: Request) -> tuple[dict[str, Any], str]:
         """What is sent, and its key in the cache."""

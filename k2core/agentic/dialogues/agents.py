@@ -19,7 +19,7 @@ from k2core.agentic.tasks.task import Task
 from k2core.agentic.tools.simulator import UNAVAILABLE
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.recipe.reading import read_yaml
-from k2core.storage.foreign import loads
+from k2core.storage import parse_json
 
 if TYPE_CHECKING:
     from k2core.llm.client import LLM
@@ -122,7 +122,7 @@ class LLMAgent:
         parameters = {**self.tools[chosen].parameters, "additionalProperties": False}
         text = self._ask("arguments", messages, _declared(self.tools[chosen]), parameters)
         try:
-            arguments = loads(text)
+            arguments = parse_json(text)
         except ValueError:
             return {"role": "assistant", "content": text.strip()}
         return _calling([{"name": chosen, "arguments": json.dumps(arguments, ensure_ascii=False)}])
@@ -137,7 +137,7 @@ class LLMAgent:
             "type": "object", "required": ["step"], "properties": {"step": {"enum": [*self.tools, SPEAK]}},
         }  # fmt: skip
         try:
-            return str(loads(self._ask("step", messages, lines, schema))["step"])
+            return str(parse_json(self._ask("step", messages, lines, schema))["step"])
         except (ValueError, KeyError, TypeError):
             return ""
 
