@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from k2core.agentic.domains.taxonomy import domains
 from k2core.agentic.tasks.git_tasks import KINDS, git_task
 from k2core.agentic.tasks.task import TaskMaker
 from k2core.agentic.tools.evolve import plain_tools
-from k2core.agentic.tools.mcp import SERVERS, GitWorld, serve
+from k2core.agentic.tools.mcp import SERVERS, GitWorld, McpServer, serve
 from k2core.chat.parser import ToolCall
 from k2core.stage import StageError
 
@@ -56,7 +58,7 @@ def test_the_llm_agent_solves_a_task_and_survives_nonsense() -> None:
     act = json.dumps({"tool": call["name"], "arguments": call["arguments"]})
     good = player.llm(TASK, StubLLM(act, json.dumps({"say": TASK["gold_answer"]})), 0.0, 50)
     assert good["verdict"]["passed"] and good["agent"] == "llm"
-    for nonsense in ('["cut off', "[1]", "3", ""):
+    for nonsense in ('["cut off', "[1]", "3", "", "[" * 100_000):
         assert not player.llm(TASK, StubLLM(nonsense), 0.0, 50)["verdict"]["passed"]
 
 
@@ -98,3 +100,46 @@ def test_a_server_that_does_not_start_is_named(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(StageError, match=r"MCP server none .* does not start"):
         with serve("none", tmp_path):
             pass
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "../outside"}, {"name": "/tmp/outside"}, {"name": ".."}, {"name": "a/b"}, {"name": "-C"},
+        {"files": ["../../outside.txt"]}, {"files": ["/tmp/outside.txt"]}, {"branches": ["main", "--help"]},
+        {"branch": "-q"},
+    ],
+)  # fmt: skip
+def test_a_tampered_task_writes_nothing_outside_its_folder(tmp_path: Path, changed: dict[str, Any]) -> None:
+    wanted = {"branch": "main", "branches": ["main"], "staged": [], "files": ["notes.txt"], **changed}
+    name = wanted.pop("name", "repo")
+    (tmp_path / "in" / "folder").mkdir(parents=True)
+    with pytest.raises(StageError, match=r"git_tasks\.jsonl: .* is no name of this project's; run `tasks` again"):
+        GitWorld(None, tmp_path / "in" / "folder", {}, {"git": {name: wanted}})  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.rglob("*")] == ["in", "folder"]
+
+
+def test_no_argument_becomes_an_option_of_git(tmp_path: Path) -> None:
+    class Server:
+        def call(self, name: str, arguments: dict[str, Any]) -> str:
+            raise AssertionError("carried out")
+
+    tool = next(iter(TOOLS.values()))
+    anything = {"type": "object"}
+    tools = {"git_diff": dataclasses.replace(tool, name="git_diff", parameters=anything)}
+    initial = {"git": {"repo": {"branch": "main", "branches": ["main"], "staged": [], "files": []}}}
+    world = GitWorld(Server(), tmp_path, tools, initial)  # type: ignore[arg-type]
+    for target in ("--output=/tmp/x", ["a", "--output=/tmp/x"]):
+        arguments = json.dumps({"repo_path": "repo", "target": target})
+        assert not world.execute(ToolCall("functions.git_diff:0", "git_diff", arguments)).valid
+
+
+def test_a_server_whose_schema_cannot_be_used_is_one_sentence() -> None:
+    class Portal:
+        def call(self, *_: object) -> Any:
+            tool = SimpleNamespace(name="now", description="", input_schema={"properties": {"a": {"$ref": "#/none"}}})
+            return SimpleNamespace(tools=[tool])
+
+    server = McpServer("time", Portal(), SimpleNamespace(list_tools=None))  # type: ignore[arg-type]
+    with pytest.raises(StageError, match=r"MCP server time: the schema of its tool now cannot be used \(.*#/none"):
+        server.tools()
