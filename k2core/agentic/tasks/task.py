@@ -46,7 +46,9 @@ class TaskMaker:
 
     def _write(self, name: str, kind: str, split: Split, plan: Plan, random: Random) -> Task:
         persona_name, persona = random.choice(list(personas().items()))
-        apart = Random(f"{self.seed}/persona/{name}")  # a stream of its own: the tasks of seen personas stay as they are
+        apart = Random(
+            f"{self.seed}/persona/{name}"
+        )  # a stream of its own: the tasks of seen personas stay as they are
         if split == "heldout" and apart.random() < HELDOUT_PERSONA_SHARE:
             persona_name, persona = apart.choice(list(heldout_personas().items()))
         declared = self._declare(plan, random)

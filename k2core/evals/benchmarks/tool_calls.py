@@ -7,7 +7,7 @@
 | `tool_calls/trigger_accuracy` | share of responses that call a tool exactly when a call is due | Wilson |
 | `tool_calls/trigger_precision` | of the responses that call tools, share where a call is due | Wilson |
 | `tool_calls/trigger_recall` | where a call is due, share of responses that call | Wilson |
-| `tool_calls/trigger_f1` | harmonic mean of the two: K2-Vendor-Verifier's `tool_call_f1`, a due call the reference | Wilson |
+| `tool_calls/trigger_f1` | their harmonic mean, K2-Vendor-Verifier's `tool_call_f1` | Wilson |
 | `tool_calls/called_when_none_due` | where no call is due, share of responses that call all the same | Wilson |
 | `tool_calls/exact` | where a call is due, share of responses with exactly the expected calls | Wilson |
 """
