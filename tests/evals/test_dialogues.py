@@ -161,18 +161,18 @@ def model(context: int = 2048) -> Transformer:
 
 def test_a_model_replies_the_same_in_any_order_and_batch() -> None:
     small, asked = model(), []
-    for task in HELDOUT[:6]:
+    for task in HELDOUT[:3]:
         messages = [{"role": "system", "content": task["system"]}, {"role": "user", "content": task["instruction"]}]
         asked += [(f"{task['id']}/{sample}", messages, []) for sample in range(2)]
 
     def texts(order: list[int], batch_size: int) -> dict[str, str]:
-        agent = ModelAgent(small, TOKENIZER, 12, 1.0, 0, batch_size)
+        agent = ModelAgent(small, TOKENIZER, 6, 1.0, 0, batch_size)
         replies = agent.replies([asked[number] for number in order])
         return {asked[number][0]: reply["content"] for number, reply in zip(order, replies, strict=True)}
 
     forward = list(range(len(asked)))
     whole = texts(forward, 64)
-    assert texts(forward[::-1], 5) == whole == texts(forward, 1)
+    assert texts(forward[::-1], 4) == whole == texts(forward, 1)
     assert len(set(whole.values())) > len(whole) / 2  # samples differ
 
 
