@@ -94,7 +94,13 @@ def test_a_server_that_dies_costs_its_dialogue_and_no_other(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "changed",
-    [{"name": "../out"}, {"name": "--bare"}, {"branches": ["main", "--help"]}, {"files": ["../../out"]}, {"files": [""]}],
+    [
+        {"name": "../out"},
+        {"name": "--bare"},
+        {"branches": ["main", "--help"]},
+        {"files": ["../../out"]},
+        {"files": [""]},
+    ],
 )
 def test_a_tampered_git_task_writes_nothing_outside_its_folder(tmp_path: Path, changed: dict[str, Any]) -> None:
     wanted = {"branch": "main", "branches": ["main"], "staged": [], "files": ["notes.txt"], **changed}
