@@ -5,7 +5,7 @@
 | `dialogues/greedy[/GROUP]` | share of the tasks whose greedy dialogue the judge passes | Wilson |
 | `dialogues/first_reply[/GROUP]` | share whose first reply, greedy, is right | Wilson |
 | `dialogues/answer[/GROUP]` | given the right calls and their results, share that answers rightly, greedy | Wilson |
-| `dialogues/pass_hat_K[/GROUP]` | all of K sampled dialogues pass (tau-bench's pass^K), temperature 1 | bootstrap |
+| `dialogues/pass_hat_K[/GROUP]` | K dialogues at temperature 1 all pass (tau-bench's pass^K) | bootstrap over tasks |
 
 An answer is right if it is brief and says what the rubric wants mentioned: the value that a tool returned, or what was
 done. It is asked of tasks that need calls.

@@ -7,7 +7,7 @@
 | `tool_calls/trigger_accuracy` | share of responses that call a tool exactly when a call is due | Wilson |
 | `tool_calls/trigger_precision` | of the responses that call tools, share where a call is due | Wilson |
 | `tool_calls/trigger_recall` | where a call is due, share of responses that call | Wilson |
-| `tool_calls/trigger_f1` | their harmonic mean, K2-Vendor-Verifier's `tool_call_f1` | Wilson |
+| `tool_calls/trigger_f1` | harmonic mean of the two (K2-Vendor-Verifier's `tool_call_f1`) | Wilson |
 | `tool_calls/called_when_none_due` | where no call is due, share of responses that call all the same | Wilson |
 | `tool_calls/exact` | where a call is due, share of responses with exactly the expected calls | Wilson |
 """
@@ -26,21 +26,21 @@ ENVIRONMENT = "tool_call"
 def measure(subject: Subject) -> Measured:
     """Judge the calls of the greedy responses."""
     checks = [
-        check_calls(tried.rollouts[0].text, tried.item.tools, tried.item.meta["gold_calls"])
+        check_calls(tried.rollouts[0].text, tried.item.tools or [], tried.item.meta["gold_calls"])
         for tried in subject.greedy[ENVIRONMENT]
     ]
     valid = [float(check.valid) for check in checks if check.due]
     return Measured(call_scores(checks) | trigger_scores(checks), {"tool_calls/valid_when_due": {ENVIRONMENT: valid}})
 
 
-def call_scores(checks: Sequence[CallCheck]) -> dict[str, Score]:
-    """The tool-call scores; no calls at all count as accuracy 0."""
+def call_scores(checks: Sequence[CallCheck], name: str = "tool_calls") -> dict[str, Score]:
+    """The tool-call scores, as `name/...`; no calls at all count as accuracy 0."""
     due = [check for check in checks if check.due]
     return {
-        "tool_calls/schema_accuracy": share(sum(check.valid for check in checks), sum(c.called for c in checks)),
-        "tool_calls/valid_when_due": share(sum(check.valid for check in due), len(due)),
-        "tool_calls/trigger_accuracy": share(sum(check.called == check.due for check in checks), len(checks)),
-        "tool_calls/exact": share(sum(check.exact for check in due), len(due)),
+        f"{name}/schema_accuracy": share(sum(check.valid for check in checks), sum(c.called for c in checks)),
+        f"{name}/valid_when_due": share(sum(check.valid for check in due), len(due)),
+        f"{name}/trigger_accuracy": share(sum(check.called == check.due for check in checks), len(checks)),
+        f"{name}/exact": share(sum(check.exact for check in due), len(due)),
     }
 
 
