@@ -106,7 +106,7 @@ def test_a_tampered_git_task_writes_nothing_outside_its_folder(tmp_path: Path, c
     wanted = {"branch": "main", "branches": ["main"], "staged": [], "files": ["notes.txt"], **changed}
     name = wanted.pop("name", "repo")
     (tmp_path / "in" / "folder").mkdir(parents=True)
-    with pytest.raises(StageError, match=r"real_tasks\.jsonl: .* is no name of ours; run `tasks` again"):
+    with pytest.raises(StageError, match=r"real_tasks\.jsonl: .* is no name of this project's; run `tasks` again"):
         real_domains()["git"].make(tmp_path / "in" / "folder", {"git": {name: wanted}})
     assert [path.name for path in tmp_path.rglob("*")] == ["in", "folder"]
 
