@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from flows.access import link, prefect_login, secret
 from flows.links import MLFLOW, PREFECT
 from flows.settings import PAGES, ROOT, apply_settings, running_pages
 from flows.workspace import end_groups, hold
@@ -110,12 +111,14 @@ def main() -> None:
         only.acquire(timeout=0)
     except Timeout:
         other = running_pages()
-        where = f"pid {other['pid']}: Prefect {other['prefect']}, MLflow {other['mlflow']}" if other else "starting"
+        where = f"pid {other['pid']}: Prefect {_prefect_link(other['prefect'])}" if other else "starting"
         raise SystemExit(f"`make ui` is running for this workspace already ({where})") from None
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     prefect = free_address(PREFECT)
-    os.environ.update(PREFECT_API_URL=f"{prefect}/api", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    login = os.environ.setdefault("PREFECT_SERVER_API_AUTH_STRING", prefect_login())
+    os.environ.update(PREFECT_API_URL=f"{prefect}/api", PREFECT_API_AUTH_STRING=login)
+    os.environ.update(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     servers = Servers()
     try:
         print("starting (up to a minute the first time) …", flush=True)
@@ -132,8 +135,9 @@ def main() -> None:
         if "mlflow-server" in servers.running:
             servers.await_answer("mlflow-server", f"{mlflow}/health")
         with _announced(prefect, mlflow):
-            print(f"Prefect  {prefect}/deployments   start, schedule and watch runs")
-            print(f"MLflow   {runs_page(ROOT, mlflow)}   compare runs")
+            print(f"Prefect  {_prefect_link(prefect)}   start, schedule and watch runs")
+            print(f"MLflow   {_mlflow_link(mlflow)}   compare runs")
+            print("These links let in whoever has them, to all that you may do here: keep them to yourself.")
             print("Runs of `make demo` show there too. Ctrl-C ends the pages and what runs there.", flush=True)
             while True:
                 servers.mend()
@@ -151,10 +155,21 @@ def start_mlflow(servers: Servers) -> str:
         return records.rstrip("/")
     address = free_address(MLFLOW)
     servers.start(
-        "mlflow-server", str(BIN / "mlflow"), "server", "--backend-store-uri", records, "--workers", "1",
+        "mlflow-server", sys.executable, "-m", "flows.mlflow_server", "--backend-store-uri", records, "--workers", "1",
         "--port", address.rpartition(":")[2], "--artifacts-destination", (ROOT / "mlartifacts").as_uri(),
     )  # fmt: skip
     return address
+
+
+def _prefect_link(server: str) -> str:
+    return link(server, os.environ.get("PREFECT_SERVER_API_AUTH_STRING") or prefect_login(), "deployments")
+
+
+def _mlflow_link(server: str) -> str:
+    """Without the secret if the server is the user's own: it asks in its own way, if at all."""
+    page = runs_page(ROOT)
+    ours = not tracking_uri(ROOT).startswith("http")
+    return link(server, secret("mlflow"), page) if ours else f"{server}/{page}"
 
 
 def deploy() -> None:
@@ -200,8 +215,10 @@ def _put_back(schedules: dict[str, list[dict[str, Any]]]) -> None:
 def _api(method: str, path: str, body: Any = None) -> httpx.Response:
     import httpx
 
-    address = f"{os.environ['PREFECT_API_URL']}/{path}"
-    return httpx.request(method, address, json=body, timeout=60, trust_env=False).raise_for_status()
+    address, login = f"{os.environ['PREFECT_API_URL']}/{path}", os.environ["PREFECT_API_AUTH_STRING"].partition(":")
+    return httpx.request(
+        method, address, json=body, auth=(login[0], login[2]), timeout=60, trust_env=False
+    ).raise_for_status()
 
 
 def bury() -> None:
