@@ -21,6 +21,7 @@ from flows.access import link, prefect_login, secret
 from flows.links import MLFLOW, PREFECT
 from flows.settings import PAGES, ROOT, apply_settings, running_pages
 from flows.workspace import end_groups, hold
+from k2core.recipe import mask
 from k2core.tracking.experiment import runs_page
 from k2core.tracking.uri import tracking_uri
 
@@ -56,7 +57,7 @@ class Servers:
         """Wait until a server answers.
 
         Raises:
-            SystemExit: it ended, or did not answer within 90 seconds.
+            SystemExit: it ended, or did not answer within five minutes, which a busy machine may need.
         """
         import httpx
         from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -64,7 +65,7 @@ class Servers:
         @retry(
             retry=retry_if_exception_type(httpx.HTTPError),
             wait=wait_fixed(0.3),
-            stop=stop_after_delay(90),
+            stop=stop_after_delay(300),
             reraise=True,
         )
         def ask() -> None:
@@ -152,7 +153,7 @@ def start_mlflow(servers: Servers) -> str:
     """Start a server for the workspace's records, unless they are on one already; its address."""
     records = tracking_uri(ROOT)
     if records.startswith("http"):
-        return records.rstrip("/")
+        return mask(records).rstrip("/")
     address = free_address(MLFLOW)
     servers.start(
         "mlflow-server", sys.executable, "-m", "flows.mlflow_server", "--backend-store-uri", records, "--workers", "1",

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from k2core.recipe import mask
 from k2core.tracking.address import INVOCATION
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ class ProcessTrees:
         try:
             assert process.stdout is not None
             with log.open("w") as file:
-                for line in process.stdout:
+                for line in map(mask, process.stdout):
                     file.write(line)
                     file.flush()
                     if line.strip():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from k2core.machine.processes import rank
-from k2core.recipe import RecipeError
+from k2core.recipe import RecipeError, mask
 from k2core.recipe.reading import read_yaml
 from k2core.stage.contract import OUTPUTS, RECIPE, Metrics, StageError
 from k2core.stage.execute import execute
@@ -44,10 +44,10 @@ def main(run: Callable[..., Metrics], section: str, *, recorded: bool = True) ->
             execute(run, section, hints, recipe, metrics, arguments, recorded)
             ended_well = True
         except (RecipeError, StorageError, StageError, FileNotFoundError) as error:
-            print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr, flush=True)
+            print(mask(f"{Path(sys.argv[0]).stem}: {error}"), file=sys.stderr, flush=True)
             raise typer.Exit(1) from None
         except (ConnectionError, TimeoutError) as error:
-            print(f"{Path(sys.argv[0]).stem}: {error}; worth another try", file=sys.stderr, flush=True)
+            print(mask(f"{Path(sys.argv[0]).stem}: {error}; worth another try"), file=sys.stderr, flush=True)
             raise typer.Exit(TEMPORARY_FAILURE) from None
         except OSError as error:
             if error.errno not in DISK_FAULTS:

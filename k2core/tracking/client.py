@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from k2core.recipe.masking import mask
 from k2core.tracking.address import RECORDS, invocation_pid, socket_path
 
 START_SECONDS = 10.0
@@ -57,7 +58,7 @@ class StageRun:
         if self._connection is None:
             return
         try:
-            self._connection.sendall(json.dumps(message).encode() + b"\n")
+            self._connection.sendall(mask(json.dumps(message)).encode() + b"\n")
         except OSError as error:
             self._connection = None
             print(f"tracking: the recorder is gone ({error}); see logs/tracking.log", file=sys.stderr, flush=True)

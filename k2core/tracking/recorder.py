@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from k2core.recipe import mask
 from k2core.storage import write_json
 from k2core.tracking.lock import read_lock
 from k2core.tracking.spool import Message, Spool, say
@@ -128,7 +129,7 @@ class Recorder:
         try:
             self.spool.play(self.play)
         except OSError as error:  # what `play` makes of every fault of MLflow
-            reason, known = " ".join(str(error).split())[:300], bool(self.fault)
+            reason, known = mask(" ".join(str(error).split()))[:300], bool(self.fault)
             self.fault = (
                 f"MLflow takes no records ({reason}); outputs are unaffected and the records are kept. They are sent "
                 "once it is back; if it stays away until the end of the run, send them then: "
@@ -158,7 +159,7 @@ class Recorder:
         except MlflowException as error:
             if error.error_code not in REFUSALS:
                 raise ConnectionError(str(error)) from error
-            say(f"MLflow refused a record ({error}): {json.dumps(message)[:2000]}")
+            say(mask(f"MLflow refused a record ({error}): {json.dumps(message)[:2000]}"))
 
     def _play(self, number: str, message: dict[str, Any]) -> None:
         if self._runs is None:
