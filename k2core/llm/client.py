@@ -269,10 +269,10 @@ class _Patience:
     def sentence(self, refusal: Refusal) -> str:
         """Why it was the last one, if the server had asked to wait."""
         return (
-            f"the LLM at {self.config.base_url} is overloaded (HTTP status {refusal.status}): it asks to wait "
-            f"{refusal.wait:,.0f} s, after {self.waited:,.0f} s that were waited; llm.max_wait_s = "
-            f"{self.config.max_wait_s:g} allows that much at a time and {self.config.max_attempts} times as much in all "
-            "(llm.max_attempts); run again later, lower llm.concurrency, or raise llm.max_wait_s"
+            f"the LLM at {self.config.base_url} is overloaded (HTTP status {refusal.status}) and asks to wait "
+            f"{refusal.wait:,.0f} s, after a wait of {self.waited:,.0f} s; llm.max_wait_s = {self.config.max_wait_s:g} "
+            f"allows that much at a time, and {self.config.max_attempts} times as much in all (llm.max_attempts): run "
+            "again later, lower llm.concurrency, or raise llm.max_wait_s"
         )
 
 

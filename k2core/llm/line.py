@@ -1,7 +1,7 @@
-"""The line to a server: one deadline for the whole of a request, and an answer that may not be longer than it can be.
+"""The line to a server: one deadline for the whole of a request, and a limit to the length of its answer.
 
-The time-outs of HTTP clients count from one byte to the next, so that a server which sends a blank now and then is never
-late. Here the clock of an event loop ends the request, wherever it stands.
+The time-outs of HTTP clients count from one byte to the next: a server that sends a blank now and then is never late.
+Here the clock of an event loop ends the request, wherever it stands.
 """
 
 from __future__ import annotations

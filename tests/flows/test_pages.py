@@ -132,7 +132,17 @@ def test_a_page_of_another_origin_gets_nothing(pages: Pages, page: PrefectPage) 
         for path in ("/ajax-api/2.0/mlflow/runs/search", "/api/2.0/mlflow/runs/search"):
             answer = page.page.evaluate(ATTACK, ["POST", pages.mlflow + path, search])
             assert answer == "TypeError: Failed to fetch", (path, answer)
-    assert pages.api("deployments", deployments={"name": {"any_": ["chain"]}}) == [chain]
+    (after,) = pages.api("deployments", deployments={"name": {"any_": ["chain"]}})
+    steps = ("pull_steps", "entrypoint", "path")
+    assert [after[key] for key in steps] == [chain[key] for key in steps]
+
+
+def test_a_password_among_the_overrides_is_refused_before_it_is_stored(pages: Pages) -> None:
+    runs = len(pages.api("flow_runs"))
+    for override in ("llm.base_url=http://me:planted@127.0.0.1:9/v1", "count.x=s3://AKIA:planted@bucket/texts"):
+        with pytest.raises(httpx.HTTPStatusError, match="409"):
+            pages.start("chain", override)
+    assert len(pages.api("flow_runs")) == runs
 
 
 def test_other_users_names_and_origins_are_refused(pages: Pages) -> None:
