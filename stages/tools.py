@@ -22,7 +22,7 @@ class Params(Section):
     """How many tools, from where."""
 
     tools_per_domain: int = Field(ge=1, description="tools of each domain, the plain ones included")
-    servers: list[str] = Field(description="MCP servers whose tools are taken: time, git")
+    servers: list[str] = Field(description="MCP servers whose tools are taken: time, git; programs that are started")
     llm_descriptions: int = Field(ge=0, description="evolved tools whose description the LLM words; 0 asks no LLM")
     llm_max_tokens: int = Field(ge=16, description="tokens of such a description, at most")
     llm_temperature: float = Field(ge=0, le=2, description="sampling temperature of the descriptions")

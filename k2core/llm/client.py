@@ -263,7 +263,7 @@ class _Patience:
             return self.tries >= self.config.max_attempts
         if wish > most or self.waited + wish > most * self.config.max_attempts:
             return True
-        self.waited += max(wish, most / 100)  # a server that asks for no time at all is not asked for ever
+        self.waited += max(wish, state.upcoming_sleep)  # a server that asks for no time at all is not asked for ever
         return False
 
     def sentence(self, refusal: Refusal) -> str:

@@ -102,5 +102,5 @@ def test_a_stage_has_a_server_of_its_own() -> None:
     assert shared.with_own({}, "grade.llm") is shared
     with pytest.raises(RecipeError, match=r"grade.llm.modle: unknown key \(did you mean model\?\)"):
         shared.with_own({"modle": "m"}, "grade.llm")
-    with pytest.raises(RecipeError, match="grade.llm.base_url: the address holds a password.*llm.api_key_variable"):
+    with pytest.raises(RecipeError, match=r"grade.llm.base_url: the address holds a password.*llm.api_key_variable"):
         shared.with_own({"base_url": "http://me:planted@host/v1"}, "grade.llm")

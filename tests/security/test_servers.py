@@ -1,4 +1,4 @@
-"""Servers without pages: nobody gets an answer without a secret. Those of `make ui` are in tests/flows/test_pages.py."""
+"""Servers without pages answer nobody without a secret; those of `make ui` are in tests/flows/test_pages.py."""
 
 from __future__ import annotations
 
