@@ -135,8 +135,8 @@ class Recorder:
         except ConnectionError as error:
             known = bool(self.fault)
             self.fault = (
-                f"MLflow takes no records ({mask(one_line(error))}); outputs are unaffected and the records are kept. They "
-                "are sent once it is back; if it stays away until the end of the run, send them then: "
+                f"MLflow takes no records ({mask(one_line(error))}); outputs are unaffected and the records are kept. "
+                "They are sent once it is back; if it stays away until the end of the run, send them then: "
                 f"`{REPLAY} {self.spool.path}`"
             )
             if not known:
