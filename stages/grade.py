@@ -17,9 +17,10 @@ from k2core.corpus.quality.grading import Graded, GradingConfig, grade_domain, j
 from k2core.corpus.quality.judge import HIGHEST, Excerpt, JudgeConfig, excerpts, grade_of, request
 from k2core.corpus.quality.rules import rules_score
 from k2core.corpus.tagging import COLUMNS as ATTRIBUTES
+from k2core.corpus.tagging import untagged
 from k2core.corpus.throughput import paced
 from k2core.llm.client import LLM
-from k2core.llm.config import LLMConfig
+from k2core.llm.config import LLMConfig, own_llm
 from k2core.machine import Compute
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.storage import read_tables, write_table
@@ -32,12 +33,14 @@ class Params(GradingConfig):
     """How documents are graded."""
 
     judge: JudgeConfig = Field(description="what the LLM judges")
+    llm: dict[str, Any] = own_llm()
 
 
 def run(
     params: Params, llm: LLMConfig, compute: Compute, documents: Path, attributes: Path, out: Path, job: Job
 ) -> Metrics:
     """Write the parts and the quality of each documents' table to a table of the same name and row order."""
+    llm = llm.with_own(params.llm, "grade.llm")
     tables = {name: _rows(name, table, attributes) for name, table in read_tables(documents, ["id", "text", "domain"])}
     domains: dict[str, list[dict[str, Any]]] = {}
     for row in (row for rows in tables.values() for row in rows):
@@ -59,7 +62,11 @@ def run(
 
 def _rows(name: str, table: list[dict[str, Any]], attributes: Path) -> list[dict[str, Any]]:
     tags = read_beside(attributes, name, table, [column for column in ATTRIBUTES if column not in _UNREAD], "tag")
-    return [{**row, "rules": rules_score(row["domain"], tag)} for row, tag in zip(table, tags, strict=True)]
+    aside = untagged(attributes, name)  # what a signal failed on could fail here too
+    return [
+        {**row, "rules": rules_score(row["domain"], tag), "text": "" if row["id"] in aside else row["text"]}
+        for row, tag in zip(table, tags, strict=True)
+    ]
 
 
 def _ask(judged: dict[str, list[Excerpt]], llm: LLMConfig, compute: Compute, job: Job) -> dict[str, list[int | None]]:

@@ -16,12 +16,12 @@ from pydantic import Field
 
 from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.llm.client import LLM
-from k2core.llm.config import LLMConfig
+from k2core.llm.config import LLMConfig, own_llm
 from k2core.machine import Compute
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.storage import read_table, write_table
-from k2core.synthesis.fidelity.gate import SCORES, GateLimits, Verdict, judge
+from k2core.synthesis.fidelity.gate import LONGEST, SCORES, GateLimits, Verdict, judge
 from k2core.synthesis.rephrasing.forecast import forecast
 from k2core.synthesis.rephrasing.rewriting import Rewrite, Share, expected_tokens, plan, rewrite_all
 from k2core.synthesis.rephrasing.styles import Library, load_styles
@@ -35,15 +35,17 @@ class Params(Section):
 
     rewrites: dict[str, Share] = Field(description="what is rewritten, by style of the folder styles/")
     min_characters: int = Field(ge=1, description="shorter documents are not rewritten")
-    max_characters: int = Field(ge=1, description="longer documents are not rewritten")
+    max_characters: int = Field(ge=1, le=LONGEST, description="longer documents are not rewritten")
     chunk_tokens: int = Field(ge=16, description="longer texts are rewritten in pieces of about this size (K2: 256)")
     context_tokens: int = Field(ge=0, description="tokens of earlier pieces and their rewrites that a piece sees")
     temperature: float = Field(ge=0, le=2, description="sampling temperature of the rewrites")
     gate: dict[str, GateLimits] = Field(description="limits of the fidelity gate, by the name that a style gives")
+    llm: dict[str, Any] = own_llm()
 
 
 def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, styles: Path, out: Path, job: Job) -> Metrics:
     """Write the accepted rewrites as documents, and every verdict."""
+    llm = llm.with_own(params.llm, "rephrase.llm")
     compute.apply()
     library = load_styles(styles)
     if all(share.documents == 0 for share in params.rewrites.values()):

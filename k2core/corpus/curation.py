@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 EXACT, NEAR, PARAGRAPHS, CONTAMINATED = "exact_duplicate", "near_duplicate", "duplicate_paragraphs", "contaminated"
+UNTAGGED = "untagged"
+"""A signal failed on the document; the passage says how."""
 HELDOUT, TRAIN, FOREIGN = "heldout", "train", "foreign"
 """`foreign` waits for its translation: it is neither trained on nor measured with."""
 

@@ -14,9 +14,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from k2core.storage import StorageError
+from k2core.storage import StorageError, parse_json
 from k2core.storage.disk import of_the_machine
-from k2core.storage.foreign import loads
 
 
 def request_key(request: dict[str, Any]) -> str:
@@ -49,7 +48,7 @@ class ReplayCache:
         """The stored answer, or None."""
         with self._lock:
             row = self._database.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-        return loads(row[0]) if row else None
+        return parse_json(row[0]) if row else None
 
     def put(self, key: str, answer: dict[str, Any]) -> None:
         """Store an answer; it survives the death of the process once this returns."""

@@ -78,6 +78,6 @@ def files_of(package: metadata.Distribution, suffixes: tuple[str, ...]) -> list[
 def read_text(path: Path) -> str | None:
     """The text of a UTF-8 file, or None where it is something else (test data in other encodings)."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         return None

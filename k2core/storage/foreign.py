@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any
 
 MOST = 300
 """Characters of an error that a sentence repeats."""
@@ -35,8 +33,3 @@ def characters(text: str) -> str:
 def whole_escapes(text: str) -> str:
     r"""JSON whose strings escape no half of a surrogate pair alone: ``"\ud83d"`` becomes ``"\ufffd"``."""
     return _ESCAPE.sub(lambda found: r"\ufffd" if found[1] else found[0], text) if "\\u" in text else text
-
-
-def loads(text: str) -> Any:
-    """JSON that others wrote, as `json.loads`, but with whole characters alone."""
-    return json.loads(whole_escapes(text))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from k2core.optim.optimizer import Optimizer
 
 STATE = "state.json"
+_STEP = re.compile(r"step-\d{8,}")
 OPTIMIZER = "optimizer.safetensors"
 
 
@@ -190,7 +192,7 @@ class Checkpoints:
                 yield self.folder / path.name
 
     def _fetch(self, bucket: Bucket) -> Iterator[Path]:
-        for name in reversed(bucket.folders(STATE)):
+        for name in reversed(_steps(bucket)):
             self.say(f"fetching {bucket.url}/{name}")
             try:
                 bucket.download(name, self.folder / name)
@@ -270,7 +272,7 @@ class Checkpoints:
             for path in reversed(_newest_first(self.folder)):
                 if self._is_sound(path):
                     mirror.upload(path, last=STATE)
-            for name in self._superseded(mirror.folders(STATE)):
+            for name in self._superseded(_steps(mirror)):
                 mirror.remove(name)
             self._uncopied = False
         except StorageError as error:
@@ -355,7 +357,12 @@ def _step(name: str) -> int:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), reverse=True)
+    return sorted((path for path in folder.glob("step-*") if _STEP.fullmatch(path.name)), reverse=True)
+
+
+def _steps(bucket: Bucket) -> list[str]:
+    """The checkpoints in a bucket, the oldest first."""
+    return [name for name in bucket.folders(STATE) if _STEP.fullmatch(name)]
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -368,9 +375,11 @@ def _read(folder: Path) -> dict[str, Any]:
         state = json.loads((folder / STATE).read_text())
         if not isinstance(state, dict) or state.pop("sha256", None) != _digest(state):
             raise StorageError(f"{folder / STATE} is torn")
-        files = state.pop("files")
+        files = state.pop("files", None)
+        if not isinstance(files, dict) or not isinstance(state.get("fingerprint"), dict):
+            raise StorageError(f"{folder / STATE} is no state of a checkpoint")
         found = {file.name: sha256(file) for file in folder.iterdir() if file.name != STATE}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         if of_the_machine(error):  # the next attempt may read it; an older one would lose the steps between
             raise
         raise StorageError(f"{folder} is not readable ({error})") from None

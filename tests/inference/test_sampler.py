@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 
@@ -140,9 +141,9 @@ class OnlyState:
         self.sets, self.said = sets, []
 
     def allow(self, words_W) -> None:
-        words_W[:] = 0
-        for token in self.sets[len(self.said) % len(self.sets)]:
-            words_W[token // 32] |= 1 << token % 32
+        bits = np.zeros(64, dtype=np.uint8)
+        bits[list(self.sets[len(self.said) % len(self.sets)])] = 1
+        words_W[:] = np.packbits(bits, bitorder="little").view(np.int32)
 
     def advance(self, token: int) -> None:
         assert token not in STOP, "a finished reply goes on"

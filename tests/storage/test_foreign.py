@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from k2core.storage import read_lines, write_lines, write_text
-from k2core.storage.foreign import characters, loads, one_line, printable
+from k2core.storage import parse_json, read_lines, write_lines, write_text
+from k2core.storage.foreign import characters, one_line, printable
 
 
 def test_escape_sequences_are_spelled_out() -> None:
@@ -29,8 +29,8 @@ def test_escape_sequences_are_spelled_out() -> None:
     ],
 )
 def test_halves_of_characters_in_json_become_whole(given: str, wanted: str) -> None:
-    assert loads(given) == wanted
-    json.dumps(loads(given), ensure_ascii=False).encode()
+    assert parse_json(given) == wanted
+    json.dumps(parse_json(given), ensure_ascii=False).encode()
 
 
 def test_no_text_of_ours_dies_of_half_a_character(tmp_path: Path) -> None:

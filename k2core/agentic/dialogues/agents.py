@@ -19,7 +19,7 @@ from k2core.agentic.tasks.task import Task
 from k2core.agentic.tools.simulator import UNAVAILABLE
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.recipe.reading import read_yaml
-from k2core.storage.foreign import loads
+from k2core.storage import parse_json
 
 if TYPE_CHECKING:
     from k2core.llm.client import LLM
@@ -120,9 +120,10 @@ class LLMAgent:
         if chosen not in self.tools:
             return {"role": "assistant", "content": self._ask("words", messages, "", None).strip().partition("\n")[0]}
         parameters = {**self.tools[chosen].parameters, "additionalProperties": False}
-        text = self._ask("arguments", messages, _declared(self.tools[chosen]), parameters)
+        fields = ", ".join(parameters.get("properties", {}))  # beside its name, a small model fills in the name
+        text = self._ask("arguments", messages, fields, parameters)
         try:
-            arguments = loads(text)
+            arguments = parse_json(text)
         except ValueError:
             return {"role": "assistant", "content": text.strip()}
         return _calling([{"name": chosen, "arguments": json.dumps(arguments, ensure_ascii=False)}])
@@ -137,7 +138,7 @@ class LLMAgent:
             "type": "object", "required": ["step"], "properties": {"step": {"enum": [*self.tools, SPEAK]}},
         }  # fmt: skip
         try:
-            return str(loads(self._ask("step", messages, lines, schema))["step"])
+            return str(parse_json(self._ask("step", messages, lines, schema))["step"])
         except (ValueError, KeyError, TypeError):
             return ""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from k2core.agentic.tools.specs import ToolSpec
+from k2core.chat.parser import schema_fault
 from k2core.chat.special_tokens import SPECIAL_TOKENS
 from k2core.stage import StageError
 
@@ -122,19 +123,14 @@ def one_line(text: str) -> str:
 
 
 def _check_schema(schema: dict[str, Any]) -> None:
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-
     if len(json.dumps(schema)) > MAX_SCHEMA:
         raise ValueError(f"inputSchema: more than {MAX_SCHEMA} characters")
     if _depth(schema) > MAX_DEPTH:
         raise ValueError(f"inputSchema: nested deeper than {MAX_DEPTH}")
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        raise ValueError(f"inputSchema: {one_line(error.message)}") from None
     if any(not reference.startswith("#") for reference in _references(schema)):
         raise ValueError("inputSchema: a $ref to another document")
+    if fault := schema_fault(schema):
+        raise ValueError(f"inputSchema: {one_line(fault)}")
     if not isinstance(schema.get("properties", {}), dict):
         raise ValueError("inputSchema: properties are no object")
 

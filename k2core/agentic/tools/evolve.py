@@ -18,7 +18,7 @@ from k2core.agentic.domains.taxonomy import Adjustment, Domain, Draws, FieldSpec
 from k2core.agentic.tools.goals import draw_goal, draw_state
 from k2core.agentic.tools.simulator import Simulator
 from k2core.agentic.tools.specs import ToolSpec
-from k2core.chat.parser import ToolCall
+from k2core.chat.parser import ToolCall, schema_fault
 
 SYNONYMS = {
     "create": ("add", "create", "new", "register"),
@@ -69,12 +69,7 @@ def plain_tools(domain: Domain) -> Iterator[ToolSpec]:
 
 def refusal(domain: Domain, tool: ToolSpec, population: list[ToolSpec]) -> str | None:
     """Why `tool` may not live, or None."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-
-    try:
-        Draft202012Validator.check_schema(tool.parameters)
-    except SchemaError:
+    if schema_fault(tool.parameters):
         return "schema"
     if len(tool.name) > MAX_NAME:
         return "name too long"

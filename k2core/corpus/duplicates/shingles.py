@@ -61,7 +61,8 @@ _HASHES = _WordHashes()
 
 
 def _without_diacritics(word: str) -> str:
-    return "".join(c for c in unicodedata.normalize("NFD", word) if unicodedata.category(c) != "Mn")
+    # One by one: to order many marks behind one letter takes quadratic time.
+    return "".join(c for one in word for c in unicodedata.normalize("NFD", one) if unicodedata.category(c) != "Mn")
 
 
 @cache

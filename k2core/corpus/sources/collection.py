@@ -19,6 +19,7 @@ from k2core.corpus.sources.card import SourceCard
 from k2core.corpus.sources.files import FileSource
 from k2core.corpus.sources.shard import (
     EMPTY_SHARD,
+    MEMORY,
     Fault,
     Record,
     Shard,
@@ -27,7 +28,9 @@ from k2core.corpus.sources.shard import (
     named_faults,
     one_line,
     reached,
+    too_large,
 )
+from k2core.machine.memory import limited_memory
 from k2core.stage import Job
 from k2core.storage import StorageError, publish
 
@@ -42,8 +45,8 @@ ATTEMPTS, PAUSE, LONGEST_PAUSE = 4, 1.0, 30.0
 """How often a shard is tried while its faults may pass, and the seconds between (growing, with jitter). s3fs and
 `datasets` have tried each request several times before."""
 SEEN = "id seen before"
-_ROWS = 1024
-"""Documents in memory at a time."""
+_ROWS, _CHARACTERS = 1024, 32 * 2**20
+"""Documents in memory at a time: so many, or as many as have so many characters."""
 
 
 def collect(source: FileSource, out: Path, job: Job) -> SourceCard:
@@ -115,11 +118,13 @@ def _read_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pat
     try:
         with publish(folder) as scratch:
             scratch.mkdir()
-            _write_shard(source, shard, limit, scratch)
-    except Unusable as error:
+            with limited_memory(MEMORY):
+                _write_shard(source, shard, limit, scratch)
+    except (Unusable, MemoryError) as error:
+        known = error if isinstance(error, Unusable) else too_large()
         with publish(folder) as scratch:
             scratch.mkdir()
-            entry = _entry(source, shard, Fault(None, error.reason, error.detail))
+            entry = _entry(source, shard, Fault(None, known.reason, known.detail))
             (scratch / "set_aside.jsonl").write_text(entry, encoding="utf-8")
 
 
@@ -128,7 +133,7 @@ def _write_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pa
     import pyarrow.parquet as pq
 
     schema = document_schema(("row", pa.int64()))
-    count = faults = 0
+    count = faults = characters = 0
     rows: list[dict[str, Any]] = []
     with (
         closing(_read(source, shard)) as found,
@@ -142,9 +147,10 @@ def _write_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pa
                 continue
             rows.append({**vars(_document(source, shard, item)), "row": item.row})
             count += 1
-            if len(rows) == _ROWS:
+            characters += len(item.text)
+            if len(rows) == _ROWS or characters >= _CHARACTERS:
                 documents.write_table(pa.Table.from_pylist(rows, schema=schema))
-                rows = []
+                rows, characters = [], 0
             if count == limit:
                 break
         if rows:
@@ -164,7 +170,7 @@ def _document(source: FileSource, shard: Shard, record: Record) -> Document:
     stated = record.fields
     return Document(
         id=f"{source.name}/{stated.get('id') or f'{shard.key}/{record.row}'}",
-        text=record.text.strip(),
+        text=record.text,
         domain=source.domain,
         source=source.name,
         license=stated.get("license") or source.license,
@@ -202,7 +208,7 @@ def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path) -> 
                 for entry in entries:
                     set_aside.write(entry)
                     card.set_aside(json.loads(entry))
-            for rows in _batches(folder / "documents.parquet"):
+            for rows in _batches(folder / "documents.parquet") if _count(folder) else ():
                 kept = []
                 for row in rows:
                     digest = hashlib.blake2b(row["id"].encode(), digest_size=8).digest()
@@ -222,9 +228,14 @@ def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path) -> 
 
 
 def _batches(table: Path) -> Iterator[list[dict[str, Any]]]:
-    import pyarrow.parquet as pq
-
-    if table.exists():
-        with pq.ParquetFile(table) as file:
-            for batch in file.iter_batches(batch_size=_ROWS):
-                yield batch.to_pylist()
+    rows: list[dict[str, Any]] = []
+    characters = 0
+    with table.open("rb") as file:
+        for row in parquet.rows(file, [*COLUMNS, "row"], _ROWS):
+            rows.append(row)
+            characters += len(row["text"])
+            if len(rows) == _ROWS or characters >= _CHARACTERS:
+                yield rows
+                rows, characters = [], 0
+    if rows:
+        yield rows

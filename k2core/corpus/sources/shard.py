@@ -23,9 +23,12 @@ from k2core.storage.foreign import one_line, printable
 
 LONGEST = 16 * 2**20
 """Bytes of a line, a record or a text; nobody writes longer ones, and they are set aside unread."""
+MEMORY = 2 * 2**30
+"""Bytes that a shard may take while it is read, in each process that reads it; one that takes more is set aside."""
+_BYTE_ORDER_MARK = "\ufeff"
 BAD_UTF8, CORRUPT, VANISHED = "bad UTF-8", "corrupt", "vanished"
 EMPTY_SHARD, FORBIDDEN, NO_COLUMN = "empty shard", "access denied", "no such column"
-NO_TEXT, NOT_JSON, TOO_LONG = "no text", "not a JSON object", "too long"
+NO_TEXT, NOT_JSON, TOO_LONG, TOO_LARGE = "no text", "not a JSON object", "too long", "too large"
 _CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 _PASSING = {errno.EBUSY, errno.ENETUNREACH} | LOST
 """s3fs translates 500 to EREMOTEIO, 503 and a changed object to EBUSY, codes that it does not know to EIO. A network
@@ -141,14 +144,18 @@ def open_shard(shard: Shard) -> Iterator[BinaryIO]:
 
 
 def to_record(row: int, values: Any, columns: Mapping[str, str]) -> Record | Fault:
-    """The record in a row's `values`; only `text` and `id` must be there, the rest has its default in the recipe."""
+    """The record in a row's `values`; only `text` and `id` must be there, the rest has its default in the recipe.
+
+    White space and a byte order mark around the text are no part of it.
+    """
     if not isinstance(values, dict):
         return Fault(row, NOT_JSON, f"a {type(values).__name__}")
     missing = [columns[name] for name in ("text", "id") if name in columns and columns[name] not in values]
     if missing:
         return Fault(row, NO_COLUMN, no_column(missing, values))
     text = values[columns["text"]]
-    if not isinstance(text, str) or not text.strip():
+    text = text.strip().removeprefix(_BYTE_ORDER_MARK).strip() if isinstance(text, str) else text
+    if not isinstance(text, str) or not text:
         return Fault(row, NO_TEXT, "blank" if isinstance(text, str) else f"a {type(text).__name__}")
     if len(text) > LONGEST:
         return Fault(row, TOO_LONG, f"{len(text):,} characters; {LONGEST:,} are allowed")
@@ -159,6 +166,11 @@ def to_record(row: int, values: Any, columns: Mapping[str, str]) -> Record | Fau
 def no_column(missing: list[str], there: Any) -> str:
     """What is missing and what there is."""
     return f"no column {', '.join(missing)}; it has {', '.join(there)}"
+
+
+def too_large() -> Unusable:
+    """The fault of a shard that takes more memory than `MEMORY`."""
+    return Unusable(TOO_LARGE, f"to read it takes more than {MEMORY / 2**30:g} GiB of memory")
 
 
 @contextmanager
@@ -173,6 +185,8 @@ def named_faults() -> Iterator[None]:
     try:
         with reached():
             yield
+    except MemoryError:
+        raise too_large() from None
     except (OSError, ValueError, ArrowException, ArchiveLoadFailed) as error:
         if isinstance(error, ConnectionError) or of_the_machine(error):
             raise
@@ -206,7 +220,9 @@ def is_temporary(error: BaseException) -> bool:
     if isinstance(error, broken) or (isinstance(error, OSError) and error.errno in _PASSING):
         return True
     status = getattr(getattr(error, "response", None), "status_code", 0)
-    return status == 429 or status >= 500
+    if status == 429 or status >= 500:
+        return True
+    return error.__cause__ is not None and is_temporary(error.__cause__)
 
 
 def _local_name(place: str, path: str) -> str:

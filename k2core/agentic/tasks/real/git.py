@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +19,8 @@ REPOSITORIES = ("shop", "blog", "wiki", "game", "map", "radio", "bank", "lab")
 BRANCHES = ("login", "search", "basket", "photos", "prices", "menus", "alerts", "themes", "exports", "quotes")
 FILES = ("notes.txt", "plan.txt", "todo.txt", "ideas.txt", "costs.txt")
 KINDS = ("create", "switch", "stage", "create_and_switch", "current")
+_PLAIN = re.compile(r"\w[\w.-]*")
+"""Names of repositories, branches and files: none leads out of the folder or is an option."""
 
 
 class Git(RealDomain):
@@ -53,6 +56,11 @@ class Git(RealDomain):
     def make(self, folder: Path, state: State) -> None:
         super().make(folder, state)
         for name, wanted in state.get("git", {}).items():
+            for written in (name, wanted["branch"], *wanted["branches"], *wanted["files"]):
+                if not _PLAIN.fullmatch(written):
+                    raise StageError(
+                        f"real_tasks.jsonl: {written[:80]!r} is no name of this project's; run `tasks` again"
+                    )
             path = folder / name
             path.mkdir()
             _git(path, "init", "--quiet", f"--initial-branch={wanted['branch']}")
@@ -68,6 +76,8 @@ class Git(RealDomain):
 
     def refusal(self, arguments: Mapping[str, Any], initial: State) -> str:
         name = arguments.get("repo_path")
+        if option := next((text for text in _texts(dict(arguments)) if text.startswith("-")), None):
+            return f"{option[:40]} would be an option of git's"
         return "" if name in initial["git"] else f"no repository {str(name)[:40]}"
 
 
@@ -122,3 +132,11 @@ def _git(path: Path, *arguments: str) -> str:
     if done.returncode:
         raise StageError(f"`{' '.join(command)}` failed: {done.stderr.strip()[:200]}")
     return done.stdout
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _texts(item)
