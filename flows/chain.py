@@ -23,6 +23,7 @@ from flows.graph import Graph, read_graph, stage_names
 from flows.kept import Kept
 from flows.links import flow_run_address
 from flows.outcome import Outcome
+from flows.overrides import Change
 from flows.settings import ROOT, apply_settings
 from flows.summary import Before, summary
 from flows.workspace import ProcessTrees, StageFailed, TransientFailure, hold
@@ -138,7 +139,7 @@ def _name() -> str:
 @flow(name="k2", flow_run_name=_name, log_prints=True, validate_parameters=True)
 def pipeline(
     recipe: Recipe = AS_IT_IS,
-    overrides: list[str] = [],  # noqa: B006 (the form shows the default; nothing changes it)
+    overrides: list[Change] = [],  # noqa: B006 (the form shows the default; nothing changes it)
     targets: list[Stage] = [],  # noqa: B006
     from_stage: From = BEGINNING,
     force: bool = False,
@@ -158,7 +159,8 @@ def pipeline(
         logging.getLogger(name).addFilter(_is_unreported)
     holder = {"flow run": str(runtime.flow_run.name), "id": str(runtime.flow_run.id), "since": time.strftime("%F %T")}
     # From the page a run waits for its turn; at a terminal a person would rather know at once.
-    waits = get_run_logger().info if runtime.deployment.id else None
+    deployed = runtime.deployment.id  # asked of the server, which may be gone at the end
+    waits = get_run_logger().info if deployed else None
     try:
         with hold(ROOT, holder, waits):
             try:
@@ -172,7 +174,7 @@ def pipeline(
             with obey(runtime.flow_run.id):
                 return _run(graph, force, RUN)
     except (KeyboardInterrupt, TerminationSignal):
-        if runtime.deployment.id:  # its worker tells the server
+        if deployed:  # its worker tells the server
             raise
         if not server_answers():
             end_without_server()

@@ -80,7 +80,7 @@ def tag_or_reason(
     """`tag`, and why it failed; a document that a signal fails on has the attributes of an empty text."""
     try:
         return tag(document, language_characters, minhash, paces), ""
-    except Exception as error:  # noqa: BLE001 (whatever a document makes a signal raise)
+    except Exception as error:  # noqa: BLE001 (whatever a text can do to a signal ends that text alone)
         return tag({**document, "text": ""}, language_characters, minhash), f"{type(error).__name__}: {error}"[:300]
 
 

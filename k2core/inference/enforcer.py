@@ -10,6 +10,7 @@ What a finished reply calls thus parses and validates, but for what follows:
 - Keywords that llguidance does not know (`not`, `uniqueItems`, `if`) are left out; where it cannot compile a schema at
   all (look-around in a pattern, a reference to elsewhere, a schema that nothing meets), any JSON object will do. Either
   is logged as a warning.
+- A number may be beyond any float (`1e999`), which the parser refuses.
 - A reply may end in its budget before the call ends.
 - `<|`, with which every control token begins, is never written as plain text, since a parser could not tell the two
   apart. A reply whose schema demands it ends there.
@@ -41,6 +42,7 @@ from k2core.inference.constraint import WORD
 from k2core.stage import StageError
 
 Schema = dict[str, Any]
+BITS = (1 << np.arange(WORD, dtype=np.uint32)).view(np.int32)
 ANY_OBJECT: Schema = {"type": "object"}
 WRITTEN = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False, "lenient": True}
 """Spaces as in the template; `lenient`: a keyword that llguidance does not know is a warning, not an error."""
@@ -151,6 +153,7 @@ class Reply:
         self.enforcer, self.schemas, self.index = enforcer, schemas, first
         self.allowed = enforcer.text_or_calls if schemas else enforcer.text
         self.call: llguidance.LLMatcher | None = None
+        self.forced: list[int] = []  # what the call goes on with in any case, the last token first
         self.plain = enforcer.plain
 
     def allow(self, words_W: np.ndarray) -> None:
@@ -158,19 +161,28 @@ class Reply:
         if self.call is None:
             np.bitwise_and(self.allowed, self.plain, out=words_W)
             return
-        self.call.unsafe_compute_mask_ptr(words_W.ctypes.data, words_W.nbytes)
+        if self.forced:
+            words_W[:] = 0
+            words_W[self.forced[-1] // WORD] = BITS[self.forced[-1] % WORD]
+        else:
+            self.call.unsafe_compute_mask_ptr(words_W.ctypes.data, words_W.nbytes)
+            if np.count_nonzero(words_W) == 1:  # a name or a key, perhaps, whose tokens cost less all at once
+                self.forced = self.call.compute_ff_tokens()[::-1]
+                self.call.consume_tokens(self.forced[::-1])
         words_W &= self.plain
-        if not words_W.any():
+        if not np.count_nonzero(words_W):
             words_W[:] = self.enforcer.end
 
     def advance(self, token: int) -> None:
         """Step the call's grammar, or the template."""
         if token == self.enforcer.call_begin:
             self.call, self.index = self.enforcer.call(self.schemas, self.index), self.index + 1
-        elif self.call is not None and token != self.enforcer.call_end:
-            self.call.consume_token(token)
+        elif self.call is None or token == self.enforcer.call_end:
+            self.call, self.forced, self.allowed = None, [], self.enforcer.after.get(token, self.allowed)
+        elif self.forced:
+            self.forced.pop()
         else:
-            self.call, self.allowed = None, self.enforcer.after.get(token, self.allowed)
+            self.call.consume_token(token)
         self.plain = self.enforcer.plain_after_less if token in self.enforcer.less else self.enforcer.plain
 
 

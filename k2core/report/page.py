@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from k2core.report import curves, long_context, pictures, quality, templates
+from k2core.report import curves, long_context, pictures, played, quality, templates
 from k2core.report.corpus import EXAMPLES, FAULTS, Corpus, best_and_worst, funnel_table, questions, rejections
 from k2core.report.marks import RUN
 from k2core.report.results import MODELS, PRETRAIN, Results, phases_of
@@ -49,8 +49,9 @@ def render(results: Results, corpus: Corpus, claims: list[dict[str, Any]], sampl
         TEMPLATE, plotly=get_plotlyjs(), corpus=_corpus(corpus, results.funnel), headline=claims, models=MODELS,
         parts=_parts(results),
         verdicts=_some_verdicts(results.verdicts, samples), dialogues=_some_dialogues(results, samples),
-        completions=_completions(results, samples), scorecards=results.scorecards,
-        scores=[name for name in results.scorecards[MODELS[-1]]],
+        completions=_completions(results, samples), played=played.some(results, samples),
+        dialogue_scores=played.table(results.scorecards), scorecards=results.scorecards,
+        scores=[name for name in results.scorecards[MODELS[-1]] if not played.of_a_group(name)],
     )  # fmt: skip
 
 
@@ -166,8 +167,9 @@ def _checks(checks: Any) -> list[tuple[str, bool]]:
 def _completions(results: Results, count: int) -> list[dict[str, Any]]:
     """The same prompts answered by each model, side by side."""
     rows, per_environment = [], Counter[str]()
-    answers = {model: {_prompt_key(row): row for row in results.samples[model]} for model in MODELS}
-    for row in results.samples[MODELS[-1]]:
+    samples = {model: [row for row in rows if "completion" in row] for model, rows in results.samples.items()}
+    answers = {model: {_prompt_key(row): row for row in samples[model]} for model in MODELS}
+    for row in samples[MODELS[-1]]:
         key = _prompt_key(row)
         if per_environment[row["environment"]] < count and all(key in answers[model] for model in MODELS):
             per_environment[row["environment"]] += 1

@@ -51,7 +51,7 @@ def test_the_llm_agent_solves_a_task_and_survives_nonsense() -> None:
     act = [json.dumps({"step": call["name"]}), json.dumps(call["arguments"])]
     good = player.llm(TASK, StubLLM(*act, TASK["gold_answer"]), 0.0, 50)
     assert good["verdict"]["passed"] and good["agent"] == "llm"
-    for nonsense in ('["cut off', "[1]", "3", "", '{"step": "speak"}'):
+    for nonsense in ('["cut off', "[1]", "3", "", "[" * 100_000, '{"step": "speak"}'):
         assert not player.llm(TASK, StubLLM(nonsense, nonsense, nonsense), 0.0, 50)["verdict"]["passed"]
     torn = player.llm(TASK, StubLLM(act[0], '{"name": "cut'), 0.0, 50)
     assert not torn["verdict"]["passed"] and torn["messages"][-1]["content"] == '{"name": "cut'

@@ -21,6 +21,7 @@ from k2core.agentic.tools.simulator import state_hash
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.chat.parser import ToolCall
 from k2core.recipe import read_recipe, validate
+from k2core.stage import StageError
 
 ENTRIES = read_recipe(ROOT / "recipes/laptop.yaml")["tools"]["servers"]
 SERVERS = {name: validate(ServerSpec, entry, name) for name, entry in ENTRIES.items()}
@@ -89,3 +90,29 @@ def test_a_server_that_dies_costs_its_dialogue_and_no_other(tmp_path: Path) -> N
     for row in played:
         (said,) = [message["content"] for message in row["messages"] if message["role"] == "tool"]
         assert "the MCP server time failed at the call of convert_time" in said
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "../out"},
+        {"name": "--bare"},
+        {"branches": ["main", "--help"]},
+        {"files": ["../../out"]},
+        {"files": [""]},
+    ],
+)
+def test_a_tampered_git_task_writes_nothing_outside_its_folder(tmp_path: Path, changed: dict[str, Any]) -> None:
+    wanted = {"branch": "main", "branches": ["main"], "staged": [], "files": ["notes.txt"], **changed}
+    name = wanted.pop("name", "repo")
+    (tmp_path / "in" / "folder").mkdir(parents=True)
+    with pytest.raises(StageError, match=r"real_tasks\.jsonl: .* is no name of this project's; run `tasks` again"):
+        real_domains()["git"].make(tmp_path / "in" / "folder", {"git": {name: wanted}})
+    assert [path.name for path in tmp_path.rglob("*")] == ["in", "folder"]
+
+
+def test_no_argument_becomes_an_option_of_git() -> None:
+    git, initial = real_domains()["git"], {"git": {"repo": {}}}
+    for bad in ({"branch_name": "--help"}, {"files": ["notes.txt", "-A"]}, {"deep": {"er": ["-c"]}}):
+        assert "would be an option" in git.refusal({"repo_path": "repo", **bad}, initial)
+    assert git.refusal({"repo_path": "repo", "branch_name": "a-b"}, initial) == ""

@@ -56,7 +56,7 @@ def test_runs_retries_and_shows_cached(toy: Workspace) -> None:
 def test_cancel_ends_the_tree_and_a_second_run_is_refused(toy: Workspace, sign: signal.Signals) -> None:
     toy.edit("params.yaml", "steps: 5, seconds_a_step: 0.02", "steps: 30, seconds_a_step: 0.25")
     flow = toy.start("python", "-m", "flows.pipeline")
-    wait_until(lambda: toy.processes("stages.count"), 90, "no stage was started")
+    wait_until(lambda: toy.processes("stages.count"), 240, "no stage was started")
     time.sleep(3)
 
     second = toy.run("python", "-m", "flows.pipeline", check=False)
@@ -80,7 +80,7 @@ def test_cancel_ends_the_tree_and_a_second_run_is_refused(toy: Workspace, sign: 
 def test_sigterm_ends_a_run_whose_temporary_server_has_died(toy: Workspace) -> None:
     toy.edit("params.yaml", "steps: 5, seconds_a_step: 0.02", "steps: 200, seconds_a_step: 0.25")
     flow = toy.start("python", "-m", "flows.pipeline")
-    wait_until(lambda: toy.processes("stages.count"), 180, "no stage was started")
+    wait_until(lambda: toy.processes("stages.count"), 240, "no stage was started")
     time.sleep(3)
     (server,) = toy.processes("uvicorn")
     server.kill()

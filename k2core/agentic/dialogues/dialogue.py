@@ -17,6 +17,8 @@ from k2core.chat.parser import ToolCall
 Message = dict[str, Any]
 Turns = Generator[list[Message], Message, list[Message]]
 MAX_REPLIES = 6
+MAX_RESULT = 20_000
+"""Characters of a tool's result that the agent gets to see."""
 
 
 class World(Protocol):
@@ -61,7 +63,7 @@ def turns(task: Task, world: World) -> Turns:
         message: Message = {"role": "assistant", "content": said}
         messages.append(message | ({"tool_calls": [call.wire() for call in calls]} if calls else {}))
         for call in calls:
-            content = _writable(world.execute(call).text)
+            content = _writable(world.execute(call).text[:MAX_RESULT])
             messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
         if not calls:
             if follow_up is None or "?" not in said:

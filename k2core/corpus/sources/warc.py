@@ -28,7 +28,7 @@ LONGEST_PAGE = 5 * 2**20
 NO_PAGE, NOT_EXTRACTED = "no web page", "not extracted"
 _PAGES = "response", "conversion"
 _COLUMNS = {name: name for name in ("text", "id", "origin")}
-_LONGEST_HEADER = 2**20
+_LONGEST_HEADER = 2**18
 _BLOCK = 2**14
 _WINDOWS = {"gzip": (16 + zlib.MAX_WBITS,), "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS)}
 """Of zlib, by encoding, in the order that they are tried: what is sent as deflate often lacks its envelope."""
