@@ -19,6 +19,7 @@ from k2core.agentic.tools.specs import ToolSpec
 from k2core.chat.parser import schema_fault
 from k2core.chat.special_tokens import SPECIAL_TOKENS
 from k2core.stage import StageError
+from k2core.storage.foreign import one_line
 
 MAX_DESCRIPTION = 2000
 MAX_SCHEMA = 8000
@@ -115,11 +116,6 @@ def untitled(schema: Any) -> Any:
         kept = {key: value for key, value in schema.items() if key != "title" or not isinstance(value, str)}
         return {key: untitled(value) for key, value in kept.items()}
     return [untitled(item) for item in schema] if isinstance(schema, list) else schema
-
-
-def one_line(text: str) -> str:
-    """What a stranger wrote, short enough for a message."""
-    return " ".join(text.split())[:200]
 
 
 def _check_schema(schema: dict[str, Any]) -> None:

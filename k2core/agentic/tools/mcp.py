@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from pydantic import Field, model_validator
 
-from k2core.agentic.tools.declarations import Refused, declared_tool, one_line
+from k2core.agentic.tools.declarations import Refused, declared_tool
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.recipe import Section, validate
 from k2core.stage import StageError
 from k2core.storage.disk import of_the_machine
+from k2core.storage.foreign import characters, one_line
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -185,7 +186,7 @@ def read_servers(path: Path) -> dict[str, ServerSpec]:
 def bounded(text: str) -> str:
     """`text` as it can be written down: no longer than `MAX_RESULT`, no half of a surrogate pair."""
     whole = len(text)
-    text = text[:MAX_RESULT].encode("utf-8", "replace").decode("utf-8")
+    text = characters(text[:MAX_RESULT])
     return text if whole <= MAX_RESULT else f"{text}… (cut; {whole} characters in all)"
 
 
