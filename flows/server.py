@@ -28,5 +28,5 @@ async def begin_immediate(self: AioSqliteConfiguration, session: Any, with_for_u
 if __name__ == "__main__":
     from prefect.cli import app
 
-    AioSqliteConfiguration.begin_transaction = begin_immediate
+    AioSqliteConfiguration.begin_transaction = begin_immediate  # type: ignore[method-assign]
     app()

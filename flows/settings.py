@@ -7,6 +7,9 @@ import os
 import sys
 from pathlib import Path
 
+from k2core.machine.proxies import is_loopback, spare_all, spare_loopback
+from k2core.storage.private import hide
+
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "work" / "pages.json"
 """Written by `make ui` while it runs: its process id and the addresses of its servers."""
@@ -38,12 +41,21 @@ def apply_settings() -> None:
     if folder not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join([folder, os.environ.get("PATH", "")])
     pages = running_pages()
-    if pages:
+    if "prefect" in pages:
         os.environ.setdefault("PREFECT_API_URL", f"{pages['prefect']}/api")
+    spare_loopback()
+    if is_loopback(os.environ.get("PREFECT_API_URL", "http://127.0.0.1")):  # or the temporary server
+        spare_all()
+    history = ROOT / ".prefect"
+    history.mkdir(exist_ok=True)
+    hide(history)
 
 
 def running_pages() -> dict[str, str]:
-    """The `make ui` that serves this workspace: `pid`, `prefect`, `mlflow` (addresses); empty if there is none."""
+    """The `make ui` that serves this workspace: `pid`, `prefect`, `mlflow` (addresses); empty if there is none.
+
+    Without addresses it is still starting.
+    """
     import psutil
 
     try:

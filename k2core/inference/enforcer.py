@@ -10,6 +10,7 @@ What a finished reply calls thus parses and validates, but for what follows:
 - Keywords that llguidance does not know (`not`, `uniqueItems`, `if`) are left out; where it cannot compile a schema at
   all (look-around in a pattern, a reference to elsewhere, a schema that nothing meets), any JSON object will do. Either
   is logged as a warning.
+- A number may be beyond any float (`1e999`), which the parser refuses.
 - A reply may end in its budget before the call ends.
 - `<|`, with which every control token begins, is never written as plain text, since a parser could not tell the two
   apart. A reply whose schema demands it ends there.

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k2core.chat.template import encode_dialogue
 from k2core.chat.tokenizer import Tokenizer
 from k2core.inference.constraint import Constraint
 from k2core.inference.sampler import generate
+
+if TYPE_CHECKING:
+    from k2core.model.transformer import Transformer
 
 SAMPLER_BATCH = 128
 
@@ -52,7 +55,7 @@ def encode_prompt(
 
 
 def sample(
-    model: Any,
+    model: Transformer,
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     *,
@@ -82,7 +85,7 @@ def sample(
             constraints=[prompts[number].constraint for number in repeated],
         )
         for number, completion in zip(repeated, completions, strict=True):
-            text = tokenizer.decode(completion.tokens)
+            text = tokenizer.decode_reply(completion.tokens)
             truncated = completion.finish_reason != "stop"
             score = 0.0 if truncated else prompts[number].score(text)
             reward = overlong_reward if truncated else score

@@ -5,6 +5,8 @@ of its own, and a token is drawn by inverting the cumulative distribution at one
 company a prompt keeps does not matter (up to the rounding of differently shaped matrix products).
 
 A prompt may have a constraint: tokens that it does not allow get probability 0, and the rest is as without it.
+
+Shapes: B sequences, T positions, V vocabulary, U different prompts.
 """
 
 from __future__ import annotations
@@ -47,12 +49,14 @@ class Completion:
 def generate(
     model: Transformer, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, temperature: float,
     stop_ids: set[int], seed: int, batch_size: int = 64, constraints: Sequence[Constraint | None] | None = None,
+    streams: Sequence[str] | None = None,
 ) -> list[Completion]:  # fmt: skip
-    """A completion of every prompt, in order; each depends on (model, prompt, its constraint, its index, seed) alone.
+    """A completion of every prompt, in order; each depends on (model, prompt, its constraint, its stream, seed) alone.
 
     Args:
         temperature: 0 is greedy.
         constraints: what each prompt's completion is held to (None: nothing).
+        streams: names of the prompts' random streams; without them, their indices.
 
     Raises:
         ValueError: an empty prompt, no token to generate, or a negative temperature.
@@ -67,12 +71,12 @@ def generate(
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
-        streams = [Random(f"{seed}/{index}") for index in indices]
+        drawn = [Random(f"{seed}/{streams[index] if streams else index}") for index in indices]
         tokens_B, cache = _prefill(model, [tuple(prompts[index]) for index in indices], max_new_tokens)
         rows = [completions[index] for index in indices]
         held = [constraints[index] if constraints else None for index in indices]
         states = [None if constraint is None else constraint.begin() for constraint in held]
-        _decode(decoder, tokens_B, cache, rows, streams, states, max_new_tokens, temperature, stop_ids)
+        _decode(decoder, tokens_B, cache, rows, drawn, states, max_new_tokens, temperature, stop_ids)
     return completions
 
 

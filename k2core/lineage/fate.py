@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from k2core.corpus.curation import CONTAMINATED, EXACT, NEAR, PARAGRAPHS
+from k2core.corpus.curation import CONTAMINATED, EXACT, NEAR, PARAGRAPHS, UNTAGGED
 from k2core.lineage.chain import settings
 from k2core.lineage.corpus import Corpus, Row, rewrite_id
 from k2core.lineage.text import first_line, some
@@ -85,6 +85,9 @@ class Fate:
                 ended = f"removed, {reason}" if reason else "kept"
                 how = f"maker {row['source'].partition('/')[2]}"
                 yield Made(row["id"], "questions", how, row["origin"], row["text"], not reason, ended)
+        for row in self.corpus.rows("recall", "documents.parquet"):
+            how = f"kind {row['source'].partition('/')[2]}"
+            yield Made(row["id"], "recall", how, row["origin"], row["text"], True, "kept")
 
     def _reason(self, row: Row) -> str:
         """Why curation removed the document, in words."""
@@ -93,6 +96,7 @@ class Fate:
             EXACT: f"its text is that of {matched}",
             NEAR: f"similarity {score:.2f} with {matched}",
             PARAGRAPHS: f"{score:.0%} of it stands in better documents, first in {matched}",
+            UNTAGGED: f"a signal failed on it ({row['passage']})",
             CONTAMINATED: f"it holds {score:.0%} of the words of {matched}",
         }
         if reason in words:

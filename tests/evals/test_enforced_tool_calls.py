@@ -55,7 +55,7 @@ def test_scores(monkeypatch):
 
     monkeypatch.setattr(enforced_tool_calls, "attempt", attempt)
     monkeypatch.setattr(enforced_tool_calls, "Enforcer", lambda tokenizer: "the enforcer")
-    settings = Settings(context=32, items=5, samples=4, readable=0)
+    settings = Settings(context=32, items=5, samples=4, dialogues=1, readable=0)
     subject = Subject(None, None, Path(), {"tool_call": "tools", "sort_numbers": "text"}, settings, seed=7)
     values = {name: score["value"] for name, score in enforced_tool_calls.measure(subject).scores.items()}
     assert values == pytest.approx({

@@ -13,7 +13,8 @@ from k2core.llm.config import LLMConfig
 
 Action = int | str
 """An HTTP status, or: "hang" (1 s late), "drop" (no answer at all), "cut" (the line dies half-way), "truncated"
-(half a body that calls itself whole), "garbage", "no choices", "empty", "no text", "length" (cut by max_tokens)."""
+(half a body that calls itself whole), "garbage", "no choices", "empty", "no text", "length" (cut by max_tokens),
+"half" (of a character, in an answer with line separators)."""
 
 
 def completion(text: str | None, finish_reason: str = "stop") -> dict[str, Any]:
@@ -102,6 +103,8 @@ class Server:
             else completion(text, "length") if action == "length"
             else completion(text)
         ).encode()  # fmt: skip
+        if action == "half":
+            content = content.replace(b"answer to", rb"\u2028\u2029\u0085\u000b\u000c \ud83d answer to")
         if action == "garbage":
             content = b"<html>\xff\xfe502 Bad Gateway</html>"
         if action == "truncated":

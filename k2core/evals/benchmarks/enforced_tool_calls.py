@@ -29,7 +29,7 @@ def measure(subject: Subject) -> Measured:
         items=subject.settings.items, samples=1, temperature=0.0, seed=subject.seed,
         enforcer=Enforcer(subject.tokenizer),
     )[ENVIRONMENT]  # fmt: skip
-    checks = [check_calls(one.rollouts[0].text, one.item.tools, one.item.meta["gold_calls"]) for one in tried]
+    checks = [check_calls(one.rollouts[0].text, one.item.tools or [], one.item.meta["gold_calls"]) for one in tried]
     ended = [check for check, one in zip(checks, tried, strict=True) if not one.rollouts[0].truncated]
     called, called_and_ended = sum(check.called for check in checks), sum(check.called for check in ended)
     scores = call_scores(checks, NAME)
