@@ -124,7 +124,7 @@ def test_the_step_without_maxima_records_none():
     max_logit._unrecorded(step)()  # raises if a maximum was recorded
 
 
-@pytest.mark.parametrize("topic", ["forward_backward", "max_logit", "update", "training_step", "decoding"])
+@pytest.mark.parametrize("topic", ["forward_backward", "max_logit", "update", "training_step", "decoding", "enforcer"])
 def test_a_topic_runs(topic):
     entries = importlib.import_module(f"benchmarks.{topic}").run(smoke())
     assert entries and len({made.name for made in entries}) == len(entries)
