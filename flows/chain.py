@@ -23,6 +23,7 @@ from flows.graph import Graph, read_graph, stage_names
 from flows.kept import Kept
 from flows.links import flow_run_address
 from flows.outcome import Outcome
+from flows.overrides import Change
 from flows.settings import ROOT, apply_settings
 from flows.summary import Before, summary
 from flows.workspace import ProcessTrees, StageFailed, TransientFailure, hold
@@ -138,7 +139,7 @@ def _name() -> str:
 @flow(name="k2", flow_run_name=_name, log_prints=True, validate_parameters=True)
 def pipeline(
     recipe: Recipe = AS_IT_IS,
-    overrides: list[str] = [],  # noqa: B006 (the form shows the default; nothing changes it)
+    overrides: list[Change] = [],  # noqa: B006 (the form shows the default; nothing changes it)
     targets: list[Stage] = [],  # noqa: B006
     from_stage: From = BEGINNING,
     force: bool = False,

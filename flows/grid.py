@@ -20,7 +20,7 @@ from flows.chain import Stage
 from flows.choice import check_recipe
 from flows.graph import stage_names
 from flows.links import flow_run_address, mlflow_address
-from flows.overrides import as_text, override, values_of
+from flows.overrides import Change, as_text, override, values_of
 from flows.settings import ROOT, apply_settings
 from flows.workspace import ProcessTrees, StageFailed, hold
 from k2core.recipe import Limits, RecipeError, load_section
@@ -128,7 +128,7 @@ def _fetch(point: str, records: Path) -> None:
 
 
 @flow(name="k2-grid", log_prints=True)
-def grid(changes: list[str], targets: list[Stage] = []) -> State:  # noqa: B006
+def grid(changes: list[Change], targets: list[Stage] = []) -> State:  # noqa: B006
     """Try every combination of values, each as a DVC experiment; the workspace stays as it is.
 
     Args:

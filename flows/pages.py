@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from flows.access import link, prefect_login, secret
 from flows.links import MLFLOW, PREFECT
 from flows.settings import PAGES, ROOT, apply_settings, running_pages
 from flows.workspace import end_groups, hold
+from k2core.recipe import mask
 from k2core.storage import write_json
 from k2core.storage.private import log_folder
 from k2core.tracking.experiment import runs_page
@@ -56,7 +58,7 @@ class Servers:
         """Wait until a server answers.
 
         Raises:
-            SystemExit: it ended, or did not answer within 90 seconds.
+            SystemExit: it ended, or did not answer within five minutes, which a busy machine may need.
         """
         import httpx
         from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -64,7 +66,7 @@ class Servers:
         @retry(
             retry=retry_if_exception_type(httpx.HTTPError),
             wait=wait_fixed(0.3),
-            stop=stop_after_delay(90),
+            stop=stop_after_delay(300),
             reraise=True,
         )
         def ask() -> None:
@@ -112,7 +114,7 @@ def main() -> None:
     except Timeout:
         other = running_pages()
         if "prefect" in other:
-            where = f"pid {other['pid']}: Prefect {other['prefect']}, MLflow {other['mlflow']}"
+            where = f"pid {other['pid']}: Prefect {_prefect_link(other['prefect'])}"
             raise SystemExit(f"`make ui` is running for this workspace already ({where})") from None
         who = f"pid {other['pid']}" if other else "its process is not known yet"
         raise SystemExit(
@@ -122,7 +124,9 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     prefect = free_address(PREFECT)
-    os.environ.update(PREFECT_API_URL=f"{prefect}/api", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+    login = os.environ.setdefault("PREFECT_SERVER_API_AUTH_STRING", prefect_login())
+    os.environ.update(PREFECT_API_URL=f"{prefect}/api", PREFECT_API_AUTH_STRING=login)
+    os.environ.update(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     servers = Servers()
     _announce()
     try:
@@ -140,8 +144,9 @@ def main() -> None:
         if "mlflow-server" in servers.running:
             servers.await_answer("mlflow-server", f"{mlflow}/health")
         _announce(prefect=prefect, mlflow=mlflow)
-        print(f"Prefect  {prefect}/deployments   start, schedule and watch runs")
-        print(f"MLflow   {runs_page(ROOT, mlflow)}   compare runs")
+        print(f"Prefect  {_prefect_link(prefect)}   start, schedule and watch runs")
+        print(f"MLflow   {_mlflow_link(mlflow)}   compare runs")
+        print("These links let in whoever has them, to all that you may do here: keep them to yourself.")
         print("Runs of `make demo` show there too. Ctrl-C ends the pages and what runs there.", flush=True)
         while True:
             servers.mend()
@@ -157,13 +162,24 @@ def start_mlflow(servers: Servers) -> str:
     """Start a server for the workspace's records, unless they are on one already; its address."""
     records = tracking_uri(ROOT)
     if records.startswith("http"):
-        return records.rstrip("/")
+        return mask(records).rstrip("/")
     address = free_address(MLFLOW)
     servers.start(
-        "mlflow-server", str(BIN / "mlflow"), "server", "--backend-store-uri", records, "--workers", "1",
+        "mlflow-server", sys.executable, "-m", "flows.mlflow_server", "--backend-store-uri", records, "--workers", "1",
         "--port", address.rpartition(":")[2], "--artifacts-destination", (ROOT / "mlartifacts").as_uri(),
     )  # fmt: skip
     return address
+
+
+def _prefect_link(server: str) -> str:
+    return link(server, os.environ.get("PREFECT_SERVER_API_AUTH_STRING") or prefect_login(), "deployments")
+
+
+def _mlflow_link(server: str) -> str:
+    """Without the secret if the server is the user's own: it asks in its own way, if at all."""
+    page = runs_page(ROOT)
+    ours = not tracking_uri(ROOT).startswith("http")
+    return link(server, secret("mlflow"), page) if ours else f"{server}/{page}"
 
 
 def deploy() -> None:
@@ -209,8 +225,10 @@ def _put_back(schedules: dict[str, list[dict[str, Any]]]) -> None:
 def _api(method: str, path: str, body: Any = None) -> httpx.Response:
     import httpx
 
-    address = f"{os.environ['PREFECT_API_URL']}/{path}"
-    return httpx.request(method, address, json=body, timeout=60, trust_env=False).raise_for_status()
+    address, login = f"{os.environ['PREFECT_API_URL']}/{path}", os.environ["PREFECT_API_AUTH_STRING"].partition(":")
+    return httpx.request(
+        method, address, json=body, auth=(login[0], login[2]), timeout=60, trust_env=False
+    ).raise_for_status()
 
 
 def bury() -> None:

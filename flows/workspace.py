@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from k2core.recipe import mask
 from k2core.storage.foreign import printable
 from k2core.storage.private import log_folder
 from k2core.tracking.address import INVOCATION
@@ -129,7 +130,7 @@ class ProcessTrees:
         try:
             assert process.stdout is not None
             with log.open("w") as file:
-                for line in map(printable, process.stdout):
+                for line in (printable(mask(raw)) for raw in process.stdout):
                     file.write(line)
                     file.flush()
                     if line.strip():

@@ -20,7 +20,7 @@ from k2core.corpus.tagging import COLUMNS as ATTRIBUTES
 from k2core.corpus.tagging import untagged
 from k2core.corpus.throughput import paced
 from k2core.llm.client import LLM
-from k2core.llm.config import LLMConfig
+from k2core.llm.config import LLMConfig, own_llm
 from k2core.machine import Compute
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.storage import read_tables, write_table
@@ -33,12 +33,14 @@ class Params(GradingConfig):
     """How documents are graded."""
 
     judge: JudgeConfig = Field(description="what the LLM judges")
+    llm: dict[str, Any] = own_llm()
 
 
 def run(
     params: Params, llm: LLMConfig, compute: Compute, documents: Path, attributes: Path, out: Path, job: Job
 ) -> Metrics:
     """Write the parts and the quality of each documents' table to a table of the same name and row order."""
+    llm = llm.with_own(params.llm, "grade.llm")
     tables = {name: _rows(name, table, attributes) for name, table in read_tables(documents, ["id", "text", "domain"])}
     domains: dict[str, list[dict[str, Any]]] = {}
     for row in (row for rows in tables.values() for row in rows):

@@ -7,12 +7,12 @@ has its description worded by the LLM. A fifth of the evolved tools is held out.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from k2core.agentic.tools.mcp import ServerSpec
-from k2core.llm.config import LLMConfig
+from k2core.llm.config import LLMConfig, own_llm
 from k2core.machine import Compute
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
@@ -32,10 +32,12 @@ class Params(Section):
     llm_descriptions: int = Field(ge=0, description="evolved tools whose description the LLM words; 0 asks no LLM")
     llm_max_tokens: int = Field(ge=16, description="tokens of such a description, at most")
     llm_temperature: float = Field(ge=0, le=2, description="sampling temperature of the descriptions")
+    llm: dict[str, Any] = own_llm()
 
 
 def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, out: Path, job: Job) -> Metrics:
     """Write `tools.jsonl`, `refused.jsonl` and `servers.json`."""
+    llm = llm.with_own(params.llm, "tools.llm")
     from collections import Counter
 
     from k2core.agentic.domains.taxonomy import domains

@@ -8,10 +8,11 @@ servers.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
-from k2core.llm.config import LLMConfig
+from k2core.llm.config import LLMConfig, own_llm
 from k2core.machine import Compute
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
@@ -28,12 +29,14 @@ class Params(Section):
     llm_tasks: int = Field(ge=0, description="tasks that the LLM agent plays too; 0 asks no LLM")
     llm_max_tokens: int = Field(ge=16, description="tokens of one reply of the LLM agent, at most")
     llm_temperature: float = Field(ge=0, le=2, description="sampling temperature of the LLM agent")
+    llm: dict[str, Any] = own_llm()
 
 
 def run(
     params: Params, llm: LLMConfig, compute: Compute, tools: Path, tasks: Path, out: Path, job: Job
 ) -> Metrics:  # fmt: skip
     """Write `accepted.jsonl` and `rejected.jsonl`."""
+    llm = llm.with_own(params.llm, "trajectories.llm")
     from k2core.agentic.dialogues.play import Player, figures
     from k2core.agentic.tools.mcp import read_servers
     from k2core.agentic.tools.specs import read_tools

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Strict, ValidationError
 
+from k2core.recipe.masking import passwords
 from k2core.recipe.overlay import read_recipe
 from k2core.recipe.reading import RecipeError
 
@@ -54,6 +55,8 @@ def validate(cls: type[S], value: Any, where: str) -> S:
     """
     if not isinstance(value, dict):
         raise RecipeError(f"{where}: expected a mapping with the keys {', '.join(cls.model_fields)}; found {value!r}")
+    if faults := list(passwords(value, where)):
+        raise RecipeError("\n".join(faults))
     try:
         cls = cls.for_value(value)
     except RecipeError as error:

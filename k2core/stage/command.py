@@ -12,7 +12,7 @@ from typing import Any
 
 from k2core.machine.processes import rank
 from k2core.machine.proxies import spare_loopback
-from k2core.recipe import RecipeError
+from k2core.recipe import RecipeError, mask
 from k2core.recipe.reading import read_yaml
 from k2core.stage.contract import OUTPUTS, RECIPE, Metrics, StageError
 from k2core.stage.execute import execute
@@ -79,7 +79,7 @@ def main(run: Callable[..., Metrics], section: str, *, recorded: bool = True) ->
 
 
 def _say(fault: object) -> None:
-    print(printable(f"{Path(sys.argv[0]).stem}: {fault}"), file=sys.stderr, flush=True)
+    print(printable(mask(f"{Path(sys.argv[0]).stem}: {fault}")), file=sys.stderr, flush=True)
 
 
 def _say_what_comes_back(outputs: list[Path]) -> None:

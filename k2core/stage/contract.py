@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from k2core.machine.processes import rank
-from k2core.recipe import Section
+from k2core.recipe import Section, mask
 from k2core.stage.process import terminate
 from k2core.storage.foreign import printable
 
@@ -67,7 +67,7 @@ class Job:
     def say(self, text: str) -> None:
         """Print a line at once: what is about to be done, with its size and expected time."""
         if self.first:
-            print(printable(f"[{self.name}] {text}"), flush=True)
+            print(printable(mask(f"[{self.name}] {text}")), flush=True)
 
     @contextmanager
     def graceful(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from k2core.recipe.masking import mask
 from k2core.storage.foreign import printable
 from k2core.storage.private import log_folder
 from k2core.tracking.address import RECORDS, invocation_pid, socket_path
@@ -59,7 +60,7 @@ class StageRun:
         if self._connection is None:
             return
         try:
-            self._connection.sendall(json.dumps(message).encode() + b"\n")
+            self._connection.sendall(mask(json.dumps(message)).encode() + b"\n")
         except OSError as error:
             self._connection = None
             _say(f"the recorder is gone ({error}); see logs/tracking.log")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from k2core.tracking.headlines import SECONDS, STAGE_SECONDS, table
+from k2core.tracking.uri import tracking_uri
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
@@ -59,14 +60,11 @@ def _made(client: MlflowClient, root: Path) -> Experiment:
         return found  # another process was quicker
 
 
-def runs_page(root: Path, server: str) -> str:
-    """The address of the table of pipeline runs on the MLflow server at `server`, e.g. ``http://127.0.0.1:5000``.
-
-    Imports MLflow (seconds) and asks the server, which must answer.
-    """
+def runs_page(root: Path) -> str:
+    """Where the table of pipeline runs is on an MLflow server of the workspace's records. Imports MLflow (seconds)."""
     from mlflow.tracking import MlflowClient
 
-    return f"{server}/#/experiments/{ensure_experiment(MlflowClient(server), root)}/runs?{QUERY}"
+    return f"#/experiments/{ensure_experiment(MlflowClient(tracking_uri(root)), root)}/runs?{QUERY}"
 
 
 def run_link(experiment: str, run: str, artifact: str = "") -> str:

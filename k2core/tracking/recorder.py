@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from k2core.machine.proxies import spare_loopback
+from k2core.recipe import mask
 from k2core.storage import write_json
 from k2core.storage.foreign import one_line
 from k2core.storage.private import hide, log_folder
@@ -134,8 +135,8 @@ class Recorder:
         except ConnectionError as error:
             known = bool(self.fault)
             self.fault = (
-                f"MLflow takes no records ({one_line(error)}); outputs are unaffected and the records are kept. They "
-                "are sent once it is back; if it stays away until the end of the run, send them then: "
+                f"MLflow takes no records ({mask(one_line(error))}); outputs are unaffected and the records are kept. "
+                "They are sent once it is back; if it stays away until the end of the run, send them then: "
                 f"`{REPLAY} {self.spool.path}`"
             )
             if not known:
@@ -166,13 +167,13 @@ class Recorder:
 
                 self._runs = PipelineRuns(self.root)
         except Exception as error:
-            raise ConnectionError(one_line(error)) from error
+            raise ConnectionError(mask(one_line(error))) from error
         try:
             self._play(number, message)
         except Exception as error:
             if getattr(error, "error_code", "") not in REFUSALS:
-                raise ConnectionError(one_line(error)) from error
-            say(f"MLflow refused a record ({error}): {json.dumps(message)[:2000]}")
+                raise ConnectionError(one_line(mask(str(error)))) from error
+            say(mask(f"MLflow refused a record ({error}): {json.dumps(message)[:2000]}"))
 
     def _play(self, number: str, message: dict[str, Any]) -> None:
         runs, kind = self._runs, message["type"]

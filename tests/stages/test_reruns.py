@@ -86,6 +86,14 @@ CHANGES: dict[str, tuple[Callable[[Path], None], list[str], list[str]]] = {
          "questions", "recall"], [],
     ),
     "the recorder's code": (append_to("k2core/tracking/recorder.py", "\n# a remark\n"), [], []),
+    "the rephrasing's own server": (
+        set_to("rephrase.llm", {"base_url": "http://127.0.0.1:8001/v1"}),
+        ["rephrase", "tokenize", "plan_mixture", *TRAINING], [],
+    ),
+    "the teacher's own model": (
+        set_to("trajectories.llm", {"model": "another"}),
+        ["trajectories", "sft", "critic", "rl", "evaluate@sft", "evaluate@rl", "export", "report"], [],
+    ),
     "how much the report shows": (set_to("report.samples", 3), ["report"], []),
 }  # fmt: skip
 
