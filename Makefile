@@ -43,8 +43,8 @@ browser: # Debian's Chromium, for the tests of the Prefect page
 test: setup browser lint ## lint and all tests, the chain at a micro recipe included
 	$(BIN)/python -m pytest tests
 
-check: setup lint ## in three minutes: lint, types and the tests but those marked slow (servers, whole chains, many processes)
-	$(BIN)/python -m pytest tests -m "not slow and not chain"
+check: setup lint ## lint, types and the fast tests, in 3 minutes: not those that start servers, many processes or chains
+	$(BIN)/python -m pytest tests -m "not slow"
 
 lint: setup types ## ruff's rules and format, clang-format, the import contracts between the rooms, and types
 	$(BIN)/ruff check .

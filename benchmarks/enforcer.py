@@ -1,4 +1,7 @@
-"""Tokens per second with the Enforcer against those without it: every row inside a tool call, at every step."""
+"""Tokens per second with the Enforcer against those without it: every row inside a tool call, at every step.
+
+Shapes: B sequences, T positions, W words of a mask.
+"""
 
 from __future__ import annotations
 

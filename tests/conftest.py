@@ -11,6 +11,22 @@ import psutil
 import pytest
 from workspace import ROOT, Workspace, make_workspace
 
+SLOW = (
+    "chain", "flows", "tracking",
+    "corpus/test_sources.py", "llm/test_engine.py", "optim/test_sharded.py", "stages/test_endings.py",
+    "stages/test_reruns.py", "test_benchmarks.py", "test_benchmarks_corpus.py", "test_extensions.py",
+    "training/test_checkpoint.py", "training/test_context_parallel.py", "training/test_kills.py",
+    "training/test_ranks.py", "training/test_stages.py",
+)  # fmt: skip
+"""Folders and files of tests that start servers, many processes or whole chains: `make check` leaves them out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = [Path(__file__).parent / name for name in SLOW]
+    for item in items:
+        if any(item.path.is_relative_to(place) for place in places):
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture
 def toy(tmp_path: Path) -> Iterator[Workspace]:

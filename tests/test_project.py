@@ -121,6 +121,12 @@ def test_the_hooks_pass_on_the_whole_project(tmp_path: Path):
     assert "int odd(void) { return 1; }" in kernel.read_text()
 
 
+def test_what_make_check_leaves_out_is_there():
+    from conftest import SLOW
+
+    assert not [name for name in SLOW if not (ROOT / "tests" / name).exists()]
+
+
 def test_an_audit_without_a_network_says_that_it_was_skipped():
     environment = os.environ | {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
     done = subprocess.run([sys.executable, ROOT / ".ci" / "audit.py"], env=environment, capture_output=True, text=True)

@@ -1,4 +1,7 @@
-"""What may come next in a response, a token at a time: the sampler's side of constrained decoding."""
+"""What may come next in a response, a token at a time: the sampler's side of constrained decoding.
+
+Shapes: B sequences, V vocabulary, W words of a mask.
+"""
 
 from __future__ import annotations
 

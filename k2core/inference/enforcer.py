@@ -16,6 +16,8 @@ What a finished reply calls thus parses and validates, but for what follows:
   apart. A reply whose schema demands it ends there.
 
 Arguments are held to what is declared: where a schema leaves it open, undeclared ones are not written.
+
+Shapes: W words of a mask.
 """
 
 from __future__ import annotations
