@@ -1,15 +1,15 @@
-"""Tokens a second through our client against the bare engine: the same requests, engine and number in flight."""
+"""Tokens per second through our client against the bare engine: the same requests, engine and number in flight."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
-import openai
 
 from benchmarks.harness import Entry, alternate, compare
 from benchmarks.scale import Scale
@@ -17,6 +17,7 @@ from k2core.llm import engine
 from k2core.llm.cache import ReplayCache
 from k2core.llm.client import LLM, Answer, Request
 from k2core.llm.config import EMBEDDED, LLMConfig
+from k2core.llm.line import Line
 
 TOPIC = "engine"
 GOAL = 0.9
@@ -42,7 +43,7 @@ def _entry(scale: Scale, slots: int, what: str) -> Entry:
     with engine.serve(embedded, scale.threads, slots) as (address, key):
         config = embedded if slots == 1 else embedded.model_copy(update={"base_url": address})
         with (
-            openai.OpenAI(base_url=address, api_key=key, timeout=120, max_retries=0) as ours,
+            closing(Line(address, key, 120)) as ours,
             httpx.Client(base_url=f"{address}/", headers={"authorization": f"Bearer {key}"}, timeout=120) as bare,
         ):
             works = {"ours": our_client(ours, config, asked), "peer": plain_http(bare, asked, slots)}
@@ -66,13 +67,13 @@ def requests(tokens: int, count: int) -> list[Request]:
     return [Request(message, tokens, 0.3, seed) for seed, message in enumerate(messages)]
 
 
-def our_client(client: openai.OpenAI, config: LLMConfig, asked: list[Request]) -> Work:
+def our_client(line: Line, config: LLMConfig, asked: list[Request]) -> Work:
     """Our client, with an empty replay cache at each call."""
 
     def work() -> int:
         with tempfile.TemporaryDirectory() as folder:
             cache = ReplayCache(Path(folder) / "answers.sqlite")
-            answers = LLM(config, lambda: client, cache).complete_many(asked, set_aside=True)
+            answers = LLM(config, lambda: line, cache).complete_many(asked, set_aside=True)
             cache.close()
         return sum(answer.completion_tokens for answer in answers if isinstance(answer, Answer))
 

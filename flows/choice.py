@@ -42,10 +42,13 @@ class Choice:
             return
         candidate = root / "work" / "chosen.yaml"
         write_text(candidate, text)
-        check_recipe(root, candidate)
-        if self.recipe:
-            keep_aside(root)
-        os.replace(candidate, active)
+        try:
+            check_recipe(root, candidate)
+            if self.recipe:
+                keep_aside(root)
+            os.replace(candidate, active)
+        finally:
+            candidate.unlink(missing_ok=True)  # what was refused may hold a password
 
 
 def check_recipe(root: Path, recipe: Path) -> None:

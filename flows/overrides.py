@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from io import StringIO
-from typing import Any
+from typing import Annotated, Any
 
 import yaml as pyyaml
+from pydantic import WithJsonSchema
 
-from k2core.recipe.section import RecipeError
+from k2core.recipe import RecipeError, mask
 
+Change = Annotated[str, WithJsonSchema({"type": "string", "not": {"pattern": r"://[^\s/?#]*@"}})]
+"""An override in the page's form. Prefect's server refuses one with a password, which it would store with the run."""
 NULL, FLOAT = "tag:yaml.org,2002:null", "tag:yaml.org,2002:float"
 
 
@@ -32,8 +35,9 @@ def override(recipe: str, changes: Iterable[str]) -> str:
     yaml.representer.add_representer(type(None), lambda dumper, _: dumper.represent_scalar(NULL, "null"))
     yaml.representer.add_representer(float, lambda dumper, value: dumper.represent_scalar(FLOAT, as_text(value)))
     document: Any = yaml.load(recipe)
-    for change in changes:
-        key, equals, value = (part.strip() for part in change.partition("="))
+    for given in changes:
+        key, equals, value = (part.strip() for part in given.partition("="))
+        change = mask(given)  # for messages, which are logged
         if not equals or not key:
             raise RecipeError(f"{change!r} is no change of the recipe; write key=value, e.g. rl.tau=0.2")
         *parents, last = key.split(".")

@@ -1,4 +1,6 @@
-"""Prefect's own command line with SQLite transactions that wait for their turn: `python -m flows.server server start`.
+"""Prefect's own command line, for a server behind `Guard`: `python -m flows.server server start`.
+
+Its SQLite transactions wait for their turn.
 
 Prefect begins a writing transaction as DEFERRED. If another one commits between its first read and its first write,
 SQLite refuses the write at once, whatever the timeout, and the page says "Oops. Something went wrong" to a click on
@@ -26,7 +28,13 @@ async def begin_immediate(self: AioSqliteConfiguration, session: Any, with_for_u
 
 
 if __name__ == "__main__":
+    import prefect.server.api.server as server
     from prefect.cli import app
 
-    AioSqliteConfiguration.begin_transaction = begin_immediate
+    from flows.access import IN_PREFECT, Guard
+
+    create = server.create_app
+    guarded = lambda *args, **kwargs: Guard(create(*args, **kwargs), keep=IN_PREFECT)  # noqa: E731
+    server.create_app = guarded  # type: ignore[assignment]
+    AioSqliteConfiguration.begin_transaction = begin_immediate  # type: ignore[method-assign]
     app()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from k2core.recipe import Limits, RecipeError, Section, did_you_mean, modules_in, read_recipe, validate
+from k2core.recipe import Limits, RecipeError, Section, did_you_mean, mask, modules_in, read_recipe, validate
 from k2core.recipe.reading import read_yaml
 from k2core.stage import sections_of
 from stages.closure import stage_module
@@ -26,7 +26,7 @@ def recipe_faults(recipe: Path) -> list[str]:
     try:
         content = read_recipe(recipe)
     except RecipeError as error:
-        return str(error).splitlines()
+        return mask(str(error)).splitlines()
     faults: list[str] = []
     valid: dict[str, Section] = {}
     declared = declared_sections()

@@ -2,7 +2,7 @@
 
 Each domain has its rules over the attributes of `tag`; duplicates are sought across all sources among what the rules
 keep, and the one of best quality (`grade`) stays. Sampling rates follow the quality within the domain. The held-out
-part is chosen by hash of the document's id, so that it stays what it is when sources grow. Training documents that
+part is chosen by hash of the document's id, so that it stays the same when sources grow. Training documents that
 hold passages of evaluation sets or of held-out text go last.
 """
 
@@ -155,10 +155,10 @@ def _check(kept: list[dict[str, Any]], documents: Path) -> None:
 def _write(out: Path, kept: list[dict[str, Any]], rejected: list[dict[str, Any]]) -> None:
     import pyarrow as pa
 
-    extra = ("quality", pa.float64()), ("rate", pa.float64()), ("split", pa.string())
-    write_table(out / "documents.parquet", kept, document_schema(*extra))
-    extra = ("reason", pa.string()), ("score", pa.float64()), ("matched", pa.string()), ("passage", pa.string())
-    write_table(out / "rejected.parquet", rejected, document_schema(*extra))
+    chosen = ("quality", pa.float64()), ("rate", pa.float64()), ("split", pa.string())
+    write_table(out / "documents.parquet", kept, document_schema(*chosen))
+    why = ("reason", pa.string()), ("score", pa.float64()), ("matched", pa.string()), ("passage", pa.string())
+    write_table(out / "rejected.parquet", rejected, document_schema(*why))
 
 
 def _steps(params: Params, rejections: dict[str, curation.Rejection]) -> list[str]:

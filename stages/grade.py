@@ -20,7 +20,7 @@ from k2core.corpus.tagging import COLUMNS as ATTRIBUTES
 from k2core.corpus.tagging import untagged
 from k2core.corpus.throughput import paced
 from k2core.llm.client import LLM
-from k2core.llm.config import LLMConfig
+from k2core.llm.config import LLMConfig, own_llm
 from k2core.machine import Compute
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.storage import read_tables, write_table
@@ -33,12 +33,14 @@ class Params(GradingConfig):
     """How documents are graded."""
 
     judge: JudgeConfig = Field(description="what the LLM judges")
+    llm: dict[str, Any] = own_llm()
 
 
 def run(
     params: Params, llm: LLMConfig, compute: Compute, documents: Path, attributes: Path, out: Path, job: Job
 ) -> Metrics:
     """Write the parts and the quality of each documents' table to a table of the same name and row order."""
+    llm = llm.with_own(params.llm, "grade.llm")
     tables = {name: _rows(name, table, attributes) for name, table in read_tables(documents, ["id", "text", "domain"])}
     domains: dict[str, list[dict[str, Any]]] = {}
     for row in (row for rows in tables.values() for row in rows):
@@ -126,8 +128,8 @@ def _figures(
         values = [grade for grade in item.parts["llm"] if grade is not None]
         figures |= {f"llm/mean_grade/{domain}": sum(values) / len(values)} if values else {}
         figures[f"mean_rules/{domain}"] = sum(value or 0.0 for value in item.parts["rules"]) / len(item.ids)
-    area, low, high = auc(by_llm[True], by_llm[False])
-    figures |= {"classifier/auc_llm": area, "classifier/auc_llm_low": low, "classifier/auc_llm_high": high}
+    area, lowest, highest = auc(by_llm[True], by_llm[False])
+    figures |= {"classifier/auc_llm": area, "classifier/auc_llm_low": lowest, "classifier/auc_llm_high": highest}
     everywhere = {part: [place for item in graded.values() for place in item.places[part]] for part in PARTS}
     return figures | agreement(everywhere)
 

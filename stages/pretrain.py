@@ -27,9 +27,10 @@ def run(
     spikes: SpikeConfig, checkpoint: CheckpointConfig, phase: str, init: Path, tokens: Path, out: Path, plot: Path,
     job: Job,
 ) -> Metrics:  # fmt: skip
-    """Train phase `phase`; figures are held-out bits per byte and what the training reports."""
+    """Train phase `phase`; figures are held-out bits per byte, copying, and what the training reports."""
     compute.apply()
     from k2core.chat.tokenizer import Tokenizer
+    from k2core.evals.copying import copying
     from k2core.model.files import load_model, save_model
     from k2core.model.transformer import Transformer
     from k2core.training.checkpoint import load_optimizer, save_optimizer
@@ -64,6 +65,7 @@ def run(
         after, trained = run_phase(params, learner, setting, tokens=tokens, seed=compute.seed, plot=plot, out=out)
         if params.context_length != params.heldout_context:
             figures |= heldout(params.context_length, "heldout/bits_per_byte_own_context")
+        figures |= copying(ranks.whole_rows(network), tokens, context=params.heldout_context, seed=compute.seed)
         save_model(network, out)
         save_optimizer(optimiser, out)
         after.save(out)

@@ -17,7 +17,7 @@ from k2core.corpus.curation import CONTAMINATED, HELDOUT, TRAIN, Decontamination
 from k2core.corpus.documents import COLUMNS, document_schema, sample
 from k2core.corpus.sources.builtin import mathematics
 from k2core.llm.client import LLM
-from k2core.llm.config import LLMConfig
+from k2core.llm.config import LLMConfig, own_llm
 from k2core.machine import Compute
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
@@ -63,10 +63,12 @@ class Params(Section):
     solution_tokens: int = Field(ge=16, description="tokens that the LLM's solution of a problem may have")
     sampling: Sampling = Field(description="rejection sampling of what the LLM makes")
     decontamination: DecontaminationConfig = Field(description="passages of evaluation that no pair may hold")
+    llm: dict[str, Any] = own_llm()
 
 
 def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, tasks: Path, out: Path, job: Job) -> Metrics:
     """Write the accepted pairs as documents, and the rejected ones with their reasons."""
+    llm = llm.with_own(params.llm, "questions.llm")
     if not (params.articles or params.passages or params.problems):
         job.say("skipped: questions.articles, passages and problems are 0; the tables are empty")
         _write(out, [])

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.llm.client import LLM
-from k2core.llm.config import LLMConfig
+from k2core.llm.config import LLMConfig, own_llm
 from k2core.machine import Compute
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
@@ -40,10 +40,12 @@ class Params(Section):
     context_tokens: int = Field(ge=0, description="tokens of earlier pieces and their rewrites that a piece sees")
     temperature: float = Field(ge=0, le=2, description="sampling temperature of the rewrites")
     gate: dict[str, GateLimits] = Field(description="limits of the fidelity gate, by the name that a style gives")
+    llm: dict[str, Any] = own_llm()
 
 
 def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, styles: Path, out: Path, job: Job) -> Metrics:
     """Write the accepted rewrites as documents, and every verdict."""
+    llm = llm.with_own(params.llm, "rephrase.llm")
     compute.apply()
     library = load_styles(styles)
     if all(share.documents == 0 for share in params.rewrites.values()):

@@ -25,6 +25,7 @@ class Params(RLConfig):
     """The loop's settings, the PTX mixture, and how much is measured."""
 
     ptx_demonstrations: dict[str, int] = Field(description="gym items with correct answers in the PTX mixture")
+    ptx_text: dict[str, float] = Field(description="share of the PTX mixture's targets that is text, by domain")
     trajectories: int = Field(ge=1, description="accepted dialogues in the PTX mixture and as open prompts, at most")
     json_share: float = Field(ge=0, le=1, description="share of PTX dialogues that declare their tools in JSON")
     heldout_items: int = Field(ge=1, description="held-out items an environment, measured before and after")
@@ -42,6 +43,7 @@ def run(
     tokenizer: Path,
     tasks: Path,
     trajectories: Path,
+    tokens: Path,
     out: Path,
     plot: Path,
     job: Job,
@@ -51,6 +53,7 @@ def run(
     from statistics import fmean
 
     from k2core.chat.tokenizer import Tokenizer
+    from k2core.data.rows.shards import TokenShards
     from k2core.evals.environments import attempt, pass_rate
     from k2core.gym.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
     from k2core.gym.registry import select
@@ -60,7 +63,7 @@ def run(
     from k2core.rl.loop import PolicyTraining
     from k2core.rl.pool import build_pool
     from k2core.storage import write_text
-    from k2core.training.dialogues import DialogueSource
+    from k2core.training.dialogues import DialogueSource, text_dialogues
     from k2core.training.learner import Learner
     from k2core.training.setting import Setting
 
@@ -95,12 +98,17 @@ def run(
         scratch=job.scratch,
     )
     if len(pool.prompts) < params.prompts:
-        raise StageError(f"{len(pool.prompts)} items in the pool, {params.prompts} prompts an iteration: raise rl.pool")
+        raise StageError(
+            f"{len(pool.prompts)} items in the pool, {params.prompts} prompts per iteration: raise rl.pool"
+        )
     counts = select(environments, params.ptx_demonstrations, "rl.ptx_demonstrations")
     dialogues = encode_gym(tok, environments, counts, "train", seed)
     dialogues += encode_trajectories(tok, accepted, seed=seed, json_share=params.json_share)
+    fitting = [dialogue for dialogue in dialogues if len(dialogue.tokens) <= params.context]
+    targets = sum(sum(dialogue.mask) for dialogue in fitting)
+    text = text_dialogues(TokenShards(tokens), params.ptx_text, targets=targets, context=params.context, seed=seed)
     ptx = DialogueSource(
-        [dialogue for dialogue in dialogues if len(dialogue.tokens) <= params.context],
+        fitting + text,
         context=params.context,
         batch_rows=params.ptx_rows,
         seed=seed,

@@ -1,8 +1,9 @@
 """Supervised fine-tuning in K2's chat format, loss on assistant tokens (K2 §3.1).
 
 The mixture: judged trajectories (repeated) and gym items with their correct answers, in whole dialogues packed into
-rows. Tools are declared in TypeScript or, for a share of the dialogues, in JSON. A tenth of the tasks and the gym's
-held-out items are kept away and show what was learnt.
+rows, and text of pre-training, without which language modelling is forgotten. Tools are declared in TypeScript or, for
+a share of the dialogues, in JSON. A tenth of the tasks and the gym's held-out items are kept away and show what was
+learnt.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pydantic import Field
 from k2core.machine import Compute
 from k2core.optim.optimizer import OptimizerConfig
 from k2core.stage import Job, Metrics, StageError, main
+from k2core.storage import Split
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.fine_tuning import FineTuning, fine_tune
 from k2core.training.spikes import SpikeConfig
@@ -27,6 +29,7 @@ class Params(FineTuning):
     trajectory_repeats: int = Field(ge=1, description="copies of each trajectory in an epoch of the mixture")
     json_share: float = Field(ge=0, le=1, description="share of dialogues that declare their tools in JSON")
     demonstrations: dict[str, int] = Field(description="gym items with correct answers, by environment")
+    text: dict[str, float] = Field(description="share of all targets that is text of pre-training, by domain")
     heldout_items: int = Field(
         ge=1, description="held-out items an environment, and held-out trajectories, for the loss"
     )
@@ -41,6 +44,7 @@ def run(
     init: Path,
     tokenizer: Path,
     trajectories: Path,
+    tokens: Path,
     out: Path,
     plot: Path,
     job: Job,
@@ -48,10 +52,11 @@ def run(
     """Fine-tune `init` and report the held-out loss before and after."""
     compute.apply()
     from k2core.chat.tokenizer import Tokenizer
+    from k2core.data.rows.shards import TokenShards
     from k2core.gym.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
     from k2core.gym.registry import select, text_environments
     from k2core.model.files import load_model, save_model
-    from k2core.training.dialogues import Dialogue, DialogueSource, dialogue_loss
+    from k2core.training.dialogues import Dialogue, DialogueSource, dialogue_loss, text_dialogues
     from k2core.training.setting import Setting
 
     tok, seed = Tokenizer.load(tokenizer), compute.seed
@@ -59,7 +64,7 @@ def run(
     gym = text_environments()
     counts = select(gym, params.demonstrations, "sft.demonstrations")
 
-    def judged(split: str, limit: int, repeats: int) -> list[Dialogue]:
+    def judged(split: Split, limit: int, repeats: int) -> list[Dialogue]:
         chosen = some(split_trajectories(accepted, split), limit, seed)
         return encode_trajectories(tok, chosen, seed=seed, json_share=params.json_share, repeats=repeats)
 
@@ -79,10 +84,12 @@ def run(
             f"{trajectories}: no {'held-out ' + empty[0] if empty else 'dialogues'} within {params.context} tokens; "
             "raise sft.context or make more trajectories"
         )
-    source = DialogueSource(fitting, context=params.context, batch_rows=params.batch_rows, seed=seed)
+    targets = sum(sum(dialogue.mask) for dialogue in fitting)
+    replayed = text_dialogues(TokenShards(tokens), params.text, targets=targets, context=params.context, seed=seed)
+    source = DialogueSource(fitting + replayed, context=params.context, batch_rows=params.batch_rows, seed=seed)
     job.say(
-        f"{len(fitting)} dialogues ({len(trained) - len(fitting)} too long) in {len(source)} rows of "
-        f"{params.context}; {params.epochs(source):.1f} epochs"
+        f"{len(fitting)} dialogues ({len(trained) - len(fitting)} too long) and {len(replayed)} pieces of text in "
+        f"{len(source)} rows of {params.context}; {params.epochs(source):.1f} epochs"
     )
 
     def losses(when: str) -> Metrics:

@@ -1,4 +1,4 @@
-"""Token shards: curated and rephrased documents as token ids, one file a domain, held-out documents apart.
+"""Token shards: curated and rephrased documents as token ids, one file per domain, held-out documents apart.
 
 The figures say what compressors make of the same held-out text: the yardstick for bits per byte.
 `k2core/data/rows/order.py` says which documents a shard holds, and in which order.
@@ -26,19 +26,19 @@ class Params(Section):
 
 
 def run(
-    params: Params, curated: Path, rephrased: Path, questions: Path, tokenizer: Path, out: Path, job: Job
+    params: Params, curated: Path, rephrased: Path, questions: Path, recall: Path, tokenizer: Path, out: Path, job: Job
 ) -> Metrics:
-    """Write shards and manifest; figures are yardsticks, and tokens, documents, bytes a token by split and domain."""
+    """Write shards and manifest; figures are yardsticks, and tokens, documents, bytes per token by split and domain."""
     from collections.abc import Iterator
 
     from k2core.chat.tokenizer import Tokenizer
-    from k2core.data.rows.order import QUESTIONS, encoded, in_order
+    from k2core.data.rows.order import QUESTIONS, RECALL, encoded, in_order
     from k2core.data.rows.shards import SPLITS, TokenizedDocument, write_shards
     from k2core.evals.compressors import yardsticks
     from k2core.storage import dvc_md5, read_table
 
     tok = Tokenizer.load(tokenizer)
-    groups = in_order(curated, rephrased, questions)
+    groups = in_order(curated, rephrased, questions, recall)
     for split in SPLITS:
         if not any(key[0] == split for key in groups):
             raise StageError(f"{curated}/documents.parquet: no document of split {split}; look at curate's figures")
@@ -64,6 +64,7 @@ def run(
         out, documents(), vocab_size=tok.vocab_size, eos_id=tok.eos_id, tokenizer=dvc_md5(tokenizer)
     )
     figures: Metrics = {"documents/rephrased": float(rewrites), "documents/questions": float(asked)}
+    figures["documents/recall"] = float(len(groups.get(("train", RECALL), ())))
     for split in SPLITS:
         if not manifest[split]:
             raise StageError(f"{curated}: no {split} document fits; raise tokenize.max_heldout_tokens")

@@ -125,7 +125,7 @@ def start_pages(me: Newcomer) -> str:
 
 def run_on_own_data(me: Newcomer) -> str:
     with browser_page() as page:
-        prefect = PrefectPage(page, me.pages.prefect, SHOTS)
+        prefect = PrefectPage(page, me.pages.links[0], SHOTS)
         prefect.start("data", f"ingest.files={ENTRY}")
         (SHOTS / "form.png").rename(SHOTS / "prefect-form.png")
         prefect.await_state("Completed", seconds=900)
@@ -137,7 +137,7 @@ def run_on_own_data(me: Newcomer) -> str:
 
 def run_with_a_change(me: Newcomer) -> str:
     with browser_page() as page:
-        prefect = PrefectPage(page, me.pages.prefect, SHOTS)
+        prefect = PrefectPage(page, me.pages.links[0], SHOTS)
         prefect.start("chain", "ingest.files=[]", "report.samples=4")
         (SHOTS / "form.png").unlink()
         prefect.await_state("Completed", seconds=900)
@@ -150,7 +150,7 @@ def schedule(me: Newcomer) -> str:
         return any("auto-scheduled" in run["tags"] and run["state_type"] == "COMPLETED" for run in runs)
 
     with browser_page() as page:
-        prefect = PrefectPage(page, me.pages.prefect, SHOTS)
+        prefect = PrefectPage(page, me.pages.links[0], SHOTS)
         prefect.schedule_every_minute("chain")
         wait_until(fired, 200, "no scheduled run")
         prefect.open_deployment("chain")

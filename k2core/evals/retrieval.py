@@ -6,6 +6,8 @@ prefer the needle's last token over others that were drawn the same way; chance 
 Copy gain: a held-out passage ends a row in which it stood before; the gain is how much lower its loss is than at the
 end of the same row with another passage in the first place. It is 0 for a model that does not look back, shows what is
 too weak to find needles, and does not depend on how good the model is at late positions as such.
+
+Shapes: B rows, T positions, S samples, C candidates, R rows.
 """
 
 from __future__ import annotations
@@ -63,15 +65,26 @@ def distance(length: int) -> int:
     return length - 2 * PASSAGE
 
 
-def copy_gains(model: Model, shards: TokenShards, *, length: int, samples: int, seed: int) -> list[float]:
-    """The copy gain of each of `samples` passages in rows of `length` tokens, nats a token.
+def copy_gains(
+    model: Model, shards: TokenShards, *, length: int, samples: int, seed: int, random_tokens: bool = False
+) -> list[float]:
+    """The copy gain of each of `samples` passages in rows of `length` tokens, in nats per token.
 
-    Arguments and errors as for `needles_found`.
+    Args:
+        random_tokens: the passages are drawn token by token, so that nothing but copying can foresee them.
+
+    Other arguments and errors as for `needles_found`.
     """
     text, random = _heldout(shards, length), Random(f"{seed}/copy/{length}")
     rows = []
+
+    def drawn() -> list[int]:
+        if not random_tokens:
+            return _slice(text, PASSAGE, random)
+        return random.sample([token for token in range(shards.vocab_size) if token != shards.eos_id], PASSAGE)
+
     for _ in range(samples):
-        passage, foil = _slice(text, PASSAGE, random), _slice(text, PASSAGE, random)
+        passage, foil = drawn(), drawn()
         other = _slice(text, length - 2 * PASSAGE, random)
         rows += [other[:PASSAGE] + first + other[PASSAGE:] + passage for first in (passage, foil)]
     wanted = range(length - PASSAGE - 1, length - 1)

@@ -9,6 +9,7 @@ from typing import Any
 
 from k2core.lineage.chain import Chain
 from k2core.storage import StorageError
+from k2core.storage.disk import of_the_machine
 
 Row = dict[str, Any]
 NEAREST = 3
@@ -55,12 +56,14 @@ class Corpus:
             try:
                 yield path, pq.read_table(path, columns=columns)
             except (pa.ArrowInvalid, OSError) as error:
+                if of_the_machine(error):
+                    raise
                 raise StorageError(f"{path}: not readable ({error}); delete it and run {stage} again") from None
 
     def ids(self) -> set[str]:
-        """The ids of all documents, of rewrites and of questions, also of those that were set aside for a reason."""
+        """The ids of all documents, also of those made from others and of those set aside for a reason."""
         found: set[str] = set()
-        for stage, table in (("ingest", "*.parquet"), ("questions", "*.parquet")):
+        for stage, table in (("ingest", "*.parquet"), ("questions", "*.parquet"), ("recall", "*.parquet")):
             for _, columns in self.columns(stage, table, ["id"]):
                 found.update(columns["id"])
         for _, columns in self.columns("rephrase", "verdicts.parquet", ["style", "number", "source_id"]):

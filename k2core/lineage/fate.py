@@ -85,6 +85,9 @@ class Fate:
                 ended = f"removed, {reason}" if reason else "kept"
                 how = f"maker {row['source'].partition('/')[2]}"
                 yield Made(row["id"], "questions", how, row["origin"], row["text"], not reason, ended)
+        for row in self.corpus.rows("recall", "documents.parquet"):
+            how = f"kind {row['source'].partition('/')[2]}"
+            yield Made(row["id"], "recall", how, row["origin"], row["text"], True, "kept")
 
     def _reason(self, row: Row) -> str:
         """Why curation removed the document, in words."""

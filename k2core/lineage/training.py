@@ -3,6 +3,8 @@
 A phase's batches are a pure function of the shards, the recipe and where the phase before stopped (`PhaseSource`), so
 that the plan of a phase that has ended can be made again at any time. What is made here is held against what the
 stages left: the bytes of each document in the shards, and the place where each phase stopped (`trainer.json`).
+
+Shapes: D documents, P pieces of documents.
 """
 
 from __future__ import annotations
@@ -107,7 +109,7 @@ class Training:
         from k2core.data.rows.shards import TokenShards
 
         tokens, tokenizer = chain.folder("tokenize"), chain.folder("train_tokenizer")
-        made = [chain.folder(stage) for stage in ("curate", "rephrase", "questions")]
+        made = [chain.folder(stage) for stage in ("curate", "rephrase", "questions", "recall")]
         if tokens is None or tokenizer is None or None in made:
             raise StorageError(f"{chain.artifact}: no token shards are behind it, so nothing was trained on documents")
         self.chain, self.shards = chain, TokenShards(tokens)
@@ -226,7 +228,7 @@ def listed(chain: Chain) -> Iterator[str]:
     if not phases:
         raise StorageError(f"{chain.artifact}: no training is behind it")
     about: dict[str, tuple[str, str]] = {}
-    for stage in ("curate", "rephrase", "questions"):
+    for stage in ("curate", "rephrase", "questions", "recall"):
         for _, columns in Corpus(chain).columns(stage, "documents.parquet", ["id", "source", "license"]):
             about |= {name: (source, law) for name, source, law in zip(*columns.values(), strict=True)}
     yield _tsv("document", "domain", "source", "license", "tokens", "seen", *(phase.name for phase in phases))

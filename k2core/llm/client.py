@@ -7,26 +7,29 @@ with LLM.open(config, compute, job.answers) as llm:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from k2core.llm import engine
 from k2core.llm.cache import ReplayCache, request_key
 from k2core.llm.config import LLMConfig
+from k2core.llm.line import Line, Refusal
 from k2core.llm.many import map_threads
 from k2core.llm.pressure import Pressure
 from k2core.llm.reasoning import without_reasoning
 from k2core.llm.reply import UnusableReply, parse
 from k2core.machine import Compute
+from k2core.machine.proxies import is_loopback
 from k2core.recipe import RecipeError
+from k2core.storage.foreign import one_line
 
 if TYPE_CHECKING:
-    from openai import OpenAI
     from tenacity import RetryCallState
+    from tenacity.retry import retry_base
     from tqdm import tqdm
 
 
@@ -77,7 +80,7 @@ class Refused:
 class LLM:
     """Ask a model; answers come from the replay cache where the same request was answered before."""
 
-    def __init__(self, config: LLMConfig, connect: Callable[[], OpenAI], cache: ReplayCache) -> None:
+    def __init__(self, config: LLMConfig, connect: Callable[[], Line], cache: ReplayCache) -> None:
         self._config, self._connect, self._cache = config, connect, cache
         self._pressure = Pressure(config.in_flight)
 
@@ -89,14 +92,14 @@ class LLM:
         Raises:
             RecipeError: the weights or the API key of `config` are missing.
         """
-        clients: list[OpenAI] = []
+        clients: list[Line] = []
         lock = Lock()
         if config.embedded:
             engine.weights()
         else:
             _api_key(config)
 
-        def connect() -> OpenAI:
+        def connect() -> Line:
             with lock:
                 if not clients:
                     clients.append(stack.enter_context(_connection(config, compute)))
@@ -119,9 +122,19 @@ class LLM:
         """The text of one answer."""
         return self.answer(Request(messages, max_tokens, temperature, seed, schema)).text
 
+    @overload
+    def complete_many(
+        self, requests: Iterable[Request], bar: tqdm | None = None, *, set_aside: Literal[False] = False
+    ) -> list[Answer]: ...
+
+    @overload
+    def complete_many(
+        self, requests: Iterable[Request], bar: tqdm | None = None, *, set_aside: Literal[True]
+    ) -> list[Answer | Refused]: ...
+
     def complete_many(
         self, requests: Iterable[Request], bar: tqdm | None = None, *, set_aside: bool = False
-    ) -> list[Answer | Refused]:
+    ) -> Sequence[Answer | Refused]:
         """Answers in the order of `requests`, at most `llm.concurrency` in flight; `bar` counts answers.
 
         `requests` are taken as there is room for them. The first failure stops the rest: what is in flight is finished,
@@ -182,59 +195,60 @@ class LLM:
         return body, request_key({"base_url": self._config.base_url, **body})
 
     def _ask(self, body: dict[str, Any]) -> Answer:
-        import openai
-        from tenacity import Retrying, retry_if_exception, retry_if_result, stop_after_attempt
+        import httpx
+        from tenacity import Retrying, retry_if_exception, retry_if_result
 
         config = self._config
-        again = retry_if_exception(_is_transient)
+        again: retry_base = retry_if_exception(_is_transient)
         if not config.embedded:  # whose answer to a request is always the same
             again = again | retry_if_result(lambda answer: not answer.text.strip())
         answered: list[int] = []  # how many requests the server had answered at each failure of this one
+        patience = _Patience(config)
         retrying = Retrying(
             retry=again,
             wait=self._pause,
             before_sleep=lambda _: answered.append(self._pressure.answers),
-            stop=stop_after_attempt(config.max_attempts),
+            stop=patience.spent,
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )
         try:
             return retrying(self._try, body)
         except UnusableReply as error:
-            what = f"unusable answer ({_one_line(str(error))})"
+            what = f"unusable answer ({one_line(error)})"
             raise RequestRefused(
                 what, f"llm: {config.base_url} gave an {what} {config.max_attempts} times; is it OpenAI-compatible?"
             ) from None
-        except openai.APIStatusError as error:
+        except Refusal as error:
             if _is_transient(error):
                 gone_on = bool(answered) and self._pressure.answers > answered[0]
-                if error.status_code in _OVERLOADED or not gone_on:
-                    raise self._unavailable(f"HTTP status {error.status_code}") from None
-                what = f"fails at this request (status {error.status_code}) and answers others"
+                if error.status in _OVERLOADED and error.wait is not None:
+                    raise LLMUnavailable(patience.sentence(error)) from None
+                if error.status in _OVERLOADED or not gone_on:
+                    raise self._unavailable(f"HTTP status {error.status}") from None
+                what = f"fails at this request (status {error.status}) and answers others"
                 raise RequestRefused(what, f"llm: {config.base_url} {what}; look into the server's log") from None
-            what = f"refused the request (status {error.status_code}: {_one_line(error.message)})"
+            what = f"refused the request (status {error.status}: {one_line(error.said)})"
             message = f"llm: {config.base_url} {what}; check llm.model, llm.api_key_variable and the prompt's length"
-            if error.status_code in _THIS_REQUEST_ONLY:
+            if error.status in _THIS_REQUEST_ONLY:
                 raise RequestRefused(what, message) from None
             raise RecipeError(message) from None
-        except openai.APITimeoutError:
+        except TimeoutError:
             raise self._unavailable(f"no answer within {config.timeout_s:g} s") from None
-        except openai.APIConnectionError as error:
-            raise self._unavailable(_one_line(str(error.__cause__ or error))) from None
+        except httpx.TransportError as error:
+            raise self._unavailable(one_line(error)) from None
 
     def _try(self, body: dict[str, Any]) -> Answer:
         """One try, in a place of `Pressure`."""
-        import openai
-
-        options = engine.REQUEST_OPTIONS if self._config.embedded else None
+        options = engine.REQUEST_OPTIONS if self._config.embedded else {}
         with self._pressure.slot() as halvings:
             try:
-                response = self._connect().chat.completions.with_raw_response.create(**body, extra_body=options)
-            except openai.APIStatusError as error:
-                if error.status_code in _OVERLOADED:
-                    self._pressure.overloaded(halvings)
+                content = self._connect().ask({**body, **options})
+            except Refusal as error:
+                if error.status in _OVERLOADED:
+                    self._pressure.overloaded(halvings, min(error.wait or 0.0, self._config.max_wait_s))
                 raise
             self._pressure.answered()
-        reply = parse(response.content)
+        reply = parse(content)
         choice, usage = reply.choices[0], reply.usage
         return Answer(
             choice.message.content or "", choice.finish_reason or "stop", usage.completion_tokens if usage else 0
@@ -245,9 +259,7 @@ class LLM:
         from tenacity import wait_random_exponential
 
         wait = wait_random_exponential(multiplier=0.5, max=self._config.max_wait_s)(state)
-        error = state.outcome.exception() if state.outcome else None
-        wish = getattr(getattr(error, "response", None), "headers", {}).get("retry-after", "")
-        return min(max(wait, float(wish)), self._config.max_wait_s) if wish.isdigit() else wait
+        return min(max(wait, _wish(state) or 0.0), self._config.max_wait_s)
 
     def _unavailable(self, what: str) -> LLMUnavailable:
         return LLMUnavailable(
@@ -256,38 +268,80 @@ class LLM:
         )
 
 
-@contextmanager
-def _connection(config: LLMConfig, compute: Compute) -> Iterator[OpenAI]:
-    import openai
+class _Patience:
+    """How long one request is tried: `max_attempts` times, and as often as the server asks to wait and the wait fits.
 
+    A single wait fits if it is not above `max_wait_s`; together they may be `max_attempts` times that.
+    """
+
+    def __init__(self, config: LLMConfig) -> None:
+        self.config, self.tries, self.waited = config, 0, 0.0
+
+    def spent(self, state: RetryCallState) -> bool:
+        """Whether the try that `state` is about was the last one."""
+        wish, most = _wish(state), self.config.max_wait_s
+        if wish is None:
+            self.tries += 1
+            return self.tries >= self.config.max_attempts
+        if wish > most or self.waited + wish > most * self.config.max_attempts:
+            return True
+        self.waited += max(wish, state.upcoming_sleep)  # a server that asks for no time at all is not asked for ever
+        return False
+
+    def sentence(self, refusal: Refusal) -> str:
+        """Why it was the last one, if the server had asked to wait."""
+        return (
+            f"the LLM at {self.config.base_url} is overloaded (HTTP status {refusal.status}) and asks to wait "
+            f"{refusal.wait:,.0f} s, after a wait of {self.waited:,.0f} s; llm.max_wait_s = {self.config.max_wait_s:g} "
+            f"allows that much at a time, and {self.config.max_attempts} times as much in all (llm.max_attempts): run "
+            "again later, lower llm.concurrency, or raise llm.max_wait_s"
+        )
+
+
+def _wish(state: RetryCallState) -> float | None:
+    """The seconds after which an overloaded server wants to be asked again."""
+    error = state.outcome.exception() if state.outcome else None
+    return error.wait if isinstance(error, Refusal) and error.status in _OVERLOADED else None
+
+
+@contextmanager
+def _connection(config: LLMConfig, compute: Compute) -> Iterator[Line]:
     with ExitStack() as stack:
         if config.embedded:
             address, key = stack.enter_context(engine.serve(config, compute.threads))
         else:
             address, key = config.base_url, _api_key(config)
-        # Retries are ours: the library's own would multiply with them and hide behind one time-out.
-        client = openai.OpenAI(base_url=address, api_key=key, timeout=config.timeout_s, max_retries=0)
-        stack.callback(client.close)
-        yield client
+        line = _line(address, key, config.timeout_s)
+        stack.callback(line.close)
+        yield line
+
+
+def _line(address: str, key: str, seconds: float) -> Line:
+    """A line to `address`; a server on this machine is reached directly, whatever proxies are set.
+
+    Raises:
+        RecipeError: a proxy is set that httpx cannot use.
+    """
+    try:
+        return Line(address, key, seconds, proxies=not is_loopback(address))
+    except (ImportError, ValueError) as error:
+        raise RecipeError(
+            f"llm: the way to {address} leads through a proxy that cannot be used ({one_line(error)}); correct "
+            "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, or name the server's host in NO_PROXY"
+        ) from None
 
 
 def _is_transient(error: BaseException) -> bool:
-    import openai
+    import httpx
 
-    if isinstance(error, UnusableReply):
-        return True
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code in (408, 409, 429) or error.status_code >= 500
-    return isinstance(error, openai.APIConnectionError)  # includes time-outs
+    if isinstance(error, Refusal):
+        return error.status in (408, 409, 429) or error.status >= 500
+    return isinstance(error, (UnusableReply, TimeoutError, httpx.TransportError))
 
 
 def _api_key(config: LLMConfig) -> str:
     if not config.api_key_variable:
-        return "none"
+        return ""
     if key := os.environ.get(config.api_key_variable):
         return key
     raise RecipeError(f"llm.api_key_variable = {config.api_key_variable!r}: no such environment variable; export it")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]

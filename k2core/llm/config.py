@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any, Self
+
 from pydantic import Field
 
-from k2core.recipe import Section
+from k2core.recipe import Section, validate
 
 EMBEDDED = "embedded"
 
 
 class LLMConfig(Section):
-    """One endpoint for every stage that asks an LLM; the embedded engine and a cluster differ by address only."""
+    """The endpoint of the stages that ask an LLM; the embedded engine and a cluster differ by address only.
+
+    A stage can have another one: the key `llm` of its own section (`own_llm`).
+    """
 
     base_url: str = Field(
         pattern=r"^(embedded|https?://\S+)$",
@@ -21,7 +26,7 @@ class LLMConfig(Section):
         description="environment variable that holds the server's API key; empty where none is needed"
     )
     context: int = Field(ge=256, description="tokens of prompt and answer together in the embedded engine")
-    timeout_s: float = Field(gt=0, description="seconds one answer may take")
+    timeout_s: float = Field(gt=0, description="seconds one answer may take, from the question to its last byte")
     max_attempts: int = Field(ge=1, description="tries for a request that meets a time-out, a dead line, 429 or 5xx")
     max_wait_s: float = Field(gt=0, description="longest pause between two tries, seconds")
     concurrency: int = Field(
@@ -33,6 +38,17 @@ class LLMConfig(Section):
         gt=0, description="speed that a forecast of the time assumes; changes no result"
     )
 
+    def with_own(self, own: dict[str, Any], where: str) -> Self:
+        """These settings with those that a stage has of its own.
+
+        Args:
+            where: the key of `own`, for messages, e.g. ``grade.llm``.
+
+        Raises:
+            RecipeError: a key or a value does not fit.
+        """
+        return validate(type(self), self.model_dump() | own, where) if own else self
+
     @property
     def embedded(self) -> bool:
         return self.base_url == EMBEDDED
@@ -41,3 +57,8 @@ class LLMConfig(Section):
     def in_flight(self) -> int:
         """Requests in flight at once, at most."""
         return 1 if self.embedded else self.concurrency
+
+
+def own_llm() -> Any:
+    """The key `llm` of a stage's section: a change of it re-runs that stage alone."""
+    return Field(default={}, description="keys of section `llm` that are different for this stage; {}: none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,12 +11,15 @@ from contextlib import contextmanager
 class Pressure:
     """At most `most` requests in flight: halved when the server is overloaded, one more a round of good answers.
 
+    None is sent before the time at which the server wants to be asked again.
+
     `answers` counts what the server answered.
     """
 
     def __init__(self, most: int) -> None:
         self._most, self._limit = most, float(most)
         self._in_flight = self._halvings = 0
+        self._opens = 0.0
         self.answers = 0
         self._free = threading.Condition()
 
@@ -28,7 +32,8 @@ class Pressure:
     def slot(self) -> Iterator[int]:
         """Wait for a place, hold it. Gives the number that `overloaded` wants."""
         with self._free:
-            self._free.wait_for(lambda: self._in_flight < self.limit)
+            while (closed := self._opens - time.monotonic()) > 0 or self._in_flight >= self.limit:
+                self._free.wait(closed if closed > 0 else None)
             self._in_flight += 1
             halvings = self._halvings
         try:
@@ -38,9 +43,13 @@ class Pressure:
                 self._in_flight -= 1
                 self._free.notify_all()
 
-    def overloaded(self, halvings: int) -> None:
-        """The server refused a request for lack of room. Requests sent before the last halving do not count again."""
+    def overloaded(self, halvings: int, wait: float = 0.0) -> None:
+        """The server refused a request for lack of room, and wants to be left alone for `wait` seconds.
+
+        Requests sent before the last halving do not count again.
+        """
         with self._free:
+            self._opens = max(self._opens, time.monotonic() + wait)
             if halvings == self._halvings:
                 self._limit = max(1.0, self._limit / 2)
                 self._halvings += 1

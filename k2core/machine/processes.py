@@ -26,7 +26,7 @@ class Processes(Section):
 
     processes: int = Field(ge=1, description="processes in all, one a GPU; 1 starts none")
     launcher: str = Field(
-        description="what starts them, before `-m stages.NAME …`; {processes} and $VARIABLES are filled in"
+        description="command that starts them, before `-m stages.NAME …`; {processes} and $VARIABLES are filled in"
     )
 
 

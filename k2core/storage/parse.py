@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from k2core.storage.foreign import whole_escapes
 
-def parse_json(text: str | bytes, **hooks: Any) -> Any:
-    """`json.loads`, for which nesting beyond Python's stack is no JSON either.
+
+def parse_json(text: str, **hooks: Any) -> Any:
+    """`json.loads`, with whole characters alone, for which nesting beyond Python's stack is no JSON either.
 
     Raises:
         ValueError: `text` is not JSON.
     """
     try:
-        return json.loads(text, **hooks)
+        return json.loads(whole_escapes(text), **hooks)
     except RecursionError:
         raise ValueError("nested too deeply") from None

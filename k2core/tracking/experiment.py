@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
 from k2core.tracking.headlines import SECONDS, STAGE_SECONDS, table
+from k2core.tracking.uri import tracking_uri
 
 if TYPE_CHECKING:
+    from mlflow.entities import Experiment
     from mlflow.tracking import MlflowClient
 
 EXPERIMENT = "k2"
@@ -35,19 +37,7 @@ and outputs.
 
 def ensure_experiment(client: MlflowClient, root: Path) -> str:
     """The id of the experiment, which is made if it is not there, with its description and view as above."""
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if not found:
-        local = "MLFLOW_TRACKING_URI" not in os.environ
-        try:
-            client.create_experiment(
-                EXPERIMENT, artifact_location=(root.resolve() / "mlartifacts").as_uri() if local else None
-            )
-        except MlflowException:
-            if not client.get_experiment_by_name(EXPERIMENT):  # else another process was quicker
-                raise
-        found = client.get_experiment_by_name(EXPERIMENT)
+    found = client.get_experiment_by_name(EXPERIMENT) or _made(client, root)
     if found.lifecycle_stage == "deleted":  # in the page; its name stays taken, and nothing can be recorded in it
         client.restore_experiment(found.experiment_id)
     for key, value in _tags(found.experiment_id, root).items():
@@ -56,14 +46,25 @@ def ensure_experiment(client: MlflowClient, root: Path) -> str:
     return found.experiment_id
 
 
-def runs_page(root: Path, server: str) -> str:
-    """The address of the table of pipeline runs on the MLflow server at `server`, e.g. ``http://127.0.0.1:5000``.
+def _made(client: MlflowClient, root: Path) -> Experiment:
+    from mlflow.exceptions import MlflowException
 
-    Imports MLflow (seconds) and asks the server, which must answer.
-    """
+    local = "MLFLOW_TRACKING_URI" not in os.environ
+    place = (root.resolve() / "mlartifacts").as_uri() if local else None
+    try:
+        return client.get_experiment(client.create_experiment(EXPERIMENT, artifact_location=place))
+    except MlflowException:
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            raise
+        return found  # another process was quicker
+
+
+def runs_page(root: Path) -> str:
+    """Where the table of pipeline runs is on an MLflow server of the workspace's records. Imports MLflow (seconds)."""
     from mlflow.tracking import MlflowClient
 
-    return f"{server}/#/experiments/{ensure_experiment(MlflowClient(server), root)}/runs?{QUERY}"
+    return f"#/experiments/{ensure_experiment(MlflowClient(tracking_uri(root)), root)}/runs?{QUERY}"
 
 
 def run_link(experiment: str, run: str, artifact: str = "") -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from k2core.recipe import RecipeError, read_recipe
+from k2core.recipe import RecipeError, mask, read_recipe
 
 ABSENT = "absent"
 IN_A_NAME = 2
@@ -40,7 +40,7 @@ def against_base(root: Path) -> RecipeChange:
         if base is None:
             continue
         keys = [key for key in [*here, *(key for key in base if key not in here)] if here.get(key) != base.get(key)]
-        changed = {key: (str(base.get(key, ABSENT)), str(here.get(key, ABSENT))) for key in keys}
+        changed = {key: (mask(str(base.get(key, ABSENT))), mask(str(here.get(key, ABSENT)))) for key in keys}
         changes.append(RecipeChange(path.stem, changed))
     return min(changes, key=lambda change: len(change.changed), default=RecipeChange("params.yaml", {}))
 

@@ -1,18 +1,26 @@
-"""Chat dialogues as training batches: packed whole, attention within each, loss on assistant tokens only."""
+"""Chat dialogues as training batches: packed whole, attention within each, loss on assistant tokens only.
+
+Shapes: B sequences, T positions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from k2core.data.rows.batch import IGNORE, Batch
-from k2core.data.rows.packing import pack_rows
+from k2core.data.rows.packing import cut, pack_rows
+from k2core.data.rows.shards import TokenShards
+
+if TYPE_CHECKING:
+    from k2core.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,44 @@ class DialogueSource:
         return order
 
 
+def text_dialogues(
+    shards: TokenShards, shares: Mapping[str, float], *, targets: int, context: int, seed: int
+) -> list[Dialogue]:
+    """Training text as dialogues of which every token is a target: what fine-tuning replays so as not to forget it.
+
+    Args:
+        shares: of all targets together, by domain; the rest are the dialogues'.
+        targets: target tokens of the dialogues.
+        context: tokens of a piece at most, the end mark before it counted.
+
+    Raises:
+        StorageError: the shards have no such domain.
+        ValueError: the shares leave the dialogues nothing.
+    """
+    rest = 1 - sum(shares.values())
+    if rest <= 0:
+        raise ValueError(f"text of {1 - rest:.0%} of the targets leaves nothing for dialogues; lower its shares")
+    replayed = []
+    for domain, share in sorted(shares.items()):
+        ids, missing = shards.tokens("train", domain), round(targets * share / rest)
+        ends = shards.document_ends("train", domain)
+        order = list(range(len(ends)))
+        Random(f"{seed}/replay/{domain}").shuffle(order)
+        for place in itertools.count():
+            if missing <= 0:
+                break
+            number = order[place % len(order)]
+            start = int(ends[number - 1]) if number else 0
+            for piece in cut(start, int(ends[number]), context - 1):
+                first = shards.eos_id if piece.start < start else int(ids[piece.start])
+                tokens = [first, *ids[piece.start + 1 : piece.start + 1 + piece.length].tolist()]
+                replayed.append(Dialogue(tokens, [0, *[1] * piece.length]))
+                missing -= piece.length
+    return replayed
+
+
 @torch.no_grad()
-def dialogue_loss(model: Any, dialogues: Sequence[Dialogue], *, context: int, batch_rows: int) -> float:
+def dialogue_loss(model: Transformer, dialogues: Sequence[Dialogue], *, context: int, batch_rows: int) -> float:
     """Mean loss in nats an assistant token of `model` over `dialogues`.
 
     Raises:

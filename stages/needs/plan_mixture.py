@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from k2core.corpus.documents import DOMAINS
-from k2core.data.rows.order import QUESTIONS
+from k2core.data.rows.order import QUESTIONS, RECALL
 from k2core.model.config import ModelConfig
 from k2core.recipe.reading import read_yaml
 from k2core.training.phases import Extension, Phase
@@ -15,21 +15,24 @@ from stages.ingest import Params as Ingest
 from stages.needs.ingest import how_to_get, sources_of
 from stages.plan_mixture import Pretrain
 from stages.questions import Params as Questions
+from stages.recall import Params as Recall
 from stages.train_tokenizer import Params as Vocabulary
 
 
 def documents_of_every_domain(
-    pretrain: Pretrain, extend_context: Extension, ingest: Ingest, questions: Questions
+    pretrain: Pretrain, extend_context: Extension, ingest: Ingest, questions: Questions, recall: Recall
 ) -> Iterator[str]:
     asked = questions.articles or questions.passages or questions.problems
     for name, phase in _phases(pretrain, extend_context).items():
         for domain, share in phase.mixture.items():
             key = f"{name}.mixture.{domain} = {share:g}"
-            if domain not in (*DOMAINS, QUESTIONS):
-                yield f"{key}: no such domain; there are {', '.join((*DOMAINS, QUESTIONS))}"
+            if domain not in (*DOMAINS, QUESTIONS, RECALL):
+                yield f"{key}: no such domain; there are {', '.join((*DOMAINS, QUESTIONS, RECALL))}"
             elif share and domain == QUESTIONS and not asked:
                 yield f"{key}: there are no questions; set the share to 0 or raise questions.articles or problems"
-            elif share and domain != QUESTIONS and not sources_of(ingest, domain):
+            elif share and domain == RECALL and not any(amount.documents for amount in recall.kinds.values()):
+                yield f"{key}: there are no recall documents; set the share to 0 or raise recall.kinds"
+            elif share and domain in DOMAINS and not sources_of(ingest, domain):
                 yield f"{key}: no source gives documents of {domain}; set the share to 0, or {how_to_get(domain)}"
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from jsonschema import Draft202012Validator
 
-from k2core.agentic.domains.taxonomy import domains, split_of
+from k2core.agentic.domains.taxonomy import Draws, domains, split_of
 from k2core.agentic.tools.descriptions import fitting
 from k2core.agentic.tools.evolve import assign_splits, describe, evolve, executable, plain_tools, refusal
 
@@ -78,5 +78,5 @@ def test_values_belong_to_one_split() -> None:
     for domain in domains().values():
         for spec in domain.fields.values():
             for split in ("train", "heldout"):
-                drawn = {spec.draw(random, split) for _ in range(20)}
+                drawn = {spec.draw(Draws(random, split)) for _ in range(20)}
                 assert spec.enum or {split_of(value) for value in drawn} == {split}

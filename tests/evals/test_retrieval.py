@@ -71,6 +71,14 @@ def test_a_repeated_passage_is_a_gain_within_reach_only(shards: TokenShards) -> 
     assert abs(gain(ignorant)) < 0.5
 
 
+def test_random_passages_are_copied_by_a_copier_alone(shards: TokenShards) -> None:
+    def gain(model) -> float:
+        return fmean(copy_gains(model, shards, length=128, samples=8, seed=0, random_tokens=True))
+
+    assert gain(copier(reach=64, needed=4)) > 3.0
+    assert abs(gain(ignorant)) < 0.5
+
+
 def test_a_model_that_is_worse_at_late_positions_gains_nothing(shards: TokenShards) -> None:
     def declining(tokens_BT: torch.Tensor, wanted_BT: torch.Tensor) -> torch.Tensor:
         logits_BTV = torch.zeros(*tokens_BT.shape, VOCAB)

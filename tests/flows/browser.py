@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
@@ -24,11 +26,35 @@ def browser_page() -> Iterator[Page]:
         browser.close()
 
 
+@contextmanager
+def somebody_elses_page() -> Iterator[str]:
+    """The address of a page that another user of this machine shows."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<title>Somebody else's</title>")
+
+        def log_message(self, *arguments: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
 class PrefectPage:
     """The pages of one server."""
 
-    def __init__(self, page: Page, address: str, shots: Path) -> None:
-        self.page, self.address, self.shots = page, address, shots
+    def __init__(self, page: Page, link: str, shots: Path) -> None:
+        """Open the link that `make ui` prints."""
+        self.page, self.address, self.shots = page, link.partition("/open#")[0], shots
+        page.goto(link)
+        page.wait_for_url("**/deployments")
         shots.mkdir(parents=True, exist_ok=True)
 
     def shot(self, name: str) -> None:

@@ -34,9 +34,12 @@ class Pages:
             self.process = subprocess.Popen(
                 ["python", "-m", "flows.pages"], cwd=self.toy.root, env=self.toy.env, stdout=file, stderr=file
             )
-        wait_until(lambda: "Ctrl-C" in self.said() or self.process.poll() is not None, 120, "no page in time")
+        wait_until(lambda: "Ctrl-C" in self.said() or self.process.poll() is not None, 300, "no page in time")
         assert self.process.poll() is None, self.said()
-        self.prefect, self.mlflow = re.findall(r"^(?:Prefect|MLflow) +(http://[\w.:]+)", self.said(), re.MULTILINE)
+        self.links = re.findall(r"^(?:Prefect|MLflow) +(\S+)", self.said(), re.MULTILINE)
+        self.prefect, self.mlflow = (link.partition("/open#")[0] for link in self.links)
+        user, password = self.links[0].partition("#")[2].partition(",")[0].split(":")
+        self.client = httpx.Client(auth=(user, password), timeout=30)
 
     def said(self) -> str:
         """What it has printed."""
@@ -44,7 +47,7 @@ class Pages:
 
     def api(self, path: str, **filters: object) -> list[dict[str, Any]]:
         """What Prefect's API finds."""
-        answer = httpx.post(f"{self.prefect}/api/{path}/filter", json=filters, timeout=30)
+        answer = self.client.post(f"{self.prefect}/api/{path}/filter", json=filters)
         answer.raise_for_status()
         found: list[dict[str, Any]] = answer.json()
         return found
@@ -52,7 +55,7 @@ class Pages:
     def api_get(self, path: str) -> dict[str, Any]:
         """One object of Prefect's API; empty while the server is away."""
         try:
-            return dict(httpx.get(f"{self.prefect}/api/{path}", timeout=30).raise_for_status().json())
+            return dict(self.client.get(f"{self.prefect}/api/{path}").raise_for_status().json())
         except httpx.HTTPError:
             return {}
 
@@ -63,16 +66,15 @@ class Pages:
     def start_with(self, deployment: str, parameters: dict[str, Any]) -> str:
         """Start a run with any parameters; its id."""
         (found,) = self.api("deployments", deployments={"name": {"any_": [deployment]}})
-        answer = httpx.post(
-            f"{self.prefect}/api/deployments/{found['id']}/create_flow_run",
-            json={"parameters": parameters}, timeout=30,
-        )  # fmt: skip
+        answer = self.client.post(
+            f"{self.prefect}/api/deployments/{found['id']}/create_flow_run", json={"parameters": parameters}
+        )
         return str(answer.raise_for_status().json()["id"])
 
     def cancel(self, run: str) -> None:
         """Cancel a run, as the page does."""
         body = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": True}
-        httpx.post(f"{self.prefect}/api/flow_runs/{run}/set_state", json=body, timeout=30).raise_for_status()
+        self.client.post(f"{self.prefect}/api/flow_runs/{run}/set_state", json=body).raise_for_status()
 
     def await_state(self, run: str, state: str, seconds: float) -> None:
         """Wait until a run is in a state."""
@@ -87,7 +89,9 @@ class Pages:
 
     def server(self, name: str) -> int:
         """The process id of a part of `make ui`."""
-        word = {"worker": "worker start", "prefect-server": "server start", "mlflow-server": "mlflow server"}[name]
+        word = {"worker": "worker start", "prefect-server": "server start", "mlflow-server": "flows.mlflow_server"}[
+            name
+        ]
         return self.toy.processes(word)[0].pid
 
     def children(self) -> list:

@@ -119,7 +119,7 @@ def _data(root: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     )
     tokenize.run(
         tokenize.Params(**sections["tokenize"]), data / "curated", data / "rephrased", data / "questions",
-        data / "tokenizer", data / "tokens", job,
+        data / "recall", data / "tokenizer", data / "tokens", job,
     )  # fmt: skip
     return sections
 
@@ -137,7 +137,7 @@ def _write_own_data(folder: Path) -> None:
 
 
 def _write_made(data: Path) -> None:
-    """Rewrites and questions as `rephrase` and `questions` write them; every second rewrite was rejected."""
+    """Rewrites, questions and recall documents as their stages write them; every second rewrite was rejected."""
     import pyarrow as pa
 
     train = [row for row in read_table(data / "curated" / "documents.parquet") if row["split"] == "train"][:12]
@@ -159,6 +159,9 @@ def _write_made(data: Path) -> None:
     asked = [{**row, "id": f"questions/grammar/{row['origin']}#{n}", "source": "questions/grammar",
               "text": f"Which is number {n}? It is {row['origin']}."} for n, row in enumerate(rewrites)]  # fmt: skip
     write_table(data / "questions" / "documents.parquet", asked[1:], document_schema())
+    again = [{**row, "id": f"recall/passage/{row['origin']}#{n}", "source": "recall/passage", "domain": "recall",
+              "text": f"{row['text']} {row['text']}"} for n, row in enumerate(rewrites)]  # fmt: skip
+    write_table(data / "recall" / "documents.parquet", again, document_schema())
     made = ("maker", "passage", "question", "answer", "reason")
     write_table(
         data / "questions" / "rejected.parquet", [{**asked[0], "maker": "grammar", "reason": "duplicate"}],
@@ -175,7 +178,8 @@ def _lock(root: Path, sections: dict[str, Any], phases: dict[str, Any]) -> None:
         stages[name] = {"cmd": name, "deps": digests[0], "outs": digests[1], "params": {"params.yaml": params}}
 
     d = {name: f"data/{name}" for name in (
-        "documents", "attributes", "quality", "tasks", "curated", "rephrased", "questions", "tokenizer", "tokens",
+        "documents", "attributes", "quality", "tasks", "curated", "rephrased", "questions", "recall", "tokenizer",
+        "tokens",
         "trajectories")}  # fmt: skip
     add("ingest", ["k2core/stage"], [d["documents"]], {"ingest": sections["ingest"]})
     add("tag", [d["documents"]], [d["attributes"]], {})
@@ -185,8 +189,9 @@ def _lock(root: Path, sections: dict[str, Any], phases: dict[str, Any]) -> None:
         {"curate": sections["curate"]})  # fmt: skip
     add("rephrase", [d["curated"]], [d["rephrased"]], {})
     add("questions", [d["curated"]], [d["questions"]], {})
+    add("recall", [d["curated"]], [d["recall"]], {})
     add("train_tokenizer", [d["curated"]], [d["tokenizer"]], {})
-    add("tokenize", [d["curated"], d["rephrased"], d["questions"], d["tokenizer"]], [d["tokens"]],
+    add("tokenize", [d["curated"], d["rephrased"], d["questions"], d["recall"], d["tokenizer"]], [d["tokens"]],
         {"tokenize": sections["tokenize"]})  # fmt: skip
     init = d["tokenizer"]
     for key, params in phases.items():

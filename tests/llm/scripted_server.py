@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -13,7 +14,10 @@ from k2core.llm.config import LLMConfig
 
 Action = int | str
 """An HTTP status, or: "hang" (1 s late), "drop" (no answer at all), "cut" (the line dies half-way), "truncated"
-(half a body that calls itself whole), "garbage", "no choices", "empty", "no text", "length" (cut by max_tokens)."""
+(half a body that calls itself whole), "garbage", "no choices", "empty", "no text", "length" (cut by max_tokens),
+"half" (of a character, in an answer with line separators),
+"blanks" (one now and then in place of a body), "headers" (one now and then, without an end), "flood" (a body without an
+end), "flood 500" (an error without an end), "bomb" (a compressed body), "echo" and "echo 401" (our key)."""
 
 
 def completion(text: str | None, finish_reason: str = "stop") -> dict[str, Any]:
@@ -30,6 +34,7 @@ class Server:
 
     Attributes:
         bodies: the requests received, in order.
+        sent: bytes of what has no end.
         room: with more requests in flight, a request gets 429.
         dies_after: requests after which it drops everything until `dies_after` is None again.
     """
@@ -43,6 +48,7 @@ class Server:
         self.room = 10**9
         self.dies_after: int | None = None
         self.delay = 0.0
+        self.sent = 0
         self.lock = threading.Lock()
         self.port = 0
         self.start()
@@ -94,25 +100,51 @@ class Server:
         if action == "drop":
             handler.close_connection = True
             return
+        if action in ("blanks", "headers", "flood", "flood 500"):
+            self.endless(handler, str(action))
+            return
         content = json.dumps(
             {"error": {"message": f"status {action}"}} if isinstance(action, int) and action != 200
             else {"choices": []} if action == "no choices"
             else completion(None) if action == "no text"
             else completion(" \n") if action == "empty"
             else completion(text, "length") if action == "length"
+            else completion(f"your key is {handler.headers['authorization']}") if action == "echo"
+            else {"error": {"message": f"wrong key {handler.headers['authorization']}"}} if action == "echo 401"
             else completion(text)
         ).encode()  # fmt: skip
+        if action == "half":
+            content = content.replace(b"answer to", rb"\u2028\u2029\u0085\u000b\u000c \ud83d answer to")
         if action == "garbage":
             content = b"<html>\xff\xfe502 Bad Gateway</html>"
         if action == "truncated":
             content = content[: len(content) // 2]
-        handler.send_response(action if isinstance(action, int) else 200)
-        for name, value in {"content-type": "application/json", **self.headers}.items():
+        zipped = {"content-encoding": "gzip"} if action == "bomb" else {}
+        if zipped:
+            content = gzip.compress(bytes(2**26))
+        handler.send_response(action if isinstance(action, int) else 401 if action == "echo 401" else 200)
+        for name, value in {"content-type": "application/json", **zipped, **self.headers}.items():
             handler.send_header(name, value)
         handler.send_header("content-length", str(len(content)))
         handler.end_headers()
         handler.wfile.write(content[: len(content) // 2] if action == "cut" else content)
         handler.close_connection = action == "cut"
+
+    def endless(self, handler: BaseHTTPRequestHandler, action: str) -> None:
+        """Send something until the client has had enough: 50 pieces a second, or as fast as it goes."""
+        handler.close_connection = True
+        handler.send_response(500 if action == "flood 500" else 200)
+        if action == "headers":
+            handler.flush_headers()
+        else:
+            handler.send_header("content-length", str(10**12))
+            handler.end_headers()
+        piece = {"blanks": b" ", "headers": b"x: y\r\n"}.get(action, bytes(2**16))
+        while self.sent < 3 * 10**8:
+            handler.wfile.write(piece)
+            self.sent += len(piece)
+            if len(piece) < 10:
+                time.sleep(0.02)
 
     def asked(self) -> Counter[str]:
         """How often each prompt came."""

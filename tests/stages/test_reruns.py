@@ -6,14 +6,13 @@ one line each: whether a stage is up to date does not depend on what is in them.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from dvc.repo import Repo
-from workspace import ROOT, Workspace
+from workspace import ROOT, Workspace, project_files
 
 from k2core.recipe import read_recipe
 
@@ -25,7 +24,7 @@ OWN = {
 PRETRAIN = ["pretrain@stable", "pretrain@decay", "pretrain@anneal", "pretrain@long"]
 AFTER_BASE = ["sft", "critic", "rl", "evaluate@base", "evaluate@sft", "evaluate@rl", "export", "report"]
 TRAINING = [*PRETRAIN, "extend_context", *AFTER_BASE]
-AFTER_CURATE = ["rephrase", "questions", "train_tokenizer", "tokenize", "plan_mixture", *TRAINING]
+AFTER_CURATE = ["rephrase", "questions", "recall", "train_tokenizer", "tokenize", "plan_mixture", *TRAINING]
 FILES = ("params.yaml", "styles/plain.yaml", "k2core/chat/chat_template.jinja", "k2core/tracking/recorder.py")
 PLANS = [f"data/mixture/{phase}.yaml" for phase in ("stable", "decay", "anneal", "long", "extend_context")]
 
@@ -62,7 +61,8 @@ CHANGES: dict[str, tuple[Callable[[Path], None], list[str], list[str]]] = {
     "a comment in the recipe": (append_to("params.yaml", "# a thought\n"), [], []),
     "how many checkpoints are kept": (set_to("checkpoint.keep", 3), [], []),
     "another limit of a source": (
-        set_to("ingest.wikipedia.limit", 300), ["ingest", "tag", "grade", "curate", *AFTER_CURATE], [],
+        set_to("ingest.wikipedia.limit", 300), 
+        ["ingest", "tag", "grade", "tasks", "trajectories", "curate", *AFTER_CURATE], [],
     ),
     "a curation threshold": (set_to("curate.min_similarity", 0.71), ["curate", *AFTER_CURATE], []),
     "a prompt of rephrasing": (
@@ -83,9 +83,17 @@ CHANGES: dict[str, tuple[Callable[[Path], None], list[str], list[str]]] = {
     "the chat template": (
         append_to("k2core/chat/chat_template.jinja", "{# a remark #}"),
         ["train_tokenizer", "tokenize", "plan_mixture", *TRAINING, "tasks", "trajectories", "curate", "rephrase",
-         "questions"], [],
+         "questions", "recall"], [],
     ),
     "the recorder's code": (append_to("k2core/tracking/recorder.py", "\n# a remark\n"), [], []),
+    "the rephrasing's own server": (
+        set_to("rephrase.llm", {"base_url": "http://127.0.0.1:8001/v1"}),
+        ["rephrase", "tokenize", "plan_mixture", *TRAINING], [],
+    ),
+    "the teacher's own model": (
+        set_to("trajectories.llm", {"model": "another"}),
+        ["trajectories", "sft", "critic", "rl", "evaluate@sft", "evaluate@rl", "export", "report"], [],
+    ),
     "how much the report shows": (set_to("report.samples", 3), ["report"], []),
 }  # fmt: skip
 
@@ -94,13 +102,9 @@ CHANGES: dict[str, tuple[Callable[[Path], None], list[str], list[str]]] = {
 def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The project with a lock file for which every stage is up to date."""
     root = tmp_path_factory.mktemp("reruns") / "k2"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True,
-        check=True,
-    )  # fmt: skip
-    for name in listed.stdout.splitlines():
+    for name in project_files():
         ours = not name.startswith(("metrics/", "tests/", "docs/")) and not name.endswith("dvc.lock")
-        if ours and (ROOT / name).is_file():
+        if ours:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes((ROOT / name).read_bytes())
     recipe = read_recipe(ROOT / "recipes/micro.yaml")
@@ -186,7 +190,7 @@ def test_own_data_reruns_ingest_once_the_first_stage_has_looked(project: Workspa
         states.add(manifest.read_bytes())
         return graph.reruns([]) - {"sources"}
 
-    everything = {"ingest", "tag", "grade", "curate", *AFTER_CURATE}
+    everything = {"ingest", "tag", "grade", "tasks", "trajectories", "curate", *AFTER_CURATE}
     own.write_bytes(before + b'{"text": "appended"}\n')
     assert look() == everything
     more.write_bytes(before)

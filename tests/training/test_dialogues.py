@@ -1,6 +1,7 @@
 """Packing: every dialogue whole and once, loss on masked tokens only, nothing crosses a boundary."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 
 from k2core.data.rows.batch import IGNORE
 from k2core.data.rows.packing import pack_rows
-from k2core.training.dialogues import Dialogue, DialogueSource, dialogues_to_batch
+from k2core.data.rows.shards import TokenizedDocument, TokenShards, write_shards
+from k2core.training.dialogues import Dialogue, DialogueSource, dialogues_to_batch, text_dialogues
 
 LENGTHS = st.lists(st.integers(1, 20), min_size=1, max_size=40)
 
@@ -74,3 +76,17 @@ def test_source_is_pure_and_an_epoch_shows_every_row_once():
 def test_too_few_dialogues_for_a_batch():
     with pytest.raises(ValueError, match="fill 1 rows; one batch needs 2"):
         DialogueSource([dialogue(0, 4)], context=20, batch_rows=2, seed=0)
+
+
+def test_replayed_text_is_what_pretraining_learns_and_has_its_share_of_the_targets(tmp_path):
+    documents = [list(range(10 * n, 10 * n + length)) for n, length in enumerate((3, 25, 8, 4, 9))]
+    write_shards(tmp_path, [TokenizedDocument("train", "web", ids, 1) for ids in documents], vocab_size=100, eos_id=99)
+    shards = TokenShards(tmp_path)
+    found = text_dialogues(shards, {"web": 0.25}, targets=150, context=11, seed=0)
+    assert sum(sum(dialogue.mask) for dialogue in found) == pytest.approx(50, abs=10)
+    assert all(len(d.tokens) <= 11 and list(d.mask) == [0, *[1] * (len(d.tokens) - 1)] for d in found)
+    stream = [99, *(token for ids in documents for token in [*ids, 99])]
+    assert {pair for d in found for pair in pairwise(d.tokens)} <= set(pairwise(stream))
+    assert text_dialogues(shards, {}, targets=150, context=11, seed=0) == []
+    with pytest.raises(ValueError, match="leaves nothing for dialogues"):
+        text_dialogues(shards, {"web": 1.0}, targets=1, context=11, seed=0)

@@ -10,7 +10,7 @@ from workspace import ROOT
 
 from k2core.corpus.documents import DOMAINS
 from k2core.data.mixture.selection import EVERYTHING
-from k2core.data.rows.order import QUESTIONS
+from k2core.data.rows.order import QUESTIONS, RECALL
 from k2core.model.config import ModelConfig
 from k2core.recipe import load_section
 from k2core.training.phases import Extension, Phase
@@ -48,7 +48,7 @@ def test_contexts_grow_and_fit_the_model(recipe: Path) -> None:
 
 def test_shares_are_of_known_domains_and_sum_to_one(recipe: Path) -> None:
     for number, phase in enumerate(phases(recipe)):
-        assert set(phase.mixture) == {*DOMAINS, *([QUESTIONS] if number == ANNEAL else [])}
+        assert set(phase.mixture) == {*DOMAINS, RECALL, *([QUESTIONS] if number == ANNEAL else [])}
         assert sum(phase.mixture.values()) == pytest.approx(1)
 
 

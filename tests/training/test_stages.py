@@ -101,6 +101,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     write_table(root / "rephrased" / "documents.parquet", rephrased, document_schema())
     questions = [{**row, "text": f"{row['id']}? {row['domain']}"} for row in plain[:30]]
     write_table(root / "questions" / "documents.parquet", questions, document_schema())
+    recall = [{**row, "text": f"{row['text']} {row['text']}"} for row in plain[:20]]
+    write_table(root / "recall" / "documents.parquet", recall, document_schema())
     made = Chain(root)
     train_tokenizer.run(
         train_tokenizer.Params(vocab_size=320, characters_per_domain=9000), root / "curated", root / "tokenizer",
@@ -108,11 +110,12 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     )  # fmt: skip
     figures = tokenize.run(
         tokenize.Params(max_heldout_tokens=600, yardstick_bytes=20_000), root / "curated", root / "rephrased",
-        root / "questions", root / "tokenizer", root / "tokens", made.job("tokenize"),
+        root / "questions", root / "recall", root / "tokenizer", root / "tokens", made.job("tokenize"),
     )  # fmt: skip
     assert figures["documents/rephrased"] == len(rephrased) == 5
     assert figures["documents/train/web"] + figures["documents/train/math"] == 200 + len(rephrased)
     assert figures["documents/questions"] == figures["documents/train/qa"] == 30
+    assert figures["documents/recall"] == figures["documents/train/recall"] == 20
     made.tokenized = figures
     return made
 
@@ -135,7 +138,10 @@ def test_shards_carry_quality_and_rate_and_rewrites_have_their_sources(chain: Ch
         found = sorted(zip(texts, quality.tolist(), rates.tolist(), strict=True))
         assert [row[0] for row in found] == [row[0] for row in sorted(wanted)]
         assert [row[1:] for row in found] == [pytest.approx(row[1:], abs=1e-3) for row in sorted(wanted)]
-    assert sorted(shards.domains("train")) == ["math", "qa", "web"] and shards.domains("heldout") == ["math", "web"]
+    assert sorted(shards.domains("train")) == ["math", "qa", "recall", "web"] and shards.domains("heldout") == [
+        "math",
+        "web",
+    ]
     assert set(shards.document_rates("train", "qa")) == {1.0}
 
 

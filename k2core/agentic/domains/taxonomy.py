@@ -1,7 +1,8 @@
-"""Domains as typed data, and the values their fields take. A new domain is a YAML file here and a name in `FILES`."""
+"""Domains as typed data, and the values their fields take. A new domain is a YAML file here."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -11,65 +12,66 @@ from pydantic import Field
 
 from k2core import storage
 from k2core.recipe import FromList, Section, validate
+from k2core.recipe.reading import read_yaml
 from k2core.storage import Split
+from k2core.synthesis.values import Values
 
 Value = str | int
 HELDOUT_SHARE = 0.2
-FILES = (
-    "calendar.yaml", "todo.yaml", "contacts.yaml", "notes.yaml", "orders.yaml", "inventory.yaml", "bookings.yaml",
-    "accounts.yaml", "weather.yaml", "home.yaml",
-)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What a task's values are drawn with: its random stream, their split, and where open ones come from."""
+
+    random: Random
+    split: Split
+    values: Values = field(default_factory=Values)
 
 
 class FieldSpec(Section):
     """A field of an entity: exactly one source of values, and how a user mentions it."""
 
     enum: list[str] | None = None
-    choice: list[str] | None = None
-    join: list[list[str]] | None = None
+    open: Literal["person", "name", "phrase", "text", "code", "digits"] | None = Field(
+        None, description="a value that no list holds: a draw of k2core.synthesis.values.Values"
+    )
     integer: FromList[tuple[int, int]] | None = None
     time: FromList[tuple[int, int]] | None = None
-    code: str | None = None
-    digits: int | None = None
     phrase: str = Field("{}", description="how a value stands in a sentence")
     aliases: list[str] = Field([], description="other names a parameter for it may have")
     optional: bool = Field(False, description="a tool that creates the entity need not ask for it")
     internal: bool = Field(False, description="changed by transitions alone")
     initial: Value | None = Field(None, description="its value in a new entity")
 
-    def schema(self) -> dict[str, Any]:
+    def as_schema(self) -> dict[str, Any]:
         """As JSON Schema."""
         if self.enum:
             return {"type": "string", "enum": list(self.enum)}
         return {"type": "integer" if self.integer else "string"}
 
-    def draw(self, random: Random, split: Split, other_than: Value | None = None) -> Value:
-        """A value of `split`. The hash of a value decides its split; enumerations belong to both.
+    def draw(self, draws: Draws, other_than: Value | None = None) -> Value:
+        """A value of the split. The hash of a value decides its split; enumerations belong to both.
 
         Raises:
             ValueError: there is no such value.
         """
         if self.enum:
-            return random.choice([value for value in self.enum if value != other_than])
+            return draws.random.choice([value for value in self.enum if value != other_than])
         for _ in range(500):
-            value = self._any(random)
-            if value != other_than and split_of(value) == split:
+            value = self._any(draws)
+            if value != other_than and split_of(value) == draws.split:
                 return value
-        raise ValueError(f"no {split} value in {self.model_dump(exclude_defaults=True)}; give it more values")
+        raise ValueError(f"no {draws.split} value in {self.model_dump(exclude_defaults=True)}; give it more values")
 
-    def _any(self, random: Random) -> Value:
-        if self.choice:
-            return random.choice(self.choice)
-        if self.join:
-            return " ".join(random.choice(words) for words in self.join)
+    def _any(self, draws: Draws) -> Value:
+        random = draws.random
+        if self.open:
+            return getattr(draws.values, self.open)(random)
         if self.integer:
             return random.randint(*self.integer)
         if self.time:
-            return f"{random.randint(*self.time):02}:{random.choice((0, 15, 30, 45)):02}"
-        if self.code:
-            return f"{self.code}-{random.randint(100, 999)}"
-        if self.digits:
-            return "".join(random.choice("0123456789") for _ in range(self.digits))
+            return f"{random.randint(*self.time):02}:{random.randrange(60):02}"
         raise ValueError("a field without a source of values")
 
 
@@ -112,10 +114,10 @@ class Domain(Section):
         """The fields a user sets, without the key."""
         return {n: spec for n, spec in self.fields.items() if n != self.key and not spec.internal}
 
-    def record(self, random: Random, split: Split) -> tuple[str, dict[str, Value]]:
+    def record(self, draws: Draws) -> tuple[str, dict[str, Value]]:
         """A random entity: its key and its other fields."""
-        key = str(self.fields[self.key].draw(random, split))
-        return key, {n: spec.draw(random, split) for n, spec in self.fields.items() if n != self.key}
+        key = str(self.fields[self.key].draw(draws))
+        return key, {n: spec.draw(draws) for n, spec in self.fields.items() if n != self.key}
 
 
 def split_of(value: Value) -> Split:
@@ -125,16 +127,13 @@ def split_of(value: Value) -> Split:
 
 @cache
 def domains() -> dict[str, Domain]:
-    """All domains by name, in the order of `FILES`.
+    """All domains by name: every YAML file of this folder, in the order of their names.
 
     Raises:
         RecipeError: a file does not fit; the message names file and key.
     """
-    import yaml
-
     loaded = {}
-    for file in FILES:
-        content = yaml.safe_load((Path(__file__).parent / file).read_text(encoding="utf-8"))
-        domain = validate(Domain, content, f"domains/{file}")
+    for path in sorted(Path(__file__).parent.glob("*.yaml")):
+        domain = validate(Domain, read_yaml(path), f"domains/{path.name}")
         loaded[domain.domain] = domain
     return loaded

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from random import Random
 from typing import Any
 
-from k2core.agentic.domains.taxonomy import Domain, Split, domains
+from k2core.agentic.domains.taxonomy import Domain, Draws, Split, domains
 from k2core.agentic.tools.goals import Goal, draw_goal, draw_state, quote
 from k2core.agentic.tools.simulator import State
 from k2core.agentic.tools.specs import ToolSpec
@@ -56,52 +55,52 @@ class Planner:
             for split in ("train", "heldout")
         }
 
-    def plan(self, kind: str, split: Split, random: Random) -> Plan:
+    def plan(self, kind: str, draws: Draws) -> Plan:
         """A plan of `kind` in a random domain; held-out plans use held-out values and, in part, held-out tools."""
         drawn = None
         while drawn is None:  # a drawn tool may not suit the kind
-            drawn = self._plan(kind, domains()[random.choice(list(domains()))], split, random)
+            drawn = self._plan(kind, domains()[draws.random.choice(list(domains()))], draws)
         return drawn
 
-    def _tools(self, domain: Domain, split: Split, random: Random) -> list[ToolSpec]:
+    def _tools(self, domain: Domain, draws: Draws) -> list[ToolSpec]:
         heldout = self.by_domain["heldout"][domain.domain]
-        if split == "heldout" and heldout and random.random() < HELDOUT_TOOL_SHARE:
+        if draws.split == "heldout" and heldout and draws.random.random() < HELDOUT_TOOL_SHARE:
             return heldout
         return self.by_domain["train"][domain.domain]
 
-    def _plan(self, kind: str, domain: Domain, split: Split, random: Random) -> Plan | None:
-        state = draw_state(domain, random, split)
-        available = self._tools(domain, split, random)
-        tool = random.choice(available)
+    def _plan(self, kind: str, domain: Domain, draws: Draws) -> Plan | None:
+        state = draw_state(domain, draws)
+        available = self._tools(domain, draws)
+        tool = draws.random.choice(available)
         if kind == "single":
             able = tool.semantics["kind"] not in ("create", "find")
-            missing = able and random.random() < NOT_FOUND_SHARE
-            return Plan(domain, state, [[draw_goal(domain, tool, state, random, split, missing=missing)]])
+            missing = able and draws.random.random() < NOT_FOUND_SHARE
+            return Plan(domain, state, [[draw_goal(domain, tool, state, draws, missing=missing)]])
         if kind == "parallel":
-            first = draw_goal(domain, tool, state, random, split)
-            return self._second(domain, state, first, available, split, random)
+            first = draw_goal(domain, tool, state, draws)
+            return self._second(domain, state, first, available, draws)
         if kind == "chain":
-            return self._chain(domain, state, split, random)
-        goal = draw_goal(domain, tool, state, random, split)
+            return self._chain(domain, state, draws)
+        goal = draw_goal(domain, tool, state, draws)
         if kind == "none":
             return Plan(domain, state, [[goal]], refuse=True)
         if not goal.withheld:
             return None
-        return Plan(domain, state, [[goal]], withheld=random.choice(list(goal.withheld)))
+        return Plan(domain, state, [[goal]], withheld=draws.random.choice(list(goal.withheld)))
 
     def _second(
-        self, domain: Domain, state: State, first: Goal, available: Sequence[ToolSpec], split: Split, random: Random
+        self, domain: Domain, state: State, first: Goal, available: Sequence[ToolSpec], draws: Draws
     ) -> Plan | None:
         """Another goal of the same mood about another entity; a twin of the first tool is not used beside it."""
-        tool, first_tool = random.choice(available), next(t for t in available if t.name == first.tool)
+        tool, first_tool = draws.random.choice(available), next(t for t in available if t.name == first.tool)
         if could_serve(tool, first_tool):
             tool = first_tool
         if "find" in (tool.semantics["kind"], first_tool.semantics["kind"]):
             return None
-        second = draw_goal(domain, tool, state, random, split, avoid=first.facts)
+        second = draw_goal(domain, tool, state, draws, avoid=first.facts)
         return Plan(domain, state, [[first, second]]) if first.question == second.question else None
 
-    def _chain(self, domain: Domain, state: State, split: Split, random: Random) -> Plan | None:
+    def _chain(self, domain: Domain, state: State, draws: Draws) -> Plan | None:
         """Read a field of one entity and give it to another."""
         available = self.by_domain["train"][domain.domain]
         readers = [t for t in available if t.semantics["kind"] == "get"]
@@ -110,17 +109,17 @@ class Planner:
             if t.semantics["kind"] == "update" and not t.semantics["values"]
             and {f for f in t.semantics["arguments"].values() if f != domain.key}
         ]  # fmt: skip
-        field_name = random.choice(list(domain.details))
+        field_name = draws.random.choice(list(domain.details))
         readers = [t for t in readers if field_name in t.semantics["returns"]]
         writers = [t for t in writers if field_name in t.semantics["arguments"].values()]
         table = state[domain.entity]
         if not readers or not writers or len(table) < 2:
             return None
-        source, target = random.sample(list(table), 2)
+        source, target = draws.random.sample(list(table), 2)
         value = table[source][field_name]
         if value == table[target][field_name]:
             return None
-        reader, writer, label = random.choice(readers), random.choice(writers), field_name.replace("_", " ")
+        reader, writer, label = draws.random.choice(readers), draws.random.choice(writers), field_name.replace("_", " ")
         named = {key: f"{domain.entity} {quote(key)}" for key in (source, target)}
         names = [{behind: n for n, behind in t.semantics["arguments"].items()} for t in (reader, writer)]
         clause = f"give the {named[target]} the same {label} as the {named[source]}"

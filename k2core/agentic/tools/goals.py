@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from random import Random
 from typing import Any
 
-from k2core.agentic.domains.taxonomy import Domain, Split, Value
+from k2core.agentic.domains.taxonomy import Domain, Draws, Value
 from k2core.agentic.tools.simulator import State
 from k2core.agentic.tools.specs import ToolSpec
 
@@ -37,16 +36,15 @@ class Goal:
     withheld: dict[str, tuple[str, str, str]] = field(default_factory=dict)
 
 
-def draw_state(domain: Domain, random: Random, split: Split) -> State:
+def draw_state(domain: Domain, draws: Draws) -> State:
     """A small random world."""
-    records = (domain.record(random, split) for _ in range(random.randint(*RECORDS)))
+    records = (domain.record(draws) for _ in range(draws.random.randint(*RECORDS)))
     return {domain.entity: dict(records)}
 
 
 def draw_goal(
-    domain: Domain, tool: ToolSpec, state: State, random: Random, split: Split, *, missing: bool = False,
-    avoid: Sequence[str] = (),
-) -> Goal:  # fmt: skip
+    domain: Domain, tool: ToolSpec, state: State, draws: Draws, *, missing: bool = False, avoid: Sequence[str] = ()
+) -> Goal:
     """A goal that `tool` meets in `state`, which may be changed to make room for it.
 
     Args:
@@ -56,21 +54,21 @@ def draw_goal(
     table, operation = state[domain.entity], tool.semantics
     kind = operation["kind"]
     if kind == "find":
-        return _find(domain, tool, table, random)
+        return _find(domain, tool, table, draws)
     absent = missing or kind == "create"
-    key = _new_key(domain, table, random, split, avoid) if absent else _old_key(domain, table, random, split, avoid)
+    key = _new_key(domain, table, draws, avoid) if absent else _old_key(domain, table, draws, avoid)
     if kind == "create":
-        return _create(domain, tool, key, random, split)
+        return _create(domain, tool, key, draws)
     if kind == "get":
-        goal = _get(domain, tool, key, table.get(key), random)
+        goal = _get(domain, tool, key, table.get(key), draws)
     elif kind == "delete":
         goal = _delete(domain, tool, key)
     elif kind == "adjust":
-        goal = _adjust(domain, tool, key, table.get(key), random)
+        goal = _adjust(domain, tool, key, table.get(key), draws)
     elif operation["values"]:
         goal = _transition(domain, tool, key, table.get(key))
     else:
-        goal = _update(domain, tool, key, table.get(key), random, split)
+        goal = _update(domain, tool, key, table.get(key), draws)
     return goal if not missing else _not_found(domain, goal, key)
 
 
@@ -93,31 +91,31 @@ def _parameter(tool: ToolSpec, field: str) -> str:
     return next(name for name, behind in tool.semantics["arguments"].items() if behind == field)
 
 
-def _new_key(domain: Domain, table: dict[str, Any], random: Random, split: Split, avoid: Sequence[str]) -> str:
+def _new_key(domain: Domain, table: dict[str, Any], draws: Draws, avoid: Sequence[str]) -> str:
     while True:
-        key = str(domain.fields[domain.key].draw(random, split))
+        key = str(domain.fields[domain.key].draw(draws))
         if key not in table and key not in avoid:
             return key
 
 
-def _old_key(domain: Domain, table: dict[str, Any], random: Random, split: Split, avoid: Sequence[str]) -> str:
+def _old_key(domain: Domain, table: dict[str, Any], draws: Draws, avoid: Sequence[str]) -> str:
     keys = [key for key in table if key not in avoid]
     if not keys:
-        key = _new_key(domain, table, random, split, avoid)
-        table[key] = domain.record(random, split)[1]
+        key = _new_key(domain, table, draws, avoid)
+        table[key] = domain.record(draws)[1]
         return key
-    return random.choice(keys)
+    return draws.random.choice(keys)
 
 
-def _create(domain: Domain, tool: ToolSpec, key: str, random: Random, split: Split) -> Goal:
+def _create(domain: Domain, tool: ToolSpec, key: str, draws: Draws) -> Goal:
     required = set(tool.parameters["required"])
     fields = {
         name: field for name, field in tool.semantics["arguments"].items()
-        if field != domain.key and (name in required or random.random() < 0.5)
+        if field != domain.key and (name in required or draws.random.random() < 0.5)
     }  # fmt: skip
-    values = {name: domain.fields[field].draw(random, split) for name, field in fields.items()}
+    values = {name: domain.fields[field].draw(draws) for name, field in fields.items()}
     article = "an" if domain.entity[0] in "aeiou" else "a"
-    start = f"{random.choice(domain.create_words)} {article} {_named(domain, key)}"
+    start = f"{draws.random.choice(domain.create_words)} {article} {_named(domain, key)}"
     phrases = {n: domain.fields[field].phrase.replace("{}", quote(values[n])) for n, field in fields.items()}
     withheld = {
         n: (" ".join([start, *(text for other, text in phrases.items() if other != n)]), _label(field), phrases[n])
@@ -129,8 +127,8 @@ def _create(domain: Domain, tool: ToolSpec, key: str, random: Random, split: Spl
     )  # fmt: skip
 
 
-def _get(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Value] | None, random: Random) -> Goal:
-    name = random.choice(tool.semantics["returns"])
+def _get(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Value] | None, draws: Draws) -> Goal:
+    name = draws.random.choice(tool.semantics["returns"])
     value = str((record or {}).get(name, ""))
     return Goal(
         tool.name, {_parameter(tool, domain.key): key},
@@ -146,13 +144,11 @@ def _delete(domain: Domain, tool: ToolSpec, key: str) -> Goal:
     )  # fmt: skip
 
 
-def _update(
-    domain: Domain, tool: ToolSpec, key: str, record: dict[str, Value] | None, random: Random, split: Split
-) -> Goal:
+def _update(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Value] | None, draws: Draws) -> Goal:
     fields = {n: f for n, f in tool.semantics["arguments"].items() if f != domain.key}
-    name = random.choice(list(fields))
+    name = draws.random.choice(list(fields))
     label = _label(fields[name])
-    value = domain.fields[fields[name]].draw(random, split, (record or {}).get(fields[name]))
+    value = domain.fields[fields[name]].draw(draws, (record or {}).get(fields[name]))
     bare = f"set the {label} of the {_named(domain, key)}"
     withheld = {name: (bare.replace("set", "change", 1), label, f"{quote(value)}")}
     return Goal(
@@ -172,9 +168,9 @@ def _transition(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Valu
     )  # fmt: skip
 
 
-def _adjust(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Any] | None, random: Random) -> Goal:
+def _adjust(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Any] | None, draws: Draws) -> Goal:
     step = next(step for step in domain.adjustments if step.verb == tool.semantics["verb"])
-    amount = random.randint(*step.range)
+    amount = draws.random.randint(*step.range)
     new = str((record or {}).get(step.field, 0) + step.sign * amount)
     clause = step.phrase.replace("{key}", quote(key))
     withheld = {step.parameter: (clause.replace("{amount}", "some"), step.parameter, str(amount))}
@@ -184,10 +180,10 @@ def _adjust(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Any] | N
     )  # fmt: skip
 
 
-def _find(domain: Domain, tool: ToolSpec, table: dict[str, dict[str, Any]], random: Random) -> Goal:
+def _find(domain: Domain, tool: ToolSpec, table: dict[str, dict[str, Any]], draws: Draws) -> Goal:
     required = set(tool.parameters["required"])
     fields = {n: f for n, f in tool.semantics["arguments"].items() if n in required}
-    wanted = {f: table[random.choice(list(table))][f] for f in list(fields.values())[:1]}
+    wanted = {f: table[draws.random.choice(list(table))][f] for f in list(fields.values())[:1]}
     found = sorted(key for key, record in table.items() if all(record.get(f) == v for f, v in wanted.items()))
     ((name, value),) = wanted.items()
     return Goal(

@@ -2,6 +2,8 @@
 
 A word is hashed by xxh64, which is a published algorithm and has no seed of the process; an n-gram is the polynomial
 of its words' hashes modulo 2^64, from running sums, so that its cost does not grow with n.
+
+Shapes: N words.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ from k2core.corpus.sources.shard import (
     Record,
     Shard,
     Unusable,
-    is_temporary,
     list_files,
     named_faults,
     one_line,
+    reached,
+    too_large,
 )
 from k2core.machine.memory import limited_memory
 from k2core.stage import Job
@@ -58,7 +59,7 @@ def collect(source: FileSource, out: Path, job: Job) -> SourceCard:
         ConnectionError: some shards could not be reached; the others are finished and stay for the next attempt.
     """
     listing = huggingface.list_shards if source.kind == "huggingface" else list_files
-    shards = _patiently(lambda: listing(source))
+    shards = _patiently(lambda: _listed(listing, source))
     job.say(f"{source.name}: {len(shards):,} shards in {source.path}")
     finished: list[tuple[Shard, Path]] = []
     unreached: list[str] = []
@@ -90,23 +91,26 @@ def collect(source: FileSource, out: Path, job: Job) -> SourceCard:
 
 
 def _patiently(work: Callable[[], Any]) -> Any:
-    """`work`, tried again while its faults may pass.
+    """`work`, tried again while it raises a ConnectionError.
 
     Raises:
-        ConnectionError: they did not.
+        ConnectionError: as often as it may be tried.
     """
-    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
     wait = wait_exponential_jitter(initial=PAUSE, max=LONGEST_PAUSE, jitter=PAUSE)
     retrying = Retrying(
-        retry=retry_if_exception(is_temporary), stop=stop_after_attempt(ATTEMPTS), wait=wait, reraise=True
+        retry=retry_if_exception_type(ConnectionError), stop=stop_after_attempt(ATTEMPTS), wait=wait, reraise=True
     )
     try:
         return retrying(work)
-    except Exception as error:
-        if is_temporary(error):
-            raise ConnectionError(f"{one_line(error)}, tried {ATTEMPTS} times") from error
-        raise
+    except ConnectionError as error:
+        raise ConnectionError(f"{one_line(error)}, tried {ATTEMPTS} times") from error
+
+
+def _listed(listing: Callable[[FileSource], list[Shard]], source: FileSource) -> list[Shard]:
+    with reached():
+        return listing(source)
 
 
 def _read_shard(source: FileSource, shard: Shard, limit: int | None, folder: Path) -> None:
@@ -114,12 +118,13 @@ def _read_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pat
     try:
         with publish(folder) as scratch:
             scratch.mkdir()
-            with named_faults(), limited_memory(MEMORY):
+            with limited_memory(MEMORY):
                 _write_shard(source, shard, limit, scratch)
-    except Unusable as error:
+    except (Unusable, MemoryError) as error:
+        known = error if isinstance(error, Unusable) else too_large()
         with publish(folder) as scratch:
             scratch.mkdir()
-            entry = _entry(source, shard, Fault(None, error.reason, error.detail))
+            entry = _entry(source, shard, Fault(None, known.reason, known.detail))
             (scratch / "set_aside.jsonl").write_text(entry, encoding="utf-8")
 
 
@@ -131,7 +136,7 @@ def _write_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pa
     count = faults = characters = 0
     rows: list[dict[str, Any]] = []
     with (
-        closing(READERS[source.kind](shard, source.columns)) as found,  # type: ignore[type-var]
+        closing(_read(source, shard)) as found,
         pq.ParquetWriter(folder / "documents.parquet", schema, compression="zstd") as documents,
         (folder / "set_aside.jsonl").open("w", encoding="utf-8") as set_aside,
     ):
@@ -152,6 +157,13 @@ def _write_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pa
             documents.write_table(pa.Table.from_pylist(rows, schema=schema))
         if not count and not faults:
             set_aside.write(_entry(source, shard, Fault(None, EMPTY_SHARD, "there is nothing in it")))
+
+
+def _read(source: FileSource, shard: Shard) -> Generator[Record | Fault]:
+    """What the reader gives, its faults named. A fault of whoever writes it down does not come through here."""
+    columns: Mapping[str, str] = {field: column for field, column in source.columns.items()}
+    with named_faults():
+        yield from READERS[source.kind](shard, columns)
 
 
 def _document(source: FileSource, shard: Shard, record: Record) -> Document:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from k2core.corpus.sources.files import FileSource
 from k2core.corpus.sources.shard import CORRUPT, Fault, Record, Shard, Unusable, is_temporary, one_line, to_record
 from k2core.storage import StorageError
+from k2core.storage.disk import of_the_machine
 
 
 def list_shards(source: FileSource) -> list[Shard]:
@@ -20,7 +21,7 @@ def list_shards(source: FileSource) -> list[Shard]:
     try:
         rows = load_dataset(source.path, source.subset or None, split=source.split, streaming=True)
     except Exception as error:  # `datasets` raises whatever its parts do
-        if is_temporary(error):
+        if is_temporary(error) or of_the_machine(error):
             raise
         raise StorageError(
             f"ingest.files: {source.name}: {source.path} cannot be loaded ({_reason(error)}); "

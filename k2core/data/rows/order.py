@@ -1,8 +1,8 @@
 """Which documents the token shards hold, and in which order: `tokenize` writes by it, lineage finds documents by it.
 
 Rephrased documents train beside their sources, in the source's domain and with its quality and rate. Questions with
-answers are a domain of their own, of which nothing is held out. The order is random but fixed, so that any first part
-of a shard is a fair sample.
+answers, and recall documents, are domains of their own, of which nothing is held out. The order is random but fixed, so
+that any first part of a shard is a fair sample.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from k2core.storage import read_table
 if TYPE_CHECKING:
     from k2core.chat.tokenizer import Tokenizer
 
-QUESTIONS = "qa"
-"""The shards' domain of questions with answers."""
+QUESTIONS, RECALL = "qa", "recall"
+"""The shards' domains of questions with answers, and of documents that can only be continued by reading back."""
 _CHUNK = 1000
 
 
@@ -32,7 +32,7 @@ class Text(NamedTuple):
     rate: float
 
 
-def in_order(curated: Path, rephrased: Path, questions: Path) -> dict[tuple[str, str], list[Text]]:
+def in_order(curated: Path, rephrased: Path, questions: Path, recall: Path) -> dict[tuple[str, str], list[Text]]:
     """(split, domain) → its documents in the order of its shard.
 
     Raises:
@@ -48,9 +48,9 @@ def in_order(curated: Path, rephrased: Path, questions: Path) -> dict[tuple[str,
     for row in read_table(rephrased / "documents.parquet", ["id", "text", "domain", "origin"]):
         text = Text(row["id"], row["text"], *sources.get(row["origin"], (1.0, 1.0)))
         groups.setdefault(("train", row["domain"]), []).append(text)
-    asked = read_table(questions / "documents.parquet", ["id", "text"])
-    if asked:
-        groups["train", QUESTIONS] = [Text(row["id"], row["text"], 1.0, 1.0) for row in asked]
+    for domain, folder in ((QUESTIONS, questions), (RECALL, recall)):
+        if made := read_table(folder / "documents.parquet", ["id", "text"]):
+            groups["train", domain] = [Text(row["id"], row["text"], 1.0, 1.0) for row in made]
     for (split, domain), texts in groups.items():
         Random(f"tokenize/{split}/{domain}").shuffle(texts)
     return dict(sorted(groups.items()))

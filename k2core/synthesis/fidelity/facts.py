@@ -68,7 +68,8 @@ def numbers(text: str, language: str = "en") -> set[str]:
 
 
 def _spelled(text: str) -> set[str]:
-    found, run = set(), []
+    found: set[str] = set()
+    run: list[str] = []
     for token in [*re.findall(r"[^\W\d_]+|\d[\d,.]*|[^\w\s]", text.lower()), "."]:
         if token in VALUES or (token in _LARGE and (run or token not in _AMBIGUOUS)):
             run.append(token)

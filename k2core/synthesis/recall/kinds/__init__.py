@@ -1,0 +1,1 @@
+"""The kinds of recall documents, a file each."""
