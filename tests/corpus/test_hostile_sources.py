@@ -83,10 +83,10 @@ def test_small_files_of_gigabytes_take_no_more_than_is_stated(tmp_path: Path) ->
     sources = bombs(tmp_path / "in")
     assert sum(path.stat().st_size for path in (tmp_path / "in").rglob("*") if path.is_file()) < 6 * 2**20
     command = [sys.executable, str(Path(__file__).with_name("limited.py")), str(shard.MEMORY + GIB), str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*command, *map(json.dumps, sources)], capture_output=True, text=True, timeout=300, env=environment
-    )
+        [*command, *map(json.dumps, sources)], capture_output=True, text=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["parquet"] == [2, []]
