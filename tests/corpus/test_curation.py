@@ -26,8 +26,8 @@ from k2core.corpus.quality.rules import rules_score
 from k2core.corpus.tagging import attribute_schema, tag
 from k2core.recipe import RecipeError
 from k2core.stage import Job, StageError
-from k2core.storage import StorageError, read_table, write_table
-from stages import curate
+from k2core.storage import StorageError, read_table, write_lines, write_table
+from stages import curate, grade
 from stages import tag as tag_stage
 
 MINHASH = MinhashConfig(ngram_words=5, buckets=14, hashes_per_bucket=8, seed=1)
@@ -286,6 +286,22 @@ def test_tag_writes_a_row_a_document(tmp_path: Path) -> None:
     figures = tag_stage.run(params, documents, tmp_path / "tags", Job("tag", tmp_path, None))
     assert [row["id"] for row in read_table(tmp_path / "tags" / "a.parquet")] == [row["id"] for row in corpus()]
     assert figures["documents/a"] == 45 and figures["english_share/a"] > 0.8
+
+
+def test_what_a_signal_failed_on_goes_first_and_says_why(tmp_path: Path) -> None:
+    rows = corpus()
+    folders = prepared(tmp_path, rows)
+    aside = {"id": rows[0]["id"], "reason": "ZeroDivisionError: a share of nothing"}
+    write_lines(folders[1] / "a.set_aside.jsonl", [aside])
+    out = tmp_path / "out"
+    figures = curate.run(PARAMS, *folders, tasks_in(tmp_path), out, Job("curate", tmp_path, None))
+    gone = {row["id"]: row for row in read_table(out / "rejected.parquet")}[aside["id"]]
+    assert (gone["reason"], gone["passage"]) == ("untagged", aside["reason"]) and figures["rejected/untagged"] == 1
+    steps = json.loads((out / "funnel.json").read_text())
+    assert [step["step"] for step in steps[:3]] == ["ingested", "untagged", "language"]
+    assert steps[0]["documents"] - steps[1]["documents"] == 1
+    (tagged,) = [row for row in grade._rows("a.parquet", rows, folders[1]) if row["id"] == aside["id"]]
+    assert tagged["text"] == "" and rows[0]["text"]
 
 
 def test_an_empty_step_leaves_the_funnel_as_it_is() -> None:
