@@ -2,7 +2,6 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-TORCH := torch==2.13.0
 export PREFECT_HOME := $(CURDIR)/.prefect
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_DATABASE_TIMEOUT := 60
@@ -14,22 +13,24 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser lint bench ui deps lock recipe clean
+.PHONY: help setup demo test check browser lint types audit bench ui deps lock recipe clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 # One stamp for the environment: it is newer than every file that says what belongs in it.
-.venv/.ready: requirements.txt requirements-data.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed; say which with PYTHON=/path/to/python3.11")'
+.venv/.ready: requirements-uv.txt requirements-torch.txt requirements.txt requirements-data.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13) and "Python 3.11, 3.12 or 3.13 is needed, this is {}.{}; say which with PYTHON=/path/to/python3.11".format(*sys.version_info))'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install -q uv
-	$(BIN)/pip install -q "$(TORCH)"
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --compile-bytecode -r requirements.txt
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --compile-bytecode --no-deps -r requirements-data.txt
+	$(BIN)/pip install -q --require-hashes -r requirements-uv.txt
+	$(BIN)/pip install -q -r requirements-torch.txt
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --compile-bytecode --require-hashes -r requirements.txt
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --compile-bytecode --require-hashes --no-deps -r requirements-data.txt
 	@touch $@
 
+# DVC wants to be told that an archive of the sources has no git.
 setup: .venv/.ready ## the environment in .venv (demo and test do this themselves)
+	@test -e .git || grep -qs no_scm .dvc/config.local || $(BIN)/dvc config --local core.no_scm true
 
 demo: setup ## run the whole chain on real text: Prefect orders, DVC skips what is unchanged, MLflow records
 	$(BIN)/python -m flows.pipeline
@@ -42,9 +43,20 @@ browser: # Debian's Chromium, for the tests of the Prefect page
 test: setup browser lint ## lint and all tests, the chain at a micro recipe included
 	$(BIN)/python -m pytest tests
 
-lint: setup ## ruff and the import contracts between the rooms
+check: setup lint ## in three minutes: lint, types and the tests but those marked slow (servers, whole chains, many processes)
+	$(BIN)/python -m pytest tests -m "not slow and not chain"
+
+lint: setup types ## ruff's rules and format, clang-format, the import contracts between the rooms, and types
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror k2core/ops/cpu/*.[ch]
 	$(BIN)/lint-imports
+
+types: setup ## mypy over k2core, stages and flows
+	$(BIN)/mypy
+
+audit: setup ## ask the OSV database for known faults of the locked packages (needs a network; says so if there is none)
+	@$(BIN)/python .ci/audit.py
 
 bench: setup ## speed against transformers and torch's optimisers, on an otherwise idle machine (about 12 minutes)
 	$(BIN)/python -m benchmarks
@@ -55,8 +67,12 @@ ui: setup ## the Prefect and MLflow pages of this workspace, until Ctrl-C
 deps: setup ## rewrite the code dependencies in dvc.yaml from the stages' imports
 	$(BIN)/python -m stages deps
 
-lock: setup ## compile requirements.in to requirements.txt
-	$(BIN)/uv pip compile -q requirements.in --python-version 3.11 --no-annotate --no-header -o requirements.txt
+LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+lock: setup ## compile requirements*.in to requirements*.txt with hashes; newer versions with UPGRADE=1 or UPGRADE=NAME
+	$(LOCK) $(UPGRADING) requirements.in -o requirements.txt
+	$(LOCK) --no-deps requirements-data.in -o requirements-data.txt
+	$(LOCK) requirements-uv.in -o requirements-uv.txt
+UPGRADING = $(if $(UPGRADE),$(if $(filter 1,$(UPGRADE)),--upgrade,--upgrade-package $(UPGRADE)))
 
 recipe: setup ## make recipes/NAME.yaml the active one: make recipe NAME=micro
 	@test -n "$(NAME)" || { echo "say which one: make recipe NAME=$$(ls recipes | sed 's/.yaml//' | paste -sd '|')"; exit 1; }

@@ -1,1 +1,1 @@
-"""Speed against what users would pick instead: `python -m benchmarks`, or `make bench`. One module a topic."""
+"""Speed against what users would pick instead: `python -m benchmarks`, or `make bench`. One module per topic."""

@@ -8,17 +8,18 @@ from __future__ import annotations
 import importlib
 import json
 import time
+from typing import Any
 
 import torch
 import typer
 
-from benchmarks import corpus, dedup_curves, growth, harness, readme, scale
+from benchmarks import corpus, dedup_curves, growth, harness, headlines, pages, scale
 from k2core.machine.memory import keep_freed_memory
 from k2core.storage import write_json
 
 TOPICS = (
-    "forward_backward", "max_logit", "update", "training_step", "trainer", "decoding", "dedup", "corpus",
-    "gate", "engine",
+    "forward_backward", "max_logit", "update", "training_step", "trainer", "decoding", "enforcer", "dedup",
+    "corpus", "gate", "engine",
 )  # fmt: skip
 CURVES = {"growth": growth, "dedup_curves": dedup_curves}
 
@@ -61,15 +62,27 @@ def main(
 
 
 def _write_tables() -> None:
-    rows = json.loads(harness.RESULTS.read_text())
-    rows.sort(key=lambda row: TOPICS.index(row["command"].split()[-1]))
-    if steps := [row for row in rows if row["command"].endswith(f" {corpus.TOPIC}")]:
-        readme.rewrite(harness.ROOT / "docs" / "corpus.md", "corpus", corpus.table(steps))
-    content = readme.table(rows)
+    rows = in_order(json.loads(harness.RESULTS.read_text()))
+    if steps := in_order(rows, corpus.TOPIC):
+        pages.rewrite(harness.ROOT / "docs" / "corpus.md", "corpus", corpus.table(steps))
+    pages.rewrite(harness.ROOT / pages.MEASUREMENTS, "bench", bench_block(rows))
+    headlines.write()
+
+
+def in_order(rows: list[dict[str, Any]], *topics: str) -> list[dict[str, Any]]:
+    """The rows of `topics` (default: of all), in the order of `TOPICS`."""
+    place = {row["name"]: TOPICS.index(row["command"].split()[-1]) for row in rows}
+    chosen = [row for row in rows if not topics or TOPICS[place[row["name"]]] in topics]
+    return sorted(chosen, key=lambda row: place[row["name"]])
+
+
+def bench_block(rows: list[dict[str, Any]]) -> str:
+    """The block `bench` of docs/measurements.md: the table of `rows`, and the curves' pictures where they are drawn."""
+    content = pages.table(rows)
     for curves in CURVES.values():
         if curves.PICTURE.exists():
-            content += f"\n\n![{curves.CAPTION}]({curves.PICTURE.relative_to(harness.ROOT)})"
-    readme.rewrite(harness.ROOT / "README.md", "bench", content)
+            content += f"\n\n![{curves.CAPTION}]({curves.PICTURE.name})"
+    return content
 
 
 if __name__ == "__main__":

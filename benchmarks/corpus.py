@@ -1,8 +1,8 @@
-"""Each step of curation on the laptop corpus: documents a second and megabytes a second of one core.
+"""Each step of curation on the laptop corpus: documents per second and megabytes per second on one core.
 
 A fixed sample of every source, in the recipe's proportions, goes through each step by itself, in one process and one
 thread. Where datatrove has the step, its own block sees the same documents. Steps with a slow peer, and those by a
-neural model, see a part of the sample; how much says the note.
+neural model, see a part of the sample; the note says how much.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Step:
 
 
 def run(scale: Scale) -> list[Entry]:
-    """An entry a step."""
+    """One entry per step."""
     rows = documents(scale.documents[1])
     entries = []
     with one_thread(), tempfile.TemporaryDirectory() as folder:
@@ -237,7 +237,7 @@ def one_thread() -> Iterator[None]:
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown of this topic's entries in the results file, for docs/corpus.md."""
-    from benchmarks.readme import number
+    from benchmarks.pages import number
 
     lines = ["| step | documents/s | MB/s | times its peer | on |", "|---|---:|---:|---:|---|"]
     for row in rows:

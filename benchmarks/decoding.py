@@ -1,4 +1,7 @@
-"""Batched greedy decoding against `transformers`' generate, and the memory that the caches take."""
+"""Batched greedy decoding against `transformers`' generate, and the memory that the caches take.
+
+Shapes: B sequences, T positions, S positions, generated ones included.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +85,7 @@ def peer_decoding(peer: PreTrainedModel, prompts_BT: Tensor, new_tokens: int) ->
 
 
 def our_cache_bytes(model: Transformer) -> float:
-    """Bytes of our cache a token, from its tensors."""
+    """Bytes of our cache per token, from its tensors."""
     sequences, slots = 2, 8
     cache = KeyValueCache(model.config, sequences, slots, like=model.lm_head.weight)
     return sum(layer.nbytes for layer in cache.layers) / (sequences * slots)
@@ -90,7 +93,7 @@ def our_cache_bytes(model: Transformer) -> float:
 
 @torch.inference_mode()
 def multi_head_cache_bytes(config: ModelConfig) -> float:
-    """Bytes a token of the cache of plain multi-head attention with as many layers and heads of the value's width.
+    """Bytes per token of the cache of plain multi-head attention with as many layers and heads of the value's width.
 
     From the tensors that a Llama of that shape fills; the width is the one DeepSeek-V2 compares with (§2.1.4).
     """

@@ -33,7 +33,7 @@ TOPIC = "dedup"
 DUPLICATE, DIFFERENT = 0.8, 0.5
 """Jaccard similarities at which goals are set."""
 RECALL, FALSE_POSITIVES, SPEED = 0.92, 0.01, 5.0
-"""The goals: share found at `DUPLICATE`, share found at `DIFFERENT`, documents a second against datatrove's."""
+"""The goals: share found at `DUPLICATE`, share found at `DIFFERENT`, documents per second against datatrove's."""
 NGRAM, SHINGLES = 5, 180
 """Words in a shingle; shingles of a planted text, about."""
 FILE = "documents.jsonl"
@@ -44,7 +44,7 @@ Dedup = Callable[[Path], set[str]]
 
 
 def run(scale: Scale) -> list[Entry]:
-    """Documents a second on Wikipedia summaries, two peers; recall and false positives of planted pairs."""
+    """Documents per second on Wikipedia summaries, two peers; recall and false positives of planted pairs."""
     count = scale.documents[-1] // 2
     with written(real(count)) as folder:
         times = alternate({name: partial(dedup, folder) for name, dedup in WAYS.items()}, rounds=scale.few_rounds,

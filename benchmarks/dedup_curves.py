@@ -19,7 +19,7 @@ COLOURS = {"ours": "#2f6fed", "datatrove": "#8a8f98", "datatrove, spaces": "#e87
 
 
 def run(scale: Scale) -> dict[str, Any]:
-    """`s_curve`: a point a Jaccard similarity; `growth`: a point a number of documents, in µs a document."""
+    """`s_curve`: one point per Jaccard similarity; `growth`: one point per number of documents, in µs per document."""
     with written(real(scale.documents[0])) as folder:
         for dedup in WAYS.values():
             dedup(folder)  # imports and caches, which do not count

@@ -1,4 +1,4 @@
-"""Tokens a second through our client against the bare engine: the same requests, engine and number in flight."""
+"""Tokens per second through our client against the bare engine: the same requests, engine and number in flight."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The evening recipe's block of the README: time, bits per byte by domain and phase with yardsticks, and the picture.
+"""The evening recipe's block of docs/measurements.md: time, bits per byte with yardsticks, and the picture.
 
 It is made from a finished workspace's `metrics/` and `plots/`.
 """
@@ -46,7 +46,7 @@ def block(seconds: float, workspace: Path, picture: Path) -> list[str]:
         *(_row(figures, domain) for domain in ("all", *DOMAINS)),
         "| million tokens | 0 | " + " | ".join(f"{seen:.1f}" for seen in tokens) + " |" + " |" * len(YARDSTICKS),
         "",
-        f"![Held-out bits per byte by domain over tokens, phase by phase]({PICTURE})",
+        f"![Held-out bits per byte by domain over tokens, phase by phase]({Path(PICTURE).name})",
         "",
         *_long_context(figures["extend_context"]),
     ]  # fmt: skip
@@ -58,8 +58,8 @@ def _long_context(figures: dict[str, float]) -> list[str]:
     positions = [kind for kind in kinds if kind.startswith("nats_per_token/")]
     gains = [kind for kind in kinds if kind.startswith("copy_gain/") and kind.count("/") == 1]
     lines = [
-        "Beyond the context that it was trained with, nats a token by position and, in the last rows, how much less a "
-        "passage of 32 tokens loses where it stood before; in brackets the 95% interval of what YaRN saves over the "
+        "Beyond the context that it was trained with, nats per token by position and, in the last rows, how much less "
+        "a passage of 32 tokens loses where it stood before; in brackets the 95% interval of what YaRN saves over the "
         "same training without it:", "",
         "| | " + " | ".join(MODELS.values()) + " | YaRN over without |", "|---|" + "---|" * (len(MODELS) + 1),
     ]  # fmt: skip

@@ -17,7 +17,7 @@ TOPIC = "forward_backward"
 
 
 def run(scale: Scale) -> list[Entry]:
-    """Two entries a model."""
+    """Two entries per model."""
     entries = []
     for size, config in scale.models.items():
         model = build(config)

@@ -16,7 +16,7 @@ from benchmarks.calibration import labelled
 from benchmarks.calibration.choice import Rates, choose, rates
 from benchmarks.calibration.labelled import Pair
 from benchmarks.harness import ROOT, Entry, compare
-from benchmarks.readme import rewrite
+from benchmarks.pages import rewrite
 from benchmarks.scale import LAPTOP, Scale
 from k2core.corpus.sources.builtin import mathematics, wikipedia
 from k2core.evals.intervals import wilson

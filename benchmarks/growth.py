@@ -3,6 +3,8 @@
 Every point measures three figures: forward and backward (against `transformers`), the MuonClip update (against
 `torch.optim.Muon` on the same matrices, without the AdamW part that MuonClip has), and decoding (against
 `transformers`' generate). Along the sequence length a training batch keeps its number of tokens.
+
+Shapes: B sequences, T positions.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ PICTURE = ROOT / "docs" / "bench-growth.svg"
 CAPTION = "Growth with sequence length, experts and batch"
 
 FIGURES = {
-    "forward_backward": "forward + backward,\nµs a token",
+    "forward_backward": "forward + backward,\nµs per token",
     "update": "optimiser's update,\nms",
     "decoding": "decoding,\ntokens/s",
 }

@@ -29,7 +29,7 @@ class Entry:
 
     Attributes:
         ours: median of our figures, in `unit`; `peer` likewise.
-        ratio: median of the ratios of neighbouring pairs; which way round says `ratio_of`.
+        ratio: median of the ratios of neighbouring pairs; `ratio_of` says which way round.
         spread: lower and upper quartile of those ratios.
         goal: what `ratio` should reach (`better` "higher") or not exceed ("lower"); None where none was set.
         met: whether it does.

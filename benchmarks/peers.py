@@ -1,4 +1,7 @@
-"""`transformers`' DeepseekV3ForCausalLM with our weights, in whichever of its implementations is the fastest."""
+"""`transformers`' DeepseekV3ForCausalLM with our weights, in whichever of its implementations is the fastest.
+
+Shapes: B sequences, T positions, V vocabulary.
+"""
 
 from __future__ import annotations
 

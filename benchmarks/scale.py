@@ -23,11 +23,11 @@ class Scale:
 
     Attributes:
         name: of the function here that makes it.
-        models: by name; the first one is what training step and growth are measured on, the first two what
-            decoding and the update are.
+        models: by name. Training step and growth are measured on the first one, decoding and the update on the
+            first two.
         rows: sequences of a training batch, of `context` tokens each.
         sequences: decoded at once, each `new_tokens` after a prompt of `prompt` tokens.
-        rounds: pairs a measurement, at least, and `seconds` of it.
+        rounds: pairs per measurement, at least, and `seconds` of it.
         growth: axis → its values (see growth.py).
         few_rounds: pairs of what takes long: a point of the growth curves, `torch.optim.Muon`.
         steps: of the training whose loop is measured.

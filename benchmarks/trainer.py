@@ -1,4 +1,4 @@
-"""The training loop: what it takes beside its steps, and what spreading it over processes takes."""
+"""The training loop: the time it takes besides its steps, and the time with several processes."""
 
 from __future__ import annotations
 

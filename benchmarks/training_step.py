@@ -1,4 +1,7 @@
-"""A whole training step with MuonClip against the same step with fused AdamW."""
+"""A whole training step with MuonClip against the same step with fused AdamW.
+
+Shapes: B sequences, T positions.
+"""
 
 from __future__ import annotations
 

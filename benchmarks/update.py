@@ -1,4 +1,7 @@
-"""The optimiser's update against `torch.optim.Muon`, and against its matrix products alone."""
+"""The optimiser's update against `torch.optim.Muon`, and against its matrix products alone.
+
+Shapes: B sequences, T positions, H heads, E experts.
+"""
 
 from __future__ import annotations
 

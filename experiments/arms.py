@@ -1,4 +1,4 @@
-"""One training of one arm: shards of its texts, a phase of the recipe's own trainer on from the base, its scores."""
+"""One training of one arm: writes shards of its texts, trains a phase from the base on them, and scores the result."""
 
 from __future__ import annotations
 

@@ -26,13 +26,13 @@ def _section(rewriter: str, result: Mapping[str, Any]) -> str:
     lines = [
         f"### Rewriter `{rewriter}`",
         f"{material['articles']:.0f} articles, {material['questions']:.0f} questions, "
-        f"{len(settings['seeds'])} trainings an arm of {result['tokens']:,.0f} tokens, chance "
+        f"{len(settings['seeds'])} trainings per arm of {result['tokens']:,.0f} tokens, chance "
         f"{100 / settings['choices']:.0f}%. {100 * material['stood_in_share']:.0f}% of the rephrasings are the source "
         f"itself, for want of an accepted one; the rephrasings have {material['version_length_ratio']:.2f} times the "
         f"sources' length; {material['questions_in_training_text']:.0f} questions stand word for word in the texts.",
         "",
         "| trained on | accuracy, % (95%) | bits of the answer (95%) | tokens of the articles | epochs "
-        "| bits a byte: sources | other articles | SimpleQA of K2 |",
+        "| bits per byte: sources | other articles | SimpleQA of K2 |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for arm, figures in result["arms"].items():

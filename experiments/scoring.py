@@ -1,4 +1,7 @@
-"""What a model knows of the articles: its choice among answers by likelihood, and the bits of the right answer."""
+"""What a model knows of the articles: its choice among answers by likelihood, and the bits of the right answer.
+
+Shapes: B rows, T positions.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ BATCH_TOKENS = 4096
 def score(model: Any, tokenizer: Tokenizer, items: Sequence[Item]) -> tuple[list[bool], list[float]]:
     """For each item whether the right answer is the likeliest, and the right answer's bits given the question.
 
-    Likelihoods are compared a token, so that short answers have no advantage; a tie counts as wrong.
+    Likelihoods are compared per token, so that short answers have no advantage; a tie counts as wrong.
     """
     rows = [
         (tokenizer.encode(item.question), tokenizer.encode(f" {choice}")) for item in items for choice in item.choices

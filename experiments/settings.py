@@ -26,8 +26,8 @@ class Settings(Section):
         "from them the model learns the form, not the facts",
     )  # fmt: skip
     seeds: list[int] = Field(min_length=1, description="trainings of each arm, by their order of data")
-    batch_tokens: int = Field(ge=1, description="tokens a step")
-    context_length: int = Field(ge=2, description="tokens a row")
+    batch_tokens: int = Field(ge=1, description="tokens per step")
+    context_length: int = Field(ge=2, description="tokens per row")
     lr: float = Field(gt=0, description="constant multiplier of the recipe's learning rates")
     warmup_steps: int = Field(ge=0, description="steps of linear warm-up")
     choices: int = Field(ge=2, description="answers to choose from, the right one included")

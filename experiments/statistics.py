@@ -1,7 +1,9 @@
 """Accuracy and bits of the arms, and their differences, with 95% intervals.
 
-Questions of an article hang together, and all arms are asked the same ones: the bootstrap resamples articles, the same
-for every arm, and within each arm its trainings.
+Questions about one article are not independent, and all arms are asked the same ones: the bootstrap resamples
+articles, the same for every arm, and within each arm its trainings.
+
+Shapes: Q questions, A articles, R resamples, S trainings of an arm.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 
 MEASURES = {"accuracy": "correct", "bits": "bits"}
-"""Figure → where a result has its values, one a question."""
+"""Figure → where a result has its values, one per question."""
 DIFFERENCES = (
     ("one_rephrasing", "raw"), ("all_rephrasings", "raw"), ("all_rephrasings", "one_rephrasing"), ("raw", "base"),
 )  # fmt: skip
@@ -24,7 +26,7 @@ def summarise(
     """Measure → arm, or `ARM - ARM`, → `value`, `low`, `high`.
 
     Args:
-        results: one a training: `arm`, and the values of each question.
+        results: one per training: `arm`, and the values of each question.
         articles_Q: the number of each question's article, from 0.
     """
     groups_Q = np.asarray(articles_Q)

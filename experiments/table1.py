@@ -17,7 +17,7 @@ from typing import Any
 import typer
 
 from benchmarks.harness import ROOT, commit, machine
-from benchmarks.readme import rewrite as write_between
+from benchmarks.pages import rewrite as write_between
 from experiments import articles, grammar_rewriter, llm_rewriter, report, statistics
 from experiments.arms import ARMS, BASE, Trainer
 from experiments.articles import Material

@@ -6,6 +6,7 @@ Each is made once; what a person then changes on the page stays.
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 from prefect.automations import Automation, EventTrigger, Posture
 from prefect.client.orchestration import get_client
@@ -15,7 +16,7 @@ from prefect.events.schemas.events import ResourceSpecification
 
 ALERTS = "k2-alerts"
 """Name of the notification block (Slack, mail, webhook, …) that is notified, if somebody makes one on the page."""
-RUNS = {"prefect.resource.id": "prefect.flow-run.*"}
+RUNS: dict[str, str | list[str]] = {"prefect.resource.id": "prefect.flow-run.*"}
 ENDS = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
 HEARTBEAT = "prefect.flow-run.heartbeat"
 MESSAGE = """{{ flow.name }} / {{ flow_run.name }} is {{ flow_run.state.name }}: {{ flow_run.state.message }}
@@ -71,7 +72,7 @@ def late() -> Automation:
     )
 
 
-def alert(block_id: object) -> Automation:
+def alert(block_id: UUID) -> Automation:
     """Notify a person about runs that failed, crashed or are late."""
     return Automation(
         name="k2: notify about failed, crashed and late runs",

@@ -1,6 +1,6 @@
-"""A run that nobody watches over obeys the page's *Cancel* all the same.
+"""Lets the page's *Cancel* reach a run that no worker watches over.
 
-A worker sends the signal to the runs that it has started. It cannot to a run from a terminal, nor to one whose worker
+A worker sends the signal to the runs that it has started. It cannot signal a run from a terminal, nor one whose worker
 was killed and replaced.
 """
 
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 from uuid import UUID
 
 import httpx
@@ -18,9 +20,27 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelled
 
+CANCELLED = "cancelled; every stage's process has ended, the next run continues from here"
+CANCELLED_STATUS = 130
 ASK_SECONDS = 5.0
 ROUNDS = 4
 """Times that the page must have asked before this process ends itself: a worker, if there is one, comes first."""
+
+
+def server_answers() -> bool:
+    """Whether this run's Prefect server is there. Where it is not, each call of Prefect's client takes minutes."""
+    with get_client(sync_client=True) as client:
+        try:
+            httpx.get(f"{client.api_url}/health", timeout=ASK_SECONDS)
+        except httpx.HTTPError:
+            return False
+    return True
+
+
+def end_without_server() -> NoReturn:
+    """End this process, whose stages have ended: Prefect would wait for a server that nobody starts again."""
+    print(CANCELLED, "(Prefect's server is gone and does not know of it)", file=sys.stderr, flush=True)
+    os._exit(CANCELLED_STATUS)
 
 
 @contextmanager

@@ -7,17 +7,17 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
-from prefect.exceptions import FailedRun
+from prefect.exceptions import FailedRun, TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.cancelling import obey
+from flows.cancelling import end_without_server, obey, server_answers
 from flows.choice import Choice, recipe_names
 from flows.graph import Graph, read_graph, stage_names
 from flows.kept import Kept
@@ -37,10 +37,14 @@ CHATTER = ("To track the changes", "git add ", "To enable auto staging", "dvc co
            "ERROR: failed to reproduce")  # fmt: skip
 """What DVC says after every stage; it stays in the stage's log file."""
 AS_IT_IS, BEGINNING = "as it is", "the beginning"
-Recipe = Literal[(AS_IT_IS, *recipe_names(ROOT))]
-Stage = Literal[tuple(stage_names(ROOT))]
-From = Literal[(BEGINNING, *stage_names(ROOT))]
-"""What the page's form offers."""
+if TYPE_CHECKING:  # what the page's form offers is known at run time alone
+    Recipe = str
+    Stage = str
+    From = str
+else:
+    Recipe = Literal[(AS_IT_IS, *recipe_names(ROOT))]
+    Stage = Literal[tuple(stage_names(ROOT))]
+    From = Literal[(BEGINNING, *stage_names(ROOT))]
 
 
 @dataclass
@@ -134,10 +138,10 @@ def _name() -> str:
 
 @flow(name="k2", flow_run_name=_name, log_prints=True, validate_parameters=True)
 def pipeline(
-    recipe: Recipe = AS_IT_IS,  # type: ignore[valid-type]
+    recipe: Recipe = AS_IT_IS,
     overrides: list[Change] = [],  # noqa: B006 (the form shows the default; nothing changes it)
-    targets: list[Stage] = [],  # type: ignore[valid-type] # noqa: B006
-    from_stage: From = BEGINNING,  # type: ignore[valid-type]
+    targets: list[Stage] = [],  # noqa: B006
+    from_stage: From = BEGINNING,
     force: bool = False,
 ) -> State:
     """Kimi K2's recipe as `dvc.yaml` describes it. DVC decides which stages must run.
@@ -155,18 +159,26 @@ def pipeline(
         logging.getLogger(name).addFilter(_is_unreported)
     holder = {"flow run": str(runtime.flow_run.name), "id": str(runtime.flow_run.id), "since": time.strftime("%F %T")}
     # From the page a run waits for its turn; at a terminal a person would rather know at once.
-    waits = get_run_logger().info if runtime.deployment.id else None
-    with hold(ROOT, holder, waits):
-        try:
-            Choice(recipe if recipe != AS_IT_IS else None, tuple(overrides)).apply(ROOT)
-            RUN = Run(load_section(Limits, ROOT / "params.yaml", "limits"))
-            graph = read_graph(ROOT, tuple(targets), from_stage if from_stage != BEGINNING else "")
-        except (SystemExit, ValueError) as error:
-            return Failed(message=str(error))
-        if graph.lacking:
-            return Failed(message=graph.lacking)
-        with obey(runtime.flow_run.id):
-            return _run(graph, force, RUN)
+    deployed = runtime.deployment.id  # asked of the server, which may be gone at the end
+    waits = get_run_logger().info if deployed else None
+    try:
+        with hold(ROOT, holder, waits):
+            try:
+                Choice(recipe if recipe != AS_IT_IS else None, tuple(overrides)).apply(ROOT)
+                RUN = Run(load_section(Limits, ROOT / "params.yaml", "limits"))
+                graph = read_graph(ROOT, tuple(targets), from_stage if from_stage != BEGINNING else "")
+            except (SystemExit, ValueError) as error:
+                return Failed(message=str(error))
+            if graph.lacking:
+                return Failed(message=graph.lacking)
+            with obey(runtime.flow_run.id):
+                return _run(graph, force, RUN)
+    except (KeyboardInterrupt, TerminationSignal):
+        if deployed:  # its worker tells the server
+            raise
+        if not server_answers():
+            end_without_server()
+        return Cancelled(message="cancelled at the terminal or on the page")
 
 
 def _run(graph: Graph, force: bool, run: Run) -> State:
@@ -176,7 +188,8 @@ def _run(graph: Graph, force: bool, run: Run) -> State:
     _announce()
     status, error = "KILLED", "cancelled"
     try:
-        with ThreadPoolTaskRunner(max_workers=parallel_stages()) as runner:
+        threads: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(max_workers=parallel_stages())
+        with threads as runner:
             try:
                 _submit(graph, force, run, runner)
             except BaseException:
@@ -199,7 +212,8 @@ def _run(graph: Graph, force: bool, run: Run) -> State:
         run.trees.stop()
         kept.bring_back(graph, run.outcomes)
         tell(ROOT, type="outcome", status=status, error=error, seconds=time.monotonic() - started)
-        summary(ROOT, graph, run.outcomes, before)
+        if server_answers():
+            summary(ROOT, graph, run.outcomes, before)
 
 
 def _submit(graph: Graph, force: bool, run: Run, runner: ThreadPoolTaskRunner[Any]) -> None:

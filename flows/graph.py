@@ -14,6 +14,8 @@ import yaml
 if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
+NO_GIT = "this folder is no git repository; `dvc config --local core.no_scm true` (or `make setup`) has DVC run without"
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -70,6 +72,7 @@ def read_graph(root: Path, targets: tuple[str, ...] = (), from_stage: str = "", 
     """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
+    from dvc.scm import SCMError
     from networkx import ancestors, topological_sort
 
     try:
@@ -102,6 +105,8 @@ def read_graph(root: Path, targets: tuple[str, ...] = (), from_stage: str = "", 
         ]  # fmt: skip
         looks = [_Look(nodes[address], root) for address in always.values() if look]
         status = repo.status()  # of all: with targets DVC takes four times as long
+    except SCMError:
+        raise SystemExit(NO_GIT) from None
     except DvcException as error:
         raise SystemExit(f"DVC cannot read the project: {error}; `dvc status` says more") from None
     changed = {name.removeprefix("dvc.yaml:") for name in status}

@@ -1,4 +1,4 @@
-"""A grid over parameters: each point a DVC experiment in a folder of its own, compared in MLflow."""
+"""A grid over parameters: each point is a DVC experiment in a folder of its own, compared in MLflow."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from flows.settings import ROOT, apply_settings
 from flows.workspace import ProcessTrees, StageFailed, hold
 from k2core.recipe import Limits, RecipeError, load_section
 from k2core.storage import write_text
+from k2core.storage.foreign import one_line
+from k2core.storage.private import hide
 from k2core.tracking.address import RECORDS
 from k2core.tracking.client import StageRun, connect
 from k2core.tracking.experiment import ensure_experiment, found_link
@@ -126,7 +128,7 @@ def _fetch(point: str, records: Path) -> None:
 
 
 @flow(name="k2-grid", log_prints=True)
-def grid(changes: list[Change], targets: list[Stage] = []) -> State:  # type: ignore[valid-type] # noqa: B006
+def grid(changes: list[Change], targets: list[Stage] = []) -> State:  # noqa: B006
     """Try every combination of values, each as a DVC experiment; the workspace stays as it is.
 
     Args:
@@ -143,7 +145,11 @@ def grid(changes: list[Change], targets: list[Stage] = []) -> State:  # type: ig
         return Failed(message=str(error))
     from mlflow.tracking import MlflowClient
 
-    experiment = ensure_experiment(MlflowClient(tracking_uri(ROOT)), ROOT)
+    try:
+        experiment = ensure_experiment(MlflowClient(tracking_uri(ROOT)), ROOT)
+    except Exception as error:  # noqa: BLE001 (SQLAlchemy's too, a driver that is not installed)
+        return Failed(message=f"MLflow, in which a grid is compared, gives no answer ({one_line(error)})")
+    hide(ROOT / "mlflow.db")
     os.environ["MLFLOW_TRACKING_URI"] = tracking_uri(ROOT)  # an experiment's folder has none of its own
     print(f"{len(combinations)} experiments, one after the other")
     with hold(ROOT, {"grid": name}, get_run_logger().info if runtime.deployment.id else None):

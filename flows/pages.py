@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,8 @@ from flows.links import MLFLOW, PREFECT
 from flows.settings import PAGES, ROOT, apply_settings, running_pages
 from flows.workspace import end_groups, hold
 from k2core.recipe import mask
+from k2core.storage import write_json
+from k2core.storage.private import log_folder
 from k2core.tracking.experiment import runs_page
 from k2core.tracking.uri import tracking_uri
 
@@ -46,11 +46,12 @@ class Servers:
     def start(self, name: str, *words: str) -> None:
         """Start a server; its output is added to `logs/NAME.log`."""
         self.commands[name] = words
-        (ROOT / "logs").mkdir(exist_ok=True)
-        with (ROOT / "logs" / f"{name}.log").open("a") as log:
+        # The servers' databases are this user's alone; the worker's runs make outputs, whose modes the user decides.
+        umask = -1 if name == WORKER else 0o077
+        with (log_folder(ROOT) / f"{name}.log").open("a") as log:
             self.running[name] = subprocess.Popen(
                 words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=_end_with_parent, umask=umask,
             )  # fmt: skip
 
     def await_answer(self, name: str, address: str) -> None:
@@ -112,8 +113,14 @@ def main() -> None:
         only.acquire(timeout=0)
     except Timeout:
         other = running_pages()
-        where = f"pid {other['pid']}: Prefect {_prefect_link(other['prefect'])}" if other else "starting"
-        raise SystemExit(f"`make ui` is running for this workspace already ({where})") from None
+        if "prefect" in other:
+            where = f"pid {other['pid']}: Prefect {_prefect_link(other['prefect'])}"
+            raise SystemExit(f"`make ui` is running for this workspace already ({where})") from None
+        who = f"pid {other['pid']}" if other else "its process is not known yet"
+        raise SystemExit(
+            f"`make ui` is starting for this workspace in another terminal ({who}), which takes up to a minute; it "
+            "prints the addresses there, and here if you type `make ui` again then"
+        ) from None
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     prefect = free_address(PREFECT)
@@ -121,6 +128,7 @@ def main() -> None:
     os.environ.update(PREFECT_API_URL=f"{prefect}/api", PREFECT_API_AUTH_STRING=login)
     os.environ.update(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
     servers = Servers()
+    _announce()
     try:
         print("starting (up to a minute the first time) …", flush=True)
         port = prefect.rpartition(":")[2]
@@ -135,17 +143,18 @@ def main() -> None:
         servers.start(WORKER, str(BIN / "prefect"), "worker", "start", "--pool", POOL, "--type", "process")
         if "mlflow-server" in servers.running:
             servers.await_answer("mlflow-server", f"{mlflow}/health")
-        with _announced(prefect, mlflow):
-            print(f"Prefect  {_prefect_link(prefect)}   start, schedule and watch runs")
-            print(f"MLflow   {_mlflow_link(mlflow)}   compare runs")
-            print("These links let in whoever has them, to all that you may do here: keep them to yourself.")
-            print("Runs of `make demo` show there too. Ctrl-C ends the pages and what runs there.", flush=True)
-            while True:
-                servers.mend()
-                time.sleep(0.5)
+        _announce(prefect=prefect, mlflow=mlflow)
+        print(f"Prefect  {_prefect_link(prefect)}   start, schedule and watch runs")
+        print(f"MLflow   {_mlflow_link(mlflow)}   compare runs")
+        print("These links let in whoever has them, to all that you may do here: keep them to yourself.")
+        print("Runs of `make demo` show there too. Ctrl-C ends the pages and what runs there.", flush=True)
+        while True:
+            servers.mend()
+            time.sleep(0.5)
     except KeyboardInterrupt:
         print("ending", flush=True)
     finally:
+        PAGES.unlink(missing_ok=True)
         servers.stop()
 
 
@@ -250,18 +259,12 @@ def free_address(preferred: str) -> str:
     raise SystemExit(f"no free port from {port} on; end what listens there")
 
 
-@contextlib.contextmanager
-def _announced(prefect: str, mlflow: str) -> Iterator[None]:
-    """Tell other commands in this workspace where the pages are."""
+def _announce(**addresses: str) -> None:
+    """Tell other commands in this workspace who starts the pages and, once they answer, where they are."""
     import psutil
 
-    PAGES.parent.mkdir(exist_ok=True)
     me = {"pid": str(os.getpid()), "born": str(psutil.Process().create_time())}
-    PAGES.write_text(json.dumps({**me, "prefect": prefect, "mlflow": mlflow}))
-    try:
-        yield
-    finally:
-        PAGES.unlink(missing_ok=True)
+    write_json(PAGES, {**me, **addresses})
 
 
 def _end_with_parent() -> None:

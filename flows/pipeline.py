@@ -50,6 +50,7 @@ def run(
         return
     from prefect.exceptions import TerminationSignal
 
+    from flows.cancelling import CANCELLED, CANCELLED_STATUS
     from flows.chain import AS_IT_IS, BEGINNING, pipeline
 
     def end(signum: int, frame: object) -> None:
@@ -61,8 +62,10 @@ def run(
     try:
         state = pipeline(recipe or AS_IT_IS, set, target, from_stage or BEGINNING, force, return_state=True)
     except (KeyboardInterrupt, TerminationSignal):
-        print("cancelled; every stage's process has ended, the next run continues from here", file=sys.stderr)
-        raise typer.Exit(130) from None
+        state = None
+    if state is None or state.is_cancelled():
+        print(CANCELLED, file=sys.stderr)
+        raise typer.Exit(CANCELLED_STATUS)
     if not state.is_completed():
         print(f"the chain did not finish: {state.message}", file=sys.stderr)
         raise typer.Exit(1)

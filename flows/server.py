@@ -34,6 +34,7 @@ if __name__ == "__main__":
     from flows.access import IN_PREFECT, Guard
 
     create = server.create_app
-    server.create_app = lambda *args, **kwargs: Guard(create(*args, **kwargs), keep=IN_PREFECT)
-    AioSqliteConfiguration.begin_transaction = begin_immediate
+    guarded = lambda *args, **kwargs: Guard(create(*args, **kwargs), keep=IN_PREFECT)  # noqa: E731
+    server.create_app = guarded  # type: ignore[assignment]
+    AioSqliteConfiguration.begin_transaction = begin_immediate  # type: ignore[method-assign]
     app()

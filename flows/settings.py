@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from k2core.machine.proxies import is_loopback, spare_all, spare_loopback
+
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "work" / "pages.json"
 """Written by `make ui` while it runs: its process id and the addresses of its servers."""
@@ -43,7 +45,7 @@ def apply_settings() -> None:
     (ROOT / ".prefect").mkdir(mode=0o700, exist_ok=True)
     (ROOT / ".prefect").chmod(0o700)
     pages = running_pages()
-    ours = f"{pages['prefect']}/api" if pages else ""
+    ours = f"{pages['prefect']}/api" if "prefect" in pages else ""
     if ours:
         os.environ.setdefault("PREFECT_API_URL", ours)
     if os.environ.get("PREFECT_API_URL", "") == ours and (ours or not _elsewhere()):
@@ -51,6 +53,9 @@ def apply_settings() -> None:
 
         login = os.environ.setdefault("PREFECT_SERVER_API_AUTH_STRING", prefect_login())
         os.environ["PREFECT_API_AUTH_STRING"] = login
+    spare_loopback()
+    if is_loopback(os.environ.get("PREFECT_API_URL", "http://127.0.0.1")):  # or the temporary server
+        spare_all()
 
 
 def _elsewhere() -> bool:
@@ -64,7 +69,10 @@ def _elsewhere() -> bool:
 
 
 def running_pages() -> dict[str, str]:
-    """The `make ui` that serves this workspace: `pid`, `prefect`, `mlflow` (addresses); empty if there is none."""
+    """The `make ui` that serves this workspace: `pid`, `prefect`, `mlflow` (addresses); empty if there is none.
+
+    Without addresses it is still starting.
+    """
     import psutil
 
     try:

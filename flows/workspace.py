@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from k2core.recipe import mask
+from k2core.storage.foreign import printable
+from k2core.storage.private import log_folder
 from k2core.tracking.address import INVOCATION
 
 if TYPE_CHECKING:
@@ -98,7 +100,7 @@ class ProcessTrees:
         Raises:
             TransientFailure, StageFailed: it did not exit with 0, or not in time; the message is one sentence.
         """
-        log.parent.mkdir(exist_ok=True)
+        log_folder(root)
         tail: list[str] = []
         with self._lock:
             if self.stopping:
@@ -128,7 +130,7 @@ class ProcessTrees:
         try:
             assert process.stdout is not None
             with log.open("w") as file:
-                for line in map(mask, process.stdout):
+                for line in (printable(mask(raw)) for raw in process.stdout):
                     file.write(line)
                     file.flush()
                     if line.strip():

@@ -1,1 +1,1 @@
-"""One module a DVC stage. `python -m stages` checks a recipe, lists code dependencies and switches recipes."""
+"""One module per DVC stage. `python -m stages` checks a recipe, lists code dependencies and switches recipes."""

@@ -14,6 +14,7 @@ from pydantic import Field
 from k2core.machine import Compute
 from k2core.optim.optimizer import OptimizerConfig
 from k2core.stage import Job, Metrics, StageError, main
+from k2core.storage import Split
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.fine_tuning import FineTuning, fine_tune
 from k2core.training.spikes import SpikeConfig
@@ -59,7 +60,7 @@ def run(
     rejected = read_trajectories(trajectories / "rejected.jsonl")
     counts = select(gym, params.gym_pairs, "critic.gym_pairs")
 
-    def pairs(split: str, counts: dict[str, int], limit: int) -> list[Pair]:
+    def pairs(split: Split, counts: dict[str, int], limit: int) -> list[Pair]:
         chosen = some(split_trajectories(accepted, split), limit, seed)
         return gym_pairs(gym, counts, split, seed) + trajectory_pairs(chosen, rejected, seed)
 

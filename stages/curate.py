@@ -2,7 +2,7 @@
 
 Each domain has its rules over the attributes of `tag`; duplicates are sought across all sources among what the rules
 keep, and the one of best quality (`grade`) stays. Sampling rates follow the quality within the domain. The held-out
-part is chosen by hash of the document's id, so that it stays what it is when sources grow. Training documents that
+part is chosen by hash of the document's id, so that it stays the same when sources grow. Training documents that
 hold passages of evaluation sets or of held-out text go last.
 """
 
@@ -23,6 +23,7 @@ from k2core.corpus.curation import (
     NEAR,
     PARAGRAPHS,
     TRAIN,
+    UNTAGGED,
     DecontaminationConfig,
     Rules,
     SamplingStep,
@@ -30,6 +31,7 @@ from k2core.corpus.curation import (
 from k2core.corpus.documents import COLUMNS, DOMAINS, Domain, document_schema, read_beside
 from k2core.corpus.duplicates.paragraphs import ParagraphConfig
 from k2core.corpus.tagging import COLUMNS as ATTRIBUTES
+from k2core.corpus.tagging import untagged
 from k2core.corpus.throughput import paced
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
@@ -69,6 +71,9 @@ def run(params: Params, documents: Path, attributes: Path, quality: Path, tasks:
     rejections: dict[str, curation.Rejection] = {}
     with paced(job, "rules", rows):
         for row in rows:
+            if row["untagged"]:
+                rejections[row["id"]] = curation.Rejection(UNTAGGED, 0.0, passage=row["untagged"])
+                continue
             rules = params.rules.get(row["domain"])
             if rules and (rejection := curation.judge(rules, row["tags"], params.translate_from)):
                 rejections[row["id"]] = rejection
@@ -98,7 +103,7 @@ def run(params: Params, documents: Path, attributes: Path, quality: Path, tasks:
     rejected = [{**row, **vars(rejections[row["id"]])} for row in rows if row["id"] in rejections]
     _write(out, kept, rejected)
     cut = {row["id"]: len(row["text"]) - len(texts[row["id"]]) for row in rows if row["id"] in texts}
-    write_json(out / "funnel.json", curation.funnel(rows, rejections, _steps(params), cut))
+    write_json(out / "funnel.json", curation.funnel(rows, rejections, _steps(params, rejections), cut))
     return _figures(rows, kept, rejected) | searched | {"paragraphs_cut_from": float(len(cut))}
 
 
@@ -107,11 +112,15 @@ def _read(documents: Path, attributes: Path, quality: Path) -> list[dict[str, An
     rows = []
     for name, table in read_tables(documents, COLUMNS):
         tags = read_beside(attributes, name, table, ATTRIBUTES, "tag")
+        aside = untagged(attributes, name)
         scores = read_beside(quality, name, table, ["id", "quality"], "grade")
         rows += [
-            {**row, "tags": tag, "quality": score["quality"], "digest": tag["digest"], "minhash": tag["minhash"]}
+            {
+                **row, "tags": tag, "quality": score["quality"], "digest": tag["digest"], "minhash": tag["minhash"],
+                "untagged": aside.get(row["id"], ""),
+            }
             for row, tag, score in zip(table, tags, scores, strict=True)
-        ]
+        ]  # fmt: skip
     if not rows:
         raise StageError(f"{documents}: its tables have no documents; run ingest again")
     return rows
@@ -146,15 +155,16 @@ def _check(kept: list[dict[str, Any]], documents: Path) -> None:
 def _write(out: Path, kept: list[dict[str, Any]], rejected: list[dict[str, Any]]) -> None:
     import pyarrow as pa
 
-    extra = ("quality", pa.float64()), ("rate", pa.float64()), ("split", pa.string())
-    write_table(out / "documents.parquet", kept, document_schema(*extra))
-    extra = ("reason", pa.string()), ("score", pa.float64()), ("matched", pa.string()), ("passage", pa.string())
-    write_table(out / "rejected.parquet", rejected, document_schema(*extra))
+    chosen = ("quality", pa.float64()), ("rate", pa.float64()), ("split", pa.string())
+    write_table(out / "documents.parquet", kept, document_schema(*chosen))
+    why = ("reason", pa.string()), ("score", pa.float64()), ("matched", pa.string()), ("passage", pa.string())
+    write_table(out / "rejected.parquet", rejected, document_schema(*why))
 
 
-def _steps(params: Params) -> list[str]:
+def _steps(params: Params, rejections: dict[str, curation.Rejection]) -> list[str]:
     rules = [name for domain in DOMAINS if domain in params.rules for name in params.rules[domain].attributes]
-    return ["language", *dict.fromkeys(rules), EXACT, NEAR, PARAGRAPHS, CONTAMINATED]
+    first = [UNTAGGED] if any(rejection.reason == UNTAGGED for rejection in rejections.values()) else []
+    return [*first, "language", *dict.fromkeys(rules), EXACT, NEAR, PARAGRAPHS, CONTAMINATED]
 
 
 def _figures(rows: list[Any], kept: list[dict[str, Any]], rejected: list[dict[str, Any]]) -> Metrics:

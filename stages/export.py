@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from k2core.machine import Compute
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
+
+if TYPE_CHECKING:
+    from k2core.model.config import ModelConfig
+    from k2core.model.transformer import Transformer
 
 SECTION = "export"
 MAX_LOGIT_DIFFERENCE = 1e-3
@@ -68,7 +72,7 @@ def run(
     return figures
 
 
-def _compare(network: Any, folder: Path, params: Params, seed: int) -> float:
+def _compare(network: Transformer, folder: Path, params: Params, seed: int) -> float:
     """Largest difference of a logit between our model and what transformers loads.
 
     Raises:
@@ -77,9 +81,10 @@ def _compare(network: Any, folder: Path, params: Params, seed: int) -> float:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    loaded, info = AutoModelForCausalLM.from_pretrained(
+    both: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
     )
+    loaded, info = both
     odd = [name for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for name in sorted(info[kind])]
     if odd:
         raise StageError(f"transformers does not take all weights: {', '.join(map(str, odd[:5]))}")
@@ -96,7 +101,7 @@ def _compare(network: Any, folder: Path, params: Params, seed: int) -> float:
     return difference
 
 
-def model_card(name: str, config: Any, figures: Metrics, scorecard: Metrics) -> str:
+def model_card(name: str, config: ModelConfig, figures: Metrics, scorecard: Metrics) -> str:
     """The README of the exported folder."""
     yarn = config.rope_scaling
     context = f"{config.max_position_embeddings} tokens"
@@ -105,9 +110,9 @@ def model_card(name: str, config: Any, figures: Metrics, scorecard: Metrics) -> 
     rows = [
         ("Architecture", "`deepseek_v3`: multi-head latent attention, mixture of experts with a shared expert"),
         ("Parameters", f"{figures['export/parameters']:,.0f}"),
-        ("Activated a token", f"{figures['export/activated_parameters']:,.0f}"),
+        ("Activated per token", f"{figures['export/activated_parameters']:,.0f}"),
         ("Layers", f"{config.num_hidden_layers}, the first {config.first_k_dense_replace} dense"),
-        ("Routed experts a token", f"{config.num_experts_per_tok} of {config.n_routed_experts}"),
+        ("Routed experts per token", f"{config.num_experts_per_tok} of {config.n_routed_experts}"),
         ("Shared experts", f"{config.n_shared_experts}"),
         ("Context", context),
         ("Vocabulary", f"{config.vocab_size:,}"),

@@ -3,12 +3,14 @@
 Four models are measured (`k2core/evals/long_context.py`): `before` as it came, beyond its context; `yarn` with the
 scaling switched on but not trained; `after` with both; and `without_yarn`, trained alike on the same rows with the
 scaling off.
+
+Shapes: K buckets of positions, W windows.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from k2core.machine import Compute
 from k2core.model.config import YarnConfig
@@ -20,6 +22,11 @@ from k2core.training.learner import Learner, TrainerState
 from k2core.training.phase import run_phase
 from k2core.training.phases import Extension
 from k2core.training.spikes import SpikeConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from k2core.model.transformer import Transformer
 
 SECTION = "extend_context"
 
@@ -48,22 +55,22 @@ def run(
         lengths=params.lengths, needles=params.retrieval_samples, passages=params.copy_samples, seed=compute.seed,
     )  # fmt: skip
 
-    def trained(model: Any, job: Job, plot: Path, out: Path) -> Metrics:
+    def trained(model: Transformer, job: Job, plot: Path, out: Path) -> Metrics:
         learner = Learner(model, optimizer.build(model), TrainerState.load(init))
         load_optimizer(learner.optimizer, init)
         setting = Setting(job, spikes, checkpoint, ranks, parallel.micro_batch_tokens)
         return run_phase(params, learner, setting, tokens=tokens, seed=compute.seed, plot=plot, out=out)[1]
 
-    nats_WK = {}
+    nats_WK: dict[str, np.ndarray] = {}
 
-    def measured(model: Any, when: str) -> Metrics:
+    def measured(model: Transformer, when: str) -> Metrics:
         job.say(f"measuring the model {when}: loss by position, needles and passages in {params.lengths} tokens")
         figures, nats_WK[when] = probes.measure(ranks.whole_rows(model))
         if when != "before":
             figures |= probes.saved(nats_WK["before"], nats_WK[when])
         return {f"{when}/{name}": value for name, value in figures.items()}
 
-    def spread(rope_scaling: YarnConfig | None, reach: int | None = None) -> Any:
+    def spread(rope_scaling: YarnConfig | None, reach: int | None = None) -> Transformer:
         """`init` with this scaling, for contexts of `reach` tokens, on all processes."""
         model = load_model(init, rope_scaling=rope_scaling)
         if reach:

@@ -17,6 +17,7 @@ from k2core.corpus.quality.grading import Graded, GradingConfig, grade_domain, j
 from k2core.corpus.quality.judge import HIGHEST, Excerpt, JudgeConfig, excerpts, grade_of, request
 from k2core.corpus.quality.rules import rules_score
 from k2core.corpus.tagging import COLUMNS as ATTRIBUTES
+from k2core.corpus.tagging import untagged
 from k2core.corpus.throughput import paced
 from k2core.llm.client import LLM
 from k2core.llm.config import LLMConfig, own_llm
@@ -61,7 +62,11 @@ def run(
 
 def _rows(name: str, table: list[dict[str, Any]], attributes: Path) -> list[dict[str, Any]]:
     tags = read_beside(attributes, name, table, [column for column in ATTRIBUTES if column not in _UNREAD], "tag")
-    return [{**row, "rules": rules_score(row["domain"], tag)} for row, tag in zip(table, tags, strict=True)]
+    aside = untagged(attributes, name)  # what a signal failed on could fail here too
+    return [
+        {**row, "rules": rules_score(row["domain"], tag), "text": "" if row["id"] in aside else row["text"]}
+        for row, tag in zip(table, tags, strict=True)
+    ]
 
 
 def _ask(judged: dict[str, list[Excerpt]], llm: LLMConfig, compute: Compute, job: Job) -> dict[str, list[int | None]]:
@@ -123,8 +128,8 @@ def _figures(
         values = [grade for grade in item.parts["llm"] if grade is not None]
         figures |= {f"llm/mean_grade/{domain}": sum(values) / len(values)} if values else {}
         figures[f"mean_rules/{domain}"] = sum(value or 0.0 for value in item.parts["rules"]) / len(item.ids)
-    area, low, high = auc(by_llm[True], by_llm[False])
-    figures |= {"classifier/auc_llm": area, "classifier/auc_llm_low": low, "classifier/auc_llm_high": high}
+    area, lowest, highest = auc(by_llm[True], by_llm[False])
+    figures |= {"classifier/auc_llm": area, "classifier/auc_llm_low": lowest, "classifier/auc_llm_high": highest}
     everywhere = {part: [place for item in graded.values() for place in item.places[part]] for part in PARTS}
     return figures | agreement(everywhere)
 

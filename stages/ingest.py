@@ -9,6 +9,7 @@ What lies outside the repository is watched by the stage `sources`, on which thi
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, create_model, field_validator
 
@@ -37,14 +38,20 @@ class _Files(Section):
         return value
 
 
-Params = create_model(
-    "Params",
-    __base__=_Files,
-    **{
-        name: (module.Source, Field(description=f"{module.DOMAIN}: {module.__doc__.splitlines()[0]}"))
-        for name, module in SOURCES.items()
-    },
-)
+if TYPE_CHECKING:  # the built-in sources are found at run time
+
+    class Params(_Files):
+        def __getattr__(self, name: str) -> Any: ...
+
+else:
+    Params = create_model(
+        "Params",
+        __base__=_Files,
+        **{
+            name: (module.Source, Field(description=f"{module.DOMAIN}: {module.__doc__.splitlines()[0]}"))
+            for name, module in SOURCES.items()
+        },
+    )
 
 
 def run(params: Params, out: Path, job: Job) -> Metrics:

@@ -38,7 +38,7 @@ class Pretrain(Section):
         for name in value:
             if not isinstance(name, str) or hasattr(cls, name):
                 raise RecipeError(f"{name}: a phase cannot have this name; choose another word")
-        fields = dict.fromkeys(value, (Phase, ...))
+        fields: dict[str, Any] = dict.fromkeys(value, (Phase, ...))
         return create_model(cls.__name__, __base__=cls, __module__=cls.__module__, __doc__=cls.__doc__, **fields)
 
     @property

@@ -21,7 +21,7 @@ from k2core.machine import Compute
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.storage import read_table, write_table
-from k2core.synthesis.fidelity.gate import SCORES, GateLimits, Verdict, judge
+from k2core.synthesis.fidelity.gate import LONGEST, SCORES, GateLimits, Verdict, judge
 from k2core.synthesis.rephrasing.forecast import forecast
 from k2core.synthesis.rephrasing.rewriting import Rewrite, Share, expected_tokens, plan, rewrite_all
 from k2core.synthesis.rephrasing.styles import Library, load_styles
@@ -35,7 +35,7 @@ class Params(Section):
 
     rewrites: dict[str, Share] = Field(description="what is rewritten, by style of the folder styles/")
     min_characters: int = Field(ge=1, description="shorter documents are not rewritten")
-    max_characters: int = Field(ge=1, description="longer documents are not rewritten")
+    max_characters: int = Field(ge=1, le=LONGEST, description="longer documents are not rewritten")
     chunk_tokens: int = Field(ge=16, description="longer texts are rewritten in pieces of about this size (K2: 256)")
     context_tokens: int = Field(ge=0, description="tokens of earlier pieces and their rewrites that a piece sees")
     temperature: float = Field(ge=0, le=2, description="sampling temperature of the rewrites")

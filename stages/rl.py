@@ -98,7 +98,9 @@ def run(
         scratch=job.scratch,
     )
     if len(pool.prompts) < params.prompts:
-        raise StageError(f"{len(pool.prompts)} items in the pool, {params.prompts} prompts an iteration: raise rl.pool")
+        raise StageError(
+            f"{len(pool.prompts)} items in the pool, {params.prompts} prompts per iteration: raise rl.pool"
+        )
     counts = select(environments, params.ptx_demonstrations, "rl.ptx_demonstrations")
     dialogues = encode_gym(tok, environments, counts, "train", seed)
     dialogues += encode_trajectories(tok, accepted, seed=seed, json_share=params.json_share)

@@ -15,6 +15,7 @@ from pydantic import Field
 from k2core.machine import Compute
 from k2core.optim.optimizer import OptimizerConfig
 from k2core.stage import Job, Metrics, StageError, main
+from k2core.storage import Split
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.fine_tuning import FineTuning, fine_tune
 from k2core.training.spikes import SpikeConfig
@@ -63,7 +64,7 @@ def run(
     gym = text_environments()
     counts = select(gym, params.demonstrations, "sft.demonstrations")
 
-    def judged(split: str, limit: int, repeats: int) -> list[Dialogue]:
+    def judged(split: Split, limit: int, repeats: int) -> list[Dialogue]:
         chosen = some(split_trajectories(accepted, split), limit, seed)
         return encode_trajectories(tok, chosen, seed=seed, json_share=params.json_share, repeats=repeats)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from pydantic import Field
 
 from k2core.corpus.duplicates.dedup import MinhashConfig
-from k2core.corpus.tagging import attribute_schema, tag
+from k2core.corpus.tagging import SET_ASIDE, attribute_schema, tag_or_reason
 from k2core.corpus.throughput import Pace
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
-from k2core.storage import read_tables, write_table
+from k2core.storage import read_tables, write_lines, write_table
 
 SECTION = "tag"
 
@@ -28,7 +28,10 @@ class Params(Section):
 
 
 def run(params: Params, documents: Path, out: Path, job: Job) -> Metrics:
-    """Write the attributes of each documents' table to a table of the same name and row order."""
+    """Write the attributes of each documents' table to a table of the same name and row order.
+
+    A document that a signal fails on is set aside: `curate` rejects it, and says why.
+    """
     figures: Metrics = {}
     paces: dict[str, Pace] = {}
     tables = dict(read_tables(documents, ["id", "text", "domain"]))
@@ -38,12 +41,18 @@ def run(params: Params, documents: Path, out: Path, job: Job) -> Metrics:
         for name, rows in tables.items():
             if not rows:
                 raise StageError(f"{documents / name}: no documents; run ingest again")
-            tagged = []
+            tagged, aside = [], []
             for row in rows:
-                tagged.append(tag(row, params.language_characters, params.minhash, paces))
+                attributes, reason = tag_or_reason(row, params.language_characters, params.minhash, paces)
+                tagged.append(attributes)
+                aside += [{"id": row["id"], "reason": reason}] if reason else []
                 bar.update(len(row["text"]))
             write_table(out / name, tagged, attribute_schema())
             source = Path(name).stem
+            if aside:
+                write_lines(out / f"{source}{SET_ASIDE}", aside)
+                figures[f"set_aside/{source}"] = float(len(aside))
+                job.say(f"{source}: {len(aside)} documents set aside, the first {aside[0]['id']}: {aside[0]['reason']}")
             english = sum(row["language"] == "en" for row in tagged)
             figures[f"documents/{source}"] = float(len(tagged))
             figures[f"english_share/{source}"] = english / len(tagged)

@@ -1,14 +1,14 @@
 """Agents and rubric-based tasks over the tools (K2 §3.1).
 
 Held-out tasks, which evaluation asks and no training stage sees, have held-out names and values, and in part
-held-out tools. Tasks on a real git repository stand in a file of their own: they cannot be simulated.
+held-out tools. Tasks on real MCP servers stand in a file of their own: they cannot be simulated.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from k2core.machine import Compute
 from k2core.recipe import Section
@@ -24,16 +24,19 @@ class Params(Section):
     heldout: int = Field(ge=1, description="tasks for evaluation")
     mix: dict[str, float] = Field(description="weight of each kind: single, parallel, chain, ask, none")
     texts: int = Field(ge=0, description="English documents that lend the tasks names and words; 0: all are made up")
-    git: int = Field(ge=0, description="tasks on a real git repository, for training")
+    real: dict[str, NonNegativeInt] = Field(description="tasks on real MCP servers, for training, by server")
+    declared_share: float = Field(
+        ge=0, le=1, description="share of tasks that also offer a tool of the folder tools.declarations"
+    )
 
 
 def run(params: Params, compute: Compute, tools: Path, documents: Path, out: Path, job: Job) -> Metrics:
-    """Write `tasks.jsonl`, `git_tasks.jsonl` and the tools they use."""
+    """Write `tasks.jsonl`, `real_tasks.jsonl` and the tools they use."""
     from collections import Counter
 
-    from k2core.agentic.tasks.git_tasks import git_task
     from k2core.agentic.tasks.judge import judge_completion
     from k2core.agentic.tasks.plans import KINDS
+    from k2core.agentic.tasks.real_domain import real_domains
     from k2core.agentic.tasks.task import TaskMaker, gold_reply
     from k2core.agentic.tools.specs import read_tools, write_tools
     from k2core.chat.template import reply_text
@@ -46,7 +49,8 @@ def run(params: Params, compute: Compute, tools: Path, documents: Path, out: Pat
     if not any(weight > 0 for weight in params.mix.values()) or min(params.mix.values()) < 0:
         raise StageError("tasks.mix: give at least one kind a weight above zero and none a weight below it")
     specs = read_tools(tools / "tools.jsonl")
-    maker = TaskMaker(specs, params.mix, compute.seed, Values(_texts(documents, params.texts)))
+    values = Values(_texts(documents, params.texts))
+    maker = TaskMaker(specs, params.mix, compute.seed, params.declared_share, values)
     job.say(f"{params.train} training and {params.heldout} held-out tasks over {len(specs)} tools")
     made = [maker.task("train", i) for i in range(params.train)]
     made += [maker.task("heldout", i) for i in range(params.heldout)]
@@ -54,16 +58,20 @@ def run(params: Params, compute: Compute, tools: Path, documents: Path, out: Pat
         verdict = judge_completion(task, specs, reply_text(gold_reply(task)))
         if not verdict.passed:
             raise StageError(f"task {task['id']}: its own solution fails {verdict.checks}; mend its kind in tasks.py")
-    real = [git_task(compute.seed, i) for i in range(params.git)]
+    unknown = sorted(set(params.real) - set(real_domains()))
+    if unknown:
+        raise StageError(f"tasks.real: no tasks on {', '.join(unknown)}; there are {', '.join(real_domains())}")
+    real = [real_domains()[name].task(compute.seed, i) for name, count in params.real.items() for i in range(count)]
     missing = sorted({name for task in real for name in task["tools"]} - set(specs))
     if missing:
-        raise StageError(f"{tools}: no tools {', '.join(missing)}; add git to tools.servers or set tasks.git to 0")
+        raise StageError(f"{tools}: no tools {', '.join(missing)}; add their server to tools.servers")
     used = {name for task in [*made, *real] for name in task["tools"]}
     out.mkdir()
     write_lines(out / "tasks.jsonl", made)
-    write_lines(out / "git_tasks.jsonl", real)
+    write_lines(out / "real_tasks.jsonl", real)
     write_tools(out / "tools.jsonl", [tool for name, tool in specs.items() if name in used])
-    figures = {"tasks": float(len(made)), "git": float(len(real)), "tools_used": float(len(used))}
+    figures = {"tasks": float(len(made)), "tools_used": float(len(used))}
+    figures |= {f"real/{name}": float(count) for name, count in params.real.items()}
     for name in ("split", "kind", "difficulty"):
         counts = Counter(task[name] for task in made)
         figures |= {f"{name}/{value}": float(count) for value, count in sorted(counts.items())}

@@ -1,4 +1,4 @@
-"""Token shards: curated and rephrased documents as token ids, one file a domain, held-out documents apart.
+"""Token shards: curated and rephrased documents as token ids, one file per domain, held-out documents apart.
 
 The figures say what compressors make of the same held-out text: the yardstick for bits per byte.
 `k2core/data/rows/order.py` says which documents a shard holds, and in which order.
@@ -28,7 +28,7 @@ class Params(Section):
 def run(
     params: Params, curated: Path, rephrased: Path, questions: Path, recall: Path, tokenizer: Path, out: Path, job: Job
 ) -> Metrics:
-    """Write shards and manifest; figures are yardsticks, and tokens, documents, bytes a token by split and domain."""
+    """Write shards and manifest; figures are yardsticks, and tokens, documents, bytes per token by split and domain."""
     from collections.abc import Iterator
 
     from k2core.chat.tokenizer import Tokenizer

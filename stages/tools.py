@@ -1,19 +1,24 @@
 """Tool specifications, evolved from a taxonomy and taken from real MCP servers (K2 §3.1).
 
-A sample of the evolved tools has its description worded by the LLM. A fifth of the evolved tools is held out.
+A folder of declarations, such as a registry's dump, adds tools that are only declared. A sample of the evolved tools
+has its description worded by the LLM. A fifth of the evolved tools is held out.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from k2core.agentic.tools.mcp import ServerSpec
 from k2core.llm.config import LLMConfig, own_llm
 from k2core.machine import Compute
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
+
+if TYPE_CHECKING:
+    from k2core.agentic.tools.specs import ToolSpec
 
 SECTION = "tools"
 
@@ -22,31 +27,34 @@ class Params(Section):
     """How many tools, from where."""
 
     tools_per_domain: int = Field(ge=1, description="tools of each domain, the plain ones included")
-    servers: list[str] = Field(description="MCP servers whose tools are taken: time, git; programs that are started")
+    servers: dict[str, ServerSpec] = Field(description="MCP servers whose tools are taken, by name (docs/tools.md)")
+    declarations: str = Field(min_length=1, description="folder of JSON files with declarations of MCP tools")
     llm_descriptions: int = Field(ge=0, description="evolved tools whose description the LLM words; 0 asks no LLM")
     llm_max_tokens: int = Field(ge=16, description="tokens of such a description, at most")
     llm_temperature: float = Field(ge=0, le=2, description="sampling temperature of the descriptions")
     llm: dict[str, Any] = own_llm()
 
 
-def run(params: Params, llm: LLMConfig, compute: Compute, out: Path, job: Job) -> Metrics:
-    """Write `tools.jsonl`."""
+def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, out: Path, job: Job) -> Metrics:
+    """Write `tools.jsonl`, `refused.jsonl` and `servers.json`."""
     llm = llm.with_own(params.llm, "tools.llm")
     from collections import Counter
 
     from k2core.agentic.domains.taxonomy import domains
+    from k2core.agentic.tasks.real_domain import real_domains
+    from k2core.agentic.tools.declarations import Refused, declared_in
     from k2core.agentic.tools.descriptions import reword
     from k2core.agentic.tools.evolve import assign_splits, evolve, plain_tools
-    from k2core.agentic.tools.mcp import SERVERS, serve
+    from k2core.agentic.tools.mcp import serve
     from k2core.agentic.tools.specs import write_tools
     from k2core.llm.client import LLM
+    from k2core.storage import write_json, write_lines
+    from k2core.storage.atomic import remove
 
-    unknown = sorted(set(params.servers) - set(SERVERS))
-    if unknown:
-        raise StageError(f"tools.servers: no MCP server {', '.join(unknown)}; there are {', '.join(SERVERS)}")
     seed = compute.seed
     job.say(f"{params.tools_per_domain} tools in each of {len(domains())} domains, then {', '.join(params.servers)}")
-    families, refused, plain = [], Counter(), set()
+    families: list[list[ToolSpec]] = []
+    refused, plain = Counter[str](), set[str]()
     for domain in domains().values():
         family, reasons = evolve(domain, params.tools_per_domain, seed)
         families.append(family)
@@ -73,16 +81,29 @@ def run(params: Params, llm: LLMConfig, compute: Compute, out: Path, job: Job) -
         "llm_descriptions_accepted": float(accepted),
     }  # fmt: skip
     figures |= {f"refused/{reason.replace(' ', '_')}": float(count) for reason, count in sorted(refused.items())}
-    tools = evolved
-    for name in params.servers:
-        with serve(name, job.scratch) as server:
-            listed = server.tools()
-        figures[f"mcp/{name}"] = float(len(listed))
-        tools = tools + listed
+    tools, set_aside = evolved, list[Refused]()
+    for name, spec in params.servers.items():
+        folder = job.scratch / "servers" / name
+        remove(folder)
+        folder.mkdir(parents=True)
+        if name in real_domains():  # a server may want a world to start in
+            real_domains()[name].make(folder, {})
+        with serve(name, spec, folder) as server:
+            listed, bad = server.tools()
+        figures |= {f"mcp/{name}": float(len(listed)), f"mcp_refused/{name}": float(len(bad))}
+        tools, set_aside = tools + listed, set_aside + bad
     twice = [name for name, count in Counter(tool.name for tool in tools).items() if count > 1]
     if twice:
-        raise StageError(f"two tools are called {', '.join(twice)}; rename the entity of a domain")
+        raise StageError(
+            f"two tools are called {', '.join(twice)}; rename the entity of a domain, or leave a server out"
+        )
+    declared = declared_in(declarations, [tool.name for tool in tools])
+    tools, set_aside = tools + declared.tools, set_aside + declared.refused
+    figures |= {"declared": float(len(declared.tools)), "declared_refused": float(len(declared.refused))}
+    figures |= {f"declared_twice/{what}": float(declared.duplicates[what]) for what in ("name", "schema")}
     out.mkdir()
+    write_json(out / "servers.json", {name: spec.model_dump() for name, spec in params.servers.items()})
+    write_lines(out / "refused.jsonl", [refused.row() for refused in set_aside])
     return {"tools": float(write_tools(out / "tools.jsonl", tools))} | figures
 
 

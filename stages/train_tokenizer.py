@@ -24,7 +24,7 @@ class Params(Section):
 
 
 def run(params: Params, curated: Path, out: Path, job: Job) -> Metrics:
-    """Train on the split `train`; figures are bytes a token on held-out text, by domain."""
+    """Train on the split `train`; figures are bytes per token on held-out text, by domain."""
     from random import Random
 
     from k2core.chat.jinja_template import CHAT_TEMPLATE

@@ -1,8 +1,8 @@
 """Dialogues of persona, agent and stateful tool simulator, judged against the rubric (K2 §3.1).
 
 Only training tasks are played. A task is tried again until a dialogue passes (rejection sampling) or the attempts
-are spent; what the judge rejected is kept. A few dialogues come from a real LLM, and those about git from a real
-server.
+are spent; what the judge rejected is kept. A few dialogues come from a real LLM, and some tasks are played on real MCP
+servers.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def run(
     """Write `accepted.jsonl` and `rejected.jsonl`."""
     llm = llm.with_own(params.llm, "trajectories.llm")
     from k2core.agentic.dialogues.play import Player, figures
+    from k2core.agentic.tools.mcp import read_servers
     from k2core.agentic.tools.specs import read_tools
     from k2core.llm.client import LLM
     from k2core.storage import read_lines, write_lines
@@ -51,7 +52,10 @@ def run(
         for task in training:
             played += player.planner(task, params.attempts, params.mistake_rate)
             bar.update()
-    played += player.git(read_lines(tasks / "git_tasks.jsonl"), job.scratch / "git")
+    real = read_lines(tasks / "real_tasks.jsonl")
+    servers = read_servers(tools / "servers.json")
+    job.say(f"{len(real)} tasks on real MCP servers, about {len(real) / 20:.0f} s")
+    played += player.real(real, servers, job.scratch / "real")
     if params.llm_tasks:
         step = max(1, len(training) // params.llm_tasks)
         chosen = training[::step][: params.llm_tasks]

@@ -64,7 +64,7 @@ def _lines(key: str, value: Any, kind: Any, indent: int) -> list[str]:
     pad, section = " " * indent, _section_in(kind)
     if section is None or not value or not isinstance(value, dict | list):
         return (pad + _flow(key, value, WIDTH - indent)).replace("\n", f"\n{pad}").split("\n")
-    if section is kind or type(None) in get_args(kind):
+    if isinstance(value, dict) and (section is kind or type(None) in get_args(kind)):
         return [f"{pad}{key}:", *_fields(value, section, indent + 2)]
     named = value.items() if isinstance(value, dict) else ((None, item) for item in value)
     items = list(named)

@@ -28,6 +28,8 @@ class CharTokenizer:
     def decode(self, ids: list[int]) -> str:
         return "".join("<|im_end|>" if number == self.im_end_id else chr(number + 92) for number in ids)
 
+    decode_reply = decode
+
 
 def micro_model() -> Transformer:
     return Transformer(

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from benchmarks import dedup, dedup_curves, engine, forward_backward, growth, max_logit, readme, trainer, update
+from benchmarks import dedup, dedup_curves, engine, forward_backward, growth, max_logit, pages, trainer, update
 from benchmarks.harness import Entry, alternate, compare, save
 from benchmarks.peers import our_pass
 from benchmarks.scale import build, full, smoke
@@ -66,31 +66,31 @@ def test_saving_a_topic_keeps_the_others(tmp_path):
     assert json.loads(path.read_text()) == json.loads(json.dumps(rows))
 
 
-def test_the_readmes_block_is_rewritten_in_place(tmp_path):
+def test_a_block_is_rewritten_in_place(tmp_path):
     path = tmp_path / "README.md"
     path.write_text(f"above\n\n{BEGIN}\nold\n{END}\n\nbelow\n")
     rows = [asdict(entry()), asdict(entry(met=False, name="slow"))]
-    readme.rewrite(path, "bench", readme.table(rows))
+    pages.rewrite(path, "bench", pages.table(rows))
     once = path.read_text()
     assert once.startswith(f"above\n\n{BEGIN}\n| ") and once.endswith(f"{END}\n\nbelow\n")
     assert "| speed (a peer) | 2 ms | 4 ms | 3.00 (2.50 to 4.00) | ≥ 2.5 | met |" in once
     assert "| slow (a peer) | 2 ms | 4 ms | 3.00 (2.50 to 4.00) | ≥ 2.5 | **missed** |" in once
     assert "Measured on 2 cores, 8 GiB, commit abc." in once and "old" not in once
-    readme.rewrite(path, "bench", readme.table(rows))
+    pages.rewrite(path, "bench", pages.table(rows))
     assert path.read_text() == once
 
 
 @pytest.mark.parametrize("text", ["nothing", f"{END}{BEGIN}", f"{BEGIN}{END}{END}"])
-def test_a_readme_without_its_marks_is_left_alone(tmp_path, text):
+def test_a_page_without_its_marks_is_left_alone(tmp_path, text):
     path = tmp_path / "README.md"
     path.write_text(text)
     with pytest.raises(ValueError, match="needs the marks"):
-        readme.rewrite(path, "bench", "table")
+        pages.rewrite(path, "bench", "table")
     assert path.read_text() == text
 
 
 def test_flops_are_those_counted_by_hand():
-    """6 a token and weight, but for embedding (none) and unvisited experts, and the attention's two products."""
+    """6 per token and weight, but for embedding (none) and unvisited experts, and the attention's two products."""
     config = smoke().models["tiny"]
     model = build(config)
     tokens, targets = smoke().batch(config)

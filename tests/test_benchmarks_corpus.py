@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import pytest
 
-from benchmarks import corpus, readme
+from benchmarks import corpus, pages
 from benchmarks.harness import save
 from benchmarks.scale import smoke
 
@@ -56,7 +56,7 @@ def test_every_step_has_a_rate_and_the_peers_theirs(entries, tmp_path):
     assert [row["name"] for row in rows] == [entry.name for entry in entries]
     table = corpus.table(rows)
     assert table.count("\n| ") == len(entries) and "| signatures | " in table
-    assert "corpus: read" in readme.table(rows) and "signatures" not in readme.table(rows)
+    assert "corpus: read" in pages.table(rows) and "signatures" not in pages.table(rows)
 
 
 def test_megabytes_are_documents_times_their_size(entries):

@@ -1,9 +1,8 @@
-"""The README's block of the evening recipe, from a workspace whose figures are known."""
+"""The block of the evening recipe in docs/measurements.md, from a workspace whose figures are known."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -42,7 +41,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             f"20,{3e6 * place:.6g}," + ",".join(f"{value:.6g}" for value in bits.values()),
         ]
         (tmp_path / "plots" / f"{stage}.csv").write_text("\n".join([header, *rows]) + "\n")
-    (tmp_path / "README.md").write_text("above\n<!-- evening:begin -->\n<!-- evening:end -->\nbelow\n")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "measurements.md").write_text("above\n<!-- evening:begin -->\n<!-- evening:end -->\nbelow\n")
     (tmp_path / "evening.log").write_text("[ingest] done in 8.0 s\nthe chain took 7080 s\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(harness, "ROOT", tmp_path)
@@ -51,7 +51,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_block_is_written_from_the_workspace(workspace: Path) -> None:
     chain.main(workspace / "evening.log", "evening", None, None)
-    text = (workspace / "README.md").read_text()
+    text = (workspace / "docs" / "measurements.md").read_text()
     assert text.startswith("above\n<!-- evening:begin -->\nWhat follows YaRN was not run") and text.endswith(
         "\nbelow\n"
     )
@@ -85,8 +85,3 @@ def test_what_is_missing_is_said(workspace: Path) -> None:
     with pytest.raises(ValueError, match="no curve has val/bpb"):
         evening.block(7080, workspace, workspace / "c.svg")
     assert not (workspace / "c.svg").exists()
-
-
-def test_the_readme_has_the_block() -> None:
-    text = (Path(sys.modules["benchmarks"].__path__[0]).parent / "README.md").read_text()
-    assert text.index("<!-- evening:begin -->") < text.index("<!-- evening:end -->")

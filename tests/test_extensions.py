@@ -1,116 +1,99 @@
-"""Changes that users make, each applied to a copy of the project: it works, and it touches no more files than here.
+"""The walks of CONTRIBUTING.md, each followed in a copy of the project: it works, and touches as many files as it says.
 
-`params.yaml` is one of the files where the recipe changes: `make recipe` writes it.
+`params.yaml` is one of the files where the recipe changes: `python -m stages use laptop` writes it.
 """
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from collections.abc import Callable
+import re
 from pathlib import Path
 
 import pytest
-from workspace import ROOT, Workspace
+from workspace import ROOT, Workspace, project_files
 
-SOURCE = '''"""Web: one line of verse."""
-
-from k2core.corpus.documents import Document
-from k2core.recipe import Section
-
-NAME, DOMAIN = "verse", "web"
-
-
-class Source(Section):
-    """A line."""
-
-    limit: int
-
-
-def installed(config):
-    return {}
-
-
-def documents(config):
-    for number in range(config.limit):
-        yield Document(f"verse/{number}", "A line.", DOMAIN, NAME, "CC0-1.0", "here", "nobody", "en")
-'''
-SIGNAL = '''"""Shouting."""
-
-COLUMNS = {"exclamations": "int64"}
-
-
-def attributes(text):
-    return {"exclamations": text.count("!")}
-'''
-ENVIRONMENT = '''"""Say yes."""
-
-from k2core.gym.environments.sort_numbers import SortNumbers
-
-
-def make():
-    return SortNumbers(name="say_yes")
-'''
-ECHO = '''"""The text twice."""
-
-
-def make(random, values, text, characters):
-    return f"{text} {text}"
-'''
-BENCHMARK = '''"""A constant."""
-
-from k2core.evals.subject import Measured
-
-
-def measure(subject):
-    return Measured({"constant/one": {"value": 1.0}})
-'''
-STAGE = '''"""Counts the parameters' letters."""
-
+WALKS = dict(
+    re.findall(r"^### (.+?: \d) files?\n(.+?)(?=^### |\Z)", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
+)
+"""Title, with the number of files → text."""
+BEFORE = """
 from pathlib import Path
-
-from k2core.recipe import Section
-from k2core.stage import Job, Metrics, main
-
-SECTION = "letters"
-
-
-class Params(Section):
-    """What is counted."""
-
-    word: str
-
-
-def run(params: Params, out: Path, job: Job) -> Metrics:
-    out.write_text(str(len(params.word)))
-    return {"letters": float(len(params.word))}
-
-
-if __name__ == "__main__":
-    main(run, SECTION)
-'''
-GRAPH = """
-  letters:
-    desc: Counts
-    cmd: python -m stages.letters --out data/letters.txt --metrics metrics/letters.json
-    params: [letters]
-    outs: [data/letters.txt]
-    metrics:
-      - metrics/letters.json: {cache: false}
-    deps: []
+from k2core.recipe import load_section, modules_in
+from stages.checks import recipe_faults
+recipe = Path('recipes/laptop.yaml')
+assert recipe_faults(Path('params.yaml')) == []
 """
-LAPTOP, PARAMS = "recipes/laptop.yaml", "params.yaml"
-Change = Callable[["Project"], str]
+WORKS = {
+    "A source": """
+from stages.ingest import SOURCES, Params
+config = load_section(Params, recipe, 'ingest').verse
+assert [document.id for document in SOURCES['verse'].documents(config)] == ['verse/0', 'verse/1']
+""",
+    "A signal": """
+from k2core.corpus.duplicates.dedup import MinhashConfig
+from k2core.corpus.tagging import tag
+minhash = MinhashConfig(ngram_words=5, buckets=2, hashes_per_bucket=2, seed=1)
+assert tag({'id': 'a', 'text': 'Oh! No!', 'domain': 'web'}, 100, minhash)['exclamations'] == 2
+""",
+    "A rephrasing style": """
+from k2core.synthesis.rephrasing.styles import load_styles
+assert 'blunt' in load_styles(Path('styles')).styles
+""",
+    "A tool domain": """
+from random import Random
+from k2core.agentic.domains.taxonomy import Draws, domains
+from k2core.agentic.tools.evolve import plain_tools
+library = domains()['library']
+for split in ('train', 'heldout'):
+    reader, loan = library.record(Draws(Random(1), split))
+    assert len(reader.split()) == 2 and loan['kind'] in ('book', 'film', 'map')
+assert any('loan' in tool.name for tool in plain_tools(library))
+""",
+    "A kind of recall document": """
+assert modules_in('k2core.synthesis.recall.kinds')['echo'].make(None, None, 'Oh!', 600) == 'Oh! Oh!'
+""",
+    "A gym environment": """
+from k2core.gym.registry import text_environments
+environment = text_environments()['next_number']
+for split in ('train', 'heldout'):
+    item = environment.item(1, split, 7)
+    assert item == environment.item(1, split, 7)
+    assert environment.score(item, item.gold['content']) == 1 and environment.score(item, 'no') == 0
+""",
+    "A pre-training phase": """
+from k2core.tracking.headlines import table
+from stages.plan_mixture import Pretrain
+assert [*load_section(Pretrain, recipe, 'pretrain').phases][-1] == 'longer'
+assert 'bits per byte 5 longer: lower is better' in [line.name for line in table(recipe)]
+""",
+    "An optimiser": """
+from k2core.optim.optimizer import OptimizerConfig
+assert load_section(OptimizerConfig, recipe, 'optimizer').lr == 0.1
+""",
+    "A benchmark": """
+found = modules_in('k2core.evals.benchmarks')['constant'].measure(None)
+assert found.scores['constant/one']['value'] == 1
+""",
+    "A learning-rate schedule": """
+from k2core.optim.learning_rate import make_rates
+assert make_rates('square', 3, 1, 0)(1) == 0.75
+""",
+    "A stage": """
+assert 'stages/letters.py' in Path('dvc.yaml').read_text()
+""",
+}
+"""Walk → what must hold after it."""
 
 
 class Project(Workspace):
-    """A copy of what git tracks."""
+    """A copy of the project's own files."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        words = ["git", "ls-files", "-z", "k2core", "stages", "recipes", "styles", "sources", "dvc.yaml", PARAMS]
-        listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        self.before = {name: (ROOT / name).read_bytes() for name in listed.split("\0") if name}
+        rooms = (
+            "k2core/", "stages/", "recipes/", "styles/", "declarations/", "sources/", "dvc.yaml", "params.yaml",
+            "tests/descent.py",
+        )  # fmt: skip
+        self.before = {name: (ROOT / name).read_bytes() for name in project_files() if name.startswith(rooms)}
         for name, content in self.before.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(content)
@@ -125,141 +108,32 @@ class Project(Workspace):
         now = {name for name in now if "__pycache__" not in name and not name.startswith("work/")}
         return {name for name in now if self.before.get(name) != (self.root / name).read_bytes()}
 
-    def python(self, code: str) -> str:
-        return self.run("python", "-c", code).stdout.strip()
+    def follow(self, walk: str) -> None:
+        """Do what a walk says: each block is a new file, an edit of the file named last, or commands."""
+        for before, language, block in re.findall(r"(.*?)^```(\w+)\n(.*?)^```$", walk, re.M | re.S):
+            if language == "sh":
+                for command in block.splitlines():
+                    self.run(*command.split())
+                continue
+            file = re.findall(r"`([\w/.]+)`", before.rstrip().rpartition("\n\n")[2])[-1]
+            if language == "diff":
+                old, new = (
+                    "".join(f"{line[1:]}\n" for line in block.splitlines() if line[:1] != sign) for sign in "+-"
+                )
+                assert f"\n{(self.root / file).read_text()}".count(f"\n{old}") == 1, f"{file} has not once:\n{old}"
+                self.edit(file, old, new)
+            else:
+                self.add(file, block)
 
 
-def source(project: Project) -> str:
-    project.add("k2core/corpus/sources/builtin/verse.py", SOURCE)
-    project.edit(LAPTOP, "\ningest:\n", "\ningest:\n  verse: {limit: 2}\n")
-    return project.python(
-        "from k2core.recipe import load_section; from pathlib import Path; from stages.ingest import *;"
-        f"p = load_section(Params, Path('{LAPTOP}'), 'ingest');"
-        "print([d.id for d in SOURCES['verse'].documents(p.verse)] == ['verse/0', 'verse/1'])"
-    )
+def test_each_walk_has_its_check() -> None:
+    assert [title.partition(":")[0] for title in WALKS] == list(WORKS)
 
 
-def signal(project: Project) -> str:
-    project.add("k2core/corpus/signals/exclamations.py", SIGNAL)
-    project.edit(
-        LAPTOP, "    web:\n      languages: [en]\n      attributes:\n",
-        "    web:\n      languages: [en]\n      attributes:\n        exclamations: {max: 9}\n",
-    )  # fmt: skip
-    return project.python(
-        "from k2core.corpus.tagging import tag; from k2core.corpus.duplicates.dedup import MinhashConfig;"
-        "m = MinhashConfig(ngram_words=5, buckets=2, hashes_per_bucket=2, seed=1);"
-        "print(tag({'id': 'a', 'text': 'Oh! No!', 'domain': 'web'}, 100, m)['exclamations'] == 2)"
-    )
-
-
-def style(project: Project) -> str:
-    shutil.copyfile(project.root / "styles/plain.yaml", project.root / "styles/blunt.yaml")
-    project.edit(LAPTOP, "    plain: {documents: 3", "    blunt: {documents: 1, per_document: 1, perspectives: []}\n"
-                 "    plain: {documents: 3")  # fmt: skip
-    return "True"
-
-
-def environment(project: Project) -> str:
-    project.add("k2core/gym/environments/say_yes.py", ENVIRONMENT)
-    project.edit(LAPTOP, "demonstrations: {sort_numbers: 900,", "demonstrations: {say_yes: 10, sort_numbers: 900,")
-    project.edit(LAPTOP, "  pool: {sort_numbers", "  pool: {say_yes: 64, sort_numbers")
-    return project.python("from k2core.gym.registry import text_environments as t; print('say_yes' in t())")
-
-
-def tool_domain(project: Project) -> str:
-    domains = project.root / "k2core/agentic/domains"
-    text = (domains / "todo.yaml").read_text()
-    (domains / "chores.yaml").write_text(text.replace("domain: todo", "domain: chores").replace("task", "chore"))
-    return project.python(
-        "from k2core.agentic.domains.taxonomy import domains; from k2core.agentic.tools.evolve import plain_tools;"
-        "print(any('chore' in tool.name for tool in plain_tools(domains()['chores'])))"
-    )
-
-
-def recall_kind(project: Project) -> str:
-    project.add("k2core/synthesis/recall/kinds/echo.py", ECHO)
-    project.edit(LAPTOP, "  kinds:\n    passage:", "  kinds:\n    echo: {documents: 5, characters: 100}\n    passage:")
-    return project.python(
-        "from k2core.recipe import modules_in; echo = modules_in('k2core.synthesis.recall.kinds')['echo'];"
-        "print(echo.make(None, None, 'Oh!', 9) == 'Oh! Oh!')"
-    )
-
-
-def benchmark(project: Project) -> str:
-    project.add("k2core/evals/benchmarks/constant.py", BENCHMARK)
-    return project.python(
-        "from k2core.recipe import modules_in; b = modules_in('k2core.evals.benchmarks');"
-        "print(b['constant'].measure(None).scores['constant/one']['value'] == 1)"
-    )
-
-
-def schedule(project: Project) -> str:
-    project.edit(
-        "k2core/optim/learning_rate.py", "Kind = Literal",
-        "@shape\ndef square(done: float) -> float:\n    return 1 - done**2\n\n\nKind = Literal",
-    )  # fmt: skip
-    project.edit(LAPTOP, "{kind: cosine, lr_start: *stable_end", "{kind: square, lr_start: *stable_end")
-    return project.python("from k2core.optim.learning_rate import *; print(make_rates('square', 3, 1, 0)(1) == 0.75)")
-
-
-def optimiser(project: Project) -> str:
-    project.add("k2core/optim/kinds/descent.py", (ROOT / "tests/descent.py").read_text())
-    recipe = (project.root / LAPTOP).read_text()
-    start, end = recipe.index("\noptimizer:\n"), recipe.index("\n\n", recipe.index("\noptimizer:\n"))
-    project.edit(LAPTOP, recipe[start:end], "\noptimizer: {kind: descent, lr: 0.1}")
-    return project.python(
-        "from k2core.recipe import load_section; from pathlib import Path;"
-        "from k2core.optim.optimizer import OptimizerConfig;"
-        f"print(load_section(OptimizerConfig, Path('{LAPTOP}'), 'optimizer').lr == 0.1)"
-    )
-
-
-def phase(project: Project) -> str:
-    recipe = (project.root / LAPTOP).read_text()
-    start, end = recipe.index("\n  long:"), recipe.index("\n\n", recipe.index("\n  long:"))
-    settings = recipe[start:end].split("\n", 2)[2].replace("*anneal_end", "*long_end").replace("&long_end ", "")
-    project.edit(LAPTOP, recipe[start:end], f"{recipe[start:end]}\n  longer:\n{settings}")
-    project.edit("dvc.yaml", "      long: {init: models/anneal}\n",
-                 "      long: {init: models/anneal}\n      longer: {init: models/long}\n")  # fmt: skip
-    project.edit("dvc.yaml", "--init models/long ", "--init models/longer ")
-    project.edit("dvc.yaml", "      - models/long\n", "      - models/longer\n")
-    return project.python(
-        "from k2core.recipe import load_section; from pathlib import Path; from stages.plan_mixture import Pretrain;"
-        f"from k2core.tracking.headlines import table; recipe = Path('{LAPTOP}');"
-        "names = [line.name for line in table(recipe)];"
-        "print([*load_section(Pretrain, recipe, 'pretrain').phases][-1] == 'longer'"
-        " and 'bits per byte 5 longer: lower is better' in names)"
-    )
-
-
-def stage(project: Project) -> str:
-    project.add("stages/letters.py", STAGE)
-    project.edit("dvc.yaml", "\nstages:\n", "\nstages:" + GRAPH)
-    project.run("python", "-m", "stages", "deps")
-    (project.root / LAPTOP).write_text((project.root / LAPTOP).read_text() + "\nletters: {word: verse}\n")
-    return project.python("print('stages/letters.py' in open('dvc.yaml').read())")
-
-
-CHANGES: dict[str, tuple[Change, int]] = {
-    "a source": (source, 3),
-    "a signal": (signal, 3),
-    "a style": (style, 3),
-    "a gym environment": (environment, 3),
-    "a tool domain": (tool_domain, 1),
-    "a kind of recall document": (recall_kind, 3),
-    "a benchmark": (benchmark, 1),
-    "a learning-rate schedule": (schedule, 3),
-    "an optimiser": (optimiser, 3),
-    "a pre-training phase": (phase, 3),
-    "a stage": (stage, 4),
-}
-
-
-@pytest.mark.parametrize("name", CHANGES)
-def test_a_change_works_and_touches_few_files(tmp_path: Path, name: str) -> None:
-    change, files = CHANGES[name]
+@pytest.mark.parametrize("title", WALKS)
+def test_a_walk_works_and_touches_as_many_files_as_it_says(tmp_path: Path, title: str) -> None:
+    name, _, files = title.partition(": ")
     project = Project(tmp_path)
-    assert change(project) == "True"
-    project.run("python", "-m", "stages", "use", "laptop")
-    project.run("python", "-m", "stages", "check")
-    assert len(project.changed()) == files, sorted(project.changed())
+    project.follow(WALKS[title])
+    project.run("python", "-c", BEFORE + WORKS[name])
+    assert len(project.changed()) == int(files), sorted(project.changed())

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -48,6 +49,10 @@ class Workspace:
     def lock(self) -> str:
         return (self.root / "dvc.lock").read_text()
 
+    def contents(self, folder: str) -> dict[str, bytes]:
+        """The files below `folder`; none where it is not there."""
+        return {str(file): file.read_bytes() for file in sorted((self.root / folder).rglob("*")) if file.is_file()}
+
     def processes(self, word: str) -> list[psutil.Process]:
         """Live processes of this workspace with `word` in their command line; their `info` has name and environment."""
         found = []
@@ -59,6 +64,23 @@ class Workspace:
             except (psutil.AccessDenied, psutil.NoSuchProcess):
                 continue  # another user's, or ended between two of these questions
         return found
+
+
+def project_git(*words: str) -> list[str]:
+    """What git lists of the project's files; an archive of the sources, without git, is taken as a new repository."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["git"]
+        if not (ROOT / ".git").exists():
+            subprocess.run(["git", "init", "-q", "--bare", folder], check=True)
+            command += ["--git-dir", folder, "--work-tree", str(ROOT)]
+        done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def project_files() -> list[str]:
+    """The project's files that git tracks, or would."""
+    listed = project_git("ls-files", "--cached", "--others", "--exclude-standard")
+    return [name for name in listed if (ROOT / name).is_file()]
 
 
 def make_workspace(root: Path, source: Path) -> Workspace:

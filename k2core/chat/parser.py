@@ -8,16 +8,20 @@ place is reported in `errors`; calls that are whole are returned all the same.
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from k2core.chat.special_tokens import IM_END, TOOL_CALL_ARGUMENT_BEGIN, TOOL_CALL_BEGIN, TOOL_CALL_END
+from k2core.storage import parse_json
 
 SECTION_BEGIN = re.compile(r"<\|tool_calls?_section_begin\|>")
 SECTION_END = re.compile(r"<\|tool_calls?_section_end\|>")
+_LONGEST_NUMBER = 300
+_PATTERN_SECONDS = 1.0
 CALL_ID = re.compile(r"functions\.(?P<name>[^\s:]+):(?P<index>\d+)")
 
 
@@ -94,11 +98,13 @@ def load_arguments(text: str) -> dict[str, Any]:
     """Arguments as an object; empty text is an empty object.
 
     Raises:
-        ValueError: no JSON (also NaN and too deep nesting), or no object.
+        ValueError: no JSON (also NaN, numbers beyond a float and too deep nesting), or no object.
     """
     try:
-        arguments = json.loads(text.strip() or "{}", parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+        arguments = parse_json(
+            text.strip() or "{}", parse_constant=_no_constant, parse_int=_integer, parse_float=_number
+        )
+    except ValueError as error:
         raise ValueError(f"arguments are not JSON ({str(error)[:80]})") from None
     if not isinstance(arguments, dict):
         raise ValueError(f"arguments must be a JSON object, not {type(arguments).__name__}")
@@ -106,19 +112,75 @@ def load_arguments(text: str) -> dict[str, Any]:
 
 
 def argument_errors(name: str, arguments: dict[str, Any], parameters: dict[str, Any]) -> list[str]:
-    """Violations of the JSON Schema `parameters`, one short sentence each."""
+    """Violations of the JSON Schema `parameters`, one short sentence each; a schema that cannot be used is one."""
     try:
         found = _validator(json.dumps(parameters)).iter_errors(arguments)
         return sorted(f"{name}: {error.message[:120]}" for error in found)
     except RecursionError:
         return [f"{name}: arguments are nested too deeply"]
+    except ValueError as error:
+        return [f"{name}: its schema cannot be used ({error})"]
+
+
+def schema_fault(parameters: Any) -> str:
+    """Why no arguments can be held against the JSON Schema `parameters`; empty if they can."""
+    try:
+        _validator(json.dumps(parameters))
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return ""
 
 
 @lru_cache(maxsize=4096)
 def _validator(parameters: str) -> Any:
-    from jsonschema import Draft202012Validator
+    """What holds arguments against a schema; nothing outside the schema is ever fetched.
 
-    return Draft202012Validator(json.loads(parameters))
+    Raises:
+        ValueError: it is no schema, or refers to something that it does not hold.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import SchemaError
+    from jsonschema.validators import extend
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import DRAFT202012
+
+    schema = parse_json(parameters)
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise ValueError(f"{error.json_path}: {error.message[:120]}") from None
+    resource = DRAFT202012.create_resource(schema)
+    resolver = Registry().with_resource("", resource).resolver_with_root(resource)
+    for reference in _references(schema):
+        try:
+            resolver.lookup(reference)
+        except (Unresolvable, ValueError):
+            raise ValueError(f"it has nothing at $ref {reference[:80]!r}, and nothing else is fetched") from None
+    return extend(Draft202012Validator, {"pattern": _fits_pattern})(schema, registry=Registry())
+
+
+def _references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(reference := schema.get("$ref"), str):
+            yield reference
+        schema = [value for key, value in schema.items() if key not in ("enum", "const", "default", "examples")]
+    for part in schema if isinstance(schema, list) else ():
+        yield from _references(part)
+
+
+def _fits_pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> Iterator[Any]:
+    """The keyword `pattern`, for as long as `_PATTERN_SECONDS`: a server's expression may need ages for a text."""
+    import regex
+    from jsonschema import ValidationError
+
+    if not validator.is_type(instance, "string"):
+        return
+    try:
+        if regex.search(pattern, instance, timeout=_PATTERN_SECONDS) is None:
+            yield ValidationError(f"{instance!r} does not match {pattern!r}")
+    except (TimeoutError, regex.error) as error:
+        yield ValidationError(f"whether it matches {pattern!r} cannot be told ({error})")
 
 
 def _calls(body: str, errors: list[str]) -> list[ToolCall]:
@@ -143,3 +205,16 @@ def _calls(body: str, errors: list[str]) -> list[ToolCall]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _LONGEST_NUMBER:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _number(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"{digits[:20]} is beyond any float")
+    return value

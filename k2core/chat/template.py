@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 Message = dict[str, Any]
 Tool = dict[str, Any]
 ToolFormat = Literal["typescript", "json"]
+IMAGE = "<|media_start|>image<|media_content|><|media_pad|><|media_end|>\n"
+"""What the released template writes for a picture: plain text to K2, whose vocabulary has no such tokens."""
 DEFAULT_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
 OPENERS = {"system": IM_SYSTEM, "tool": IM_SYSTEM, "user": IM_USER, "assistant": IM_ASSISTANT}
 
@@ -56,7 +58,8 @@ def render(
     """The dialogue as text. Text that looks like a control token is not marked: encode with `encode_dialogue`.
 
     Raises:
-        ValueError: a message whose role is none of system, user, assistant, tool.
+        ValueError: a message whose role is none of system, user, assistant, tool, or whose content is neither text nor
+            parts nor null.
     """
     return "".join(piece.text for piece in pieces(messages, tools, add_generation_prompt, tool_format))
 
@@ -92,7 +95,7 @@ def pieces(
     if messages and messages[0]["role"] != "system":
         yield from _turn(IM_SYSTEM, "system", DEFAULT_SYSTEM)
     for message in messages:
-        role, content = message["role"], message.get("content") or ""
+        role, content = message["role"], _text(message)
         if role not in OPENERS:
             raise ValueError(f"no role {role!r} in a dialogue; roles are {', '.join(OPENERS)}")
         name = message.get("name") or role
@@ -105,6 +108,20 @@ def pieces(
             yield from _turn(OPENERS[role], name, content)
     if add_generation_prompt:
         yield from _header(IM_ASSISTANT, "assistant")
+
+
+def _text(message: Message) -> str:
+    """The content of a message: as it is, its parts one after another, or nothing for null."""
+    content = message.get("content") or ""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        raise ValueError(f"content must be text or a list of parts, each an object: {str(content)[:80]}")
+    return "".join(IMAGE if _is_picture(part) else part.get("text") or "" for part in content)
+
+
+def _is_picture(part: dict[str, Any]) -> bool:
+    return part.get("type") == "image" or "image" in part or "image_url" in part
 
 
 def _header(opener: str, name: str) -> Iterator[Piece]:
@@ -140,4 +157,4 @@ def _assistant(content: str, calls: Sequence[dict[str, Any]]) -> Iterator[Piece]
 
 def reply_text(message: Message) -> str:
     """What a model has to write after the generation prompt to say `message`, its end token included."""
-    return "".join(piece.text for piece in _assistant(message.get("content") or "", message.get("tool_calls") or []))
+    return "".join(piece.text for piece in _assistant(_text(message), message.get("tool_calls") or []))

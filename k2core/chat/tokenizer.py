@@ -16,10 +16,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from k2core.chat.special_tokens import EOS, IM_END, PAD, SPECIAL_TOKENS
 from k2core.storage import StorageError, write_json
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
 
 PATTERN = "|".join(
     (
@@ -38,7 +41,7 @@ PATTERN = "|".join(
 class Tokenizer:
     """Text ↔ token ids. Control tokens come only from text that asks for them (`allow_special`)."""
 
-    def __init__(self, backend: Any) -> None:
+    def __init__(self, backend: Backend) -> None:
         self._special = backend
         self._plain = type(backend).from_str(backend.to_str())
         self._plain.encode_special_tokens = True
@@ -110,7 +113,7 @@ class Tokenizer:
         """Write `tokenizer.json` and `tokenizer_config.json`: what `transformers.AutoTokenizer` reads."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "tokenizer.json", json.loads(self._special.to_str()))
+        write_json(folder / "tokenizer.json", json.loads(self.to_json()))
         config = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "eos_token": IM_END,
@@ -119,6 +122,10 @@ class Tokenizer:
             "clean_up_tokenization_spaces": False,
         }
         write_json(folder / "tokenizer_config.json", config)
+
+    def to_json(self) -> str:
+        """The text of `tokenizer.json`, for other libraries."""
+        return self._special.to_str()
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
         """Token ids of `text`; with `allow_special`, control tokens written in it become their ids."""
@@ -133,6 +140,22 @@ class Tokenizer:
         if skip_special:
             ids = [token for token in ids if token not in self._special_ids]
         return self._special.decode(list(ids), skip_special_tokens=False)
+
+    def decode_reply(self, ids: Sequence[int]) -> str:
+        """The text of sampled `ids`, in which control tokens stand where they were sampled and nowhere else.
+
+        A model may write the same characters in plain tokens, say by quoting them from a tool's result. Those are no
+        structure, so a word joiner (U+2060) parts their `<|`.
+        """
+        parts, plain = [], []
+        for token in [*ids, None]:
+            if token is not None and token not in self._special_ids:
+                plain.append(token)
+                continue
+            parts.append(self.decode(plain).replace("<|", "<\u2060|"))
+            parts += [] if token is None else [self.decode([token])]
+            plain = []
+        return "".join(parts)
 
     def id_of(self, special: str) -> int:
         """Id of the control token `special`.

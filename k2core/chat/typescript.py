@@ -44,7 +44,7 @@ def type_of(schema: Any) -> str:
         return f"({items})[]" if " | " in items else f"{items}[]"
     if kind == "object" or "properties" in schema:
         return _object(schema)
-    return SCALARS.get(kind, "any")
+    return SCALARS.get(kind, "any") if isinstance(kind, str) else "any"
 
 
 def _object(schema: Schema) -> str:

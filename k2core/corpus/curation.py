@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 EXACT, NEAR, PARAGRAPHS, CONTAMINATED = "exact_duplicate", "near_duplicate", "duplicate_paragraphs", "contaminated"
+UNTAGGED = "untagged"
+"""A signal failed on the document; the passage says how."""
 HELDOUT, TRAIN, FOREIGN = "heldout", "train", "foreign"
 """`foreign` waits for its translation: it is neither trained on nor measured with."""
 
@@ -125,7 +127,7 @@ def decontaminate(
     items, own = Index(sets, config.item_words), Index([heldout], config.heldout_words)
     hits = find_contaminated(training, own, phrases_count=False)
     hits |= find_contaminated(training, items, phrases_count=True)
-    figures = {}
+    figures: dict[str, float] = {}
     for what in ("searched", "too_short"):
         counts: Counter[str] = getattr(items, what) + getattr(own, what)
         figures |= {f"{what}/{group.name}": float(counts[group.name]) for group in (*sets, heldout)}
@@ -143,7 +145,9 @@ def split_of(document_id: str, heldout_fraction: float) -> str:
 
 def is_foreign(rules: Rules | None, language: str, translate_from: Sequence[str]) -> bool:
     """Whether a document is kept for its translation alone."""
-    return bool(rules and rules.languages) and language not in rules.languages and language in translate_from
+    if rules is None or not rules.languages:
+        return False
+    return language not in rules.languages and language in translate_from
 
 
 def rates(qualities: Sequence[float], steps: Sequence[SamplingStep]) -> list[float]:

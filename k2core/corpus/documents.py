@@ -13,6 +13,8 @@ from k2core.storage import fraction_of, read_table
 T = TypeVar("T")
 Domain = Literal["web", "code", "math", "knowledge"]
 DOMAINS: tuple[Domain, ...] = ("web", "code", "math", "knowledge")
+CUT = ("package_docs", "python")
+"""Sources that cut their texts into parts. Sources of `ingest.files` do not, and cannot have these names."""
 UNDETERMINED = "und"
 """ISO 639-2 for a language that the source does not state."""
 
@@ -21,7 +23,7 @@ UNDETERMINED = "und"
 class Document:
     """One text with where it comes from.
 
-    `id` is `<source>/<key>`, with `#<part>` behind it where the source's text was cut into parts. `origin` leads
+    `id` is `<source>/<key>`, with `#<part>` behind it where a source of `CUT` cut a text into parts. `origin` leads
     back to the text (an address, or package, version and file); `license` and `attribution` are what using it asks.
     """
 
@@ -63,8 +65,12 @@ def read_beside(
 
 
 def group_of(document_id: str) -> str:
-    """The id without its part: parts of one text stay together when documents are split."""
-    return document_id.rpartition("#")[0] or document_id
+    """The id without its part: parts of one text stay together when documents are split.
+
+    In the ids of other sources `#` is a character like others: ``acme/kb#0`` and ``acme/kb#1`` are two texts.
+    """
+    cut = document_id.partition("/")[0] in CUT
+    return (cut and document_id.rpartition("#")[0]) or document_id
 
 
 def sample(items: Iterable[T], limit: int, key: Any) -> list[T]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import time
 from graphlib import TopologicalSorter
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,8 +17,10 @@ from k2core.corpus.duplicates.dedup import MinhashConfig
 from k2core.corpus.throughput import Pace
 from k2core.corpus.words import split_words
 from k2core.recipe import modules_in
+from k2core.storage import read_lines
 
 FINGERPRINTS = "minhash"
+SET_ASIDE = ".set_aside.jsonl"
 GIVEN = ("text", "words", "language_characters")
 """What a signal may ask for besides another signal's columns; these names come first."""
 
@@ -69,6 +72,22 @@ def tag(
     row |= dedup.attributes(text, minhash)
     _add(paces, FINGERPRINTS, text, started)
     return row
+
+
+def tag_or_reason(
+    document: dict[str, Any], language_characters: int, minhash: MinhashConfig, paces: dict[str, Pace] | None = None
+) -> tuple[dict[str, Any], str]:
+    """`tag`, and why it failed; a document that a signal fails on has the attributes of an empty text."""
+    try:
+        return tag(document, language_characters, minhash, paces), ""
+    except Exception as error:  # noqa: BLE001 (whatever a text can do to a signal ends that text alone)
+        return tag({**document, "text": ""}, language_characters, minhash), f"{type(error).__name__}: {error}"[:300]
+
+
+def untagged(attributes: Path, name: str) -> dict[str, str]:
+    """`id` → why a signal failed, for the documents of table `name` that `tag` set aside."""
+    path = attributes / f"{Path(name).stem}{SET_ASIDE}"
+    return {row["id"]: row["reason"] for row in read_lines(path, ["id", "reason"])} if path.exists() else {}
 
 
 def _add(paces: dict[str, Pace] | None, name: str, text: str, started: float) -> None:

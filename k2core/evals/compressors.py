@@ -9,7 +9,7 @@
 `xz` may copy from one held-out document into the next, which the model, whose attention ends with the document, may
 not; zstd may not either, but knows only what fits into its dictionary. `xz_after_training` is the strictest: it has
 both, as far back as 64 MiB. Both of the latter improve with the training text that they get; xz takes about a second
-a megabyte, twice.
+per megabyte, twice.
 """
 
 from __future__ import annotations

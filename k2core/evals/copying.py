@@ -28,7 +28,8 @@ def copying(model: Model, tokens: Path, *, context: int, seed: int) -> Metrics:
     Raises:
         StorageError: there is not enough held-out text.
     """
-    shards, figures = TokenShards(tokens), {}
+    shards = TokenShards(tokens)
+    figures: Metrics = {}
     for length in sorted({min(context, 4 * PASSAGE), context}):
         if length < 3 * PASSAGE:
             continue

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING
 
 from k2core.gym.base import Environment, Item, Split
 from k2core.gym.prompts import prompt_of
 from k2core.inference.rollouts import Rollout, sample
+
+if TYPE_CHECKING:
+    from k2core.chat.tokenizer import Tokenizer
+    from k2core.inference.enforcer import Enforcer
+    from k2core.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -26,8 +31,8 @@ class Attempt:
 
 
 def attempt(
-    model: Any,
-    tokenizer: Any,
+    model: Transformer,
+    tokenizer: Tokenizer,
     environments: Mapping[str, Environment],
     *,
     items: int,
@@ -35,17 +40,19 @@ def attempt(
     temperature: float,
     seed: int,
     split: Split = "heldout",
+    enforcer: Enforcer | None = None,
 ) -> dict[str, list[Attempt]]:
-    """`samples` responses to each of the first `items` items of every environment (fewer if it has no more).
+    """`samples` responses to each of the first `items` items of every environment (fewer if there are fewer).
 
-    The items depend on `seed` alone, so every model is asked the same.
+    The items depend on `seed` alone, so every model is asked the same. An `enforcer` holds the calls of each response
+    to the item's tools.
     """
     chosen = [
         (name, environment, environment.item(seed, split, index))
         for name, environment in sorted(environments.items())
         for index in range(min(items, environment.size(split)))
     ]
-    prompts = [prompt_of(environment, item, tokenizer) for _, environment, item in chosen]
+    prompts = [prompt_of(environment, item, tokenizer, enforcer) for _, environment, item in chosen]
     groups = sample(model, tokenizer, prompts, samples=samples, temperature=temperature, seed=seed, overlong_reward=0.0)
     attempts: dict[str, list[Attempt]] = {name: [] for name in sorted(environments)}
     for (name, _, item), group in zip(chosen, groups, strict=True):

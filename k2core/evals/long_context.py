@@ -6,10 +6,12 @@
 | `nats_per_token/position_LOW-HIGH` | loss by position in the long window | none: see `nats_saved` |
 | `nats_saved/position_LOW-HIGH` | less loss than another model on the same windows | bootstrap over windows |
 | `needle/length_L/depth_D`, `needle/length_L` | share of needles found; over all depths | Wilson, over all depths |
-| `copy_gain/distance_D` | nats a token saved where a passage comes again | bootstrap over passages |
+| `copy_gain/distance_D` | nats per token saved where a passage comes again | bootstrap over passages |
 
 Loss by position counts windows that one document fills, so that each bucket is of the same text; elsewhere late
 positions would be those of the long documents alone.
+
+Shapes: N tokens, K buckets of positions, W windows.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from k2core.training.heldout import Scored, figure_names, score_all, summary
 
 @dataclass(frozen=True)
 class LongContext:
-    """What is measured, the same for each model: windows in tokens, samples a length (needles: and depth)."""
+    """What is measured, the same for each model: windows in tokens, samples per length (needles: and depth)."""
 
     tokens: Path
     short: int
@@ -43,7 +45,7 @@ class LongContext:
     seed: int
 
     def measure(self, model: Model) -> tuple[Metrics, np.ndarray]:
-        """The figures of `model`, and its losses a window and bucket of positions (windows, buckets), nats a token.
+        """The figures of `model`, and its losses per window and bucket of positions (windows, buckets), nats per token.
 
         Raises:
             StorageError: there is not enough held-out text, or no document as long as the long window.
@@ -73,7 +75,7 @@ class LongContext:
         return figures, nats_WK
 
     def saved(self, before_WK: np.ndarray, after_WK: np.ndarray) -> Metrics:
-        """By how much `after` loses less than `before` on the same windows, by position, nats a token."""
+        """By how much `after` loses less than `before` on the same windows, by position, nats per token."""
         figures: Metrics = {}
         for name, saved_W in zip(self._buckets("nats_saved"), (before_WK - after_WK).T.tolist(), strict=True):
             figures |= _interval(name, fmean(saved_W), bootstrap([saved_W], self.seed))

@@ -6,6 +6,8 @@ prefer the needle's last token over others that were drawn the same way; chance 
 Copy gain: a held-out passage ends a row in which it stood before; the gain is how much lower its loss is than at the
 end of the same row with another passage in the first place. It is 0 for a model that does not look back, shows what is
 too weak to find needles, and does not depend on how good the model is at late positions as such.
+
+Shapes: B rows, T positions, S samples, C candidates, R rows.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from k2core.recipe import Section
 class Settings(Section):
     """What section `evaluate` says; every benchmark sees all of it."""
 
-    context: int = Field(ge=32, description="tokens a window of held-out text")
+    context: int = Field(ge=32, description="tokens per window of held-out text")
     items: int = Field(ge=1, description="held-out items an environment")
     samples: int = Field(ge=1, description="responses to each item at temperature 1; also the K of pass@K and pass^K")
-    readable: int = Field(ge=0, description="items an environment in samples.jsonl")
+    dialogues: int = Field(ge=1, description="held-out tasks played whole: once greedily, `samples` times sampled")
+    readable: int = Field(ge=0, description="items an environment, and whole dialogues, in samples.jsonl")

@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k2core.evals.environments import Attempt, attempt
 from k2core.evals.intervals import Score
 from k2core.evals.settings import Settings
 from k2core.gym.base import Environment
+
+if TYPE_CHECKING:
+    from k2core.chat.tokenizer import Tokenizer
+    from k2core.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class Subject:
         tokens: folder of token shards.
     """
 
-    model: Any
-    tokenizer: Any
+    model: Transformer
+    tokenizer: Tokenizer
     tokens: Path
     environments: Mapping[str, Environment]
     settings: Settings

@@ -24,7 +24,7 @@ def text_sets(tasks: Path) -> list[EvaluationSet]:
     """
     from k2core.corpus.duplicates.decontamination import EvaluationSet
 
-    texts = {}
+    texts: dict[str, str] = {}
     for row in read_lines(tasks / "tasks.jsonl"):
         if row["split"] == "heldout":
             texts |= {f"{row['id']}/{part}": row[part] for part in ("instruction", "follow_up") if row[part]}

@@ -34,10 +34,15 @@ class Item:
 
 
 class Environment(Protocol):
-    """A task with a verifier. `max_new_tokens` is its token budget for a response (K2 §3.2.3)."""
+    """A task with a verifier."""
 
-    name: str
-    max_new_tokens: int
+    @property
+    def name(self) -> str:
+        """What the recipe calls it."""
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Its token budget for a response (K2 §3.2.3)."""
 
     def size(self, split: Split) -> int:
         """How many items there are; `UNLIMITED` for a generator."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k2core.chat.template import encode_dialogue
 from k2core.gym.base import Environment
 from k2core.storage import Split, read_lines, split_of
 from k2core.training.dialogues import Dialogue
+
+if TYPE_CHECKING:
+    from k2core.chat.tokenizer import Tokenizer
 
 Trajectory = dict[str, Any]
 HELDOUT_SHARE = 0.1
@@ -42,7 +45,7 @@ def some(trajectories: list[Trajectory], count: int, seed: int) -> list[Trajecto
 
 
 def encode_trajectories(
-    tokenizer: Any, trajectories: list[Trajectory], *, seed: int, json_share: float, repeats: int = 1
+    tokenizer: Tokenizer, trajectories: list[Trajectory], *, seed: int, json_share: float, repeats: int = 1
 ) -> list[Dialogue]:
     """Each trajectory `repeats` times; each copy declares its tools in JSON with chance `json_share`, else in
     TypeScript (K2 Appendix B has both in the training data)."""
@@ -64,7 +67,7 @@ def encode_trajectories(
 
 
 def encode_gym(
-    tokenizer: Any, environments: Mapping[str, Environment], counts: Mapping[str, int], split: Split, seed: int
+    tokenizer: Tokenizer, environments: Mapping[str, Environment], counts: Mapping[str, int], split: Split, seed: int
 ) -> list[Dialogue]:
     """The first `counts[name]` items of each environment with their correct answers."""
     items = (

@@ -66,4 +66,4 @@ def all_environments(tasks: Path) -> dict[str, Environment]:
     They stand here so that stages without tool tasks do not depend on the code of agentic data.
     """
     tool_call = ToolCall.load(tasks)
-    return text_environments() | {tool_call.name: tool_call}
+    return {**text_environments(), tool_call.name: tool_call}

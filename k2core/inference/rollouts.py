@@ -9,27 +9,35 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k2core.chat.template import encode_dialogue
 from k2core.chat.tokenizer import Tokenizer
+from k2core.inference.constraint import Constraint
 from k2core.inference.sampler import generate
+
+if TYPE_CHECKING:
+    from k2core.model.transformer import Transformer
 
 SAMPLER_BATCH = 128
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Something to respond to: token ids up to the generation prompt, a budget, and the reward of a response."""
+    """Something to respond to: token ids up to the generation prompt, a budget, and the reward of a response.
+
+    A constraint, if there is one, is what responses are held to.
+    """
 
     tokens: tuple[int, ...]
     max_new_tokens: int
     score: Callable[[str], float]
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One sampled response. `log_probs` are those of the policy that sampled it, at the sampling temperature."""
+    """One sampled response. `log_probs` are those of the policy that sampled it, as in the sampler's `Completion`."""
 
     tokens: list[int]
     log_probs: list[float]
@@ -47,7 +55,7 @@ def encode_prompt(
 
 
 def sample(
-    model: Any,
+    model: Transformer,
     tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     *,
@@ -74,9 +82,10 @@ def sample(
             stop_ids={tokenizer.im_end_id},
             seed=seed,
             batch_size=SAMPLER_BATCH,
+            constraints=[prompts[number].constraint for number in repeated],
         )
         for number, completion in zip(repeated, completions, strict=True):
-            text = tokenizer.decode(completion.tokens)
+            text = tokenizer.decode_reply(completion.tokens)
             truncated = completion.finish_reason != "stop"
             score = 0.0 if truncated else prompts[number].score(text)
             reward = overlong_reward if truncated else score

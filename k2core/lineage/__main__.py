@@ -9,8 +9,10 @@ from pathlib import Path
 import typer
 
 from k2core.lineage.chain import Chain, described
+from k2core.machine.proxies import spare_loopback
 from k2core.recipe import RecipeError
 from k2core.storage import StorageError
+from k2core.storage.foreign import printable
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -32,14 +34,15 @@ def main(
     """
     if sum((sources, bool(document), documents)) > 1:
         raise typer.BadParameter("--sources, --document and --documents are three questions; ask one at a time")
+    spare_loopback()
     try:
         chain = Chain.behind(Path("."), artifact)
         if (sources or document or documents) and (mixed := chain.outdated()):
             raise StorageError(mixed[0])
         for line in _answer(chain, sources, document, documents, mlflow):
-            print(line)
+            print(printable(line))
     except (StorageError, RecipeError) as error:
-        print(f"lineage: {error}", file=sys.stderr)
+        print(printable(f"lineage: {error}"), file=sys.stderr)
         raise typer.Exit(1) from None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from k2core.storage import StorageError
+from k2core.storage.foreign import one_line
 from k2core.tracking.experiment import EXPERIMENT
 from k2core.tracking.lock import LockedStage, is_code, producers, read_lock
 from k2core.tracking.uri import tracking_uri
@@ -175,7 +176,6 @@ def _runs(chain: Chain) -> dict[str, _Run]:
     uri = tracking_uri(chain.root)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         return {}
-    from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
     from k2core.tracking.runs import made_by
@@ -184,7 +184,9 @@ def _runs(chain: Chain) -> dict[str, _Run]:
     try:
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
-        for stage in chain.stages.values() if experiment else ():
+        if experiment is None:
+            return {}
+        for stage in chain.stages.values():
             run = made_by(client, experiment.experiment_id, stage)
             if run:
                 ended = run.info.end_time or run.info.start_time
@@ -192,7 +194,7 @@ def _runs(chain: Chain) -> dict[str, _Run]:
                 commit = run.data.tags.get("git.commit", "")[:SHORT]
                 seconds = (ended - run.info.start_time) / 1000
                 found[stage.name] = _Run(run.info.run_id[:8], began, seconds, commit)
-    except MlflowException as error:
-        reason = " ".join(str(error).split())[:200]
-        raise StorageError(f"MLflow at {uri} gives no answer ({reason}); --no-mlflow does without it") from None
+    except Exception as error:  # noqa: BLE001 (SQLAlchemy's own, a driver that is not installed)
+        why = one_line(error)
+        raise StorageError(f"MLflow at {uri} gives no answer ({why}); --no-mlflow does without it") from None
     return found

@@ -9,6 +9,7 @@ from typing import Any
 
 from k2core.lineage.chain import Chain
 from k2core.storage import StorageError
+from k2core.storage.disk import of_the_machine
 
 Row = dict[str, Any]
 NEAREST = 3
@@ -55,6 +56,8 @@ class Corpus:
             try:
                 yield path, pq.read_table(path, columns=columns)
             except (pa.ArrowInvalid, OSError) as error:
+                if of_the_machine(error):
+                    raise
                 raise StorageError(f"{path}: not readable ({error}); delete it and run {stage} again") from None
 
     def ids(self) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from k2core.corpus.curation import CONTAMINATED, EXACT, NEAR, PARAGRAPHS
+from k2core.corpus.curation import CONTAMINATED, EXACT, NEAR, PARAGRAPHS, UNTAGGED
 from k2core.lineage.chain import settings
 from k2core.lineage.corpus import Corpus, Row, rewrite_id
 from k2core.lineage.text import first_line, some
@@ -96,6 +96,7 @@ class Fate:
             EXACT: f"its text is that of {matched}",
             NEAR: f"similarity {score:.2f} with {matched}",
             PARAGRAPHS: f"{score:.0%} of it stands in better documents, first in {matched}",
+            UNTAGGED: f"a signal failed on it ({row['passage']})",
             CONTAMINATED: f"it holds {score:.0%} of the words of {matched}",
         }
         if reason in words:

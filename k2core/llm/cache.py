@@ -14,7 +14,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from k2core.storage import StorageError
+from k2core.storage import StorageError, parse_json
+from k2core.storage.disk import of_the_machine
 
 
 def request_key(request: dict[str, Any]) -> str:
@@ -39,13 +40,15 @@ class ReplayCache:
             self._database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
         except sqlite3.DatabaseError as error:
             self._database.close()
+            if of_the_machine(error):
+                raise
             raise StorageError(f"{path}: not a readable replay cache ({error}); delete it and run again") from None
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The stored answer, or None."""
         with self._lock:
             row = self._database.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
-        return json.loads(row[0]) if row else None
+        return parse_json(row[0]) if row else None
 
     def put(self, key: str, answer: dict[str, Any]) -> None:
         """Store an answer; it survives the death of the process once this returns."""

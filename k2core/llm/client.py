@@ -7,12 +7,12 @@ with LLM.open(config, compute, job.answers) as llm:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from k2core.llm import engine
 from k2core.llm.cache import ReplayCache, request_key
@@ -20,12 +20,16 @@ from k2core.llm.config import LLMConfig
 from k2core.llm.line import Line, Refusal
 from k2core.llm.many import map_threads
 from k2core.llm.pressure import Pressure
+from k2core.llm.reasoning import without_reasoning
 from k2core.llm.reply import UnusableReply, parse
 from k2core.machine import Compute
+from k2core.machine.proxies import is_loopback
 from k2core.recipe import RecipeError
+from k2core.storage.foreign import one_line
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
+    from tenacity.retry import retry_base
     from tqdm import tqdm
 
 
@@ -118,9 +122,19 @@ class LLM:
         """The text of one answer."""
         return self.answer(Request(messages, max_tokens, temperature, seed, schema)).text
 
+    @overload
+    def complete_many(
+        self, requests: Iterable[Request], bar: tqdm | None = None, *, set_aside: Literal[False] = False
+    ) -> list[Answer]: ...
+
+    @overload
+    def complete_many(
+        self, requests: Iterable[Request], bar: tqdm | None = None, *, set_aside: Literal[True]
+    ) -> list[Answer | Refused]: ...
+
     def complete_many(
         self, requests: Iterable[Request], bar: tqdm | None = None, *, set_aside: bool = False
-    ) -> list[Answer | Refused]:
+    ) -> Sequence[Answer | Refused]:
         """Answers in the order of `requests`, at most `llm.concurrency` in flight; `bar` counts answers.
 
         `requests` are taken as there is room for them. The first failure stops the rest: what is in flight is finished,
@@ -137,12 +151,17 @@ class LLM:
         return map_threads(one, requests, self._config.in_flight, bar)
 
     def answer(self, request: Request) -> Answer:
-        """One answer, from the cache or the model; its text may be empty.
+        """One answer, from the cache or the model; its text may be empty, and is where its reasoning has no end.
 
         Raises:
             LLMUnavailable: no answer after `llm.max_attempts` tries.
             RecipeError: the server refuses the request (unknown model, bad key, prompt too long) or answers garbage.
         """
+        answer = self._written(request)
+        return replace(answer, text=without_reasoning(answer.text) or "")
+
+    def _written(self, request: Request) -> Answer:
+        """What the model wrote, reasoning included."""
         body, key = self._body(request)
         if known := self._cache.get(key):
             return Answer(**known)
@@ -153,10 +172,13 @@ class LLM:
 
     def _answer_or_reason(self, request: Request) -> Answer | Refused:
         try:
-            answer = self.answer(request)
+            written = self._written(request)
         except RequestRefused as refusal:
             return Refused(refusal.reason)
-        return answer if answer.text.strip() else Refused("empty answer")
+        text = without_reasoning(written.text)
+        if text is None:
+            return Refused("reasoning without an end")
+        return replace(written, text=text) if text.strip() else Refused("empty answer")
 
     def _body(self, request: Request) -> tuple[dict[str, Any], str]:
         """What is sent, and its key in the cache."""
@@ -177,7 +199,7 @@ class LLM:
         from tenacity import Retrying, retry_if_exception, retry_if_result
 
         config = self._config
-        again = retry_if_exception(_is_transient)
+        again: retry_base = retry_if_exception(_is_transient)
         if not config.embedded:  # whose answer to a request is always the same
             again = again | retry_if_result(lambda answer: not answer.text.strip())
         answered: list[int] = []  # how many requests the server had answered at each failure of this one
@@ -192,7 +214,7 @@ class LLM:
         try:
             return retrying(self._try, body)
         except UnusableReply as error:
-            what = f"unusable answer ({_one_line(str(error))})"
+            what = f"unusable answer ({one_line(error)})"
             raise RequestRefused(
                 what, f"llm: {config.base_url} gave an {what} {config.max_attempts} times; is it OpenAI-compatible?"
             ) from None
@@ -205,7 +227,7 @@ class LLM:
                     raise self._unavailable(f"HTTP status {error.status}") from None
                 what = f"fails at this request (status {error.status}) and answers others"
                 raise RequestRefused(what, f"llm: {config.base_url} {what}; look into the server's log") from None
-            what = f"refused the request (status {error.status}: {error.said})"
+            what = f"refused the request (status {error.status}: {one_line(error.said)})"
             message = f"llm: {config.base_url} {what}; check llm.model, llm.api_key_variable and the prompt's length"
             if error.status in _THIS_REQUEST_ONLY:
                 raise RequestRefused(what, message) from None
@@ -213,7 +235,7 @@ class LLM:
         except TimeoutError:
             raise self._unavailable(f"no answer within {config.timeout_s:g} s") from None
         except httpx.TransportError as error:
-            raise self._unavailable(_one_line(str(error) or type(error).__name__)) from None
+            raise self._unavailable(one_line(error)) from None
 
     def _try(self, body: dict[str, Any]) -> Answer:
         """One try, in a place of `Pressure`."""
@@ -289,9 +311,24 @@ def _connection(config: LLMConfig, compute: Compute) -> Iterator[Line]:
             address, key = stack.enter_context(engine.serve(config, compute.threads))
         else:
             address, key = config.base_url, _api_key(config)
-        line = Line(address, key, config.timeout_s)
+        line = _line(address, key, config.timeout_s)
         stack.callback(line.close)
         yield line
+
+
+def _line(address: str, key: str, seconds: float) -> Line:
+    """A line to `address`; a server on this machine is reached directly, whatever proxies are set.
+
+    Raises:
+        RecipeError: a proxy is set that httpx cannot use.
+    """
+    try:
+        return Line(address, key, seconds, proxies=not is_loopback(address))
+    except (ImportError, ValueError) as error:
+        raise RecipeError(
+            f"llm: the way to {address} leads through a proxy that cannot be used ({one_line(error)}); correct "
+            "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, or name the server's host in NO_PROXY"
+        ) from None
 
 
 def _is_transient(error: BaseException) -> bool:
@@ -308,7 +345,3 @@ def _api_key(config: LLMConfig) -> str:
     if key := os.environ.get(config.api_key_variable):
         return key
     raise RecipeError(f"llm.api_key_variable = {config.api_key_variable!r}: no such environment variable; export it")
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]

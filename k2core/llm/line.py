@@ -42,20 +42,28 @@ class Line:
         address: the base URL, e.g. ``http://host:8000/v1``.
         key: the API key. If the server repeats it, it is masked.
         seconds: how long a request may take, from the first byte sent to the last one received.
+        proxies: whether the proxies of the environment are used.
+
+    Raises:
+        ValueError, ImportError: a proxy is set that httpx cannot use.
     """
 
-    def __init__(self, address: str, key: str, seconds: float) -> None:
+    def __init__(self, address: str, key: str, seconds: float, proxies: bool = True) -> None:
         import httpx
 
         self.address, self.seconds, self._key = f"{address.rstrip('/')}/chat/completions", seconds, key.encode()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="llm", daemon=True)
-        self._thread.start()
         # Compressed, a few bytes could become any number of them.
         headers = {"accept-encoding": "identity"} | ({"authorization": f"Bearer {key}"} if key else {})
         self._client = httpx.AsyncClient(
-            headers=headers, timeout=None, follow_redirects=True, limits=httpx.Limits(max_keepalive_connections=None)
+            headers=headers,
+            timeout=None,
+            follow_redirects=True,
+            limits=httpx.Limits(max_keepalive_connections=None),
+            trust_env=proxies,
         )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="llm", daemon=True)
+        self._thread.start()
 
     def ask(self, body: dict[str, Any]) -> bytes:
         """The body of a successful answer.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field, ValidationError
 
+from k2core.storage.foreign import whole_escapes
+
 
 class UnusableReply(ValueError):
     """A body of status 200 that is no chat completion: cut off, garbage, or without a choice."""
@@ -36,7 +38,8 @@ def parse(body: bytes) -> Reply:
         UnusableReply: it is none; the message says what is wrong first.
     """
     try:
-        return Reply.model_validate_json(body)
+        # A server may cut a character in two; its halves are no reason to throw the answer away.
+        return Reply.model_validate_json(whole_escapes(body.decode("latin-1")).encode("latin-1"))
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in fault["loc"])

@@ -50,5 +50,5 @@ class Compute(Section):
         # As use_deterministic_algorithms, which also imports the compiler: 2 s where nothing else does.
         torch.set_deterministic_debug_mode("error")
         # What `empty` gives is written before it is read; filling it first would be a pass over memory for each result.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.manual_seed(self.seed)

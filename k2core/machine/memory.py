@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 def keep_freed_memory() -> None:
@@ -18,3 +21,25 @@ def keep_freed_memory() -> None:
     if mallopt:
         for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 256 * 2**20)):
             mallopt(option, value)
+
+
+@contextmanager
+def limited_memory(extra: int) -> Iterator[None]:
+    """Within, this process can take `extra` bytes beyond what it has; what asks for more gets a MemoryError.
+
+    A process that it starts meanwhile has the same limit. Only Linux counts what is needed here; elsewhere there is no
+    limit.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    data = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    allowed = [limit for limit in (data + extra, soft) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(allowed), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

@@ -47,7 +47,7 @@ def versions() -> dict[str, str]:
 def license_of(package: metadata.Distribution) -> str:
     """The licence a package states (SPDX expression, licence field or classifiers), or "" where it states none."""
     about = package.metadata
-    for stated in (about.get("License-Expression"), about.get("License")):
+    for stated in (_stated(about, "License-Expression"), _stated(about, "License")):
         if stated and stated.strip() not in ("", "UNKNOWN") and len(stated) <= _LICENSE_LENGTH and "\n" not in stated:
             return stated.strip()
     classifiers = [line.split(" :: ")[-1] for line in about.get_all("Classifier") or [] if line.startswith("License")]
@@ -58,10 +58,15 @@ def author_of(package: metadata.Distribution) -> str:
     """Who to name: authors, maintainers, or else "the NAME developers"."""
     about = package.metadata
     for field in ("Author", "Author-email", "Maintainer", "Maintainer-email"):
-        names = [part.split("<")[0].strip(' "') for part in (about.get(field) or "").split(",")]
+        names = [part.split("<")[0].strip(' "') for part in _stated(about, field).split(",")]
         if named := [name for name in names if name and "@" not in name]:
             return ", ".join(named)
     return f"the {about['Name']} developers"
+
+
+def _stated(about: metadata.PackageMetadata, field: str) -> str:
+    """The first value of a field, "" where there is none."""
+    return next(iter(about.get_all(field) or []), "")
 
 
 def files_of(package: metadata.Distribution, suffixes: tuple[str, ...]) -> list[tuple[str, Path]]:
@@ -73,6 +78,6 @@ def files_of(package: metadata.Distribution, suffixes: tuple[str, ...]) -> list[
 def read_text(path: Path) -> str | None:
     """The text of a UTF-8 file, or None where it is something else (test data in other encodings)."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         return None

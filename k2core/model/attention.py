@@ -1,6 +1,8 @@
 """What the kinds of attention share: their interface, and the record of each head's largest logit.
 
 The kinds, chosen by `ModelConfig.attention`: `mla.py` (K2's) and `mha.py`.
+
+Shapes: B sequences, T positions, S key positions, C numbers cached for a token, D hidden width, H heads.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ class Attention(nn.Module):
     reset to -inf: the S of QK-Clip (K2 Algorithm 1). It is taken while `observing`, which the model switches on for
     forward passes with gradient; recomputed activations (`torch.utils.checkpoint`) are thus not seen twice.
     """
+
+    max_logit_H: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,9 +1,13 @@
-"""One layer: attention and a feed-forward, each behind a norm and added to the residual stream."""
+"""One layer: attention and a feed-forward, each behind a norm and added to the residual stream.
+
+Shapes: B sequences, T positions, S key positions, C numbers cached for a token, D hidden width.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
+from k2core.model.attention import Attention
 from k2core.model.cache import KeyValueCache
 from k2core.model.config import ModelConfig
 from k2core.model.experts import MixtureOfExperts, SwiGLU
@@ -21,9 +25,13 @@ class Block(nn.Module):
         dense = index < config.first_k_dense_replace
         self.index = index
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = MultiHeadLatentAttention(config) if config.attention == "mla" else MultiHeadAttention(config)
+        self.self_attn: Attention = (
+            MultiHeadLatentAttention(config) if config.attention == "mla" else MultiHeadAttention(config)
+        )
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.mlp = SwiGLU(config.hidden_size, config.intermediate_size) if dense else MixtureOfExperts(config)
+        self.mlp: SwiGLU | MixtureOfExperts = (
+            SwiGLU(config.hidden_size, config.intermediate_size) if dense else MixtureOfExperts(config)
+        )
 
     def forward(self, x_BTD: Tensor, rotation: Rotation, reach: Reach, cache: KeyValueCache | None = None) -> Tensor:
         """Whole sequences; what decoding will need goes to `cache`."""

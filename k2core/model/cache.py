@@ -1,4 +1,7 @@
-"""The key-value cache: C numbers a token and layer, which the attention makes and reads (`ModelConfig.cache_width`)."""
+"""The key-value cache: C numbers a token and layer, which the attention makes and reads (`ModelConfig.cache_width`).
+
+Shapes: B sequences, T positions, C numbers cached for a token.
+"""
 
 from __future__ import annotations
 

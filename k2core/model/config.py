@@ -103,8 +103,19 @@ class ModelConfig(Section):
         return self.qk_nope_head_dim + self.qk_rope_head_dim
 
     @property
+    def latent_ranks(self) -> tuple[int, int]:
+        """`q_lora_rank` and `kv_lora_rank`, which attention mla has.
+
+        Raises:
+            ValueError: the attention is mha.
+        """
+        if self.q_lora_rank is None or self.kv_lora_rank is None:
+            raise ValueError(f"attention {self.attention} compresses nothing and has no ranks")
+        return self.q_lora_rank, self.kv_lora_rank
+
+    @property
     def cache_width(self) -> int:
         """Numbers that decoding keeps of a token and layer, for all heads."""
         if self.attention == "mla":
-            return self.kv_lora_rank + self.qk_rope_head_dim
+            return self.latent_ranks[1] + self.qk_rope_head_dim
         return self.num_attention_heads * (self.qk_head_dim + self.v_head_dim)

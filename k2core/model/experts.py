@@ -2,6 +2,8 @@
 
 Gate and up projections lie in one tensor, so that a token is multiplied once. Each [F, D] slice is still a matrix
 of its own to the optimiser.
+
+Shapes: N tokens, D hidden width, K experts of a token.
 """
 
 from __future__ import annotations

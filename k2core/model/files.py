@@ -17,6 +17,7 @@ from k2core.model.sharded import whole
 from k2core.model.transformer import Transformer
 from k2core.recipe import validate
 from k2core.storage import StorageError, write_json
+from k2core.storage.disk import of_the_machine
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -67,6 +68,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError:
         raise StorageError(f"{path}: no such file; run the stage that makes it (`dvc repro`)") from None
     except (SafetensorError, OSError) as error:
+        if of_the_machine(error):
+            raise
         raise StorageError(f"{path}: not a whole safetensors file ({error}); delete it, re-run its stage") from None
 
 

@@ -1,4 +1,7 @@
-"""Next-token loss."""
+"""Next-token loss.
+
+Shapes: B sequences, N tokens, T positions, V vocabulary.
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,9 @@ With x the normalised residual stream, N an RMS norm and R the rotation at a tok
 Two ways through the same weights: over whole sequences (training, prefill) keys and values are expanded a head;
 for one new token against a cache (decoding) the up-projections are absorbed into query and output,
 nope_h · W_k N(c) = (W_kᵀ nope_h) · N(c), so that only the latents [B, S, C] are read.
+
+Shapes: B sequences, T positions, S key positions, C numbers cached for a token, R latent rank, D hidden width, H heads,
+n head width without position, r rotary head width, v head width of the values, d = n + r, e = n + v.
 """
 
 from __future__ import annotations
@@ -33,10 +36,11 @@ class MultiHeadLatentAttention(Attention):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        D, H, self.rank = config.hidden_size, self.heads, config.kv_lora_rank
-        self.q_a_proj = Linear(D, config.q_lora_rank)
-        self.q_a_layernorm = RMSNorm(config.q_lora_rank, LATENT_NORM_EPS)
-        self.q_b_proj = Linear(config.q_lora_rank, H * config.qk_head_dim)
+        D, H = config.hidden_size, self.heads
+        query_rank, self.rank = config.latent_ranks
+        self.q_a_proj = Linear(D, query_rank)
+        self.q_a_layernorm = RMSNorm(query_rank, LATENT_NORM_EPS)
+        self.q_b_proj = Linear(query_rank, H * config.qk_head_dim)
         self.kv_a_proj_with_mqa = Linear(D, self.rank + self.rope)
         self.kv_a_layernorm = RMSNorm(self.rank, LATENT_NORM_EPS)
         self.kv_b_proj = Linear(self.rank, H * (self.nope + self.value))
@@ -65,9 +69,9 @@ class MultiHeadLatentAttention(Attention):
 
     def decode(self, x_BD: Tensor, cache_BSC: Tensor, rotation: Rotation, mask_B1S: Tensor) -> Tensor:
         nope_BHn, rope_BHr = self._queries(x_BD, rotation)
-        up_HdR = self.kv_b_proj.weight.unflatten(0, (self.heads, -1))
-        absorbed_HBR = nope_BHn.transpose(0, 1) @ up_HdR[:, : self.nope]
+        up_HeR = self.kv_b_proj.weight.unflatten(0, (self.heads, -1))
+        absorbed_HBR = nope_BHn.transpose(0, 1) @ up_HeR[:, : self.nope]
         query_BHC = torch.cat([absorbed_HBR.transpose(0, 1), rope_BHr], dim=-1)
         weights_BHS = (query_BHC @ cache_BSC.transpose(1, 2) + mask_B1S).softmax(dim=-1)
         context_HBR = (weights_BHS @ cache_BSC[..., : self.rank]).transpose(0, 1)
-        return self.o_proj((context_HBR @ up_HdR[:, self.nope :].transpose(1, 2)).transpose(0, 1).flatten(1))
+        return self.o_proj((context_HBR @ up_HeR[:, self.nope :].transpose(1, 2)).transpose(0, 1).flatten(1))

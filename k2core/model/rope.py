@@ -1,4 +1,7 @@
-"""Angles of the rotary position embedding (`ops.rotate` applies them), in DeepSeek's interleaved layout."""
+"""Angles of the rotary position embedding (`ops.rotate` applies them), in DeepSeek's interleaved layout.
+
+Shapes: B sequences, T positions.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from k2core.ops import Rotation
 
 class RotaryEmbedding(nn.Module):
     """Cosines and sines of given positions; one for all layers."""
+
+    inverse_frequencies: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

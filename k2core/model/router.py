@@ -1,4 +1,7 @@
-"""The router: sigmoid scores, experts balanced by a bias instead of an auxiliary loss (DeepSeek-V3 §2.1.2; K2 §2.3)."""
+"""The router: sigmoid scores, experts balanced by a bias instead of an auxiliary loss (DeepSeek-V3 §2.1.2; K2 §2.3).
+
+Shapes: N tokens, D hidden width, E experts, K experts of a token.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,9 @@ class Router(nn.Module):
     optimiser moves it after each step. `tokens_per_expert_E` counts choices since its last reset, while `observing`,
     which the model switches on for forward passes with gradient: recomputed ones do not count twice.
     """
+
+    e_score_correction_bias: Tensor
+    tokens_per_expert_E: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,9 +1,13 @@
-"""The whole model. Parameter names follow `deepseek_v3`, but for the stacked feed-forwards (see huggingface.py)."""
+"""The whole model. Parameter names follow `deepseek_v3`, but for the stacked feed-forwards (see huggingface.py).
+
+Shapes: B sequences, T positions, S key positions, D hidden width.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +81,7 @@ class Transformer(nn.Module):
         reach = self.rows.reach(T, segments_BT)
         rotation = self._rotation(positions_BT, x_BTD)
         with self._observed(torch.is_grad_enabled()):
-            for layer in self.layers:
+            for layer in self.blocks():
                 x_BTD = layer(x_BTD, rotation, reach)
         return self.norm(x_BTD)
 
@@ -86,16 +90,16 @@ class Transformer(nn.Module):
         x_BTD = self.embed_tokens(tokens_BT)
         reach = self.rows.reach(tokens_BT.shape[1], None)
         rotation = self._rotation(self.rows.columns(tokens_BT.shape[1], tokens_BT.device)[None], x_BTD)
-        for layer in self.layers[:-1]:
+        *before, last = self.blocks()
+        for layer in before:
             x_BTD = layer(x_BTD, rotation, reach, cache)
-        last = self.layers[-1]
         cache.write_prompts(last.index, last.self_attn.cached(last.input_layernorm(x_BTD), rotation))
 
     def decode(self, tokens_B: Tensor, cache: KeyValueCache) -> Tensor:
         """Logits [B, V] after one more token a sequence, which enters `cache`."""
         x_BD, mask_B1S = self.embed_tokens(tokens_B), cache.mask()
         rotation = self._rotation(cache.lengths_B, x_BD)
-        for layer in self.layers:
+        for layer in self.blocks():
             x_BD = layer.decode(x_BD, rotation, mask_B1S, cache)
         cache.lengths_B = cache.lengths_B + 1
         return self.lm_head(self.norm(x_BD))
@@ -110,7 +114,7 @@ class Transformer(nn.Module):
 
         A recomputation of activations starts in the backward pass, outside of it, and is not noted.
         """
-        observers = [*self.attentions(), *self.routers()]
+        observers: list[Attention | Router] = [*self.attentions(), *self.routers()]
         for observer in observers:
             observer.observing = on
         try:
@@ -119,9 +123,13 @@ class Transformer(nn.Module):
             for observer in observers:
                 observer.observing = False
 
+    def blocks(self) -> list[Block]:
+        """The layers, in order."""
+        return cast("list[Block]", list(self.layers))
+
     def attentions(self) -> list[Attention]:
         """The layers' attentions, in order."""
-        return [layer.self_attn for layer in self.layers]
+        return [layer.self_attn for layer in self.blocks()]
 
     def routers(self) -> list[Router]:
         """The routers of the layers that have experts, in order."""

@@ -1,4 +1,7 @@
-"""Which columns of each row this process has, and which keys its queries see."""
+"""Which columns of each row this process has, and which keys its queries see.
+
+Shapes: B sequences, T positions, S key positions.
+"""
 
 from __future__ import annotations
 

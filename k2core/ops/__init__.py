@@ -4,9 +4,11 @@ Each function is as coarse as the coarsest thing that any backend fuses. What it
 torch in `reference.py`; `backend.py` chooses who computes it. Only this room knows the backends: every other one calls
 these functions.
 
-Names of tensors end in their axes: B sequences, T queries of a forward pass and S keys of a row, N tokens, D the last
-axis, V vocabulary, H heads; n, r and v a head's widths without position, with rotation and of its values, d = n + r;
-E experts, K experts of a token, M = N·K visits sorted by expert, F inner width of a feed-forward.
+Names of tensors end in their axes.
+Shapes: B sequences (or matrices), N tokens (or columns of a matrix), T queries of a forward pass, S keys of a row, V
+vocabulary, D last axis, H heads, E experts, K experts of a token, F inner width of a feed-forward, M visits sorted by
+expert (or rows of a matrix), n head width without position, r rotary head width, v head width of the values, d = n + r,
+e = n + v.
 """
 
 from __future__ import annotations
@@ -14,11 +16,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from k2core.ops.backend import implementation, using
-from k2core.ops.decoding import DecoderWeights, LayerWeights, PackedDecoder
+from k2core.ops.decoding import DecoderWeights, LayerWeights, PackedDecoder, RoutedWeights
 from k2core.ops.reach import Reach
 
 __all__ = [
-    "DecoderWeights", "LayerWeights", "PackedDecoder", "Reach", "Rotation", "attention", "grouped_linear",
+    "DecoderWeights", "LayerWeights", "PackedDecoder", "Reach", "Rotation", "RoutedWeights", "attention",
+    "grouped_linear",
     "latent_attention", "linear", "newton_schulz", "packed_decoder", "rms_norm", "rotate", "routed_experts", "sample",
     "swiglu", "token_losses", "using",
 ]  # fmt: skip

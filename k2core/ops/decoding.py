@@ -1,4 +1,7 @@
-"""What a decoding step needs of a model with latent attention, as plain tensors (`k2core.inference.decoders`)."""
+"""What a decoding step needs of a model with latent attention, as plain tensors (`k2core.inference.decoders`).
+
+Shapes: B sequences, h half the rotary width.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,18 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class RoutedWeights:
+    """The router and the routed experts of a layer."""
+
+    router: Tensor  # [E, D]
+    bias: Tensor  # [E]
+    gate_up: Tensor  # [E, 2, F, D]
+    down: Tensor  # [E, D, F]
+
+
+@dataclass(frozen=True)
 class LayerWeights:
-    """A layer's parameters, in the shapes that the model has them in; those of the router are None in a dense layer."""
+    """A layer's parameters, in the shapes that the model has them in; a dense layer has nothing `routed`."""
 
     attention_norm: Tensor
     query_latent: Tensor  # [q_rank, D]
@@ -24,10 +37,7 @@ class LayerWeights:
     feed_forward_norm: Tensor
     gate_up: Tensor  # [2, width, D], of a dense layer or of the shared experts
     down: Tensor  # [D, width]
-    router: Tensor | None = None  # [E, D]
-    router_bias: Tensor | None = None
-    expert_gate_up: Tensor | None = None  # [E, 2, F, D]
-    expert_down: Tensor | None = None  # [E, D, F]
+    routed: RoutedWeights | None = None
 
 
 @dataclass(frozen=True)
@@ -52,8 +62,10 @@ class DecoderWeights:
         """All of them."""
         yield from (self.embedding, self.norm, self.head)
         for layer in self.layers:
-            values = (getattr(layer, field.name) for field in fields(layer))
-            yield from (value for value in values if value is not None)
+            parts: list[LayerWeights | RoutedWeights] = [layer, *([layer.routed] if layer.routed else [])]
+            for part in parts:
+                values = (getattr(part, field.name) for field in fields(part))
+                yield from (value for value in values if isinstance(value, Tensor))
 
 
 class PackedDecoder(Protocol):

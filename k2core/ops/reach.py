@@ -1,4 +1,7 @@
-"""Which keys a query sees, from columns and segments alone: a mask of all pairs is what a backend may not need."""
+"""Which keys a query sees, from columns and segments alone: a mask of all pairs is what a backend may not need.
+
+Shapes: B sequences, T positions, S key positions, Q queries of a block.
+"""
 
 from __future__ import annotations
 
@@ -60,6 +63,6 @@ class Reach:
         keys = torch.arange(first, last, device=device)
         columns = torch.arange(last - (end - start), last, device=device)
         hidden_BQS = (keys > columns[:, None])[None]
-        if self.segments_BT is not None:
+        if self.segments_BT is not None and self.segments_BS is not None:
             hidden_BQS = hidden_BQS | (self.segments_BT[:, start:end, None] != self.segments_BS[:, None, first:last])
         return hidden_BQS

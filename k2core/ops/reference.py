@@ -2,6 +2,11 @@
 
 Signatures and formulas stand in `k2core/ops/__init__.py`. To change the model, change these; `tests/ops` then names the
 backend that no longer agrees.
+
+Shapes: B sequences (or matrices), N tokens (or columns of a matrix), T positions, S key positions, Q queries of a
+block, V vocabulary, D hidden width, H heads, E experts, K experts of a token, F inner width of a feed-forward, M visits
+of tokens to experts (or rows of a matrix), n head width without position, r rotary head width, v head width of the
+values, d = n + r, e = n + v.
 """
 
 from __future__ import annotations

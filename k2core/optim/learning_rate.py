@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -41,7 +41,10 @@ def cosine(done: float) -> float:
     return (1 + math.cos(math.pi * done)) / 2
 
 
-Kind = Literal[tuple(SHAPES)]  # type: ignore[valid-type]
+if TYPE_CHECKING:  # the names are known at run time alone
+    Kind = str
+else:
+    Kind = Literal[tuple(SHAPES)]
 
 
 def make_rates(kind: Kind, steps: int, start: float, end: float, warmup_steps: int = 0) -> Rates:

@@ -1,4 +1,7 @@
-"""Muon: momentum, orthogonalised by Newton-Schulz (Jordan et al. 2024), at AdamW's update size (Moonlight §2.2)."""
+"""Muon: momentum, orthogonalised by Newton-Schulz (Jordan et al. 2024), at AdamW's update size (Moonlight §2.2).
+
+Shapes: B matrices, M their rows, N their columns.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +48,13 @@ class Muon:
 
         Args:
             gradient_scale: positive factor of the gradients (clipping).
+
+        Raises:
+            ValueError: a parameter has no gradient.
         """
         squares, count = torch.zeros(()), 0
         for layout, members in self.groups.items():
-            gradient = torch.cat([_matrices(parameter.grad) for _, parameter in members])
+            gradient = torch.cat([_matrices(_gradient(name, parameter)) for name, parameter in members])
             buffer = self.buffers[layout]
             buffer.mul_(self.momentum).add_(gradient, alpha=gradient_scale)
             # Nesterov's gradient · scale + momentum · buffer, but for a factor that orthogonalising takes out again.
@@ -72,6 +78,12 @@ class Muon:
         shapes = [local(parameter).shape for _, parameter in members]
         parts = stacked.split([shape[:-2].numel() for shape in shapes])
         return [part.view(shape) for shape, part in zip(shapes, parts, strict=True)]
+
+
+def _gradient(name: str, parameter: nn.Parameter) -> Tensor:
+    if parameter.grad is None:
+        raise ValueError(f"no gradient for {name}: call backward() before step()")
+    return parameter.grad
 
 
 def _matrices(tensor: Tensor) -> Tensor:

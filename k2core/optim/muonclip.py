@@ -10,6 +10,8 @@ In several processes (`torch.distributed` with its default group) every process 
 parameters and gradients are DTensors split along their first axis (FSDP2, expert parallelism), the gradients being
 the whole batch's. `step` then combines maxima by MAX and loads by SUM over the ranks, and
 does and returns what one process with the whole batch would. Run with gloo on CPU, not with NCCL on GPUs.
+
+Shapes: H heads, L layers, E experts.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ class MuonClip:
         missing = [name for name, parameter in self.parameters.items() if parameter.grad is None]
         if missing:
             raise ValueError(f"no gradient for {missing[0]} ({len(missing)} parameters): call backward() before step()")
-        return float(whole(torch.nn.utils.get_total_norm([p.grad for p in self.parameters.values()])))
+        return float(whole(torch.nn.utils.get_total_norm(list(self._gradients().values()))))
 
     def step(self, lr_scale: float, norm: float | None = None) -> dict[str, float]:
         """One update at `lr_scale` times the configured rates; returns what the module's docstring lists.
@@ -103,10 +105,13 @@ class MuonClip:
             **self._balance_experts(),
         }
 
+    def _gradients(self) -> dict[str, Tensor]:
+        return {name: parameter.grad for name, parameter in self.parameters.items() if parameter.grad is not None}
+
     def _refuse_infinite(self, norm: float) -> None:
         if math.isfinite(norm):
             return
-        bad = [n for n, p in self.parameters.items() if not bool(whole(p.grad.isfinite().all()))]
+        bad = [name for name, gradient in self._gradients().items() if not bool(whole(gradient.isfinite().all()))]
         raise FloatingPointError(
             f"the gradient is not finite (norm {norm}; {len(bad)} of {len(self.parameters)} parameters, first "
             f"{bad[0] if bad else 'none: the norm overflows'}); weights are as before: look at the batch, lower "

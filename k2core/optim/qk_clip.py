@@ -5,6 +5,8 @@ position (query · key of the head) and a rotary part (query of the head · key 
 scaled by √γ on each side; of the second only the query may move, by γ, so that other heads feel nothing. Every
 logit of the head is thereby multiplied with γ. Plain multi-head attention shares no key: all of the head's query and
 key rows are scaled by √γ. Values, the shared rotary key and heads below τ stay as they are.
+
+Shapes: H heads, n head width without position, r rotary head width, v head width of the values.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from k2core.model.attention import Attention
 from k2core.model.mha import MultiHeadAttention
+from k2core.model.mla import MultiHeadLatentAttention
 from k2core.optim.sharding import scale_rows
 
 
@@ -38,8 +41,10 @@ def _scale(attention: Attention, gamma_H: Tensor) -> None:
     if isinstance(attention, MultiHeadAttention):
         for weight in (attention.q_proj.weight, attention.k_proj.weight):
             scale_rows(weight, gamma_H.sqrt().repeat_interleave(weight.shape[0] // attention.heads))
-    else:
+    elif isinstance(attention, MultiHeadLatentAttention):
         nope_Hn = gamma_H1.sqrt().expand(-1, attention.nope)
         rope_Hr, value_Hv = gamma_H1.expand(-1, attention.rope), torch.ones_like(gamma_H1).expand(-1, attention.value)
         scale_rows(attention.q_b_proj.weight, torch.cat([nope_Hn, rope_Hr], dim=1).flatten())
         scale_rows(attention.kv_b_proj.weight, torch.cat([nope_Hn, value_Hv], dim=1).flatten())
+    else:
+        raise TypeError(f"QK-Clip knows no {type(attention).__name__}: say here which of its rows make the logits")

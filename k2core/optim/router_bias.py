@@ -1,4 +1,7 @@
-"""Load balance without an auxiliary loss: expert biases move against the load (arXiv 2408.15664)."""
+"""Load balance without an auxiliary loss: expert biases move against the load (arXiv 2408.15664).
+
+Shapes: E experts.
+"""
 
 from __future__ import annotations
 

@@ -4,11 +4,13 @@ A spread parameter is a DTensor whose first axis is split: FSDP2's rows of a mat
 ones (an expert-parallel rank holds its experts). Every process of the default group is taken for a data-parallel rank.
 
 Run on CPU with gloo, 2 and 4 processes (tests/optim/test_sharded.py); never on GPUs with NCCL.
+
+Shapes: B matrices, m rows of each in this process, N their columns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -89,10 +91,14 @@ class Layout:
         if not self.split:
             return function(part_BmN)
         (M, N), B = self.shape, len(part_BmN)
-        rows = [Shard(1) if p.is_shard() else p for p in self.placements]
-        options = {"run_check": False, "shape": torch.Size((B, M, N)), "stride": (M * N, N, 1)}
-        matrices = DTensor.from_local(part_BmN, self.mesh, rows, **options).redistribute(placements=self.placements)
-        result = DTensor.from_local(function(matrices.to_local()), self.mesh, self.placements, **options)
+        rows: list[Placement] = [Shard(1) if p.is_shard() else p for p in self.placements]
+
+        def stacked(part: Tensor, placements: Sequence[Placement]) -> DTensor:
+            shape, stride = torch.Size((B, M, N)), (M * N, N, 1)
+            return DTensor.from_local(part, self.mesh, placements, run_check=False, shape=shape, stride=stride)
+
+        matrices = stacked(part_BmN, rows).redistribute(placements=self.placements)
+        result = stacked(function(matrices.to_local()), self.placements)
         return result.redistribute(placements=rows).to_local()
 
     def total(self, part: Tensor) -> Tensor:

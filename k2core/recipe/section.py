@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Strict, ValidationError
 
 from k2core.recipe.masking import passwords
 from k2core.recipe.overlay import read_recipe
 from k2core.recipe.reading import RecipeError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 S = TypeVar("S", bound="Section")
 T = TypeVar("T")
@@ -80,7 +83,7 @@ def section_of(cls: type[S], content: dict[str, Any], path: Path, *keys: str) ->
     return validate(cls, node, f"{path}: {'.'.join(keys)}")
 
 
-def _sentence(cls: type[Section], where: str, value: Any, item: dict[str, Any]) -> str:
+def _sentence(cls: type[Section], where: str, value: Any, item: ErrorDetails) -> str:
     key = ".".join([where, *_named(item["loc"], value)])
     if item["type"] == "extra_forbidden":
         allowed = _keys_at(cls, item["loc"][:-1])

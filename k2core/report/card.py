@@ -46,8 +46,8 @@ def read_card(path: Path) -> list[Source]:
     current: Source | None = None
     for line in lines:
         if found := _ROW.fullmatch(line):
-            numbers = (int(number.replace(",", "")) for number in found.groups()[3:])
-            sources[found[1]] = Source(found[1], found[2], found[3], *numbers)
+            documents, characters, set_aside = (int(number.replace(",", "")) for number in found.groups()[3:])
+            sources[found[1]] = Source(found[1], found[2], found[3], documents, characters, set_aside)
         elif line.startswith("## "):
             current = sources.get(line[3:])
         elif current and line.startswith("- "):

@@ -112,7 +112,7 @@ def _example(row: Row, texts: dict[str, str], evaluation: dict[str, str]) -> Row
 
 
 def best_and_worst(corpus: Corpus) -> list[Row]:
-    """Domains with the `best` and `worst` documents by quality, each with the parts of its score, where there are."""
+    """Domains with the `best` and `worst` documents by quality, each with the parts of its score where it has them."""
     domains = []
     for domain, rows in sorted(by_domain(corpus.documents).items()):
         ranked = sorted(rows, key=lambda row: (-row["quality"], row["id"]))

@@ -64,7 +64,8 @@ def collect(curves: Mapping[str, Curve], figures: Mapping[str, Mapping[str, floa
             own = [(seen / 1e6, bits) for seen, bits in pairs if seen is not None and bits is not None]
             points[_domain(column)][phase] = last + own
             last = own[-1:] or last
-    ends = {phase: curve["train/tokens_seen"][-1] / 1e6 for phase, curve in measured.items()}
+    seen_of = {phase: [seen for seen in curve["train/tokens_seen"] if seen] for phase, curve in measured.items()}
+    ends = {phase: seen[-1] / 1e6 for phase, seen in seen_of.items()}
     tokenize = figures.get("tokenize", {})
     yardsticks = {
         domain: {

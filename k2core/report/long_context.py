@@ -25,7 +25,7 @@ Series = dict[str, dict[int, float]]
 
 
 def loss_by_position(results: Results) -> go.Figure | None:
-    """Nats a token by position, and how much less than the model as it came on the same windows."""
+    """Nats per token by position, and how much less than the model as it came on the same windows."""
     figures = results.figures.get(STAGE, {})
     series = _series(figures, r"nats_per_token/position_(\d+)-\d+")
     if not series:
@@ -45,8 +45,8 @@ def loss_by_position(results: Results) -> go.Figure | None:
     picture.add_hline(y=0, line_color=COLOURS[-1], line_width=1, row=1, col=2)
     windows = f"position in the long window, tokens ({figures['samples/windows']:.0f} windows)"
     picture.update_xaxes(title_text=windows, type="category")
-    picture.update_yaxes(title_text="nats a token", row=1, col=1)
-    picture.update_yaxes(title_text="nats a token saved (95%)", row=1, col=2)
+    picture.update_yaxes(title_text="nats per token", row=1, col=1)
+    picture.update_yaxes(title_text="nats per token saved (95%)", row=1, col=2)
     return styled(picture, 400)
 
 
@@ -95,7 +95,7 @@ def copy_gain(results: Results) -> go.Figure | None:
     across = f"tokens since the passage stood there before ({figures['samples/passages']:.0f} passages a distance)"
     picture.update_layout(
         barmode="group", xaxis={"title": across, "type": "category"},
-        yaxis_title="copy gain, nats a token (95%)",
+        yaxis_title="copy gain, nats per token (95%)",
     )  # fmt: skip
     return styled(picture, 360)
 

@@ -1,15 +1,15 @@
-"""Assembles the page: the story in order, each part a picture, a table of figures and texts a person can read."""
+"""Assembles the page: the story in order, each part with a picture, a table of figures and texts a person can read."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from k2core.report import curves, long_context, pictures, quality, templates
+from k2core.report import curves, long_context, pictures, played, quality, templates
 from k2core.report.corpus import EXAMPLES, FAULTS, Corpus, best_and_worst, funnel_table, questions, rejections
 from k2core.report.marks import RUN
 from k2core.report.results import MODELS, PRETRAIN, Results, phases_of
@@ -49,8 +49,9 @@ def render(results: Results, corpus: Corpus, claims: list[dict[str, Any]], sampl
         TEMPLATE, plotly=get_plotlyjs(), corpus=_corpus(corpus, results.funnel), headline=claims, models=MODELS,
         parts=_parts(results),
         verdicts=_some_verdicts(results.verdicts, samples), dialogues=_some_dialogues(results, samples),
-        completions=_completions(results, samples), scorecards=results.scorecards,
-        scores=[name for name in results.scorecards[MODELS[-1]]],
+        completions=_completions(results, samples), played=played.some(results, samples),
+        dialogue_scores=played.table(results.scorecards), scorecards=results.scorecards,
+        scores=[name for name in results.scorecards[MODELS[-1]] if not played.of_a_group(name)],
     )  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def headline(results: Results, gains: Gains) -> list[dict[str, Any]]:
     """
     phases = [results.figures[name]["heldout/bits_per_byte"] for name in _phase_names(results)]
     falls = all(before > after for before, after in pairwise(phases))
-    rows = [{
+    rows: list[dict[str, Any]] = [{
         "claim": "Each pre-training phase lowers held-out bits per byte", "values": phases, "gain": None,
         "verdict": "holds" if falls else "does not hold",
     }]  # fmt: skip
@@ -99,7 +100,7 @@ def _phase_names(results: Results) -> list[str]:
 
 def _parts(results: Results) -> list[dict[str, Any]]:
     """Title, sentence, pictures and the stages whose figures stand below."""
-    layout = [
+    layout: list[tuple[str, str, list[Callable[[Results], Any]], list[str]]] = [
         ("Corpus", "What each rule removed, from all documents to those kept.", [quality.funnel],
          ["ingest", "tag", "curate", "rephrase", "train_tokenizer", "tokenize"]),
         ("Pre-training", PRETRAINING, [pictures.pretraining, curves.bits_per_byte], _phase_names(results)),
@@ -166,8 +167,9 @@ def _checks(checks: Any) -> list[tuple[str, bool]]:
 def _completions(results: Results, count: int) -> list[dict[str, Any]]:
     """The same prompts answered by each model, side by side."""
     rows, per_environment = [], Counter[str]()
-    answers = {model: {_prompt_key(row): row for row in results.samples[model]} for model in MODELS}
-    for row in results.samples[MODELS[-1]]:
+    samples = {model: [row for row in rows if "completion" in row] for model, rows in results.samples.items()}
+    answers = {model: {_prompt_key(row): row for row in samples[model]} for model in MODELS}
+    for row in samples[MODELS[-1]]:
         key = _prompt_key(row)
         if per_environment[row["environment"]] < count and all(key in answers[model] for model in MODELS):
             per_environment[row["environment"]] += 1

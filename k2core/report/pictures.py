@@ -15,7 +15,11 @@ COLOURS = ("#2f6fed", "#e8710a", "#188038", "#a142f4", "#d93025", "#12858d", "#8
 def pretraining(results: Results) -> go.Figure | None:
     """Loss, learning rate and the largest attention logit over all tokens of all phases."""
     figure = make_subplots(rows=3, cols=1, shared_xaxes=True, row_heights=[0.5, 0.2, 0.3], vertical_spacing=0.05)
-    columns = (("train/loss", "loss (nats a token)"), ("train/lr", "learning rate"), ("qk_clip/max_logit", "max logit"))
+    columns = (
+        ("train/loss", "loss (nats per token)"),
+        ("train/lr", "learning rate"),
+        ("qk_clip/max_logit", "max logit"),
+    )
     for colour, phase in zip(COLOURS, phases_of(results.figures), strict=False):
         curve = results.curves.get(f"{PRETRAIN}{phase}")
         if not curve:

@@ -40,7 +40,7 @@ def funnel(results: Results) -> go.Figure:
 
 
 def histograms(corpus: Corpus) -> go.Figure:
-    """Documents by quality score, a panel a domain; with sampling rates, also how many an epoch is expected to show."""
+    """Documents by quality score, one panel per domain; with sampling rates, also how many an epoch should show."""
     domains = by_domain(corpus.documents)
     figure = make_subplots(rows=1, cols=len(domains), subplot_titles=sorted(domains), horizontal_spacing=0.05)
     centres = [(place + 0.5) / BINS for place in range(BINS)]
@@ -64,7 +64,7 @@ def histograms(corpus: Corpus) -> go.Figure:
 
 
 def agreement(corpus: Corpus) -> go.Figure | None:
-    """Spearman's rank correlation of the parts of the quality score, a panel a domain; None without grades."""
+    """Spearman's rank correlation of the parts of the quality score, one panel per domain; None without grades."""
     graded = {
         domain: [grades for row in rows if (grades := corpus.grades.get(row["id"]))]
         for domain, rows in sorted(by_domain(corpus.documents).items())

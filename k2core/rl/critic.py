@@ -3,16 +3,23 @@
 The critic is a language model that reads a request, a rubric and two replies and says `A` or `B`. The probability
 it gives `A`, averaged over both orders so that the position of a reply does not count, is the chance of a win; a
 reply's mean chance against the others sampled for the same request is its self-critique reward.
+
+Shapes: B sequences, T positions, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k2core.chat.template import encode_dialogue
 from k2core.gym.base import answer, question
+
+if TYPE_CHECKING:
+    from k2core.chat.tokenizer import Tokenizer
+    from k2core.model.transformer import Transformer
+    from k2core.rl.preferences import Pair
 
 RUBRIC = "the reply is correct, complete and says nothing that the request or a tool does not support"
 CHOICES = ("A", "B")
@@ -37,7 +44,7 @@ def messages(comparison: Comparison) -> list[dict[str, Any]]:
     return question(text)
 
 
-def encode(tokenizer: Any, comparison: Comparison) -> list[int]:
+def encode(tokenizer: Tokenizer, comparison: Comparison) -> list[int]:
     """Token ids up to the place of the verdict."""
     return encode_dialogue(tokenizer, messages(comparison), add_generation_prompt=True)[0]
 
@@ -47,7 +54,9 @@ def verdict(comparison: Comparison, first_is_better: bool) -> list[dict[str, Any
     return [*messages(comparison), answer(CHOICES[0 if first_is_better else 1])]
 
 
-def preferences(model: Any, tokenizer: Any, comparisons: Sequence[Comparison], context: int) -> list[float]:
+def preferences(
+    model: Transformer, tokenizer: Tokenizer, comparisons: Sequence[Comparison], context: int
+) -> list[float]:
     """Probability that the first reply is better, `P(A) / (P(A) + P(B))` at the verdict, one for each comparison.
 
     Comparisons longer than `context` tokens are undecided (0.5).
@@ -77,7 +86,7 @@ def preferences(model: Any, tokenizer: Any, comparisons: Sequence[Comparison], c
 
 
 def win_rates(
-    model: Any, tokenizer: Any, groups: Sequence[tuple[str, Sequence[str]]], rubric: str, context: int
+    model: Transformer, tokenizer: Tokenizer, groups: Sequence[tuple[str, Sequence[str]]], rubric: str, context: int
 ) -> list[list[float]]:
     """Self-critique rewards: for each group (request, replies) the mean chance of each reply to win.
 
@@ -105,12 +114,10 @@ def win_rates(
     return totals
 
 
-def pairwise_accuracy(model: Any, tokenizer: Any, pairs: Sequence[Any], context: int) -> dict[str, float]:
-    """Share of pairs whose better reply wins over both orders, a tie counting half: `all` and by kind of source.
-
-    Args:
-        pairs: `k2core.rl.preferences.Pair`s.
-    """
+def pairwise_accuracy(
+    model: Transformer, tokenizer: Tokenizer, pairs: Sequence[Pair], context: int
+) -> dict[str, float]:
+    """Share of pairs whose better reply wins over both orders, a tie counting half: `all` and by kind of source."""
     asked = [pair.comparison(first) for pair in pairs for first in (True, False)]
     scores = preferences(model, tokenizer, asked, context)
     by_kind: dict[str, list[float]] = {"all": []}

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from k2core.gym.base import response_text
 from k2core.gym.demonstrations import Trajectory
 from k2core.inference.rollouts import Prompt, Rollout, encode_prompt
 from k2core.rl.critic import RUBRIC, win_rates
 from k2core.rl.preferences import REPLY_CHARACTERS, REQUEST_CHARACTERS
+
+if TYPE_CHECKING:
+    from k2core.chat.tokenizer import Tokenizer
+    from k2core.model.transformer import Transformer
 
 MAX_NEW_TOKENS = 48
 
@@ -23,7 +27,7 @@ class OpenRequest:
     request: str
 
 
-def open_requests(tokenizer: Any, trajectories: Sequence[Trajectory], context: int) -> list[OpenRequest]:
+def open_requests(tokenizer: Tokenizer, trajectories: Sequence[Trajectory], context: int) -> list[OpenRequest]:
     """Dialogues that end with an assistant's words and whose prompt leaves room for a reply in `context`."""
     requests = []
     for trajectory in trajectories:
@@ -40,7 +44,7 @@ def open_requests(tokenizer: Any, trajectories: Sequence[Trajectory], context: i
 class Critique:
     """Win rates of the responses to open requests (by number), by the critic `model`."""
 
-    def __init__(self, model: Any, tokenizer: Any, requests: Sequence[OpenRequest], context: int) -> None:
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, requests: Sequence[OpenRequest], context: int) -> None:
         self.model, self.tokenizer, self.requests, self.context = model, tokenizer, requests, context
 
     def __call__(self, numbers: Sequence[int], groups: Sequence[Sequence[Rollout]]) -> list[list[float]]:

@@ -16,6 +16,8 @@ without signal), `truncated` (share over budget), `length` (tokens a response), 
 sampler and trainer agree if it is about 0), `log_ratio/last` (mean, last step), `loss/policy`, `loss/ptx`,
 `critique/spread` (win rates' standard deviation), `temperature`, `grad_norm` (before clipping), `lr/muon` (the
 matrices' learning rate), what the optimiser reports, and, once there are any, `spike/skipped` (updates left out).
+
+Shapes: B rows, T positions, N responses, M their tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from statistics import fmean, pstdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -40,6 +42,14 @@ from k2core.training.learner import Learner
 from k2core.training.loop import Training
 from k2core.training.loss import batch_loss
 from k2core.training.setting import Setting
+
+if TYPE_CHECKING:
+    from k2core.chat.tokenizer import Tokenizer
+    from k2core.training.trainer import BatchSource
+
+
+Judge = Callable[[Sequence[int], Sequence[Sequence[Rollout]]], list[list[float]]]
+"""Gives, for groups of responses to open prompts (by number), the rewards of each response."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class PolicyTraining(Training):
         tokenizer: of the model.
         prompts: the curriculum's items.
         ptx: batches of supervised dialogues.
-        critique: gives, for groups of responses to `open_prompts` (by number), the rewards of each response.
+        critique: rewards the responses to `open_prompts`.
     """
 
     unit = "iteration"
@@ -81,11 +91,11 @@ class PolicyTraining(Training):
         seed: int,
         *,
         curriculum: PrioritizedSampler,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         prompts: Sequence[Prompt],
-        ptx: Any,
+        ptx: BatchSource,
         open_prompts: Sequence[Prompt] = (),
-        critique: Callable[[Sequence[int], Sequence[Sequence[Rollout]]], list[list[float]]] | None = None,
+        critique: Judge | None = None,
     ) -> None:
         super().__init__(learner, config, setting)
         self.config, self.seed, self.curriculum = config, seed, curriculum
@@ -126,7 +136,7 @@ class PolicyTraining(Training):
         names = [f"prompt/{number}" for number in numbers]
         learnt = [_group(*group) for group in zip(names, prompts, groups, rewards, strict=True)]
         if self.critique and self.open_prompts and iteration % config.critique_every == 0:
-            more, metrics["critique/spread"] = self._self_critique(random, temperature)
+            more, metrics["critique/spread"] = self._self_critique(self.critique, random, temperature)
             learnt += more
             random.shuffle(learnt)
         self.optimizer.reset_state()
@@ -147,13 +157,13 @@ class PolicyTraining(Training):
             overlong_reward=self.config.overlong_reward,
         )
 
-    def _self_critique(self, random: Random, temperature: float) -> tuple[list[Group], float]:
+    def _self_critique(self, critique: Judge, random: Random, temperature: float) -> tuple[list[Group], float]:
         """Responses to open prompts, rewarded with the critic's win rates."""
         count = min(self.config.critique_prompts, len(self.open_prompts))
         numbers = random.sample(range(len(self.open_prompts)), count)
         prompts = [self.open_prompts[number] for number in numbers]
         groups = self._sample(prompts, random, temperature)
-        wins = self.critique(numbers, groups)
+        wins = critique(numbers, groups)
         rewards = [
             [
                 self.config.critique_weight * (rollout.reward if rollout.truncated else win)

@@ -11,6 +11,8 @@ Its gradient is -2τ times the ascent direction of K1.5's equation 3,
 
 hence equal to REINFORCE with a mean baseline as long as π_θ = π_old, and drawn back to π_old afterwards, for prompts
 with equal rewards too.
+
+Shapes: N responses, M their tokens.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING
 
 from k2core.gym.base import Environment
 from k2core.gym.prompts import prompt_of
@@ -15,6 +15,10 @@ from k2core.inference.rollouts import Prompt, sample
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler, moderate
 from k2core.storage import write_json
+
+if TYPE_CHECKING:
+    from k2core.chat.tokenizer import Tokenizer
+    from k2core.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,8 @@ class Pool:
 
 
 def build_pool(
-    model: Any,
-    tokenizer: Any,
+    model: Transformer,
+    tokenizer: Tokenizer,
     environments: Mapping[str, Environment],
     counts: Mapping[str, int],
     config: RLConfig,

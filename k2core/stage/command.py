@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 import os
 import sys
@@ -12,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from k2core.machine.processes import rank
+from k2core.machine.proxies import spare_loopback
 from k2core.recipe import RecipeError, mask
 from k2core.recipe.reading import read_yaml
 from k2core.stage.contract import OUTPUTS, RECIPE, Metrics, StageError
 from k2core.stage.execute import execute
 from k2core.stage.process import collect_seldom
-from k2core.storage import StorageError
+from k2core.storage import StorageError, disk
+from k2core.storage.foreign import printable
 from k2core.tracking.address import INVOCATION
 
-DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 TEMPORARY_FAILURE = 75
 """Exit status (sysexits' EX_TEMPFAIL) of a stage that lost a service: the flow tries it again."""
 
@@ -34,6 +34,7 @@ def main(run: Callable[..., Metrics], section: str, *, recorded: bool = True) ->
     import typer
 
     collect_seldom()
+    spare_loopback()
 
     parameters, hints = inspect.signature(run).parameters, typing.get_type_hints(run)
     options = [name for name in parameters if hints[name] in (Path, str)]
@@ -44,25 +45,21 @@ def main(run: Callable[..., Metrics], section: str, *, recorded: bool = True) ->
             execute(run, section, hints, recipe, metrics, arguments, recorded)
             ended_well = True
         except (RecipeError, StorageError, StageError, FileNotFoundError) as error:
-            print(mask(f"{Path(sys.argv[0]).stem}: {error}"), file=sys.stderr, flush=True)
+            _say(error)
             raise typer.Exit(1) from None
         except (ConnectionError, TimeoutError) as error:
-            print(mask(f"{Path(sys.argv[0]).stem}: {error}; worth another try"), file=sys.stderr, flush=True)
+            _say(f"{error}; worth another try")
             raise typer.Exit(TEMPORARY_FAILURE) from None
-        except OSError as error:
-            if error.errno not in DISK_FAULTS:
+        except Exception as error:
+            if not (said := disk.sentence(error)):
                 raise
-            where = f" {error.filename}" if error.filename else ""
-            print(
-                f"{Path(sys.argv[0]).stem}: cannot write{where}: {error.strerror}; make room or mend the disk and run "
-                "again, finished work is kept", file=sys.stderr, flush=True,
-            )  # fmt: skip
+            _say(said)
             raise typer.Exit(1) from None
         finally:
             if not ended_well:
                 _say_what_comes_back([arguments[name] for name in OUTPUTS if name in arguments])
 
-    def option(name: str, annotation: type, default: Any, text: str) -> inspect.Parameter:
+    def option(name: str, annotation: object, default: Any, text: str) -> inspect.Parameter:
         return inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=typer.Option(default, help=text)
         )
@@ -79,6 +76,10 @@ def main(run: Callable[..., Metrics], section: str, *, recorded: bool = True) ->
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(command)
     app()
+
+
+def _say(fault: object) -> None:
+    print(printable(mask(f"{Path(sys.argv[0]).stem}: {fault}")), file=sys.stderr, flush=True)
 
 
 def _say_what_comes_back(outputs: list[Path]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from k2core.machine.processes import rank
 from k2core.recipe import Section, mask
 from k2core.stage.process import terminate
+from k2core.storage.foreign import printable
 
 if typing.TYPE_CHECKING:
     from tqdm import tqdm
@@ -28,7 +29,7 @@ class StageError(RuntimeError):
     """A stage cannot go on; the message is one sentence that says what, where and what to do."""
 
 
-def sections_of(run: Callable[..., Metrics], section: str) -> dict[str, tuple[str, type[Section]]]:
+def sections_of(run: Callable[..., object], section: str) -> dict[str, tuple[str, type[Section]]]:
     """Parameter name → (dotted section of the recipe, its class), read off the signature of `run`."""
     return {
         name: (section if name == "params" else name, hint)
@@ -66,7 +67,7 @@ class Job:
     def say(self, text: str) -> None:
         """Print a line at once: what is about to be done, with its size and expected time."""
         if self.first:
-            print(mask(f"[{self.name}] {text}"), flush=True)
+            print(printable(mask(f"[{self.name}] {text}")), flush=True)
 
     @contextmanager
     def graceful(self) -> Iterator[None]:

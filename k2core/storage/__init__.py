@@ -4,6 +4,7 @@ from k2core.storage.atomic import publish, write_json, write_text
 from k2core.storage.digest import dvc_md5
 from k2core.storage.jsonl import read_lines, write_lines
 from k2core.storage.parquet import StorageError, read_table, read_tables, write_table
+from k2core.storage.parse import parse_json
 from k2core.storage.split import Split, fraction_of, split_of
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "StorageError",
     "dvc_md5",
     "fraction_of",
+    "parse_json",
     "publish",
     "read_lines",
     "read_table",

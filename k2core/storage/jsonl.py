@@ -13,6 +13,7 @@ from typing import Any
 
 from k2core.storage.atomic import write_text
 from k2core.storage.parquet import StorageError
+from k2core.storage.parse import parse_json
 
 Row = dict[str, Any]
 
@@ -43,7 +44,7 @@ def read_lines(path: Path, columns: Iterable[str] = ()) -> list[Row]:
     rows = []
     for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], 1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise StorageError(f"{path}:{number}: not JSON ({error}); {again}") from None
         if missing := [name for name in columns if name not in row]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from k2core.storage.atomic import publish
+from k2core.storage.disk import of_the_machine
 
 
 class StorageError(RuntimeError):
@@ -41,6 +42,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[st
     except FileNotFoundError:
         raise StorageError(f"{path}: no such table; run the stage that makes it (`dvc repro`)") from None
     except (pa.ArrowInvalid, OSError) as error:
+        if of_the_machine(error):
+            raise
         raise StorageError(f"{path}: not a readable Parquet file ({error}); delete it and re-run its stage") from None
     missing = set(columns or ()) - set(file.schema_arrow.names)
     if missing:
@@ -49,6 +52,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[st
     try:
         return file.read(columns=list(columns) if columns else None).to_pylist()
     except (pa.ArrowInvalid, OSError) as error:
+        if of_the_machine(error):
+            raise
         raise StorageError(f"{path}: corrupt Parquet data ({error}); delete it and re-run its stage") from None
 
 

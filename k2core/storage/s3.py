@@ -6,6 +6,7 @@ Endpoint, region and credentials are boto3's own settings (`AWS_ENDPOINT_URL`, p
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ PART = 64 * 2**20
 """Bytes from which a file goes up in parts, and of a part."""
 ATTEMPTS = 5
 """Of a request, with growing pauses."""
+_PLAIN = re.compile(r"\w[\w.@+-]*")
+"""Names that are written, and so the only ones that are read: anybody may put `../x` into a bucket."""
 DIGEST = "sha256"
 """Metadata of an object that holds the digest of its content."""
 
@@ -51,7 +54,7 @@ class Bucket:
         with self._errors():
             keys = list(self._keys(self._client(), ""))
         parts = [key[len(self._key("")) :].split("/") for key in keys]
-        return sorted(part[0] for part in parts if len(part) == 2 and part[1] == holding)
+        return sorted(part[0] for part in parts if len(part) == 2 and part[1] == holding and _PLAIN.fullmatch(part[0]))
 
     def upload(self, folder: Path, last: str) -> None:
         """Copy the files of `folder` to a folder of its name, the file `last` at the end: with it, all are there.
@@ -98,7 +101,9 @@ class Bucket:
             with publish(target) as scratch:
                 scratch.mkdir()
                 for key in self._keys(client, f"{name}/"):
-                    file = scratch / key.rsplit("/", 1)[1]
+                    file = scratch / key.rpartition("/")[2]
+                    if key != self._key(f"{name}/{file.name}") or not _PLAIN.fullmatch(file.name):
+                        continue
                     client.download_file(self.name, key, str(file))
                     if self._stored(client, key) != (_size(file), sha256(file)):
                         raise TornError(f"s3://{self.name}/{key} is torn; remove that folder")

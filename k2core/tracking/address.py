@@ -7,12 +7,17 @@ import os
 import tempfile
 from pathlib import Path
 
+from k2core.storage.private import private_folder
+
 INVOCATION = "K2_INVOCATION"
 """Environment variable by which a flow tells its stages that they belong to it: its process id."""
 
 RECORDS = "K2_RECORDS"
 """Environment variable with the folder whose recorder a stage talks to, where it is not the stage's own: DVC removes an
 experiment's folder as soon as it has ended."""
+
+MOST = 107 - len("/0123456789abcdef0123.sock")
+"""Bytes of the name of a folder with sockets in it (`sun_path` of unix(7) has 108)."""
 
 
 def invocation_pid() -> int:
@@ -32,7 +37,11 @@ def invocation_pid() -> int:
 
 
 def socket_path(root: Path, pid: int) -> Path:
-    """Where the recorder of process `pid` in workspace `root` listens (socket paths are limited to 108 bytes)."""
+    """Where the recorder of process `pid` in workspace `root` listens.
+
+    Raises:
+        OSError: there is no place where this user alone could listen.
+    """
     import psutil
 
     try:
@@ -40,4 +49,19 @@ def socket_path(root: Path, pid: int) -> Path:
     except psutil.NoSuchProcess:
         born = 0.0
     name = hashlib.sha256(f"{root.resolve()}|{pid}|{born}".encode()).hexdigest()[:20]
-    return Path(tempfile.gettempdir()) / f"k2-{name}.sock"
+    return _folder(root) / f"{name}.sock"
+
+
+def _folder(root: Path) -> Path:
+    """A folder for sockets that is this user's alone: in the system's, else in the workspace's for what may be lost."""
+    faults = []
+    for place in (lambda: Path(tempfile.gettempdir()), lambda: Path(os.path.relpath(root / "work"))):
+        try:
+            folder = private_folder(place() / f"k2-{os.geteuid()}")
+        except OSError as error:
+            faults.append(str(error))
+            continue
+        if len(os.fsencode(folder)) <= MOST:
+            return folder
+        faults.append(f"{folder} is too long a name for a socket")
+    raise OSError("; ".join(faults))

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from k2core.recipe.masking import mask
+from k2core.storage.foreign import printable
+from k2core.storage.private import log_folder
 from k2core.tracking.address import RECORDS, invocation_pid, socket_path
 
 START_SECONDS = 10.0
@@ -61,7 +63,7 @@ class StageRun:
             self._connection.sendall(mask(json.dumps(message)).encode() + b"\n")
         except OSError as error:
             self._connection = None
-            print(f"tracking: the recorder is gone ({error}); see logs/tracking.log", file=sys.stderr, flush=True)
+            _say(f"the recorder is gone ({error}); see logs/tracking.log")
 
     def hang_up(self) -> None:
         """No more messages. The recorder ends once its pipeline's process has ended and everybody has hung up."""
@@ -82,7 +84,7 @@ class StageRun:
             complaint = f"the recorder is gone ({fault})"
         self._connection.close()
         if complaint:
-            print(f"tracking: {complaint}", file=sys.stderr, flush=True)
+            _say(complaint)
 
 
 def tell(root: Path, **message: Any) -> None:
@@ -94,8 +96,12 @@ def tell(root: Path, **message: Any) -> None:
 
 def sentence(error: BaseException) -> str:
     """The error in words: the project's own errors are sentences, others need their kind."""
-    words = " ".join(str(error).split())
+    words = printable(" ".join(str(error).split()))
     return words if type(error).__module__.startswith("k2core.") else f"{type(error).__name__}: {words}"
+
+
+def _say(text: str) -> None:
+    print(printable(f"tracking: {text}"), file=sys.stderr, flush=True)
 
 
 def connect(root: Path, pid: int | None = None) -> socket.socket | None:
@@ -105,9 +111,22 @@ def connect(root: Path, pid: int | None = None) -> socket.socket | None:
     """
     if os.environ.get("K2_TRACKING") == "off":
         return None
-    pid = pid or invocation_pid()
+    try:
+        return _connect(root, pid or invocation_pid())
+    except OSError as error:
+        _say(f"nothing is recorded ({error}); outputs are unaffected")
+        return None
+
+
+def _connect(root: Path, pid: int) -> socket.socket:
+    """As `connect`.
+
+    Raises:
+        OSError: there is no recorder, and none could be started.
+    """
     address = socket_path(root, pid)
-    deadline, started = time.monotonic() + START_SECONDS, False
+    deadline = time.monotonic() + START_SECONDS
+    started: subprocess.Popen[bytes] | None = None
     while time.monotonic() < deadline:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -115,20 +134,20 @@ def connect(root: Path, pid: int | None = None) -> socket.socket | None:
             return connection
         except (FileNotFoundError, ConnectionRefusedError):
             connection.close()
-        if not started:
-            started = True
-            _start_recorder(root, pid, address)
+        if started is None:
+            started = _start_recorder(root, pid, address)
+        elif started.poll():  # 0: another stage was quicker to start one
+            break
         time.sleep(0.05)
-    print("tracking: the recorder did not start; see logs/tracking.log", file=sys.stderr, flush=True)
-    return None
+    raise OSError("the recorder did not start; see logs/tracking.log")
 
 
-def _start_recorder(root: Path, pid: int, address: Path) -> None:
-    (root / "logs").mkdir(exist_ok=True)
+def _start_recorder(root: Path, pid: int, address: Path) -> subprocess.Popen[bytes]:
     code_root = str(Path(__file__).parents[2])
-    with (root / "logs" / "tracking.log").open("a") as log:
-        subprocess.Popen(
-            [sys.executable, "-m", "k2core.tracking.recorder", "--pid", str(pid), "--socket", str(address)],
+    place = os.path.relpath(address, root) if not address.is_absolute() else str(address)
+    with (log_folder(root) / "tracking.log").open("a") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "k2core.tracking.recorder", "--pid", str(pid), "--socket", place],
             cwd=root,
             stdin=subprocess.DEVNULL,
             stdout=log,

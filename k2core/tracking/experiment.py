@@ -12,6 +12,7 @@ from k2core.tracking.headlines import SECONDS, STAGE_SECONDS, table
 from k2core.tracking.uri import tracking_uri
 
 if TYPE_CHECKING:
+    from mlflow.entities import Experiment
     from mlflow.tracking import MlflowClient
 
 EXPERIMENT = "k2"
@@ -36,25 +37,27 @@ and outputs.
 
 def ensure_experiment(client: MlflowClient, root: Path) -> str:
     """The id of the experiment, which is made if it is not there, with its description and view as above."""
-    from mlflow.exceptions import MlflowException
-
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if not found:
-        local = "MLFLOW_TRACKING_URI" not in os.environ
-        try:
-            client.create_experiment(
-                EXPERIMENT, artifact_location=(root.resolve() / "mlartifacts").as_uri() if local else None
-            )
-        except MlflowException:
-            if not client.get_experiment_by_name(EXPERIMENT):  # else another process was quicker
-                raise
-        found = client.get_experiment_by_name(EXPERIMENT)
+    found = client.get_experiment_by_name(EXPERIMENT) or _made(client, root)
     if found.lifecycle_stage == "deleted":  # in the page; its name stays taken, and nothing can be recorded in it
         client.restore_experiment(found.experiment_id)
     for key, value in _tags(found.experiment_id, root).items():
         if found.tags.get(key) != value:
             client.set_experiment_tag(found.experiment_id, key, value)
     return found.experiment_id
+
+
+def _made(client: MlflowClient, root: Path) -> Experiment:
+    from mlflow.exceptions import MlflowException
+
+    local = "MLFLOW_TRACKING_URI" not in os.environ
+    place = (root.resolve() / "mlartifacts").as_uri() if local else None
+    try:
+        return client.get_experiment(client.create_experiment(EXPERIMENT, artifact_location=place))
+    except MlflowException:
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            raise
+        return found  # another process was quicker
 
 
 def runs_page(root: Path) -> str:

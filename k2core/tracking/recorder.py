@@ -20,8 +20,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from k2core.machine.proxies import spare_loopback
 from k2core.recipe import mask
 from k2core.storage import write_json
+from k2core.storage.foreign import one_line
+from k2core.storage.private import hide, log_folder
 from k2core.tracking.lock import read_lock
 from k2core.tracking.spool import Message, Spool, say
 
@@ -29,6 +32,7 @@ POLL_SECONDS = 0.3
 RETRY_SECONDS = 5.0
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST")
 """What MLflow answers to a record that it will never take: waiting does not help."""
+REPLAY = "python -m k2core.tracking.recorder --replay"
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 """MLflow's own retries would block for minutes; the spool does that work. The user's settings win."""
 
@@ -128,16 +132,16 @@ class Recorder:
             return
         try:
             self.spool.play(self.play)
-        except OSError as error:  # what `play` makes of every fault of MLflow
-            reason, known = mask(" ".join(str(error).split()))[:300], bool(self.fault)
+        except ConnectionError as error:
+            known = bool(self.fault)
             self.fault = (
-                f"MLflow takes no records ({reason}); outputs are unaffected and the records are kept. They are sent "
-                "once it is back; if it stays away until the end of the run, send them then: "
-                f"`python -m k2core.tracking.recorder --replay {self.spool.path}`"
+                f"MLflow takes no records ({mask(one_line(error))}); outputs are unaffected and the records are kept. "
+                "They are sent once it is back; if it stays away until the end of the run, send them then: "
+                f"`{REPLAY} {self.spool.path}`"
             )
             if not known:
                 say(self.fault)
-            self.spool.save(self._runs.state() if self._runs and self._runs.parent else None)
+            self.save()
             self._again = time.monotonic() + RETRY_SECONDS
             return
         if self.fault:
@@ -145,27 +149,33 @@ class Recorder:
             self.fault, self._again = "", 0.0
             self._runs.watch_again()
 
+    def save(self) -> None:
+        """Keep on disk what MLflow has not taken."""
+        self.spool.save(self._runs.state() if self._runs and self._runs.parent else None)
+
     def play(self, numbered: Message) -> None:
         """Hand one message to MLflow.
 
         Raises:
-            ConnectionError: MLflow did not take it, but may later.
+            ConnectionError: MLflow did not take it, but may later: once its server is back, its database is mended, or
+                the driver that its address needs is installed.
         """
-        from mlflow.exceptions import MlflowException
-
         number, message = numbered
         try:
+            if self._runs is None:
+                from k2core.tracking.runs import PipelineRuns
+
+                self._runs = PipelineRuns(self.root)
+        except Exception as error:
+            raise ConnectionError(mask(one_line(error))) from error
+        try:
             self._play(number, message)
-        except MlflowException as error:
-            if error.error_code not in REFUSALS:
-                raise ConnectionError(str(error)) from error
+        except Exception as error:
+            if getattr(error, "error_code", "") not in REFUSALS:
+                raise ConnectionError(one_line(mask(str(error)))) from error
             say(mask(f"MLflow refused a record ({error}): {json.dumps(message)[:2000]}"))
 
     def _play(self, number: str, message: dict[str, Any]) -> None:
-        if self._runs is None:
-            from k2core.tracking.runs import PipelineRuns
-
-            self._runs = PipelineRuns(self.root)
         runs, kind = self._runs, message["type"]
         if kind == "begin":
             runs.begin(message)
@@ -210,6 +220,16 @@ def last_words(root: Path) -> dict[str, Any]:
     return {"type": "finish", "time": now(), "lock": lock, "metrics": figures}
 
 
+def _known(root: Path) -> dict[str, Any]:
+    """What the recorder before, which may have been killed, left of its state."""
+    path = root / "work" / "tracking.json"
+    try:
+        known = json.loads(path.read_text()) if path.exists() else {}
+    except ValueError:
+        known = None
+    return known if isinstance(known, dict) else {}
+
+
 def replay(root: Path, path: Path) -> None:
     """Send what a recorder could not, from its file, which is then removed.
 
@@ -240,16 +260,24 @@ def main() -> None:
     if options.replay:
         replay(root, options.replay)
         return
+    os.umask(0o077)  # what is recorded is this user's business: recipes, paths, what servers said
+    spare_loopback()
+    hide(root / "mlflow.db")
     lock = options.socket.with_suffix(".lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return  # another stage of this invocation was quicker to start one
-    invocation, known = options.socket.stem.removeprefix("k2-"), root / "work" / "tracking.json"
-    recorder = Recorder(root, options.pid, Spool(root / "logs" / f"tracking-{invocation}.jsonl"))
+    invocation = options.socket.stem
+    recorder = Recorder(root, options.pid, Spool(log_folder(root) / f"tracking-{invocation}.jsonl"))
     recorder.listen(options.socket)
-    recorder.begin(invocation, json.loads(known.read_text()) if known.exists() else {})
-    recorder.serve()
+    try:
+        recorder.begin(invocation, _known(root))
+        recorder.serve()
+    except Exception:
+        recorder.save()
+        say(f"the recorder died; what it had is kept: `{REPLAY} {recorder.spool.path}`")
+        raise
     options.socket.unlink(missing_ok=True)
     Path(lock.name).unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 
 import psutil
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.store.db import utils as database
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
@@ -29,6 +31,8 @@ from k2core.tracking.spool import LOST
 from k2core.tracking.summary import Before, Outcome, description, run_name
 from k2core.tracking.uri import tracking_uri
 
+database.MAX_RETRY_COUNT = 1
+"""MLflow would try a broken database for 100 s. The recorder's spool waits, and its messages are on disk meanwhile."""
 BATCH = 100
 CONTEXT = "mlflow.data.context"
 MOST_PARAMETERS = 60
@@ -157,8 +161,8 @@ class PipelineRuns:
         failed = sorted(set(self.statuses) - ended)
         stale = downstream(lock, outdated(lock) | set(failed) | (set(self.stages) - set(lock)))
         cached = [stage for name, stage in lock.items() if name not in self.stages and name not in stale]
-        for stage in cached:
-            self._skipped(stage, message)
+        for unchanged in cached:
+            self._skipped(unchanged, message)
         stopped = "KILLED" if "KILLED" in self.statuses.values() else "FAILED"
         outcome = Outcome(
             status=self.outcome.get("status") or (stopped if failed else "FINISHED"),
@@ -175,9 +179,9 @@ class PipelineRuns:
     def _summarise(self, outcome: Outcome, figures: dict[str, float], time: int) -> None:
         name = run_name(self.recipe, outcome.words)
         made = [self.client.get_run(self.stages[stage]) for stage in outcome.ran]
-        made += [self._makers[stage] for stage in outcome.cached if self._makers[stage]]
-        seconds = [run.data.metrics.get(STAGE_SECONDS) for run in made if run]
-        if outcome.status == "FINISHED" and len(seconds) == len(outcome.ran) + len(outcome.cached) and all(seconds):
+        made += [maker for stage in outcome.cached if (maker := self._makers[stage])]
+        seconds = [value for run in made if (value := run.data.metrics.get(STAGE_SECONDS))]
+        if outcome.status == "FINISHED" and len(seconds) == len(outcome.ran) + len(outcome.cached):
             figures = figures | {SECONDS: sum(seconds)}
         links = {"Its stages": stages_link(self.experiment_id, self.parent)}
         report = self.stages[REPORT] if REPORT in outcome.ran else getattr(self._makers.get(REPORT), "info", None)
@@ -293,7 +297,9 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def git_state(root: Path) -> dict[str, str]:
-    """Commit and cleanness of the workspace; empty outside git."""
+    """Commit and cleanness of the workspace; empty outside git, and where git is not installed."""
+    if not shutil.which("git"):
+        return {}
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False).stdout.strip()

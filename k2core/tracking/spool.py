@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from k2core.storage.foreign import printable
+
 Message = tuple[str, dict[str, Any]]
 """Connection number, and what came over it."""
 LOST = "LOST"
@@ -75,7 +77,7 @@ class Spool:
 def say(text: str) -> None:
     """A line for `logs/tracking.log`, whose disk may be the full one: a recorder does not die of that."""
     with contextlib.suppress(OSError):
-        print(text, flush=True)
+        print(printable(text), flush=True)
 
 
 def _written(path: Path, mode: str, lines: Iterable[Message]) -> bool:
@@ -91,4 +93,4 @@ def _written(path: Path, mode: str, lines: Iterable[Message]) -> bool:
 
 def _whole_lines(path: Path) -> list[str]:
     """Without a last line that was cut short by a kill."""
-    return path.read_text().splitlines(keepends=True)[: path.read_text().count("\n")]
+    return path.read_text().split("\n")[:-1]

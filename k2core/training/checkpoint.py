@@ -10,22 +10,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, field_validator
 
 from k2core.recipe import Section
 from k2core.storage import StorageError, publish, write_json
 from k2core.storage.atomic import remove
+from k2core.storage.disk import of_the_machine
 from k2core.storage.s3 import Bucket, TornError, sha256
 
+if TYPE_CHECKING:
+    from k2core.model.transformer import Transformer
+    from k2core.optim.optimizer import Optimizer
+
 STATE = "state.json"
+_STEP = re.compile(r"step-\d{8,}")
 OPTIMIZER = "optimizer.safetensors"
 
 
@@ -82,7 +89,7 @@ class Checkpoints:
         self._begun, self._sound = 0, set[str]()  # step that was restored; checkpoints written or read since
         self._uncopied = False
 
-    def save(self, step: int, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
+    def save(self, step: int, model: Transformer, optimizer: Optimizer, state: dict[str, Any]) -> None:
         """Write `step-N`; returns once the tensors are copied.
 
         Args:
@@ -98,10 +105,11 @@ class Checkpoints:
         scratch = self.folder / f".step-{step:08d}.partial"
         writer = HuggingFaceStorageWriter(str(scratch), save_distributed=True)
         written = async_save(_tensors(model, optimizer), storage_writer=writer, process_group=self.group)
+        assert isinstance(written, Future)  # what `async_save` gives unless it is asked for two stages
         content = json.dumps({"fingerprint": self.fingerprint, **state}, allow_nan=False)  # now: it will change
         self._pending = self._behind.submit(self._publish, written, scratch, step, content)
 
-    def restore(self, model: Any, optimizer: Any) -> dict[str, Any] | None:
+    def restore(self, model: Transformer, optimizer: Optimizer) -> dict[str, Any] | None:
         """Put the newest sound checkpoint into `model` and `optimizer`; says which were passed over.
 
         Returns:
@@ -139,8 +147,8 @@ class Checkpoints:
             StorageError: it could not be written.
         """
         self._wait()
-        if self._uncopied:
-            self._copy()
+        if self.mirror and self._uncopied:
+            self._copy(self.mirror)
 
     def __enter__(self) -> Self:
         return self
@@ -184,7 +192,7 @@ class Checkpoints:
                 yield self.folder / path.name
 
     def _fetch(self, bucket: Bucket) -> Iterator[Path]:
-        for name in reversed(bucket.folders(STATE)):
+        for name in reversed(_steps(bucket)):
             self.say(f"fetching {bucket.url}/{name}")
             try:
                 bucket.download(name, self.folder / name)
@@ -204,7 +212,7 @@ class Checkpoints:
                 f"checkpoint.accept: [{', '.join(names)}]; to start anew remove that folder, and its copy if it has one"
             )
 
-    def _load(self, folder: Path, model: Any, optimizer: Any) -> None:
+    def _load(self, folder: Path, model: Transformer, optimizer: Optimizer) -> None:
         import torch
         from torch.distributed.checkpoint import CheckpointException, load
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
@@ -243,7 +251,7 @@ class Checkpoints:
         for old in self._superseded(path.name for path in _newest_first(self.folder)):
             remove(self.folder / old)
         if self.mirror:
-            self._copy()
+            self._copy(self.mirror)
 
     def _superseded(self, names: Iterable[str]) -> list[str]:
         """Which of the checkpoints `names` are neither permanent nor among the newest.
@@ -257,15 +265,15 @@ class Checkpoints:
         rolling = [name for name in names if name not in astray and (not every or _step(name) % every)]
         return astray + rolling[self.settings.keep :]
 
-    def _copy(self) -> None:
+    def _copy(self, mirror: Bucket) -> None:
         """Bring the mirror up to date; if that fails it is tried again after the next checkpoint and at the end."""
         self._uncopied = True
         try:
             for path in reversed(_newest_first(self.folder)):
                 if self._is_sound(path):
-                    self.mirror.upload(path, last=STATE)
-            for name in self._superseded(self.mirror.folders(STATE)):
-                self.mirror.remove(name)
+                    mirror.upload(path, last=STATE)
+            for name in self._superseded(_steps(mirror)):
+                mirror.remove(name)
             self._uncopied = False
         except StorageError as error:
             self.say(f"checkpoints could not be copied, training goes on, they stay in {self.folder}: {error}")
@@ -300,7 +308,7 @@ class Checkpoints:
             ) from fault
 
 
-def save_optimizer(optimizer: Any, folder: Path) -> None:
+def save_optimizer(optimizer: Optimizer, folder: Path) -> None:
     """Write `optimizer.safetensors` beside a model; all processes gather what is spread over them."""
     from safetensors.torch import save_file
 
@@ -310,7 +318,7 @@ def save_optimizer(optimizer: Any, folder: Path) -> None:
     save_file(tensors, folder / OPTIMIZER)
 
 
-def load_optimizer(optimizer: Any, folder: Path) -> None:
+def load_optimizer(optimizer: Optimizer, folder: Path) -> None:
     """Continue with the optimiser state in `folder`, spread like the live one.
 
     Raises:
@@ -331,7 +339,7 @@ def load_optimizer(optimizer: Any, folder: Path) -> None:
         raise StorageError(f"{folder / OPTIMIZER}: {error}") from None
 
 
-def _tensors(model: Any, optimizer: Any) -> dict[str, Any]:
+def _tensors(model: Transformer, optimizer: Optimizer) -> dict[str, Any]:
     """All tensors of a training by name; the model's are live, the optimiser's copies."""
     parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
@@ -349,7 +357,12 @@ def _step(name: str) -> int:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), reverse=True)
+    return sorted((path for path in folder.glob("step-*") if _STEP.fullmatch(path.name)), reverse=True)
+
+
+def _steps(bucket: Bucket) -> list[str]:
+    """The checkpoints in a bucket, the oldest first."""
+    return [name for name in bucket.folders(STATE) if _STEP.fullmatch(name)]
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -362,9 +375,13 @@ def _read(folder: Path) -> dict[str, Any]:
         state = json.loads((folder / STATE).read_text())
         if not isinstance(state, dict) or state.pop("sha256", None) != _digest(state):
             raise StorageError(f"{folder / STATE} is torn")
-        files = state.pop("files")
+        files = state.pop("files", None)
+        if not isinstance(files, dict) or not isinstance(state.get("fingerprint"), dict):
+            raise StorageError(f"{folder / STATE} is no state of a checkpoint")
         found = {file.name: sha256(file) for file in folder.iterdir() if file.name != STATE}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
+        if of_the_machine(error):  # the next attempt may read it; an older one would lose the steps between
+            raise
         raise StorageError(f"{folder} is not readable ({error})") from None
     wrong = sorted(name for name in files.keys() | found if files.get(name) != found.get(name))
     if wrong:

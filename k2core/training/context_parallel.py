@@ -13,6 +13,8 @@ chunks of which process r has number r and number 2·P - 1 - r, so that all have
 Everything else sees tokens: `shard` and `shard_experts` take the one-axis mesh of all processes, and gradients are
 averaged over it, so that each loss must be its targets' sum · processes / targets of the global batch: processes have
 different numbers of targets, perhaps none. Run on CPU with gloo (tests/training/test_context_parallel.py), not on GPUs.
+
+Shapes: B sequences, T positions.
 """
 
 from __future__ import annotations

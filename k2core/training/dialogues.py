@@ -1,4 +1,7 @@
-"""Chat dialogues as training batches: packed whole, attention within each, loss on assistant tokens only."""
+"""Chat dialogues as training batches: packed whole, attention within each, loss on assistant tokens only.
+
+Shapes: B sequences, T positions.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +18,9 @@ from torch import Tensor
 from k2core.data.rows.batch import IGNORE, Batch
 from k2core.data.rows.packing import cut, pack_rows
 from k2core.data.rows.shards import TokenShards
+
+if TYPE_CHECKING:
+    from k2core.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -131,7 +137,7 @@ def text_dialogues(
 
 
 @torch.no_grad()
-def dialogue_loss(model: Any, dialogues: Sequence[Dialogue], *, context: int, batch_rows: int) -> float:
+def dialogue_loss(model: Transformer, dialogues: Sequence[Dialogue], *, context: int, batch_rows: int) -> float:
     """Mean loss in nats an assistant token of `model` over `dialogues`.
 
     Raises:

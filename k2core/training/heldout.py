@@ -2,6 +2,8 @@
 
 Every token of a document counts, its end mark too, over the UTF-8 bytes of its text. Documents longer than the
 context are scored in windows without overlap, so a longer context can only be shown to help, not assumed to.
+
+Shapes: B sequences, N tokens, T positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from k2core.data.rows.batch import IGNORE
 from k2core.data.rows.packing import Piece, cut, pack_rows, pieces_to_batch
@@ -40,7 +42,7 @@ class Scored:
 
 
 @torch.no_grad()
-def score(model: Callable[..., Any], shards: TokenShards, domain: str, *, context: int) -> Scored:
+def score(model: Callable[..., Tensor], shards: TokenShards, domain: str, *, context: int) -> Scored:
     """Losses of `model` on a held-out domain.
 
     Args:
@@ -71,7 +73,7 @@ def score(model: Callable[..., Any], shards: TokenShards, domain: str, *, contex
     return Scored(np.concatenate(nats), np.concatenate(positions), covered)
 
 
-def score_all(model: Callable[..., Any], tokens: Path, *, context: int) -> dict[str, Scored]:
+def score_all(model: Callable[..., Tensor], tokens: Path, *, context: int) -> dict[str, Scored]:
     """`score` for every held-out domain of the shards in `tokens`."""
     shards = TokenShards(tokens)
     if not shards.domains("heldout"):
@@ -79,7 +81,7 @@ def score_all(model: Callable[..., Any], tokens: Path, *, context: int) -> dict[
     return {domain: score(model, shards, domain, context=context) for domain in shards.domains("heldout")}
 
 
-def bits_per_byte(model: Callable[..., Any], tokens: Path, *, context: int) -> dict[str, float]:
+def bits_per_byte(model: Callable[..., Tensor], tokens: Path, *, context: int) -> dict[str, float]:
     """Bits per byte of each domain, and of `all`: all bits over all bytes.
 
     Args:

@@ -121,8 +121,8 @@ class Training(ABC):
         """
         norm = self.optimizer.gradient_norm()
         score = self.spikes.score(loss, norm)
-        if score > self.spikes.settings.deviations:
-            self._leave_out(number, self.spikes.verdict(loss, norm), samples())
+        if reason := self.spikes.verdict(loss, norm):
+            self._leave_out(number, reason, samples())
             return None
         self.spikes.accept(loss, norm)
         scale = self.rates(self.step)

@@ -15,6 +15,9 @@ named axis for data and one for context.
 Run on CPU with gloo, in 2 and 4 processes, and compared with one process (tests/optim/test_sharded.py,
 tests/training/test_context_parallel.py); never run on GPUs with NCCL. K2's pipeline parallelism is not here
 (docs/parallel.md says what that means at its size).
+
+Shapes: N tokens, D hidden width, E experts of a process, K experts of a token, M visits of tokens to experts, P
+processes.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from torch.utils.checkpoint import checkpoint
 from k2core import ops
 from k2core.model.experts import Experts, MixtureOfExperts
 from k2core.model.transformer import Transformer
+from k2core.optim.sharding import local
 
 
 def shard(model: Transformer, mesh: DeviceMesh) -> None:
@@ -101,7 +105,7 @@ class ParallelExperts(Experts):
         own_E = torch.arange(counts_PE.shape[1], device=x_ND.device)
         experts_M1 = own_E.repeat(processes).repeat_interleave(arriving_PE.flatten()).unsqueeze(1)
         ones_M1 = x_ND.new_ones(experts_M1.shape)
-        own = self.gate_up_proj.to_local(), self.down_proj.to_local()
+        own = local(self.gate_up_proj), local(self.down_proj)
         out_MD = ops.routed_experts(arrived_MD, experts_M1, ones_M1, *own)
         returned_MD = all_to_all_single_autograd(out_MD, sent, arriving, group)
         weighted_MD = returned_MD * weights_NK.flatten().index_select(0, order).unsqueeze(1).to(x_ND.dtype)

@@ -15,7 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
+
+    from k2core.model.transformer import Transformer
 
 ATTENTION, EXPERTS = "attention.csv", "experts.csv"
 
@@ -36,11 +40,15 @@ class Detail:
         import torch
 
         new = {name: tensor.double().cpu() for name, tensor in seen.items()}
-        merge = {"max_logit": torch.maximum, "gamma": torch.minimum, "load": torch.add}
+        merge: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "max_logit": torch.maximum,
+            "gamma": torch.minimum,
+            "load": torch.add,
+        }
         old = self._interval
         self._interval = {name: merge[name](old[name], new[name]) for name in new} if old else new
 
-    def close(self, step: int, model: Any) -> None:
+    def close(self, step: int, model: Transformer) -> None:
         """End the interval at `step`; one without a step leaves no lines."""
         if not self._interval:
             return

@@ -18,7 +18,9 @@ class TrainingSettings(Section):
     checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")
 
     if TYPE_CHECKING:  # a field in one section, made of other fields in another
-        steps: int
+
+        @property
+        def steps(self) -> int: ...
 
     @abstractmethod
     def rates(self) -> Rates:

@@ -17,6 +17,8 @@ Logged metrics (`plots/*.csv`; live in MLflow):
 | `checkpoint/save_s`, `memory/max_reserved_gib` | time that checkpoints took of the interval; most memory so far |
 
 The trainer draws no random number: data is a pure function of the step, the model has no dropout.
+
+Shapes: B sequences, T positions.
 """
 
 from __future__ import annotations

@@ -16,9 +16,12 @@ from stages.trajectories import Params as Trajectories
 def servers_of_their_own(
     llm: LLMConfig, grade: Grade, rephrase: Rephrase, questions: Questions, tools: Tools, trajectories: Trajectories
 ) -> Iterator[str]:
-    own = {"grade": grade, "rephrase": rephrase, "questions": questions, "tools": tools, "trajectories": trajectories}
-    for name, params in own.items():
+    own = {
+        "grade": grade.llm, "rephrase": rephrase.llm, "questions": questions.llm, "tools": tools.llm,
+        "trajectories": trajectories.llm,
+    }  # fmt: skip
+    for name, given in own.items():
         try:
-            llm.with_own(params.llm, f"{name}.llm")
+            llm.with_own(given, f"{name}.llm")
         except RecipeError as error:
             yield from str(error).splitlines()

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from k2core.agentic.tasks.plans import KINDS
-from k2core.agentic.tools.mcp import SERVERS
+from k2core.agentic.tasks.real_domain import real_domains
 from stages.tasks import Params
 from stages.tools import Params as Tools
 
 
-def servers_that_there_are(tools: Tools, tasks: Params) -> Iterator[str]:
-    for name in tools.servers:
-        if name not in SERVERS:
-            yield f"tools.servers: no MCP server {name}; there are {', '.join(SERVERS)}"
-    if tasks.git and "git" not in tools.servers:
-        yield f"tasks.git = {tasks.git}: tools.servers lacks git, whose tools they use; add it or set tasks.git to 0"
+def servers_of_the_real_tasks(tools: Tools, tasks: Params) -> Iterator[str]:
+    for name, count in tasks.real.items():
+        if name not in real_domains():
+            yield f"tasks.real.{name}: no tasks on such a server; there are {', '.join(real_domains())}"
+        elif count and name not in tools.servers:
+            yield f"tasks.real.{name} = {count}: tools.servers lacks {name}, whose tools they use; add it or set 0"
+
+
+def declarations_to_offer(tools: Tools, tasks: Params) -> Iterator[str]:
+    if not Path(tools.declarations).is_dir():
+        yield f"tools.declarations = {tools.declarations!r}: no such folder"
 
 
 def kinds_with_a_weight(tasks: Params) -> Iterator[str]:

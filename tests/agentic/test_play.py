@@ -1,40 +1,35 @@
-"""Who plays: rejection sampling, the LLM agent (with a stub client), and real MCP servers."""
+"""Who plays: rejection sampling, and the LLM agent with a stub client."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-import pytest
 from jsonschema import Draft202012Validator
 
 from k2core.agentic.dialogues.agents import LLMAgent
 from k2core.agentic.dialogues.play import Player, figures
 from k2core.agentic.domains.taxonomy import domains
-from k2core.agentic.tasks.git_tasks import KINDS, git_task
 from k2core.agentic.tasks.task import TaskMaker
 from k2core.agentic.tools.evolve import plain_tools
-from k2core.agentic.tools.mcp import SERVERS, GitWorld, serve
-from k2core.chat.parser import ToolCall
-from k2core.stage import StageError
 
 TOOLS = {tool.name: tool for domain in domains().values() for tool in plain_tools(domain)}
 TASK = TaskMaker(TOOLS, {"single": 1}, 1).task("train", 0)
 
 
 class StubLLM:
-    """Gives prepared answers and checks that each request's schema is one and admits its answer."""
+    """Gives prepared answers, and checks that each request's schema is one and admits its answer."""
 
     def __init__(self, *answers: str) -> None:
-        self.answers = list(answers)
+        self.answers, self.asked = list(answers), []
 
-    def complete(self, messages: list[dict[str, str]], *, schema: dict[str, Any], **_: object) -> str:
-        assert all(isinstance(message["content"], str) for message in messages)
-        Draft202012Validator.check_schema(schema)
+    def complete(self, messages: list[dict[str, str]], *, schema: dict[str, Any] | None, **_: object) -> str:
+        self.asked.append((messages, schema))
         answer = self.answers.pop(0)
-        if answer.startswith("{"):
-            Draft202012Validator(schema).validate(json.loads(answer))
+        if schema is not None:
+            Draft202012Validator.check_schema(schema)
+            if answer.startswith("{") and answer.endswith("}"):
+                Draft202012Validator(schema).validate(json.loads(answer))
         return answer
 
 
@@ -53,48 +48,32 @@ def test_rejection_sampling_stops_at_the_first_that_passes() -> None:
 def test_the_llm_agent_solves_a_task_and_survives_nonsense() -> None:
     player = Player(TOOLS, 1, 0.0)
     (call,) = TASK["gold_calls"]
-    act = json.dumps({"tool": call["name"], "arguments": call["arguments"]})
-    good = player.llm(TASK, StubLLM(act, json.dumps({"say": TASK["gold_answer"]})), 0.0, 50)
+    act = [json.dumps({"step": call["name"]}), json.dumps(call["arguments"])]
+    good = player.llm(TASK, StubLLM(*act, TASK["gold_answer"]), 0.0, 50)
     assert good["verdict"]["passed"] and good["agent"] == "llm"
-    for nonsense in ('["cut off', "[1]", "3", ""):
-        assert not player.llm(TASK, StubLLM(nonsense), 0.0, 50)["verdict"]["passed"]
+    for nonsense in ('["cut off', "[1]", "3", "", "[" * 100_000, '{"step": "speak"}'):
+        assert not player.llm(TASK, StubLLM(nonsense, nonsense, nonsense), 0.0, 50)["verdict"]["passed"]
+    torn = player.llm(TASK, StubLLM(act[0], '{"name": "cut'), 0.0, 50)
+    assert not torn["verdict"]["passed"] and torn["messages"][-1]["content"] == '{"name": "cut'
+
+
+def test_what_the_llm_agent_says_is_no_json_so_a_quote_does_not_end_it() -> None:
+    """In JSON the small model's `The task "water car" is gone.` ended at its first quote."""
+    said = 'The task "water car" is gone.'
+    llm = StubLLM(json.dumps({"step": "speak"}), said)
+    agent = LLMAgent(llm, [TOOLS["get_event"]], 0, 0.0, 10)
+    user = {"role": "user", "content": 'Delete the task "water car"'}
+    assert agent.reply([{"role": "system", "content": "s"}, user]) == {"role": "assistant", "content": said}
+    (_, choice), (shown, speech) = llm.asked
+    assert choice is not None and speech is None
+    assert shown[-1]["content"] == "User: Delete the task water car"
 
 
 def test_after_a_result_the_llm_agent_must_speak() -> None:
-    agent = LLMAgent(StubLLM(), [TOOLS["get_event"]], 0, 0.0, 10)
-    assert "anyOf" in agent._schema([{"role": "user", "content": ""}])
-    assert "anyOf" not in agent._schema([{"role": "tool", "content": "{}"}])
-    assert "anyOf" in agent._schema([{"role": "tool", "content": '{"error": "temporarily unavailable, try again"}'}])
-
-
-def test_real_servers_list_their_tools_and_really_act(tmp_path: Path) -> None:
-    with serve("time", tmp_path) as server:
-        clock = {tool.name: tool for tool in server.tools()}
-    assert {"get_current_time", "convert_time"} <= set(clock)
-    assert clock["convert_time"].origin == "mcp:time" and clock["convert_time"].operation is None
-    with serve("git", tmp_path) as server:
-        tools = {tool.name: tool for tool in server.tools()}
-        for tool in tools.values():
-            Draft202012Validator.check_schema(tool.parameters)
-            assert "title" not in tool.parameters
-        task = git_task(1, 0)
-        declared = {name: tools[name] for name in task["tools"]}
-        world = GitWorld(server, tmp_path, declared, task["initial_state"])
-        assert world.state == task["initial_state"]
-        for bad in ('{"repo_path": "/"}', "{", '{"repo_path": "other", "branch_name": "x"}'):
-            assert not world.execute(ToolCall("functions.git_create_branch:0", "git_create_branch", bad)).valid
-        call = task["gold_calls"][0]
-        outcome = world.execute(ToolCall("functions.x:0", call["name"], json.dumps(call["arguments"])))
-        branch = call["arguments"]["branch_name"]
-        assert outcome.valid and branch in outcome.text
-        assert branch in world.state["git"][world.name]["branches"]
-        player = Player(tools, 1, 0.0)
-    played = player.git([git_task(1, i) for i in range(len(KINDS))], tmp_path / "all")
-    assert all(row["verdict"]["passed"] for row in played), played
-
-
-def test_a_server_that_does_not_start_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SERVERS, "none", ("no_such_module", (), "x"))
-    with pytest.raises(StageError, match=r"MCP server none .* does not start"):
-        with serve("none", tmp_path):
-            pass
+    asked = {}
+    for result in ("{}", '{"error": "temporarily unavailable, try again"}'):
+        llm = StubLLM(json.dumps({"step": "speak"}), "Done.")
+        messages = [{"role": "system", "content": ""}, {"role": "tool", "content": result}]
+        LLMAgent(llm, [TOOLS["get_event"]], 0, 0.0, 10).reply(messages)
+        asked[result] = [schema is None for _, schema in llm.asked]
+    assert list(asked.values()) == [[True], [False, True]]

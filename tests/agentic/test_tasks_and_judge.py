@@ -15,8 +15,9 @@ from k2core.agentic.dialogues.agents import MISTAKES, PlannerAgent
 from k2core.agentic.dialogues.dialogue import converse
 from k2core.agentic.domains.taxonomy import domains, split_of
 from k2core.agentic.tasks.judge import CHECKS, Evidence, Verdict, judge, judge_completion
+from k2core.agentic.tasks.personas import heldout_personas, personas
 from k2core.agentic.tasks.plans import KINDS
-from k2core.agentic.tasks.task import Task, TaskMaker, gold_reply
+from k2core.agentic.tasks.task import HELDOUT_PERSONA_SHARE, Task, TaskMaker, gold_reply
 from k2core.agentic.tools.evolve import assign_splits, evolve, plain_tools
 from k2core.agentic.tools.simulator import Simulator, state_hash
 from k2core.chat.parser import ToolCall
@@ -172,3 +173,12 @@ def test_the_withheld_detail_is_given_when_asked() -> None:
     _, messages = play(BY_KIND["ask"][0])
     assert [m["role"] for m in messages][:5] == ["system", "user", "assistant", "user", "assistant"]
     assert messages[2]["content"].endswith("?") and messages[3]["content"] == BY_KIND["ask"][0]["follow_up"]
+
+
+def test_some_heldout_tasks_have_a_persona_that_training_never_hears() -> None:
+    maker = TaskMaker(TOOLS, MIX, 6)
+    seen = {maker.task("train", i)["persona"] for i in range(200)}
+    assert seen == set(personas()) and not seen & set(heldout_personas())
+    heldout = [maker.task("heldout", i)["persona"] for i in range(200)]
+    assert set(heldout) == seen | set(heldout_personas())
+    assert sum(name in heldout_personas() for name in heldout) / 200 == pytest.approx(HELDOUT_PERSONA_SHARE, abs=0.08)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import time
+import urllib.request
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2core.chat.parser import ToolCall, load_arguments, parse_assistant, schema_errors
+from k2core.chat.parser import (
+    ToolCall,
+    argument_errors,
+    load_arguments,
+    parse_assistant,
+    schema_errors,
+    schema_fault,
+)
 from k2core.chat.special_tokens import SPECIAL_TOKENS
 
 BEGIN, END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
@@ -108,3 +118,54 @@ def test_schema_errors(name: str, arguments: str, message: str | None) -> None:
 
 def test_no_arguments_are_an_empty_object() -> None:
     assert load_arguments(" ") == {}
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"properties": {"n": {"$ref": "#/$defs/none"}}}, "nothing at $ref '#/$defs/none'"),
+        ({"properties": {"n": {"$ref": "http://127.0.0.1:9/schema.json"}}}, "nothing else is fetched"),
+        ({"properties": {"n": {"$ref": "file:///etc/passwd"}}}, "nothing else is fetched"),
+        ({"type": "objekt"}, "'objekt' is not valid"),
+        ({"properties": {"n": {"type": 3}}}, "$.properties.n.type"),
+        ({"properties": {"n": {"pattern": "("}}}, "is not a 'regex'"),
+        ({"properties": {"n": {"minLength": "a"}}}, "'a' is not of type 'integer'"),
+        ({"properties": []}, "is not of type 'object'"),
+        ({"required": 5}, "5 is not of type 'array'"),
+        ([], "is not of type"),
+    ],
+)
+def test_a_schema_that_cannot_be_used_is_a_sentence(schema: object, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a network connection was attempted")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    assert why in schema_fault(schema)
+    (error,) = argument_errors("f", {"n": "x"}, schema)  # type: ignore[arg-type]
+    assert error.startswith("f: its schema cannot be used (") and why in error and "\n" not in error
+
+
+def test_what_a_schema_holds_itself_may_be_referred_to() -> None:
+    schema = {"$defs": {"n": {"type": "integer"}}, "properties": {"n": {"$ref": "#/$defs/n"}, "r": {"$ref": "#"}}}
+    assert schema_fault(schema) == "" and argument_errors("f", {"n": 1, "r": {"n": 2}}, schema) == []
+    assert len(argument_errors("f", {"n": "x", "r": {"n": "y"}}, schema)) == 2
+    assert schema_fault({"enum": [{"$ref": "http://data.example/"}]}) == ""
+    endless = {"properties": {"a": {"$ref": "#"}}, "allOf": [{"$ref": "#"}]}
+    assert argument_errors("f", {"a": {}}, endless) == ["f: arguments are nested too deeply"]
+
+
+def test_an_expression_that_needs_ages_is_given_up() -> None:
+    schema = {"properties": {"a": {"pattern": "^(a|aa)+$"}, "b": {"pattern": "^b+$"}}}
+    assert argument_errors("f", {"a": "aaa", "b": "bb"}, schema) == []
+    assert argument_errors("f", {"b": "c"}, schema) == ["f: 'c' does not match '^b+$'"]
+    started = time.monotonic()
+    (error,) = argument_errors("f", {"a": "a" * 60 + "!"}, schema)
+    assert time.monotonic() - started < 20 and error.startswith("f: ")
+
+
+@pytest.mark.parametrize("value", ["1e999", "-1e999", "9" * 5000, "1" + "0" * 400, "NaN", "[" * 100_000])
+def test_numbers_beyond_a_float_are_no_arguments(value: str) -> None:
+    """The simulator would go on with them, and what it writes would be no JSON."""
+    with pytest.raises(ValueError, match="arguments are not JSON"):
+        load_arguments(f'{{"n": {value}}}')

@@ -167,3 +167,53 @@ def test_transformers_marks_the_same_text_as_generated() -> None:
         [DIALOGUE], chat_template=CHAT_TEMPLATE, return_assistant_tokens_mask=True
     )
     assert [text[a:b] for a, b in spans] == [reply_text(m) for m in DIALOGUE if m["role"] == "assistant"]
+
+
+PICTURE = "<|media_start|>image<|media_content|><|media_pad|><|media_end|>\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, ""),
+        ("", ""),
+        ([], ""),
+        ([{"type": "text", "text": "one"}, {"type": "text", "text": " <two>\n"}], "one <two>\n"),
+        ([{"type": "text", "text": ""}, {"type": "text"}], ""),
+        ([{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text", "text": "what?"}], PICTURE + "what?"),
+        ([{"type": "image"}, {"image": "x"}], PICTURE * 2),
+    ],
+)
+def test_content_may_be_parts_or_nothing(content: object, text: str) -> None:
+    """As the released template renders them (Kimi-K2-Instruct, `render_content`), here and in the Jinja form."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    messages = [
+        {"role": "system", "content": content},
+        {"role": "user", "content": content},
+        {"role": "assistant", "content": content, "tool_calls": [call(0)]},
+        {"role": "tool", "tool_call_id": "functions.get_weather:0", "content": content},
+        {"role": "assistant", "content": content},
+    ]
+    (jinja,), (spans,) = render_jinja_template(
+        [messages], chat_template=CHAT_TEMPLATE, return_assistant_tokens_mask=True
+    )
+    assert jinja == render(messages, tool_format="json")
+    assert [jinja[a:b] for a, b in spans] == [reply_text(messages[2]), reply_text(messages[4])]
+    assert f"<|im_user|>user<|im_middle|>{text}<|im_end|>" in jinja
+    assert f"## Return of functions.get_weather:0\n{text}<|im_end|>" in jinja
+    missing = [{key: value for key, value in messages[1].items() if key != "content"}]
+    (jinja,), _ = render_jinja_template([missing], chat_template=CHAT_TEMPLATE)
+    assert jinja == render(missing) and jinja.endswith("<|im_middle|><|im_end|>")
+
+
+@pytest.mark.parametrize("content", [["text"], [["text"]], {"type": "text", "text": "x"}])
+def test_content_of_another_form_is_refused(content: object) -> None:
+    from jinja2 import TemplateError
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    messages = [{"role": "user", "content": content}]
+    with pytest.raises(ValueError, match="content must be text or a list of parts"):
+        render(messages)
+    with pytest.raises(TemplateError, match="content must be text or a list of parts"):
+        render_jinja_template([messages], chat_template=CHAT_TEMPLATE)

@@ -169,6 +169,7 @@ def test_a_new_source_moves_no_document_between_splits(tmp_path: Path) -> None:
 
 def test_parts_of_a_text_share_its_split() -> None:
     assert {split_of(f"python/m.py#{i}", 0.5) for i in range(20)} == {split_of("python/m.py", 0.5)}
+    assert {split_of(f"acme/kb#{i}", 0.5) for i in range(20)} == {"train", "heldout"}, "ids of others are not cut"
     shares = [split_of(f"a/{i}", 0.1) == "heldout" for i in range(2000)]
     assert 0.07 < sum(shares) / 2000 < 0.13
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
+import os
+import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from workspace import ROOT
 
 from k2core.corpus.documents import COLUMNS
 from k2core.corpus.sources import collection, jsonl, shard
@@ -359,6 +365,71 @@ def test_an_error_in_mid_read_is_tried_again_from_the_start_of_the_shard(
     found = Collected(source("jsonl", f"{bucket}/in/*"), tmp_path / "broken")
     assert broken.opened == ["a.jsonl", "b.jsonl", "b.jsonl", "b.jsonl", "c.jsonl"]
     assert found.texts == ["one", "two", "three", "four"] and found.content == clean.content
+
+
+def test_a_full_disk_is_no_corrupt_source(small_disk: Path, tmp_path: Path) -> None:
+    """300, 5,400 and 300 rows of random words, a disk of 4 MB: once 600 documents and status 0."""
+    words = random.Random(0)
+    for name, count in (("a", 300), ("b", 5400), ("c", 300)):
+        texts = [" ".join(f"{words.getrandbits(64):016x}" for _ in range(90)) for _ in range(count)]
+        put(tmp_path / "in" / f"{name}.jsonl", lines(*texts))
+    entry = {**ORIGINAL, "kind": "jsonl", "path": str(tmp_path / "in" / "*")}
+    recipe = {"ingest": {**_without_built_in(), "files": [entry]}}
+    (small_disk / "params.yaml").write_text(json.dumps(recipe))
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.ingest", "--out", "data/documents", "--metrics", "metrics/ingest.json"],
+        cwd=small_disk, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "K2_TRACKING": "off"},
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "ingest: cannot write work/ingest/" in done.stderr and "No space left on device" in done.stderr
+    assert not (small_disk / "data" / "documents").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ENOTCONN])
+def test_a_mount_lost_while_a_file_is_read_is_no_corrupt_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    for name in "abc":
+        put(tmp_path / "in" / f"{name}.jsonl", lines("one", "two"))
+    config = source("jsonl", tmp_path / "in" / "*")
+    Broken(monkeypatch, "b.jsonl", collection.ATTEMPTS, OSError(number, os.strerror(number)))
+    with pytest.raises(ConnectionError, match=rf"b\.jsonl .*{os.strerror(number)}, tried 4 times"):
+        Collected(config, tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC, errno.EDQUOT])
+def test_what_the_machine_refuses_is_no_corrupt_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    put(tmp_path / "in" / "b.jsonl", lines("one", "two"))
+    Broken(monkeypatch, "b.jsonl", 1, OSError(number, os.strerror(number)))
+    with pytest.raises(OSError, match=os.strerror(number)) as raised:
+        Collected(source("jsonl", tmp_path / "in" / "*"), tmp_path)
+    assert raised.value.errno == number
+
+
+def test_a_fault_of_writing_is_not_tried_again_as_one_of_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "in" / "b.jsonl", lines("one"))
+
+    def broken(*_: object) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(collection, "_document", broken)
+    with pytest.raises(OSError, match="Input/output error") as raised:
+        Collected(source("jsonl", tmp_path / "in" / "*"), tmp_path)
+    assert not isinstance(raised.value, ConnectionError)
+
+
+def test_a_file_name_steers_no_terminal_and_breaks_no_table(tmp_path: Path) -> None:
+    name = b"\x1b]0;owned\x07\xff.jsonl"
+    put(tmp_path / "in" / os.fsdecode(name), lines("one") + b"broken\n")
+    found = Collected(source("jsonl", tmp_path / "in" / "*"), tmp_path)
+    assert found.texts == ["one"] and r"\udcff" in found.rows[0]["id"]
+    said = render([found.card]) + found.card.first_fault() + found.set_aside[0]["shard"]
+    assert "\x1b" not in said and said.count(r"\x1b]0;owned\x07\udcff.jsonl") == 3
 
 
 def test_a_lasting_error_ends_the_stage_for_another_try_that_reads_only_what_is_missing(

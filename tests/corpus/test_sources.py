@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from pydantic import ValidationError
 
-from k2core.corpus.documents import DOMAINS, Document, group_of, sample
+from k2core.corpus.documents import CUT, DOMAINS, Document, group_of, sample
 from k2core.corpus.sources.builtin import mathematics, package_docs, python, wikipedia
 from k2core.machine import packages
 from k2core.recipe import RecipeError
@@ -148,3 +148,18 @@ def test_fractions_are_even_and_parts_stay_together() -> None:
     values = [fraction_of(str(i)) for i in range(2000)]
     assert 0.47 < sum(value < 0.5 for value in values) / 2000 < 0.53
     assert group_of("python/a/b.py#3") == "python/a/b.py" == group_of("python/a/b.py")
+
+
+def test_only_the_sources_that_are_known_for_it_cut_texts() -> None:
+    cut = {
+        document.source for documents, limit in ((_python, 200), (_docs, 400), (_wikipedia, 300))
+        for document in documents(limit) if group_of(document.id) != document.id
+    }  # fmt: skip
+    assert cut == set(CUT)
+
+
+def test_modules_are_cut_where_python_ends_lines() -> None:
+    """A form feed is white space to Python; with `splitlines` the second part began within the first class."""
+    text = "class A:\n" + "    a = 1\n\x0c" * 5 + "\nclass B:\n" + "    b = 1\n" * 5
+    parts = python.split_module(text, 60)
+    assert len(parts) == 2 and [ast.parse(part).body[0].name for part in parts] == ["A", "B"]  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from k2core.evals.benchmarks.tool_calls import call_scores
+from k2core.evals.benchmarks.tool_calls import call_scores, trigger_scores
 from k2core.evals.tool_calls import check_calls
 
 TOOLS = [
@@ -62,3 +62,22 @@ def test_scores():
     assert scores["tool_calls/valid_when_due"]["value"] == pytest.approx(1 / 3)
     assert scores["tool_calls/exact"]["value"] == pytest.approx(1 / 3)
     assert call_scores([silent])["tool_calls/schema_accuracy"] == {"value": 0.0, "low": 0.0, "high": 1.0}
+
+
+def test_trigger_scores_are_those_of_the_vendor_verifier():
+    silent, right = check_calls("No.", TOOLS, GOLD), check_calls(RIGHT, TOOLS, GOLD)
+    needless, refused = check_calls(RIGHT, TOOLS, []), check_calls("No.", TOOLS, [])
+    wrong = check_calls(calls(("weather", "{}")), TOOLS, GOLD)  # called when due: the trigger is right
+    scores = trigger_scores([silent, right, right, needless, refused, refused, wrong])
+    precision, recall = 3 / 4, 3 / 4
+    assert scores["tool_calls/trigger_precision"]["value"] == precision
+    assert scores["tool_calls/trigger_recall"]["value"] == recall
+    assert scores["tool_calls/trigger_f1"]["value"] == pytest.approx(2 * precision * recall / (precision + recall))
+    assert scores["tool_calls/called_when_none_due"]["value"] == pytest.approx(1 / 3)
+    assert all(score["low"] <= score["value"] <= score["high"] for score in scores.values())
+    assert trigger_scores([right, refused])["tool_calls/trigger_f1"]["high"] == 1.0
+    assert trigger_scores([silent])["tool_calls/trigger_f1"] == {
+        "value": 0.0,
+        "low": 0.0,
+        "high": pytest.approx(0.88, abs=0.01),
+    }

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 from pages import Pages
-from workspace import ROOT, make_workspace
 
 from flows.grid import points
 from k2core.recipe import RecipeError
@@ -24,22 +22,11 @@ def test_points_are_every_combination() -> None:
             points([bad])
 
 
-@pytest.fixture
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
-    toy = make_workspace(tmp_path_factory.mktemp("grid") / "toy", ROOT / "tests" / "toy")
-    toy.run("git", "add", "-A")
-    toy.run("git", "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "as it is")
-    running = Pages(toy)
-    yield running
-    running.stop()
-
-
 def test_a_grid_runs_experiments_and_compares_them(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = (pages.toy.root / "params.yaml").read_text()
+    before = (pages.toy.root / "params.yaml").read_text(), pages.toy.contents("data")
     run = pages.start_with("grid", {"changes": ["count.steps=3,4"]})
     pages.await_state(run, "COMPLETED", 150)
-    assert (pages.toy.root / "params.yaml").read_text() == before
-    assert not (pages.toy.root / "data").exists()
+    assert ((pages.toy.root / "params.yaml").read_text(), pages.toy.contents("data")) == before
     listed = pages.toy.run("dvc", "exp", "list", "--name-only").stdout.split()
     assert len(listed) == 2
 

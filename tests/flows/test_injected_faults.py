@@ -20,13 +20,6 @@ STEPS = itertools.count(40)
 """A number of steps of its own for each run: DVC brings back what it has made before."""
 
 
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
-    running = Pages(make_workspace(tmp_path_factory.mktemp("faults") / "toy", ROOT / "tests" / "toy"))
-    yield running
-    running.stop()
-
-
 def under_way(pages: Pages) -> str:
     """Start a slow run; its id once its first stage counts."""
     run = pages.start("chain", f"count.steps={next(STEPS)}", "count.seconds_a_step=0.25")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import shutil
 import signal
+import sqlite3
 import time
 
 import pytest
@@ -25,6 +29,8 @@ def states(output: str) -> dict[str, str]:
 
 def test_runs_retries_and_shows_cached(toy: Workspace) -> None:
     toy.edit("params.yaml", 'fail: ""', "fail: once")
+    # Nothing of this leads anywhere, and all servers are on this machine.
+    toy.env |= {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "example.org"}
     first = toy.run("python", "-m", "flows.pipeline")
     log = first.stdout + first.stderr
     assert states(log) == dict.fromkeys(["source", "branch@left", "branch@right", "join"], "done")
@@ -46,10 +52,11 @@ def test_runs_retries_and_shows_cached(toy: Workspace) -> None:
     assert (bad.stdout + bad.stderr).count("- Running stage 'join'") == 1, "a permanent fault is not tried again"
 
 
-def test_cancel_ends_the_tree_and_a_second_run_is_refused(toy: Workspace) -> None:
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_cancel_ends_the_tree_and_a_second_run_is_refused(toy: Workspace, sign: signal.Signals) -> None:
     toy.edit("params.yaml", "steps: 5, seconds_a_step: 0.02", "steps: 30, seconds_a_step: 0.25")
     flow = toy.start("python", "-m", "flows.pipeline")
-    wait_until(lambda: toy.processes("stages.count"), 90, "no stage was started")
+    wait_until(lambda: toy.processes("stages.count"), 240, "no stage was started")
     time.sleep(3)
 
     second = toy.run("python", "-m", "flows.pipeline", check=False)
@@ -57,15 +64,30 @@ def test_cancel_ends_the_tree_and_a_second_run_is_refused(toy: Workspace) -> Non
     assert f"held by another pipeline run (pid {flow.pid}" in second.stdout + second.stderr
 
     asked = time.monotonic()
-    flow.send_signal(signal.SIGTERM)
+    flow.send_signal(sign)
     wait_until(
         lambda: not toy.processes("stages.count") and not toy.processes("dvc"), 30, "the stage outlived the flow"
     )
-    flow.communicate(timeout=60)
-    assert flow.returncode != 0
+    said, _ = flow.communicate(timeout=60)
+    assert flow.returncode == 130 and "cancelled; every stage's process has ended" in said
     assert time.monotonic() - asked < 60
+    with contextlib.closing(sqlite3.connect(toy.root / ".prefect" / "prefect.db")) as history:
+        assert history.execute("SELECT state_name FROM flow_run").fetchall() == [("Cancelled",)]
     continued = toy.run("dvc", "repro", "--single-item", "source")
     assert "[source] continues at" in continued.stdout
+
+
+def test_sigterm_ends_a_run_whose_temporary_server_has_died(toy: Workspace) -> None:
+    toy.edit("params.yaml", "steps: 5, seconds_a_step: 0.02", "steps: 200, seconds_a_step: 0.25")
+    flow = toy.start("python", "-m", "flows.pipeline")
+    wait_until(lambda: toy.processes("stages.count"), 240, "no stage was started")
+    time.sleep(3)
+    (server,) = toy.processes("uvicorn")
+    server.kill()
+    flow.send_signal(signal.SIGTERM)
+    said, _ = flow.communicate(timeout=90)
+    assert flow.returncode == 130 and "cancelled; every stage's process has ended" in said.splitlines()[-1], said
+    assert not toy.processes("stages.count") and not (toy.root / "work" / "pipeline.json").exists()
 
 
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash"])
@@ -78,3 +100,14 @@ def test_a_killed_dvc_leaves_no_orphan(toy: Workspace, shell: str) -> None:
     repro.wait()
     wait_until(lambda: not toy.processes("stages.count"), 4, "the stage outlived a killed dvc")
     assert "[source] continues at" in toy.run("dvc", "repro", "--single-item", "source").stdout
+
+
+def test_an_archive_of_the_sources_says_the_one_command_and_then_runs(toy: Workspace) -> None:
+    shutil.rmtree(toy.root / ".git")
+    refused = toy.run("python", "-m", "flows.pipeline", "--target", "source", check=False)
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    (command,) = re.findall(r"`(dvc [^`]*)`", refused.stderr)
+    toy.run(*command.split())
+    toy.run("dvc", "repro", "source")
+    toy.run("python", "-m", "k2core.lineage", "data/source")
+    assert "all 1 stages are up to date" in toy.run("python", "-m", "flows.pipeline", "--target", "source").stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 
@@ -123,3 +124,55 @@ def test_impossible_requests_are_refused(change):
         sample(build(), prompts([3]), **change)
     with pytest.raises(ValueError, match="prompt 1 is empty"):
         sample(build(), [[1], []])
+
+
+class Only:
+    """A `Constraint`: tokens of one set first, then of the other, in turn."""
+
+    def __init__(self, *sets: set[int]) -> None:
+        self.sets = sets
+
+    def begin(self) -> OnlyState:
+        return OnlyState(self.sets)
+
+
+class OnlyState:
+    def __init__(self, sets: tuple[set[int], ...]) -> None:
+        self.sets, self.said = sets, []
+
+    def allow(self, words_W) -> None:
+        bits = np.zeros(64, dtype=np.uint8)
+        bits[list(self.sets[len(self.said) % len(self.sets)])] = 1
+        words_W[:] = np.packbits(bits, bitorder="little").view(np.int32)
+
+    def advance(self, token: int) -> None:
+        assert token not in STOP, "a finished reply goes on"
+        self.said.append(token)
+
+
+@pytest.mark.parametrize("temperature", [0, 0.8])
+def test_a_constraint_gives_tokens_and_log_probs_among_the_allowed(temperature):
+    model, given = build(), prompts([4, 9, 9, 2])
+    sets = ({10, 20, 30, 31}, {3, 11, 40}, {17})
+    completions = sample(model, given, temperature=temperature, constraints=[Only(*sets)] * 4)
+    for prompt, completion in zip(given, completions, strict=True):
+        logits = model(torch.tensor([prompt + completion.tokens]))[0, len(prompt) - 1 : -1] / (temperature or 1)
+        for step, (token, log_prob) in enumerate(zip(completion.tokens, completion.log_probs, strict=True)):
+            among = sorted(sets[step % 3])
+            assert token in among
+            of_all = logits[step, among].log_softmax(-1)
+            assert log_prob == pytest.approx(float(of_all[among.index(token)]), abs=1e-4)
+            assert temperature or float(of_all.max()) == pytest.approx(log_prob, abs=1e-4)
+            assert step % 3 < 2 or log_prob == pytest.approx(0, abs=1e-6)
+
+
+def test_constraints_do_not_touch_company():
+    model, given = build(), prompts([3, 8, 8, 1, 20, 5, 5, 13])
+    free = sample(model, given)
+    assert sample(model, given, constraints=[None] * 8) == free
+    constraints = [Only({*range(50)} - {9}) if index % 2 else None for index in range(8)]
+    mixed = sample(model, given, constraints=constraints)
+    assert mixed[::2] == free[::2]
+    for batch_size in (1, 3):
+        again = sample(model, given, constraints=constraints, batch_size=batch_size)
+        assert [completion.tokens for completion in again] == [completion.tokens for completion in mixed]

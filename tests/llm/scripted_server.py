@@ -15,6 +15,7 @@ from k2core.llm.config import LLMConfig
 Action = int | str
 """An HTTP status, or: "hang" (1 s late), "drop" (no answer at all), "cut" (the line dies half-way), "truncated"
 (half a body that calls itself whole), "garbage", "no choices", "empty", "no text", "length" (cut by max_tokens),
+"half" (of a character, in an answer with line separators),
 "blanks" (one now and then in place of a body), "headers" (one now and then, without an end), "flood" (a body without an
 end), "flood 500" (an error without an end), "bomb" (a compressed body), "echo" and "echo 401" (our key)."""
 
@@ -112,6 +113,8 @@ class Server:
             else {"error": {"message": f"wrong key {handler.headers['authorization']}"}} if action == "echo 401"
             else completion(text)
         ).encode()  # fmt: skip
+        if action == "half":
+            content = content.replace(b"answer to", rb"\u2028\u2029\u0085\u000b\u000c \ud83d answer to")
         if action == "garbage":
             content = b"<html>\xff\xfe502 Bad Gateway</html>"
         if action == "truncated":

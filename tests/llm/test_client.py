@@ -15,7 +15,7 @@ from k2core.llm.cache import ReplayCache, request_key
 from k2core.llm.client import LLM, LLMUnavailable, Request
 from k2core.machine import Compute
 from k2core.recipe import RecipeError
-from k2core.storage import StorageError
+from k2core.storage import StorageError, read_lines, write_lines
 
 MESSAGES = [{"role": "user", "content": "hello"}]
 COMPUTE = Compute(threads=1, seed=0, device="cpu", backend="auto", precision="fp32")
@@ -167,3 +167,40 @@ def test_the_engine_is_started_for_what_is_not_known(
         with LLM.open(config("embedded"), COMPUTE, tmp_path / "cache") as llm:
             assert ask(llm, text=text) == f"answer to {text}"
         assert len(started) == engines
+
+
+def test_half_a_character_in_an_answer_is_replaced_and_line_separators_stay(server: Server, tmp_path: Path) -> None:
+    """Once the stage died of it when it wrote its files, and again at each re-run, for the cache had it."""
+    server.script = ["half"]
+    answers = []
+    for _ in range(2):  # the server, then the cache
+        with LLM.open(config(server.url), COMPUTE, tmp_path / "cache") as llm:
+            answers.append(ask(llm))
+    assert answers == ["\u2028\u2029\x85\x0b\x0c \ufffd answer to hello"] * 2 and len(server.bodies) == 1
+    write_lines(tmp_path / "rows.jsonl", [{"id": text, "text": text} for text in answers])
+    assert [row["text"] for row in read_lines(tmp_path / "rows.jsonl")] == answers
+
+
+def test_an_old_cache_may_hold_half_a_character(tmp_path: Path) -> None:
+    cache = ReplayCache(tmp_path / "cache")
+    cache.put("key", {"text": "a\ud83d"})
+    assert cache.get("key") == {"text": "a\ufffd"}
+    cache.close()
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9"])
+def test_a_server_on_this_machine_is_asked_directly(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy)
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    with LLM.open(config(server.url), COMPUTE, tmp_path / "cache") as llm:
+        assert ask(llm) == "answer to hello"
+
+
+def test_a_proxy_that_cannot_be_used_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "nonsense://127.0.0.1:9")
+    with LLM.open(config("http://llm.example/v1"), COMPUTE, tmp_path / "cache") as llm:
+        with pytest.raises(RecipeError, match=r"the way to http://llm\.example/v1 leads through a proxy that cannot"):
+            ask(llm)

@@ -18,6 +18,9 @@ def results() -> Results:
         return {
             "heldout/bits_per_byte": {"value": 2.0},
             "tool_calls/valid_when_due": {"value": schema, "low": schema - 0.04, "high": schema + 0.04},
+            "dialogues/greedy": {"value": schema, "low": 0.0, "high": 1.0},
+            "dialogues/greedy/chain": {"value": 0.123, "low": 0.0, "high": 1.0},
+            "dialogues/answer": {"value": schema, "low": 0.0, "high": 1.0},
             "tasks/pass_rate": {"value": passed, "low": passed - 0.04, "high": passed + 0.04},
         }
 
@@ -31,6 +34,11 @@ def results() -> Results:
         "verdict": {"passed": True, "checks": {"state": True}},
     }
     sample = {"environment": "sort", "prompt": "sort 2 1", "completion": "1 2", "score": 1.0}
+    played = {
+        "environment": "dialogues", "prompt": "Add <i>eggs</i>", "task": "heldout-3", "kind": "single", "score": 0.0,
+        "messages": [*dialogue["messages"], {"role": "assistant", "content": "x", "errors": ["no <end>"]}],
+        "verdict": {"passed": False, "score": 0.5, "checks": {"state": True, "format": False}},
+    }  # fmt: skip
     phases = {
         f"pretrain-{phase}": {"heldout/bits_per_byte": bits, "train/tokens_seen": seen}
         for phase, bits, seen in [("decay", 2.0, 30.0), ("stable", 2.5, 20.0)]
@@ -65,7 +73,7 @@ def results() -> Results:
         rejected=[{**dialogue, "verdict": {"passed": False, "checks": {"state": False, "brief": True}}}],
         scorecards={"base": card(0.0, 0.1), "sft": card(0.9, 0.5), "rl": card(0.9, 0.6)},
         items={},
-        samples={name: [sample] for name in ("base", "sft", "rl")},
+        samples={name: [sample, played] for name in ("base", "sft", "rl")},
     )
 
 
@@ -137,9 +145,15 @@ def test_the_page_is_complete_escaped_and_reproducible(tmp_path: Path) -> None:
         "are &lt;many&gt;",
         "not in the source",
         'href="rewrites.html"',
+        "✗ rl</span>",
+        "Add &lt;i&gt;eggs&lt;/i&gt;",
+        "malformed: no &lt;end&gt;",
+        "✗ format",
+        "<td>chain</td>",
+        "0.12 → 0.12 → 0.12 <small>(0.00 to 1.00)",
     ):
         assert part in body, part
-    assert "<b>Add" not in body
+    assert "<b>Add" not in body and "dialogues/greedy/chain" not in body and "<td>dialogues/greedy</td>" in body
     assert "gain on the same items +0.900 (95%: +0.840 to +0.960)" in body
     assert "does not hold" not in body
     assert "does not hold" in render(results(), made, headline(results(), gains(rl=-0.1)), 3)

@@ -24,7 +24,7 @@ OWN = {
 @pytest.fixture(autouse=True)
 def at_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The current folder has what `check` reads of the project, and a file of one's own."""
-    for name in ("dvc.yaml", "params.yaml", "recipes", "styles"):
+    for name in ("dvc.yaml", "params.yaml", "recipes", "styles", "declarations"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "a.jsonl").write_text('{"text": "one"}\n')
@@ -94,6 +94,9 @@ def test_no_questions_and_no_rewrites_are_a_choice(tmp_path: Path) -> None:
     assert faults_of(tmp_path, put("rephrase.rewrites", {})) == []
 
 
+TIME = {"command": ["python", "-m", "mcp_server_time"], "category": "time"}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -111,8 +114,12 @@ def test_no_questions_and_no_rewrites_are_a_choice(tmp_path: Path) -> None:
         ("curate.translate_from", [], "curate.translate_from names no language"),
         ("ingest.mathematics.limit", 0, "questions.problems = 500: no source gives problems"),
         ("curate.rules.web.attributes", {"wrods": {"min": 1}}, "curate.rules.web.attributes.wrods: no attribute"),
-        ("tools.servers", ["tiem", "git"], "no MCP server tiem; there are"),
-        ("tools.servers", ["time"], "tasks.git = 40: tools.servers lacks git"),
+        ("tools.servers", {"time": TIME}, "tasks.real.git = 40: tools.servers lacks git"),
+        ("tools.servers.time", {"command": ["a"], "category": "x", "ulr": "b"}, "tools.servers.time.ulr: unknown key"),
+        ("tools.servers.time", {"category": "x"}, "give one of command, url and sse"),
+        ("tools.declarations", "no/such", "tools.declarations = 'no/such': no such folder"),
+        ("tasks.real", {"gti": 3}, "tasks.real.gti: no tasks on such a server; there are filesystem, git"),
+        ("tasks.real.git", -1, "tasks.real.git = -1"),
         ("tasks.mix", {"single": 0.0}, "give at least one kind a weight above 0"),
         ("tasks.mix", {"double": 1.0}, "tasks.mix.double: no such kind of task"),
         ("sft.demonstrations", {"sort_letters": 5}, "sft.demonstrations.sort_letters: no such environment"),

@@ -6,14 +6,13 @@ one line each: whether a stage is up to date does not depend on what is in them.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from dvc.repo import Repo
-from workspace import ROOT, Workspace
+from workspace import ROOT, Workspace, project_files
 
 from k2core.recipe import read_recipe
 
@@ -103,13 +102,9 @@ CHANGES: dict[str, tuple[Callable[[Path], None], list[str], list[str]]] = {
 def project(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The project with a lock file for which every stage is up to date."""
     root = tmp_path_factory.mktemp("reruns") / "k2"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True,
-        check=True,
-    )  # fmt: skip
-    for name in listed.stdout.splitlines():
+    for name in project_files():
         ours = not name.startswith(("metrics/", "tests/", "docs/")) and not name.endswith("dvc.lock")
-        if ours and (ROOT / name).is_file():
+        if ours:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes((ROOT / name).read_bytes())
     recipe = read_recipe(ROOT / "recipes/micro.yaml")

@@ -71,7 +71,7 @@ def test_a_description_stands_at_its_key() -> None:
 def test_use_and_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from typer.testing import CliRunner
 
-    for name in ("dvc.yaml", "recipes", "styles"):
+    for name in ("dvc.yaml", "recipes", "styles", "declarations"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     runner = CliRunner()

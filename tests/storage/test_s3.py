@@ -90,3 +90,17 @@ def test_faults_are_one_sentence(bucket: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(StorageError, match="Unable to locate credentials"):
         Bucket(bucket).upload(made, last="a")
+
+
+def test_only_names_that_are_written_are_read(bucket: str, tmp_path: Path) -> None:
+    """Anybody who may write there could put a name that leads out of the folder."""
+    place, client = Bucket(f"{bucket}/runs"), boto3.client("s3")
+    place.upload(folder(tmp_path, "step-1", weights=b"w", state=b"{}"), last="state")
+    for key in ("../state", "./state", "/state", "..\\x/state", "-x/state", "a b/state"):
+        client.put_object(Bucket="checkpoints", Key=f"runs/{key}", Body=b"{}")
+    for key in ("..", ".", "", "../state", "sub/weights", "../../outside", "a b"):
+        client.put_object(Bucket="checkpoints", Key=f"runs/step-1/{key}", Body=b"foreign")
+    assert place.folders("state") == ["step-1"]
+    place.download("step-1", tmp_path / "in" / "back")
+    assert {file.name for file in (tmp_path / "in" / "back").iterdir()} == {"weights", "state"}
+    assert sorted(path.name for path in (tmp_path / "in").iterdir()) == ["back"]

@@ -102,3 +102,52 @@ def test_a_record_that_mlflow_refuses_does_not_hold_up_the_others(
     (run,) = client.search_runs(["1"], "tags.`k2.stage` = 'rl'")
     assert run.data.metrics["loss"] == 2.0
     assert "MLflow refused a record" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("fault", ["random bytes in mlflow.db", "postgresql://k2@127.0.0.1:9/k2", "nonsense://here"])
+def test_whatever_is_wrong_with_mlflow_the_records_are_kept_until_it_is_mended(
+    store: Path, monkeypatch: pytest.MonkeyPatch, fault: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Once the recorder died of it, and with it what it had been told."""
+    whole = (store / "mlflow.db").read_bytes()
+    if "://" in fault:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", fault)
+    else:
+        (store / "mlflow.db").write_bytes(os.urandom(4096))
+    spool = Spool(store / "spool.jsonl")
+    recorder = Recorder(store, os.getpid(), spool)
+    recorder.begin("i", {})
+    message = {"stage": "rl", "params": {}, "inputs": {}, "outputs": []}
+    spool.add(("1", {"type": "start", "time": recording.now(), **message}))
+    recorder.deliver()
+    assert "MLflow takes no records (" in recorder.fault and "--replay" in recorder.fault
+    assert "\n" not in recorder.fault and spool.path.exists()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (store / "mlflow.db").write_bytes(whole)
+    monkeypatch.chdir(store)
+    recording.replay(store, spool.path)
+    (run,) = MlflowClient(f"sqlite:///{store / 'mlflow.db'}").search_runs(["1"], "tags.`k2.stage` = 'rl'")
+    assert run.info.status == "KILLED" and not spool.path.exists()
+
+
+def test_a_recorder_that_dies_keeps_what_it_was_told(
+    store: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(store)
+    (store / "metrics").mkdir()
+    (store / "metrics" / "torn.json").write_text('{"a": ')
+    monkeypatch.setattr("sys.argv", ["recorder", "--pid", "0", "--socket", str(store / "i.sock")])
+    monkeypatch.setattr(recording, "alive", lambda _: False)
+    monkeypatch.setattr(Recorder, "deliver", lambda _: None)
+    umask = os.umask(0o022)
+    try:
+        with pytest.raises(ValueError, match="Expecting value"):
+            recording.main()
+    finally:
+        os.umask(umask)
+    assert "the recorder died; what it had is kept: `python -m k2core.tracking.recorder --replay" in (
+        capfd.readouterr().out
+    )
+    (kept,) = (store / "logs").glob("tracking-*.jsonl")
+    assert '"begin"' in kept.read_text() and kept.stat().st_mode & 0o077 == 0
+    assert (store / "mlflow.db").stat().st_mode & 0o077 == 0

@@ -50,6 +50,9 @@ def test_a_repro_is_a_pipeline_run_with_nested_stage_runs(toy: Workspace) -> Non
     assert {run.data.tags["mlflow.parentRunId"] for run in stages.values()} == {parent.info.run_id}
     assert {run.info.status for run in [parent, *stages.values()]} == {"FINISHED"}
     assert stages["source"].data.params["count/steps"] == "5"
+    for private in ("mlflow.db", "logs"):
+        assert not (toy.root / private).stat().st_mode & 0o077, private
+    assert (toy.root / "data" / "join").stat().st_mode & 0o044, "outputs are nobody's secret"
     assert stages["source"].data.metrics["train/step"] == 4.0
 
     locked = yaml.safe_load(toy.lock())["stages"]["join"]

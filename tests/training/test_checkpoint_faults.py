@@ -11,6 +11,7 @@ import torch
 from test_checkpoint import checkpoints, filled, names, no_large_files, tensors
 
 from k2core.storage import StorageError, s3
+from k2core.training import checkpoint
 
 STATE = "state.json"
 
@@ -191,3 +192,38 @@ def test_a_disk_too_small_for_the_fetched_one_is_one_sentence(bucket: str, tmp_p
     with no_large_files(9000), pytest.raises(StorageError, match="no checkpoint could be brought there"):
         restored(tmp_path / "second", mirror=bucket)
     assert restored(tmp_path / "second", mirror=bucket) == 1
+
+
+def test_a_mirror_removes_nothing_of_the_stage(bucket: str, tmp_path: Path) -> None:
+    """`..` and `.` beside the checkpoints: to restore them would be to replace the folder, or all that is around it."""
+    write(tmp_path / "first", 1, mirror=bucket)
+    place = s3.Bucket(f"{bucket}/test")
+    for name in ("..", ".", "step-1/..", "step-none", "step-99999999x", "notes"):
+        place._client().put_object(Bucket=place.name, Key=place._key(f"{name}/{STATE}"), Body=b"{}")
+    scratch = tmp_path / "scratch"
+    (scratch / "folder").mkdir(parents=True)
+    for kept in (scratch / "kept", scratch / "folder" / "kept"):
+        kept.write_text("mine")
+    (scratch / "folder" / "step-old").mkdir()
+    assert restored(scratch / "folder", mirror=bucket) == 1
+    assert names(scratch) == ["folder", "kept"]
+    assert names(scratch / "folder") == ["kept", "step-00000001", "step-old"]
+    write(scratch / "folder", 2, mirror=bucket)  # what is not ours in the mirror stays, and stops nothing
+
+
+@pytest.mark.parametrize("state", ["[" * 200_000, '{"a":' * 200_000, "9" * 5000, "null", "{}"])
+def test_a_state_that_cannot_be_read_is_passed_over(tmp_path: Path, state: str) -> None:
+    write(tmp_path, 1, 2)
+    (tmp_path / "step-00000002" / STATE).write_text(state)
+    said: list[str] = []
+    assert restored(tmp_path, said) == 1
+    assert len(said) == 1 and said[0].startswith("checkpoint passed over: ")
+
+
+@pytest.mark.parametrize("content", [{}, {"files": 3}, {"files": {}, "fingerprint": []}])
+def test_a_forged_state_with_a_right_digest_is_passed_over(tmp_path: Path, content: dict) -> None:
+    write(tmp_path, 1, 2)
+    forged = {"sha256": checkpoint._digest(content), **content}
+    (tmp_path / "step-00000002" / STATE).write_text(json.dumps(forged))
+    said: list[str] = []
+    assert restored(tmp_path, said) == 1 and len(said) == 1

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +18,16 @@ from k2core.agentic.domains.taxonomy import Draws, domains
 from k2core.agentic.tasks.task import Task
 from k2core.agentic.tools.simulator import UNAVAILABLE
 from k2core.agentic.tools.specs import ToolSpec
+from k2core.recipe.reading import read_yaml
+from k2core.storage import parse_json
 
 if TYPE_CHECKING:
     from k2core.llm.client import LLM
 
 Message = dict[str, Any]
+WHO = {"user": "User", "tool": "Result", "assistant": "You"}
+SPEAK = "speak"
+"""What the LLM agent chooses when no tool is to be called."""
 MISTAKES = ("wrong_value", "missing_argument", "extra_call", "wrong_tool", "silent_answer", "no_question")
 
 
@@ -96,58 +103,73 @@ class PlannerAgent:
 
 
 class LLMAgent:
-    """A real LLM; each reply is JSON: a call of a declared tool, or what it says."""
+    """A real LLM, asked in two steps: which tool, or to speak; then for the arguments, or the words.
+
+    The choice and the arguments are JSON under a schema; the words are plain text, because a grammar of JSON ends a
+    string at the first quote inside it. For the same reason the dialogue is shown without double quotes. Each question
+    stands behind two worked examples, without which a small model answers something else.
+    """
 
     def __init__(self, llm: LLM, tools: Sequence[ToolSpec], seed: int, temperature: float, max_tokens: int) -> None:
-        self.llm, self.tools, self.seed = llm, tools, seed
+        self.llm, self.tools, self.seed = llm, {tool.name: tool for tool in tools}, seed
         self.temperature, self.max_tokens = temperature, max_tokens
 
     def reply(self, messages: list[Message]) -> Message:
-        """Ask for the next step; an answer that is no such step (cut off, or the server knows no schemas) counts as
-        something said."""
-        text = self.llm.complete(
-            self._prompt(messages), max_tokens=self.max_tokens, temperature=self.temperature, seed=self.seed,
-            schema=self._schema(messages),
-        )  # fmt: skip
+        """The next step. An answer that is none (cut off, or the server knows no schemas) counts as something said."""
+        chosen = self._choice(messages)
+        if chosen not in self.tools:
+            return {"role": "assistant", "content": self._ask("words", messages, "", None).strip().partition("\n")[0]}
+        parameters = {**self.tools[chosen].parameters, "additionalProperties": False}
+        fields = ", ".join(parameters.get("properties", {}))  # beside its name, a small model fills in the name
+        text = self._ask("arguments", messages, fields, parameters)
         try:
-            step = json.loads(text)
+            arguments = parse_json(text)
         except ValueError:
-            step = None
-        match step:
-            case {"tool": str(name), "arguments": dict(arguments)}:
-                return _calling([{"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}])
-            case {"say": str(said)}:
-                return {"role": "assistant", "content": said.strip()}
-        return {"role": "assistant", "content": text.strip()}
+            return {"role": "assistant", "content": text.strip()}
+        return _calling([{"name": chosen, "arguments": json.dumps(arguments, ensure_ascii=False)}])
 
-    def _schema(self, messages: list[Message]) -> dict[str, Any]:
-        say = {"type": "object", "properties": {"say": {"type": "string", "maxLength": 160}}, "required": ["say"]}
+    def _choice(self, messages: list[Message]) -> str:
+        """The name of a tool, or anything else to speak."""
         last = messages[-1]
         if last["role"] == "tool" and UNAVAILABLE not in last["content"]:  # a small model would call for ever
-            return say
-        calls = [
-            {"type": "object", "required": ["tool", "arguments"],
-             "properties": {"tool": {"const": t.name}, "arguments": {**t.parameters, "additionalProperties": False}}}
-            for t in self.tools
-        ]  # fmt: skip
-        return {"anyOf": [*calls, say]}
+            return ""
+        lines = "\n".join([SPEAK, *map(_declared, self.tools.values())])
+        schema = {
+            "type": "object", "required": ["step"], "properties": {"step": {"enum": [*self.tools, SPEAK]}},
+        }  # fmt: skip
+        try:
+            return str(parse_json(self._ask("step", messages, lines, schema))["step"])
+        except (ValueError, KeyError, TypeError):
+            return ""
 
-    def _prompt(self, messages: list[Message]) -> list[dict[str, str]]:
-        """The dialogue as plain chat; the small model knows no tool messages."""
-        lines = [f"- {t.name}({', '.join(t.parameters['properties'])}): {t.description}" for t in self.tools]
-        rules = 'Call a tool with {"tool": NAME, "arguments": {...}} or speak with {"say": TEXT}.'
-        system = "\n".join([messages[0]["content"], "Tools:", *lines, rules])
-        chat = [{"role": "system", "content": system}]
-        for message in messages[1:]:
-            if message["role"] == "assistant" and message.get("tool_calls"):
-                function = message["tool_calls"][0]["function"]
-                said = json.dumps({"tool": function["name"], "arguments": json.loads(function["arguments"])})
-                chat.append({"role": "assistant", "content": said})
-            elif message["role"] == "tool":
-                chat.append({"role": "user", "content": f"Result: {message['content']}. Tell me the result."})
-            else:
-                chat.append({"role": message["role"], "content": message["content"]})
-        return chat
+    def _ask(self, kind: str, messages: list[Message], tools: str, schema: dict[str, Any] | None) -> str:
+        """Args: kind: of the worked examples."""
+        prompt = prompts()[kind]
+        chat = [{"role": "system", "content": f"{messages[0]['content']} {prompt['rule']}"}]
+        for example in prompt["examples"]:
+            chat += [{"role": "user", "content": example["shown"]}, {"role": "assistant", "content": example["answer"]}]
+        shown = "\n".join(filter(None, [tools, *map(_told, messages[1:])])).replace('"', "")
+        return self.llm.complete(
+            [*chat, {"role": "user", "content": shown}], max_tokens=self.max_tokens, temperature=self.temperature,
+            seed=self.seed, schema=schema,
+        )  # fmt: skip
+
+
+@cache
+def prompts() -> dict[str, Any]:
+    """The rules and examples of `agent_prompts.yaml`."""
+    return read_yaml(Path(__file__).with_name("agent_prompts.yaml"))
+
+
+def _declared(tool: ToolSpec) -> str:
+    return f"{tool.name}({', '.join(tool.parameters.get('properties', {}))}): {tool.description}"
+
+
+def _told(message: Message) -> str:
+    """A message as a line of a report: a small model knows no tool messages."""
+    if calls := message.get("tool_calls"):
+        return "\n".join(f"You called {c['function']['name']} with {c['function']['arguments']}" for c in calls)
+    return f"{WHO[message['role']]}: {message['content']}"
 
 
 def _call(gold: dict[str, Any]) -> Message:

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from k2core.agentic.dialogues.agents import MISTAKES, LLMAgent, PlannerAgent
-from k2core.agentic.dialogues.dialogue import Agent, converse
+from k2core.agentic.dialogues.dialogue import Agent, Message, converse, together, turns
 from k2core.agentic.tasks.judge import Evidence, judge
 from k2core.agentic.tasks.task import Task
 from k2core.agentic.tools.simulator import Simulator, state_hash
@@ -19,7 +19,9 @@ from k2core.agentic.tools.specs import ToolSpec
 from k2core.storage.atomic import remove
 
 if TYPE_CHECKING:
-    from k2core.agentic.tools.mcp import GitWorld
+    from k2core.agentic.dialogues.model_agent import ModelAgent
+    from k2core.agentic.tasks.real_domain import RealWorld
+    from k2core.agentic.tools.mcp import ServerSpec
     from k2core.llm.client import LLM
 
 Trajectory = dict[str, Any]
@@ -50,20 +52,45 @@ class Player:
         agent = LLMAgent(llm, [self.tools[tool] for tool in task["tools"]], self.seed, temperature, max_tokens)
         return self._play(name, task, agent, self._simulator(task, name))
 
-    def git(self, tasks: Sequence[Task], folder: Path) -> list[Trajectory]:
-        """The planner's dialogues with real repositories in `folder`, which is emptied first."""
-        if not tasks:
-            return []
-        from k2core.agentic.tools.mcp import GitWorld, serve
+    def model(self, tasks: Sequence[Task], agent: ModelAgent, samples: int) -> list[list[Trajectory]]:
+        """`samples` dialogues of a model with each task, all of them in lock-step."""
+        rows = [(f"{task['id']}/model/{sample}", task) for task in tasks for sample in range(samples)]
+        worlds = [self._simulator(task, name) for name, task in rows]
+        declared = {task["id"]: [tool.wire() for tool in self._declared(task).values()] for task in tasks}
 
-        remove(folder)
-        folder.mkdir(parents=True)
+        def answer(asked: Mapping[int, list[Message]]) -> list[Message]:
+            return agent.replies(
+                [(rows[number][0], messages, declared[rows[number][1]["id"]]) for number, messages in asked.items()]
+            )
+
+        dialogues = [turns(task, world) for (_, task), world in zip(rows, worlds, strict=True)]
+        played = [
+            self._judged(name, task, messages, world)
+            for (name, task), world, messages in zip(rows, worlds, together(dialogues, answer), strict=True)
+        ]
+        return [played[start : start + samples] for start in range(0, len(played), samples)]
+
+    def real(self, tasks: Sequence[Task], servers: Mapping[str, ServerSpec], folder: Path) -> list[Trajectory]:
+        """The planner's dialogues with real servers, each in a folder below `folder`, which is emptied first.
+
+        A server that leaves a call without an answer costs that dialogue; the next task gets a new one.
+        """
+        from k2core.agentic.tasks.real_domain import RealWorld, real_domains
+        from k2core.agentic.tools.mcp import serve
+
         played = []
-        with serve("git", folder) as server:
-            for task in tasks:
-                world = GitWorld(server, folder, self._declared(task), task["initial_state"])
-                agent = PlannerAgent(task, self.tools, Random(task["id"]))
-                played.append(self._play(f"{task['id']}/planner/0", task, agent, world))
+        for name, domain in real_domains().items():
+            todo = [task for task in tasks if task["domain"] == name]
+            remove(folder / name)
+            (folder / name).mkdir(parents=True)
+            while todo:
+                domain.make(folder / name, {})
+                with serve(name, servers[name], folder / name, domain.environment) as server:
+                    while todo and not server.broken:
+                        task = todo.pop(0)
+                        world = RealWorld(domain, server, folder / name, self._declared(task), task["initial_state"])
+                        agent = PlannerAgent(task, self.tools, Random(task["id"]))
+                        played.append(self._play(f"{task['id']}/planner/0", task, agent, world))
         return played
 
     def _declared(self, task: Task) -> dict[str, ToolSpec]:
@@ -72,8 +99,10 @@ class Player:
     def _simulator(self, task: Task, name: str) -> Simulator:
         return Simulator(self._declared(task), task["initial_state"], f"{self.seed}/{name}", self.failure_rate)
 
-    def _play(self, name: str, task: Task, agent: Agent, world: Simulator | GitWorld) -> Trajectory:
-        messages = converse(task, agent, world)
+    def _play(self, name: str, task: Task, agent: Agent, world: Simulator | RealWorld) -> Trajectory:
+        return self._judged(name, task, converse(task, agent, world), world)
+
+    def _judged(self, name: str, task: Task, messages: list[Message], world: Simulator | RealWorld) -> Trajectory:
         verdict = judge(task, Evidence(messages, world.outcomes, state_hash(world.state)))
         return {
             "id": name, "task_id": task["id"], "kind": task["kind"], "agent": name.split("/")[1],

@@ -44,7 +44,7 @@ class FieldSpec(Section):
     internal: bool = Field(False, description="changed by transitions alone")
     initial: Value | None = Field(None, description="its value in a new entity")
 
-    def schema(self) -> dict[str, Any]:
+    def as_schema(self) -> dict[str, Any]:
         """As JSON Schema."""
         if self.enum:
             return {"type": "string", "enum": list(self.enum)}

@@ -54,12 +54,14 @@ class Evidence:
 
 
 def judge(task: dict[str, Any], evidence: Evidence) -> Verdict:
-    """A whole dialogue against the task's rubric.
+    """A whole dialogue against the task's rubric; one that ended on a malformed reply fails in `format`.
 
     Raises:
         KeyError: the rubric has a check that is not in `CHECKS`.
     """
-    return Verdict.of({check["check"]: CHECKS[check["check"]](check, evidence) for check in task["rubric"]})
+    checks = {check["check"]: CHECKS[check["check"]](check, evidence) for check in task["rubric"]}
+    malformed = any(message.get("errors") for message in evidence.replies)
+    return Verdict.of(checks | ({"format": False} if malformed else {}))
 
 
 def judge_completion(task: dict[str, Any], tools: Mapping[str, ToolSpec], text: str) -> Verdict:
@@ -127,6 +129,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], Evidence], bool]] = {
     "calls": lambda check, e: sum(outcome.ok for outcome in e.outcomes) <= check["at_most"],
     "tools": lambda check, e: all(outcome.tool in check["only"] for outcome in e.outcomes if outcome.valid),
     "facts": lambda check, e: _facts(check["each"], e.outcomes),
+    "returned": lambda check, e: all(any(word in outcome.text for outcome in e.outcomes) for word in check["all"]),
     "mentions": lambda check, e: all(_mentions(word, e.answer) for word in check["all"]),
     "brief": lambda check, e: 0 < len(e.answer) <= check["at_most"],
     "asks": _asked,

@@ -15,6 +15,7 @@ class Persona(Section):
     wish: list[str]
     question: list[str]
     detail: list[str]
+    heldout: bool = False
 
     def say(self, kind: str, text: str, random: Random) -> str:
         """`text` as this user puts it; `kind` is wish, question or detail. Sentences start with a capital."""
@@ -25,8 +26,18 @@ class Persona(Section):
         return sentence[:1].upper() + sentence[1:]
 
 
-@cache
 def personas() -> dict[str, Persona]:
+    """The personas that training sees, by name; errors as for `read_personas`."""
+    return {name: persona for name, persona in read_personas().items() if not persona.heldout}
+
+
+def heldout_personas() -> dict[str, Persona]:
+    """The personas that only held-out tasks have; errors as for `read_personas`."""
+    return {name: persona for name, persona in read_personas().items() if persona.heldout}
+
+
+@cache
+def read_personas() -> dict[str, Persona]:
     """All personas by name.
 
     Raises:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping
 from random import Random
 from typing import Any
 
 from k2core.agentic.domains.taxonomy import Draws, Split, domains
-from k2core.agentic.tasks.personas import Persona, personas
+from k2core.agentic.tasks.personas import Persona, heldout_personas, personas
 from k2core.agentic.tasks.plans import Plan, Planner, could_serve, family
 from k2core.agentic.tools.simulator import apply, state_hash
 from k2core.agentic.tools.specs import ToolSpec
@@ -27,28 +28,40 @@ LEVELS = ("easy", "medium", "hard")
 DISTRACTORS = {0: 0.4, 1: 0.45, 2: 0.15}
 OTHER_DOMAIN_SHARE = 0.4
 MAX_ANSWER = 160
+HELDOUT_PERSONA_SHARE = 0.2
 
 
 class TaskMaker:
-    """Makes task number i of a split as a pure function of (seed, split, i), the tools and the open values."""
+    """Makes task number i of a split as a pure function of (seed, split, i), the tools and the open values.
+
+    Args:
+        declared_share: share of the tasks that also offer a tool which is only declared.
+    """
 
     def __init__(
-        self, tools: Mapping[str, ToolSpec], mix: Mapping[str, float], seed: int, values: Values | None = None
-    ) -> None:
-        self.mix, self.seed, self.values = dict(mix), seed, values or Values()
+        self, tools: Mapping[str, ToolSpec], mix: Mapping[str, float], seed: int, declared_share: float = 0.0,
+        values: Values | None = None,
+    ) -> None:  # fmt: skip
+        self.mix, self.seed, self.declared_share = dict(mix), seed, declared_share
+        self.values = values or Values()
+        self.declared = [tool for tool in tools.values() if tool.origin.startswith("declared:")]
         self.tools = {name: tool for name, tool in tools.items() if tool.operation}
         self.planner = Planner(self.tools)
 
     def task(self, split: Split, number: int) -> Task:
-        """Task `number`. Held-out tasks have held-out names and values, and in part held-out tools."""
+        """Task `number`. Held-out tasks have held-out names and values, and in part held-out tools and personas."""
         random = Random(f"{self.seed}/task/{split}/{number}")
         kind = random.choices(list(self.mix), list(self.mix.values()))[0]
         plan = self.planner.plan(kind, Draws(random, split, self.values))
         return self._write(f"{split}-{number:05}", kind, split, plan, random)
 
     def _write(self, name: str, kind: str, split: Split, plan: Plan, random: Random) -> Task:
-        persona_name = random.choice(list(personas()))
-        persona = personas()[persona_name]
+        persona_name, persona = random.choice(list(personas().items()))
+        apart = Random(
+            f"{self.seed}/persona/{name}"
+        )  # a stream of its own: the tasks of seen personas stay as they are
+        if split == "heldout" and apart.random() < HELDOUT_PERSONA_SHARE:
+            persona_name, persona = apart.choice(list(heldout_personas().items()))
         declared = self._declare(plan, random)
         calls = [
             {"name": goal.tool, "arguments": goal.arguments, "turn": turn}
@@ -93,7 +106,7 @@ class TaskMaker:
     def _useful(self, plan: Plan, declared: list[str]) -> list[str]:
         """The declared tools of the families that the goals need, and all that only read."""
         families = {family(self.tools[goal.tool]) for goal in plan.goals} | {"read"}
-        return [name for name in declared if family(self.tools[name]) in families]
+        return [name for name in declared if name in self.tools and family(self.tools[name]) in families]
 
     def _declare(self, plan: Plan, random: Random) -> list[str]:
         """The tools a task declares: those its gold calls use (none if it is to be refused) and distractors."""
@@ -106,8 +119,17 @@ class TaskMaker:
         count = max(int(plan.refuse), random.choices(list(DISTRACTORS), list(DISTRACTORS.values()))[0])
         chosen = [tool.name for tool in random.sample(free, min(count, len(free)))]
         declared = chosen if plan.refuse else [*needed, *chosen]
+        if self.declared and not plan.refuse and random.random() < self.declared_share:
+            declared += self._foreign(plan, random)
         random.shuffle(declared)
         return declared
+
+    def _foreign(self, plan: Plan, random: Random) -> list[str]:
+        """A declared tool that speaks of nothing in the domain, so that it cannot do what the task wants."""
+        words = {plan.domain.domain, plan.domain.entity, plan.domain.plural}
+        drawn = random.choice(self.declared)
+        said = set(re.findall("[a-z]+", f"{drawn.name} {drawn.description}".lower()))
+        return [] if said & words else [drawn.name]
 
 
 def difficulty(kind: str, declared: int, plan: Plan) -> str:

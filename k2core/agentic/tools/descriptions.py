@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from k2core.agentic.domains.taxonomy import domains
 from k2core.agentic.tools.specs import ToolSpec
+from k2core.storage import parse_json
 
 if TYPE_CHECKING:
     from k2core.llm.client import LLM
@@ -55,7 +55,7 @@ def fitting(tool: ToolSpec, answer: str) -> str | None:
     and of the fields those that the plain description names; and use no word from outside, so that nothing is invented.
     """
     try:
-        text = str(json.loads(answer)["description"]).strip().rstrip(".")
+        text = str(parse_json(answer)["description"]).strip().rstrip(".")
     except (ValueError, KeyError, TypeError):
         return None
     domain, operation = domains()[tool.domain], tool.semantics

@@ -18,7 +18,7 @@ from k2core.agentic.domains.taxonomy import Adjustment, Domain, Draws, FieldSpec
 from k2core.agentic.tools.goals import draw_goal, draw_state
 from k2core.agentic.tools.simulator import Simulator
 from k2core.agentic.tools.specs import ToolSpec
-from k2core.chat.parser import ToolCall
+from k2core.chat.parser import ToolCall, schema_fault
 
 SYNONYMS = {
     "create": ("add", "create", "new", "register"),
@@ -41,11 +41,12 @@ def evolve(domain: Domain, count: int, seed: int) -> tuple[list[ToolSpec], Count
             break
         parent = random.choice(tools)
         child = random.choice(MUTATIONS)(domain, parent, random)
-        reason = "not applicable" if child is None else refusal(domain, child, tools)
-        if reason:
+        if child is None:
+            refused["not applicable"] += 1
+        elif reason := refusal(domain, child, tools):
             refused[reason] += 1
         else:
-            tools.append(child)  # type: ignore[arg-type]
+            tools.append(child)
     return tools, refused
 
 
@@ -62,18 +63,13 @@ def plain_tools(domain: Domain) -> Iterator[ToolSpec]:
     yield _tool(domain, "find", f"find_{domain.plural}_by_{first_enum}", [first_enum], [])
     for step in domain.transitions:
         yield _tool(domain, "update", f"{step.verb}_{entity}", [key], [], step=step)
-    for step in domain.adjustments:
-        yield _tool(domain, "adjust", f"{step.verb}_{entity}", [key], [], step=step)
+    for change in domain.adjustments:
+        yield _tool(domain, "adjust", f"{change.verb}_{entity}", [key], [], step=change)
 
 
 def refusal(domain: Domain, tool: ToolSpec, population: list[ToolSpec]) -> str | None:
     """Why `tool` may not live, or None."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import SchemaError
-
-    try:
-        Draft202012Validator.check_schema(tool.parameters)
-    except SchemaError:
+    if schema_fault(tool.parameters):
         return "schema"
     if len(tool.name) > MAX_NAME:
         return "name too long"
@@ -105,7 +101,7 @@ def _tool(
 ) -> ToolSpec:  # fmt: skip
     """A tool whose parameters have the names of the fields."""
     arguments = {field: field for field in (*required, *optional)}
-    properties = {field: domain.fields[field].schema() for field in arguments}
+    properties = {field: domain.fields[field].as_schema() for field in arguments}
     values: dict[str, Any] = {}
     if isinstance(step, Transition):
         values = {step.field: step.value}
@@ -200,7 +196,7 @@ def add_optional(domain: Domain, tool: ToolSpec, random: Random) -> ToolSpec | N
     field = random.choice(free)
     spec: FieldSpec = domain.fields[field]
     joint = "with" if kind == "create" else "and"
-    parameters = {**tool.parameters, "properties": {**tool.parameters["properties"], field: spec.schema()}}
+    parameters = {**tool.parameters, "properties": {**tool.parameters["properties"], field: spec.as_schema()}}
     child = replace(
         tool, name=f"{tool.name}_{joint}_{field}", parameters=parameters,
         operation={**operation, "arguments": {**operation["arguments"], field: field}},

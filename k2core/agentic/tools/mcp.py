@@ -1,160 +1,218 @@
-"""Real MCP servers over stdio: their tools as specs, and calls that are really executed.
+"""Any MCP server, by command or by address: its tools as specs, and calls that are really executed.
 
-The servers are packages of the environment (`SERVERS`), each a process of its own that ends with the `with` block.
-`mcp-server-sqlite` is left out: its last release does not start under version 2 of the `mcp` library.
+A server is somebody else's program. Whatever it does (it never answers, ends, answers megabytes or what is no JSON)
+becomes a sentence, within `timeout_s`, and no answer is longer than `MAX_RESULT`.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from k2core.agentic.tools.simulator import Outcome, State, check_call
+from pydantic import Field, model_validator
+
+from k2core.agentic.tools.declarations import Refused, declared_tool, one_line
 from k2core.agentic.tools.specs import ToolSpec
-from k2core.chat.parser import ToolCall
+from k2core.recipe import Section, validate
 from k2core.stage import StageError
+from k2core.storage.disk import of_the_machine
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
     from mcp import Client
 
-SERVERS = {
-    "time": ("mcp_server_time", ("--local-timezone=UTC",), "time"),  # else the machine's zone is in the descriptions
-    "git": ("mcp_server_git", (), "version control"),
-}
-"""Name → (Python module, arguments, category)."""
+MAX_RESULT = 4000
+"""Characters of a result that go into a dialogue."""
+MAX_PAGES = 100
+"""Pages of a list of tools; a server that always names another one ends there."""
+ADDRESS = r"^(|https?://\S+)$"
 
-GIT_ENVIRONMENT = {
-    "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull,
-    "GIT_AUTHOR_NAME": "Author", "GIT_AUTHOR_EMAIL": "author@example.org", "GIT_AUTHOR_DATE": "2025-01-01T00:00:00Z",
-    "GIT_COMMITTER_NAME": "Author", "GIT_COMMITTER_EMAIL": "author@example.org",
-    "GIT_COMMITTER_DATE": "2025-01-01T00:00:00Z",
-}  # fmt: skip
-"""Independent of the machine's configuration and clock."""
+
+class ServerSpec(Section):
+    """An MCP server: a command, or an address."""
+
+    command: list[str] = Field(
+        [], description="program and arguments of a server that speaks over its input and output"
+    )
+    url: str = Field("", pattern=ADDRESS, description="address of a server that speaks streamable HTTP")
+    sse: str = Field("", pattern=ADDRESS, description="address of a server that speaks the older HTTP with SSE")
+    environment: list[str] = Field(
+        [],
+        description="environment variables that the command is given: NAME takes the value of this run, or NAME=VALUE",
+    )
+    category: str = Field(min_length=1, description="category of its tools")
+    timeout_s: float = Field(120.0, gt=0, description="seconds that it may take to start, and to answer a call")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ServerSpec:
+        if sum(map(bool, (self.command, self.url, self.sse))) != 1:
+            raise ValueError("give one of command, url and sse")
+        return self
+
+    @property
+    def place(self) -> str:
+        """What a person types or opens to reach it."""
+        return " ".join(self.command) or self.url or self.sse
+
+
+class ServerFault(Exception):
+    """A call that got no usable answer; the sentence says why."""
 
 
 @dataclass
 class McpServer:
-    """A running server."""
+    """A running server.
+
+    Attributes:
+        broken: it left a call without an answer, so that a new one should take its place.
+    """
 
     name: str
+    spec: ServerSpec
     portal: BlockingPortal
     client: Client
+    log: TextIO
+    broken: bool = False
 
-    def tools(self) -> list[ToolSpec]:
-        """Its tools, in the server's order; titles, which repeat the names, are left out of the schemas."""
-        category = SERVERS[self.name][2]
-        return [
-            ToolSpec(
-                tool.name, " ".join((tool.description or "").split()), _untitled(tool.input_schema), self.name,
-                category, f"mcp:{self.name}", None, "train",
-            )
-            for tool in self.portal.call(self.client.list_tools).tools
-        ]  # fmt: skip
+    def tools(self) -> tuple[list[ToolSpec], list[Refused]]:
+        """Its tools in the server's order, and those that cannot be declared to a model.
 
-    def call(self, name: str, arguments: dict[str, Any]) -> str:
-        """Really call a tool; a failure that the server reports is the text it gives."""
-        result: Any = self.portal.call(self.client.call_tool, name, arguments)
-        return "\n".join(part.text for part in result.content if part.type == "text")
+        Raises:
+            StageError: it does not list them.
+        """
+        kept: list[ToolSpec] = []
+        refused: list[Refused] = []
+        try:
+            for tool in self._listed():
+                row = {"name": tool.name, "description": tool.description, "inputSchema": tool.input_schema}
+                try:
+                    kept.append(declared_tool(row, self.name, self.spec.category, f"mcp:{self.name}"))
+                except ValueError as error:
+                    refused.append(Refused(f"mcp:{self.name}", str(error), row))
+        except ServerFault as fault:
+            raise StageError(f"tools.servers.{self.name}: {fault}; try `{self.spec.place}` by hand") from None
+        return kept, refused
+
+    def call(self, name: str, arguments: Mapping[str, Any]) -> str:
+        """Really call a tool. A failure that the server reports is the text it gives.
+
+        Raises:
+            ServerFault: no answer, or none that can be read.
+        """
+        result = self._ask(partial(self.client.call_tool, name, dict(arguments)), f"the call of {name}")
+        texts = [part.text if part.type == "text" else f"[{part.type}]" for part in result.content]
+        if not texts and result.structured_content is not None:
+            texts = [json.dumps(result.structured_content, ensure_ascii=False)]
+        return bounded("\n".join(texts))
+
+    def _listed(self) -> Iterator[Any]:
+        cursor = None
+        for _ in range(MAX_PAGES):
+            page = self._ask(partial(self.client.list_tools, cursor=cursor), "the list of its tools")
+            yield from page.tools
+            cursor = page.next_cursor
+            if not cursor:
+                return
+
+    def _ask(self, request: Callable[[], Awaitable[Any]], what: str) -> Any:
+        from mcp import MCPError
+        from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
+
+        def fault(reason: str) -> ServerFault:
+            return ServerFault(f"the MCP server {self.name} failed at {what}: {reason}{last_words(self.log)}")
+
+        try:
+            return self.portal.call(request)
+        except MCPError as error:
+            self.broken = error.code in (CONNECTION_CLOSED, REQUEST_TIMEOUT)
+            raise fault(one_line(str(error))) from error
+        except Exception as error:  # whatever else a stranger's bytes make the client raise
+            self.broken = True
+            raise fault(f"an answer that cannot be read ({type(error).__name__}: {one_line(str(error))})") from error
 
 
 @contextmanager
-def serve(name: str, folder: Path) -> Iterator[McpServer]:
-    """Start the server `name` of `SERVERS` in `folder`, as a child process.
+def serve(
+    name: str, spec: ServerSpec, folder: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[McpServer]:
+    """Connect to a server; one by command is started in `folder`, as a child process that ends with the block.
+
+    Args:
+        environment: variables that it is given beside those of its `spec`.
 
     Raises:
-        StageError: it does not start.
+        StageError: it does not start or cannot be reached.
     """
     from anyio.from_thread import start_blocking_portal
-    from mcp import Client, MCPError, StdioServerParameters
+    from mcp import Client
 
-    module, arguments, _ = SERVERS[name]
-    parameters = StdioServerParameters(
-        command=sys.executable, args=["-c", f"import {module}; {module}.main()", *arguments], cwd=folder,
-        env=GIT_ENVIRONMENT,
-    )  # fmt: skip
-    with start_blocking_portal() as portal:
-        opened = portal.wrap_async_context_manager(Client(parameters))
+    with tempfile.TemporaryFile("w+", errors="replace") as log, start_blocking_portal() as portal:
+        transport = _transport(name, spec, folder, environment or {}, log)
+        client = Client(transport, read_timeout_seconds=spec.timeout_s, cache=None)
+        opened = portal.wrap_async_context_manager(client)
         try:
-            client = opened.__enter__()
-        except (ExceptionGroup, MCPError, OSError) as error:
+            opened.__enter__()
+        except Exception as error:  # of the transport, the protocol or the operating system, alone or in a group
+            first: BaseException = error
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            if of_the_machine(first):
+                raise
             raise StageError(
-                f"the MCP server {name} ({module}) does not start ({error}); try `python -m {module}` by hand"
+                f"tools.servers.{name}: the MCP server `{spec.place}` does not start "
+                f"({type(first).__name__}: {one_line(str(first))}{last_words(log)}); try it by hand"
             ) from error
         try:
-            yield McpServer(name, portal, client)
+            yield McpServer(name, spec, portal, client, log)
         finally:
             opened.__exit__(None, None, None)
 
 
-@dataclass
-class GitWorld:
-    """A real repository that `mcp-server-git` works on.
-
-    Args:
-        server: running in the folder where the repository is to be made.
-        initial: `{"git": {name: {"branch", "branches", "staged", "files"}}}` with one repository; `files` are
-            untracked.
-    """
-
-    server: McpServer
-    folder: Path
-    tools: Mapping[str, ToolSpec]
-    initial: State
-    outcomes: list[Outcome] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        ((self.name, wanted),) = self.initial["git"].items()
-        self.path = self.folder / self.name
-        self.path.mkdir(parents=True)
-        self._git("init", "--quiet", f"--initial-branch={wanted['branch']}")
-        self._git("commit", "--quiet", "--allow-empty", "--message=Start")
-        for branch in wanted["branches"]:
-            if branch != wanted["branch"]:
-                self._git("branch", branch)
-        for file in wanted["files"]:
-            (self.path / file).write_text(f"{file}\n")
-
-    def execute(self, call: ToolCall) -> Outcome:
-        """Carry out one call; a repository other than this one counts as malformed."""
-        try:
-            _, arguments = check_call(call, self.tools)
-            if arguments.get("repo_path") != self.name:
-                raise ValueError(f"no repository {str(arguments.get('repo_path'))[:40]}")
-            outcome = Outcome(self.server.call(call.name, arguments), tool=call.name)
-        except ValueError as error:
-            outcome = Outcome({"error": str(error)}, valid=False, tool=call.name)
-        self.outcomes.append(outcome)
-        return outcome
-
-    @property
-    def state(self) -> State:
-        """The repository as it is now, in the form of `initial`."""
-        staged = self._git("diff", "--cached", "--name-only").split()
-        return {"git": {self.name: {
-            "branch": self._git("branch", "--show-current").strip(),
-            "branches": sorted(self._git("for-each-ref", "--format=%(refname:short)", "refs/heads").split()),
-            "staged": sorted(staged),
-            "files": sorted(self._git("ls-files", "--others").split()),
-        }}}  # fmt: skip
-
-    def _git(self, *arguments: str) -> str:
-        command = ["git", "-C", str(self.path), *arguments]
-        done = subprocess.run(command, env=os.environ | GIT_ENVIRONMENT, capture_output=True, text=True)
-        if done.returncode:
-            raise StageError(f"`{' '.join(command)}` failed: {done.stderr.strip()[:200]}")
-        return done.stdout
+def read_servers(path: Path) -> dict[str, ServerSpec]:
+    """The servers that the stage `tools` asked, by name."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {name: validate(ServerSpec, spec, f"{path}: {name}") for name, spec in content.items()}
 
 
-def _untitled(schema: Any) -> Any:
-    """A schema without pydantic's titles."""
-    if isinstance(schema, dict):
-        kept = {key: value for key, value in schema.items() if key != "title" or not isinstance(value, str)}
-        return {key: _untitled(value) for key, value in kept.items()}
-    return [_untitled(item) for item in schema] if isinstance(schema, list) else schema
+def bounded(text: str) -> str:
+    """`text` as it can be written down: no longer than `MAX_RESULT`, no half of a surrogate pair."""
+    whole = len(text)
+    text = text[:MAX_RESULT].encode("utf-8", "replace").decode("utf-8")
+    return text if whole <= MAX_RESULT else f"{text}… (cut; {whole} characters in all)"
+
+
+def last_words(log: TextIO) -> str:
+    """The last line that a server wrote to its standard error, in brackets."""
+    log.seek(0, os.SEEK_END)
+    log.seek(max(0, log.tell() - 2000))
+    lines = [line for line in log.read().splitlines() if line.strip()]
+    return f" [its last line: {one_line(lines[-1])}]" if lines else ""
+
+
+def _transport(name: str, spec: ServerSpec, folder: Path, environment: Mapping[str, str], log: TextIO) -> Any:
+    from mcp import StdioServerParameters, stdio_client
+    from mcp.client.sse import sse_client
+    from mcp.client.streamable_http import streamable_http_client
+
+    if spec.url:
+        return streamable_http_client(spec.url)
+    if spec.sse:
+        return sse_client(spec.sse, timeout=spec.timeout_s, sse_read_timeout=spec.timeout_s)
+    given = dict(environment)
+    for entry in spec.environment:
+        variable, sign, value = entry.partition("=")
+        if not sign and variable not in os.environ:
+            raise StageError(f"tools.servers.{name}.environment: no environment variable {variable}; export it")
+        given[variable] = value if sign else os.environ[variable]
+    # The programs of this environment come first, so that `python` is the one with the project's packages.
+    given["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    command, *arguments = spec.command
+    return stdio_client(StdioServerParameters(command=command, args=arguments, env=given, cwd=folder), errlog=log)

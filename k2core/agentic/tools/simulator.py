@@ -20,6 +20,7 @@ from k2core.chat.parser import ToolCall, argument_errors, load_arguments
 
 State = dict[str, dict[str, dict[str, Any]]]
 UNAVAILABLE = "temporarily unavailable, try again"
+NOT_RUNNING = "this tool is not running here"
 
 
 @dataclass
@@ -76,6 +77,8 @@ class Simulator:
             return Outcome({"error": str(error)}, valid=False)
         if Random(f"{self.seed}/{len(self.outcomes)}").random() < self.failure_rate:
             return Outcome({"error": UNAVAILABLE})
+        if tool.operation is None:  # declared alone
+            return Outcome({"error": NOT_RUNNING})
         return Outcome(apply(tool.semantics, arguments, self.state))
 
 

@@ -8,6 +8,8 @@ and those of held-out text that many documents share are phrases of the corpus: 
 
 The index holds 8 bytes an n-gram of the items; a document costs one look-up a word. What is found depends on texts and
 settings alone, not on their order.
+
+Shapes: N words of a text, G its n-grams, K n-grams of the index, A short items.
 """
 
 from __future__ import annotations

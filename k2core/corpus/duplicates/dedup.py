@@ -7,6 +7,8 @@ of the signature in each of three rounds, and a place keeps its minimum. datatro
 numpy and a file a step; `python -m benchmarks dedup` compares the two. Its clustering is by union-find, where a chain
 of small steps (A like B, B like C) drops documents that resemble nothing which is kept. Here a document goes only if
 it resembles a kept one, and which is kept follows from quality and id alone.
+
+Shapes: N n-grams, H places of a signature.
 """
 
 from __future__ import annotations

@@ -109,8 +109,8 @@ def validation(graded: Graded, config: LabelConfig) -> tuple[dict[str, float], d
             by_rules[example.high].append(place)
         elif grade is not None and (high := verdict(grade, config)) is not None:
             by_llm[high].append(place)
-    high = sum(item.high for item in graded.labels.values())
-    figures = {"labels_high": float(high), "labels_low": float(len(graded.labels) - high)}
+    good = sum(item.high for item in graded.labels.values())
+    figures = {"labels_high": float(good), "labels_low": float(len(graded.labels) - good)}
     if all(by_rules.values()):
         figures["classifier/auc_rules"] = auc(by_rules[True], by_rules[False])[0]
     return figures, by_llm

@@ -6,7 +6,6 @@ sample is also judged damaged: how well the grades tell the two apart says what 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ from k2core.corpus.documents import sample
 from k2core.corpus.quality.damage import KINDS, damage
 from k2core.llm.client import Request
 from k2core.recipe import Section
+from k2core.storage import parse_json
 
 HIGHEST = 5
 SCHEMA = {
@@ -70,7 +70,7 @@ def request(text: str, seed: int) -> Request:
 def grade_of(answer: str) -> int | None:
     """The grade of an answer; None where it holds none (a server that does not hold its answers to the schema)."""
     try:
-        grade = json.loads(answer)["grade"]
+        grade = parse_json(answer)["grade"]
     except (ValueError, KeyError, TypeError):
         return None
     return grade if isinstance(grade, int) and not isinstance(grade, bool) and 0 <= grade <= HIGHEST else None

@@ -24,7 +24,8 @@ COLUMNS = {
 DOMAIN = "math"
 _OPERATORS = frozenset("+-*/=<>^×÷·±≤≥≠√∑∏∫")
 _LATEX = re.compile(r"\\[A-Za-z]+|\\[()\[\]]|\$\$")
-_SIDE = re.compile(r"[-(]?[\d(][\d.,+\-*/×÷·() ]{1,200}$")
+_LONGEST = 200
+_SIDE = re.compile(rf"[-(]?[\d(][\d.,+\-*/×÷·() ]{{1,{_LONGEST}}}$")
 """The numbers, operators and brackets that a left side ends with."""
 _RESULT = re.compile(r" *(-?\d++(?:,\d{3})*+(?:\.\d+)?+)(?!\w| *[-+*/×÷·^(%])")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
@@ -54,7 +55,7 @@ def equations(text: str) -> Iterator[tuple[str, bool]]:
     for line in text.splitlines():
         for left, right in pairwise(line.split("=")):
             expression, result = _trailing(left), _RESULT.match(right)
-            if not expression or not result:
+            if not expression or not result or len(result[1]) > _LONGEST:
                 continue
             value = _value(expression)
             if value is not None:
@@ -66,7 +67,7 @@ def equations(text: str) -> Iterator[tuple[str, bool]]:
 def _trailing(side: str) -> str:
     """The arithmetic that `side` ends with, or "" where it is part of something larger (`2x + 3`, `x - 1 + 2`)."""
     side = side.rstrip()
-    found = _SIDE.search(side)
+    found = _SIDE.search(side, max(0, len(side) - _LONGEST - 2))
     if not found:
         return ""
     before = side[: found.start()]

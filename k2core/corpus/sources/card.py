@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from k2core.storage.foreign import printable
+
 MOST = 12
 """Licences, names and languages that the card spells out; every document carries its own in the table."""
 
@@ -95,8 +97,8 @@ def _spelled(counts: Counter[str]) -> str:
 
 def _place(entry: Mapping[str, Any]) -> str:
     row = f", row {entry['row']:,}" if entry["row"] is not None else ""
-    return f"{entry['shard']}{row}: {entry['detail']}"
+    return printable(f"{entry['shard']}{row}: {entry['detail']}")
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,18 @@ from k2core.corpus.sources.card import SourceCard
 from k2core.corpus.sources.files import FileSource
 from k2core.corpus.sources.shard import (
     EMPTY_SHARD,
+    MEMORY,
     Fault,
     Record,
     Shard,
     Unusable,
-    is_temporary,
     list_files,
     named_faults,
     one_line,
+    reached,
+    too_large,
 )
+from k2core.machine.memory import limited_memory
 from k2core.stage import Job
 from k2core.storage import StorageError, publish
 
@@ -42,8 +45,8 @@ ATTEMPTS, PAUSE, LONGEST_PAUSE = 4, 1.0, 30.0
 """How often a shard is tried while its faults may pass, and the seconds between (growing, with jitter). s3fs and
 `datasets` have tried each request several times before."""
 SEEN = "id seen before"
-_ROWS = 1024
-"""Documents in memory at a time."""
+_ROWS, _CHARACTERS = 1024, 32 * 2**20
+"""Documents in memory at a time: so many, or as many as have so many characters."""
 
 
 def collect(source: FileSource, out: Path, job: Job) -> SourceCard:
@@ -56,7 +59,7 @@ def collect(source: FileSource, out: Path, job: Job) -> SourceCard:
         ConnectionError: some shards could not be reached; the others are finished and stay for the next attempt.
     """
     listing = huggingface.list_shards if source.kind == "huggingface" else list_files
-    shards = _patiently(lambda: listing(source))
+    shards = _patiently(lambda: _listed(listing, source))
     job.say(f"{source.name}: {len(shards):,} shards in {source.path}")
     finished: list[tuple[Shard, Path]] = []
     unreached: list[str] = []
@@ -88,23 +91,26 @@ def collect(source: FileSource, out: Path, job: Job) -> SourceCard:
 
 
 def _patiently(work: Callable[[], Any]) -> Any:
-    """`work`, tried again while its faults may pass.
+    """`work`, tried again while it raises a ConnectionError.
 
     Raises:
-        ConnectionError: they did not.
+        ConnectionError: as often as it may be tried.
     """
-    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
     wait = wait_exponential_jitter(initial=PAUSE, max=LONGEST_PAUSE, jitter=PAUSE)
     retrying = Retrying(
-        retry=retry_if_exception(is_temporary), stop=stop_after_attempt(ATTEMPTS), wait=wait, reraise=True
+        retry=retry_if_exception_type(ConnectionError), stop=stop_after_attempt(ATTEMPTS), wait=wait, reraise=True
     )
     try:
         return retrying(work)
-    except Exception as error:
-        if is_temporary(error):
-            raise ConnectionError(f"{one_line(error)}, tried {ATTEMPTS} times") from error
-        raise
+    except ConnectionError as error:
+        raise ConnectionError(f"{one_line(error)}, tried {ATTEMPTS} times") from error
+
+
+def _listed(listing: Callable[[FileSource], list[Shard]], source: FileSource) -> list[Shard]:
+    with reached():
+        return listing(source)
 
 
 def _read_shard(source: FileSource, shard: Shard, limit: int | None, folder: Path) -> None:
@@ -112,12 +118,13 @@ def _read_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pat
     try:
         with publish(folder) as scratch:
             scratch.mkdir()
-            with named_faults():
+            with limited_memory(MEMORY):
                 _write_shard(source, shard, limit, scratch)
-    except Unusable as error:
+    except (Unusable, MemoryError) as error:
+        known = error if isinstance(error, Unusable) else too_large()
         with publish(folder) as scratch:
             scratch.mkdir()
-            entry = _entry(source, shard, Fault(None, error.reason, error.detail))
+            entry = _entry(source, shard, Fault(None, known.reason, known.detail))
             (scratch / "set_aside.jsonl").write_text(entry, encoding="utf-8")
 
 
@@ -126,10 +133,10 @@ def _write_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pa
     import pyarrow.parquet as pq
 
     schema = document_schema(("row", pa.int64()))
-    count = faults = 0
+    count = faults = characters = 0
     rows: list[dict[str, Any]] = []
     with (
-        closing(READERS[source.kind](shard, source.columns)) as found,  # type: ignore[type-var]
+        closing(_read(source, shard)) as found,
         pq.ParquetWriter(folder / "documents.parquet", schema, compression="zstd") as documents,
         (folder / "set_aside.jsonl").open("w", encoding="utf-8") as set_aside,
     ):
@@ -140,9 +147,10 @@ def _write_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pa
                 continue
             rows.append({**vars(_document(source, shard, item)), "row": item.row})
             count += 1
-            if len(rows) == _ROWS:
+            characters += len(item.text)
+            if len(rows) == _ROWS or characters >= _CHARACTERS:
                 documents.write_table(pa.Table.from_pylist(rows, schema=schema))
-                rows = []
+                rows, characters = [], 0
             if count == limit:
                 break
         if rows:
@@ -151,11 +159,18 @@ def _write_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pa
             set_aside.write(_entry(source, shard, Fault(None, EMPTY_SHARD, "there is nothing in it")))
 
 
+def _read(source: FileSource, shard: Shard) -> Generator[Record | Fault]:
+    """What the reader gives, its faults named. A fault of whoever writes it down does not come through here."""
+    columns: Mapping[str, str] = {field: column for field, column in source.columns.items()}
+    with named_faults():
+        yield from READERS[source.kind](shard, columns)
+
+
 def _document(source: FileSource, shard: Shard, record: Record) -> Document:
     stated = record.fields
     return Document(
         id=f"{source.name}/{stated.get('id') or f'{shard.key}/{record.row}'}",
-        text=record.text.strip(),
+        text=record.text,
         domain=source.domain,
         source=source.name,
         license=stated.get("license") or source.license,
@@ -193,7 +208,7 @@ def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path) -> 
                 for entry in entries:
                     set_aside.write(entry)
                     card.set_aside(json.loads(entry))
-            for rows in _batches(folder / "documents.parquet"):
+            for rows in _batches(folder / "documents.parquet") if _count(folder) else ():
                 kept = []
                 for row in rows:
                     digest = hashlib.blake2b(row["id"].encode(), digest_size=8).digest()
@@ -213,9 +228,14 @@ def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path) -> 
 
 
 def _batches(table: Path) -> Iterator[list[dict[str, Any]]]:
-    import pyarrow.parquet as pq
-
-    if table.exists():
-        with pq.ParquetFile(table) as file:
-            for batch in file.iter_batches(batch_size=_ROWS):
-                yield batch.to_pylist()
+    rows: list[dict[str, Any]] = []
+    characters = 0
+    with table.open("rb") as file:
+        for row in parquet.rows(file, [*COLUMNS, "row"], _ROWS):
+            rows.append(row)
+            characters += len(row["text"])
+            if len(rows) == _ROWS or characters >= _CHARACTERS:
+                yield rows
+                rows, characters = [], 0
+    if rows:
+        yield rows

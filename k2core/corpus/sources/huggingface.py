@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from k2core.corpus.sources.files import FileSource
 from k2core.corpus.sources.shard import CORRUPT, Fault, Record, Shard, Unusable, is_temporary, one_line, to_record
 from k2core.storage import StorageError
+from k2core.storage.disk import of_the_machine
 
 
 def list_shards(source: FileSource) -> list[Shard]:
@@ -16,15 +17,14 @@ def list_shards(source: FileSource) -> list[Shard]:
         StorageError: there is no such dataset, subset or split, or no access to it.
     """
     from datasets import load_dataset
-    from datasets.exceptions import DatasetsError
 
     try:
         rows = load_dataset(source.path, source.subset or None, split=source.split, streaming=True)
-    except (DatasetsError, OSError, ValueError) as error:
-        if is_temporary(error):
+    except Exception as error:  # `datasets` raises whatever its parts do
+        if is_temporary(error) or of_the_machine(error):
             raise
         raise StorageError(
-            f"ingest.files: {source.name}: {source.path} cannot be loaded ({one_line(error)}); "
+            f"ingest.files: {source.name}: {source.path} cannot be loaded ({_reason(error)}); "
             "check its path, subset, split and access"
         ) from None
     total = rows.num_shards
@@ -39,10 +39,21 @@ def read(shard: Shard, columns: Mapping[str, str]) -> Iterator[Record | Fault]:
     Raises:
         Unusable: `datasets` cannot make rows of the shard.
     """
-    from datasets.exceptions import DatasetsError
+    rows, row = iter(shard.content), 0
+    while True:
+        try:
+            values = next(rows, None)
+        except (OSError, MemoryError):
+            raise  # what these mean, all readers' caller knows
+        except Exception as error:
+            if is_temporary(error):
+                raise
+            raise Unusable(CORRUPT, _reason(error)) from None
+        if values is None:
+            return
+        row += 1
+        yield to_record(row, values, columns)
 
-    try:
-        for row, values in enumerate(shard.content, 1):
-            yield to_record(row, values, columns)
-    except DatasetsError as error:
-        raise Unusable(CORRUPT, one_line(error)) from None
+
+def _reason(error: Exception) -> str:
+    return "a data file without a row" if isinstance(error, StopIteration) else one_line(error)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
 
 from k2core.corpus.sources.shard import (
     BAD_UTF8,
@@ -18,8 +18,8 @@ from k2core.corpus.sources.shard import (
     to_record,
 )
 
-_ROWS = 256
-"""Rows in memory at a time."""
+_ROWS, _BYTES = 256, 32 * 2**20
+"""Rows decoded at a time: so many, or as many as have so many bytes by what the file says of itself."""
 
 
 def read(shard: Shard, columns: Mapping[str, str]) -> Iterator[Record | Fault]:
@@ -28,31 +28,48 @@ def read(shard: Shard, columns: Mapping[str, str]) -> Iterator[Record | Fault]:
     Raises:
         Unusable: the file lacks one of `columns`.
     """
+    with open_raw(shard) as file:
+        for row, values in enumerate(rows(file, list(dict.fromkeys(columns.values())), _ROWS), 1):
+            if isinstance(values, UnicodeDecodeError):
+                yield Fault(row, BAD_UTF8, one_line(values))
+            else:
+                yield to_record(row, values, columns)
+
+
+def rows(file: BinaryIO, columns: Sequence[str], at_once: int) -> Iterator[Any]:
+    """The rows of a Parquet file, made one by one; in place of a row that is no UTF-8 (Arrow does not look) its error.
+
+    A value that stands in many rows is held once, as in the file: a dictionary of one long text makes a file of a
+    few hundred bytes, whose rows would fill any memory.
+
+    Args:
+        at_once: rows that Arrow decodes at a time, fewer where they are long.
+
+    Raises:
+        Unusable: the file lacks one of `columns`.
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with open_raw(shard) as file:
-        table = pq.ParquetFile(file)
-        wanted = list(dict.fromkeys(columns.values()))
-        there = table.schema_arrow.names
-        if missing := [column for column in wanted if column not in there]:
-            raise Unusable(NO_COLUMN, no_column(missing, there))
-        row = 0
-        for batch in table.iter_batches(batch_size=_ROWS, columns=wanted):
-            for values in _rows(batch):
-                row += 1
-                if isinstance(values, UnicodeDecodeError):
-                    yield Fault(row, BAD_UTF8, one_line(values))
-                else:
-                    yield to_record(row, values, columns)
+    about = pq.ParquetFile(file)
+    schema, metadata = about.schema_arrow, about.metadata
+    if missing := [column for column in columns if column not in schema.names]:
+        raise Unusable(NO_COLUMN, no_column(missing, schema.names))
+    texts = [name for name in columns if pa.types.is_string(schema.field(name).type)]
+    table = pq.ParquetFile(file, read_dictionary=texts, metadata=metadata)
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        size = max(1, int(at_once * _BYTES / max(_BYTES, _longest_batch(group, columns, at_once))))
+        for batch in table.iter_batches(size, [number], list(columns)):
+            for place in range(batch.num_rows):
+                try:
+                    yield {name: batch.column(name)[place].as_py() for name in columns}
+                except UnicodeDecodeError as error:
+                    yield error
 
 
-def _rows(batch: Any) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
-    """The rows of a batch; one that is no UTF-8 (Arrow does not look) costs only itself."""
-    try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        for number in range(batch.num_rows):
-            try:
-                yield from batch.slice(number, 1).to_pylist()
-            except UnicodeDecodeError as error:
-                yield error
+def _longest_batch(group: Any, columns: Sequence[str], at_once: int) -> float:
+    """Bytes of `at_once` rows of a row group in `columns`, by its own account."""
+    own = (group.column(number) for number in range(group.num_columns))
+    size = sum(column.total_uncompressed_size for column in own if column.path_in_schema.split(".")[0] in columns)
+    return size * at_once / max(1, group.num_rows)

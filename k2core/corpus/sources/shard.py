@@ -18,15 +18,21 @@ from typing import Any, BinaryIO
 
 from k2core.corpus.sources.files import FileSource
 from k2core.storage import StorageError
+from k2core.storage.disk import LOST, of_the_machine
+from k2core.storage.foreign import one_line, printable
 
 LONGEST = 16 * 2**20
 """Bytes of a line, a record or a text; nobody writes longer ones, and they are set aside unread."""
+MEMORY = 2 * 2**30
+"""Bytes that a shard may take while it is read, in each process that reads it; one that takes more is set aside."""
+_BYTE_ORDER_MARK = "\ufeff"
 BAD_UTF8, CORRUPT, VANISHED = "bad UTF-8", "corrupt", "vanished"
 EMPTY_SHARD, FORBIDDEN, NO_COLUMN = "empty shard", "access denied", "no such column"
-NO_TEXT, NOT_JSON, TOO_LONG = "no text", "not a JSON object", "too long"
+NO_TEXT, NOT_JSON, TOO_LONG, TOO_LARGE = "no text", "not a JSON object", "too long", "too large"
 _CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
-_PASSING = {errno.EBUSY, errno.EIO, getattr(errno, "EREMOTEIO", errno.EIO), errno.ENETUNREACH, errno.EHOSTUNREACH}
-"""s3fs translates 500 to EREMOTEIO, 503 and a changed object to EBUSY, codes that it does not know to EIO."""
+_PASSING = {errno.EBUSY, errno.ENETUNREACH} | LOST
+"""s3fs translates 500 to EREMOTEIO, 503 and a changed object to EBUSY, codes that it does not know to EIO. A network
+mount that is lost while a file is read gives EIO, ESTALE or ENOTCONN."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,8 @@ def list_files(source: FileSource) -> list[Shard]:
     except Exception as error:
         from botocore.exceptions import BotoCoreError  # here, for its import takes longer than to list a folder
 
-        if is_temporary(error) or not isinstance(error, (BotoCoreError, OSError, ValueError, ImportError)):
+        known = isinstance(error, (BotoCoreError, OSError, ValueError, ImportError))
+        if is_temporary(error) or of_the_machine(error) or not known:
             raise
         raise StorageError(
             f"ingest.files: {source.name}: {path} cannot be listed ({one_line(error)}); check address and access"
@@ -105,8 +112,8 @@ def list_files(source: FileSource) -> list[Shard]:
     local = "://" not in path
     return [
         Shard(
-            name=_local_name(place, path) if local else filesystem.unstrip_protocol(place),
-            key=place.removeprefix(root),
+            name=printable(_local_name(place, path) if local else filesystem.unstrip_protocol(place)),
+            key=_named(place.removeprefix(root)),
             state=f"{info['size']} {info.get('ETag') or info.get('mtime', '')}",
             content=(filesystem, place),
         )
@@ -137,14 +144,18 @@ def open_shard(shard: Shard) -> Iterator[BinaryIO]:
 
 
 def to_record(row: int, values: Any, columns: Mapping[str, str]) -> Record | Fault:
-    """The record in a row's `values`; only `text` and `id` must be there, the rest has its default in the recipe."""
+    """The record in a row's `values`; only `text` and `id` must be there, the rest has its default in the recipe.
+
+    White space and a byte order mark around the text are no part of it.
+    """
     if not isinstance(values, dict):
         return Fault(row, NOT_JSON, f"a {type(values).__name__}")
     missing = [columns[name] for name in ("text", "id") if name in columns and columns[name] not in values]
     if missing:
         return Fault(row, NO_COLUMN, no_column(missing, values))
     text = values[columns["text"]]
-    if not isinstance(text, str) or not text.strip():
+    text = text.strip().removeprefix(_BYTE_ORDER_MARK).strip() if isinstance(text, str) else text
+    if not isinstance(text, str) or not text:
         return Fault(row, NO_TEXT, "blank" if isinstance(text, str) else f"a {type(text).__name__}")
     if len(text) > LONGEST:
         return Fault(row, TOO_LONG, f"{len(text):,} characters; {LONGEST:,} are allowed")
@@ -157,19 +168,41 @@ def no_column(missing: list[str], there: Any) -> str:
     return f"no column {', '.join(missing)}; it has {', '.join(there)}"
 
 
+def too_large() -> Unusable:
+    """The fault of a shard that takes more memory than `MEMORY`."""
+    return Unusable(TOO_LARGE, f"to read it takes more than {MEMORY / 2**30:g} GiB of memory")
+
+
 @contextmanager
 def named_faults() -> Iterator[None]:
-    """Turn what libraries raise for an unusable shard into `Unusable`; let the faults through that may pass."""
+    """Within, a shard is read and nothing is written: what libraries raise for an unusable one becomes `Unusable`.
+
+    Faults that may pass become a ConnectionError; those of this machine stay what they are.
+    """
     from pyarrow import ArrowException
     from warcio.exceptions import ArchiveLoadFailed
 
     try:
-        yield
+        with reached():
+            yield
+    except MemoryError:
+        raise too_large() from None
     except (OSError, ValueError, ArrowException, ArchiveLoadFailed) as error:
-        if is_temporary(error):
+        if isinstance(error, ConnectionError) or of_the_machine(error):
             raise
         reasons = {FileNotFoundError: VANISHED, PermissionError: FORBIDDEN, UnicodeDecodeError: BAD_UTF8}
         raise Unusable(reasons.get(type(error), CORRUPT), one_line(error)) from None
+
+
+@contextmanager
+def reached() -> Iterator[None]:
+    """Faults that may pass become a ConnectionError."""
+    try:
+        yield
+    except Exception as error:
+        if is_temporary(error) and not isinstance(error, ConnectionError):
+            raise ConnectionError(one_line(error)) from error
+        raise
 
 
 def is_temporary(error: BaseException) -> bool:
@@ -187,13 +220,15 @@ def is_temporary(error: BaseException) -> bool:
     if isinstance(error, broken) or (isinstance(error, OSError) and error.errno in _PASSING):
         return True
     status = getattr(getattr(error, "response", None), "status_code", 0)
-    return status == 429 or status >= 500
-
-
-def one_line(error: BaseException) -> str:
-    """An error's text, short."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    if status == 429 or status >= 500:
+        return True
+    return error.__cause__ is not None and is_temporary(error.__cause__)
 
 
 def _local_name(place: str, path: str) -> str:
     return place if os.path.isabs(path) else os.path.relpath(place)
+
+
+def _named(key: str) -> str:
+    """A file's name as text: bytes that are no UTF-8, which Python keeps as halves of characters, are spelled out."""
+    return key.encode("utf-8", "backslashreplace").decode()

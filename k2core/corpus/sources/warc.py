@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import io
+import math
+import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
-from k2core.corpus.sources.shard import CORRUPT, LONGEST, NO_TEXT, TOO_LONG, Fault, Record, Shard, Unusable, open_shard
+from k2core.corpus.sources.shard import (
+    CORRUPT,
+    LONGEST,
+    TOO_LARGE,
+    TOO_LONG,
+    Fault,
+    Record,
+    Shard,
+    Unusable,
+    open_shard,
+    to_record,
+)
 
 SECONDS = 60.0
 """For one page's text. Most take milliseconds; the limit is wide, so that a busy machine does not change what comes."""
+LONGEST_PAGE = 5 * 2**20
+"""Bytes of a page, decoded: Common Crawl cuts longer ones."""
 NO_PAGE, NOT_EXTRACTED = "no web page", "not extracted"
 _PAGES = "response", "conversion"
+_COLUMNS = {name: name for name in ("text", "id", "origin")}
+_LONGEST_HEADER = 2**18
+_BLOCK = 2**14
+_WINDOWS = {"gzip": (16 + zlib.MAX_WBITS,), "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS)}
+"""Of zlib, by encoding, in the order that they are tried: what is sent as deflate often lacks its envelope."""
 
 
 def read(shard: Shard, columns: Mapping[str, str]) -> Iterator[Record | Fault]:
@@ -28,37 +49,116 @@ def read(shard: Shard, columns: Mapping[str, str]) -> Iterator[Record | Fault]:
     from warcio.archiveiterator import ArchiveIterator
 
     logger.disable("datatrove")
-    extractor = Trafilatura(favour_precision=True, deduplicate=False)
+    extractor = _Extractor(Trafilatura(favour_precision=True, deduplicate=False))
     with open_shard(shard) as file, ExtractorSandbox(timeout=SECONDS) as sandbox:
-        for row, record in enumerate(ArchiveIterator(file), 1):
+        guarded = _Guarded(file)
+        archive = ArchiveIterator(guarded)
+        headers = archive.loader.load_http_headers  # which asks the address for its scheme, even where there is none
+        archive.loader.load_http_headers = lambda kind, uri, *rest: headers(kind, uri or "", *rest)
+        for row, record in enumerate(archive, 1):
+            guarded.left = math.inf
             if record.rec_type in _PAGES:
                 yield _read_page(row, record, extractor, sandbox)
             _check_end(row, record)
+            guarded.left = _LONGEST_HEADER
+
+
+class _Guarded:
+    """A file of which `left` bytes may still be read: warcio reads a header to its end, however far that is."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.left: float = _LONGEST_HEADER
+
+    def read(self, size: int) -> bytes:
+        content = self.file.read(size)
+        self.left -= len(content)
+        if self.left < 0:
+            raise Unusable(CORRUPT, f"a header of more than {_LONGEST_HEADER:,} bytes")
+        return content
+
+
+class _Extractor:
+    """Trafilatura's `extract`, which says so where a page takes more memory than there is."""
+
+    def __init__(self, trafilatura: Any) -> None:
+        self.trafilatura = trafilatura
+
+    def __call__(self, text: str) -> str | MemoryError:
+        try:
+            return self.trafilatura.extract(text)
+        except MemoryError:
+            return MemoryError()
 
 
 def _read_page(row: int, record: Any, extractor: Any, sandbox: Any) -> Record | Fault:
     from datatrove.pipeline.readers.warc import process_record
 
-    if (record.length or 0) > LONGEST:
+    longest = LONGEST_PAGE if record.rec_type == "response" else LONGEST
+    if record.length is None:
+        return Fault(row, NO_PAGE, "the record has no header Content-Length")
+    if record.length > LONGEST:
         return Fault(row, TOO_LONG, f"{record.length:,} bytes; {LONGEST:,} are allowed")
+    record.content_stream = lambda: io.BytesIO(_decoded(record, longest))
     try:
         page = process_record(record)
     except KeyError as error:
         return Fault(row, NO_PAGE, f"the record has no header {error.args[0]}")
+    except OverflowError:
+        return Fault(row, TOO_LONG, f"more than {longest:,} bytes when decoded")
     if page is None:
         kind = record.rec_headers.get_header("WARC-Identified-Payload-Type") or "unnamed content"
         return Fault(row, NO_PAGE, f"{kind} that is no HTML, or in no known encoding")
     text = page["text"]
     if record.rec_type == "response":
         try:
-            text = sandbox.process_document(text, extractor.extract)
+            text = sandbox.process_document(text, extractor)
+        except MemoryError:
+            return Fault(row, TOO_LARGE, f"{page['url']}: its text takes too much memory")
         except (TimeoutError, EOFError) as error:
             why = f"no end within {SECONDS:g} s" if isinstance(error, TimeoutError) else "the extractor died"
             return Fault(row, NOT_EXTRACTED, f"{page['url']}: {why}")
-    if not text or not text.strip():
-        return Fault(row, NO_TEXT, page["url"])
     key = (page["id"] or "").strip("<>").removeprefix("urn:uuid:")
-    return Record(row, text, {"id": key, "origin": page["url"]})
+    return to_record(row, {"text": text or "", "id": key, "origin": page["url"]}, _COLUMNS)
+
+
+def _decoded(record: Any, longest: int) -> bytes:
+    """The content of a record of at most `LONGEST` bytes, without the encodings that HTTP put around it.
+
+    warcio's own stream decodes however much comes of it.
+
+    Raises:
+        OverflowError: more than `longest` bytes come of it.
+    """
+    from warcio.bufferedreaders import ChunkedDataReader
+
+    headers = record.http_headers
+    stream = record.raw_stream
+    if headers and headers.get_header("transfer-encoding") == "chunked":
+        stream = ChunkedDataReader(stream)
+    content = stream.read(LONGEST)
+    encoding = ((headers and headers.get_header("content-encoding")) or "").lower()
+    for window in _WINDOWS.get(encoding, ()):
+        if decoded := _inflated(content, window, longest):
+            content = decoded
+            break
+    if len(content) > longest:
+        raise OverflowError
+    return content
+
+
+def _inflated(content: bytes, window: int, longest: int) -> bytes:
+    """What zlib makes of `content` up to a torn place, at most a byte more than `longest`."""
+    decoder, parts, left = zlib.decompressobj(window), [], longest + 1
+    for start in range(0, len(content), _BLOCK):
+        try:
+            parts.append(decoder.decompress(content[start : start + _BLOCK], left))
+        except zlib.error:
+            break
+        left -= len(parts[-1])
+        if not left or decoder.eof:
+            break
+    return b"".join(parts)
 
 
 def _check_end(row: int, record: Any) -> None:

@@ -18,6 +18,7 @@ from k2core.corpus.sources.files import FileSource
 from k2core.corpus.sources.shard import Shard, is_temporary, list_files, one_line
 from k2core.stage import Job
 from k2core.storage import StorageError
+from k2core.storage.disk import of_the_machine
 
 State = dict[str, Any]
 TRUSTED = "has no version that can be asked for; taken as unchanged"
@@ -113,7 +114,7 @@ def _commit(source: FileSource) -> str:
     except Exception as error:
         if is_temporary(error):
             raise ConnectionError(f"ingest.files: {source.name}: {source.path}: {one_line(error)}") from error
-        if not isinstance(error, (HfHubHTTPError, HFValidationError, OSError)):
+        if of_the_machine(error) or not isinstance(error, (HfHubHTTPError, HFValidationError, OSError)):
             raise
         raise StorageError(
             f"ingest.files: {source.name}: path {source.path}: no such folder, and no such dataset on the Hub "

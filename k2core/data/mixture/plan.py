@@ -2,6 +2,8 @@
 
 Expectations, not draws: of the phase's rows a bucket of documents gets its share, of the bucket's tokens an epoch holds
 rate × length. The plan costs no more for a longer phase. What packing pads and crops is not in it.
+
+Shapes: D documents.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ def plan_phase(
     by_domain: dict[str, dict[str, float]] = {domain: {} for domain in pools}
     for bucket, weight in buckets.items():
         by_domain[bucket.domain][bucket.part] = tokens * weight / total
-    domains = {}
+    domains: dict[str, dict[str, Any]] = {}
     for domain, planned in by_domain.items():
         pool = pools[domain]
         epochs = max(count / pool.tokens(part) for part, count in planned.items())

@@ -1,4 +1,7 @@
-"""Which rows of a phase come from which documents: weights and the share of long documents kept without chance."""
+"""Which rows of a phase come from which documents: weights and the share of long documents kept without chance.
+
+Shapes: D documents.
+"""
 
 from __future__ import annotations
 

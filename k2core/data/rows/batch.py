@@ -1,4 +1,7 @@
-"""What a training step reads."""
+"""What a training step reads.
+
+Shapes: B rows, T positions.
+"""
 
 from __future__ import annotations
 

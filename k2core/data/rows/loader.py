@@ -6,6 +6,8 @@ pass. A phase walks on from where the phase before it stopped (`cursor`) and tak
 comes again in the next pass. So no document comes twice before every other had its turn, whatever the phases select.
 What a phase takes is packed into rows, and the rows are dealt out by the mixture. Nothing depends on processes or on
 what was read before. Thin: a phase's rows are planned in memory, which suits one node.
+
+Shapes: D documents.
 """
 
 from __future__ import annotations

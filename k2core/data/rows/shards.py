@@ -78,9 +78,9 @@ def write_shards(
     finally:
         for file in files.values():
             file.close()
-    content = {split: dict(sorted(domains.items())) for split, domains in splits.items()}
+    sums_by_split = {split: dict(sorted(domains.items())) for split, domains in splits.items()}
     head = {"vocab_size": vocab_size, "dtype": dtype.name, "eos_id": eos_id, "tokenizer": tokenizer}
-    manifest = {**head, **content}
+    manifest = {**head, **sums_by_split}
     write_json(folder / "manifest.json", manifest)
     return manifest
 

@@ -1,4 +1,7 @@
-"""How a token is decoded: by the model itself, or by a step that a backend has packed its weights for."""
+"""How a token is decoded: by the model itself, or by a step that a backend has packed its weights for.
+
+Shapes: B sequences.
+"""
 
 from __future__ import annotations
 

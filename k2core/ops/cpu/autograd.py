@@ -1,6 +1,9 @@
 """The kernels as differentiable functions, on tensors that `operations.accepts`.
 
 Floating-point tensors are fp32 on the CPU. A kernel reads as far as the shapes say, so they are checked here.
+
+Shapes: B sequences (or matrices), N tokens (or columns of a matrix), V vocabulary, E experts, K experts of a token, M
+visits of tokens to experts (or rows of a matrix).
 """
 
 from __future__ import annotations
@@ -185,11 +188,11 @@ class Attention(torch.autograd.Function):
         _check(keys_values.shape[:2] == (B, S), "keys and values", keys_values, f"shared keys of {tuple(shared.shape)}")
         for part in (cos, sin):
             _check(part.shape[1:] == (queries.shape[1], rope // 2), "the rotation", part, f"{tuple(queries.shape)}")
-        if query_segments is not None:
-            for part, columns in ((query_segments, queries.shape[1]), (key_segments, S)):
-                fits = part.dtype == torch.int32 and part.shape in ((1, columns), (B, columns))
-                _check(fits, "the segments", part, f"{B} rows of {columns}")
-        inputs = _Inputs.of(*tensors, scale)
+        for segments, columns in ((query_segments, queries.shape[1]), (key_segments, S)):
+            if segments is not None:
+                fits = segments.dtype == torch.int32 and segments.shape in ((1, columns), (B, columns))
+                _check(fits, "the segments", segments, f"{B} rows of {columns}")
+        inputs = _Inputs.of(scale, *tensors)
         out = torch.empty(inputs.B, inputs.T, inputs.H, inputs.value)
         log_sum, largest = torch.empty(inputs.B, inputs.H, inputs.T), torch.empty(inputs.B, inputs.H)
         call("attention", inputs, out, log_sum, largest)
@@ -202,7 +205,7 @@ class Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, dout: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, out, log_sum = ctx.saved_tensors
-        inputs = _Inputs.of(*tensors, ctx.scale)
+        inputs = _Inputs.of(ctx.scale, *tensors)
         dqueries, dkeys_values = torch.empty_like(tensors[0]), torch.empty_like(tensors[1])
         dshared = torch.empty(inputs.B, inputs.H, inputs.S, inputs.rope)
         call("attention_backward", inputs, dout.contiguous(), out, log_sum, dqueries, dkeys_values, dshared)
@@ -243,8 +246,8 @@ class _Inputs(ctypes.Structure):
 
     @classmethod
     def of(
-        cls, queries: Tensor, keys_values: Tensor, shared: Tensor, cos: Tensor, sin: Tensor, blocks: Tensor,
-        query_segments: Tensor | None, key_segments: Tensor | None, scale: float,
+        cls, scale: float, queries: Tensor, keys_values: Tensor, shared: Tensor, cos: Tensor, sin: Tensor,
+        blocks: Tensor, query_segments: Tensor | None, key_segments: Tensor | None,
     ) -> _Inputs:  # fmt: skip
         B, T, H, width = queries.shape
         rope, S = shared.shape[-1], keys_values.shape[1]

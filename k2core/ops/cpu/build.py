@@ -46,7 +46,7 @@ def call(name: str, *arguments: Tensor | ctypes.Structure | ctypes.Array | int |
     Returns what the kernel does, where that is an `int`.
     """
     threads = 1 if _forked else torch.get_num_threads()
-    return getattr(library(), name)(*map(_argument, arguments), ctypes.c_int64(threads))
+    return getattr(loaded(), name)(*map(_argument, arguments), ctypes.c_int64(threads))
 
 
 def _argument(value: Tensor | ctypes.Structure | ctypes.Array | int | float | None) -> Any:
@@ -57,6 +57,14 @@ def _argument(value: Tensor | ctypes.Structure | ctypes.Array | int | float | No
     if isinstance(value, (ctypes.Structure, ctypes.Array)):
         return ctypes.byref(value)
     return ctypes.c_int64(value) if isinstance(value, int) else ctypes.c_float(value)
+
+
+def loaded() -> ctypes.CDLL:
+    """`library()`, which there is wherever this backend was chosen."""
+    kernels = library()
+    if kernels is None:
+        raise RuntimeError("the kernels could not be built, so nothing of this backend can be called")
+    return kernels
 
 
 @functools.cache

@@ -1,4 +1,7 @@
-"""A decoding step as one kernel, `decode.c`, with the weights laid out for it."""
+"""A decoding step as one kernel, `decode.c`, with the weights laid out for it.
+
+Shapes: B sequences, V vocabulary, h half the rotary width.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import ctypes
 import torch
 from torch import Tensor
 
-from k2core.ops.cpu.build import call, library
+from k2core.ops.cpu.build import call, loaded
 from k2core.ops.decoding import DecoderWeights, LayerWeights
 
 
@@ -18,9 +21,8 @@ class Decoder:
         self.kept: list[Tensor] = []
         w, first = weights, weights.layers[0]
         V, D = w.embedding.shape
-        E, F = next(
-            ((len(layer.router), layer.expert_down.shape[2]) for layer in w.layers if layer.router is not None), (0, 0)
-        )
+        routed = next((layer.routed for layer in w.layers if layer.routed), None)
+        E, F = (len(routed.router), routed.down.shape[2]) if routed else (0, 0)
         self.shape = _Shape(
             D, w.heads, w.nope, w.rope, w.value, first.key_norm.shape[0], first.query_norm.shape[0], V, len(w.layers),
             E, w.experts_per_token, F, w.scale, w.eps, w.latent_eps, w.routed_scaling,
@@ -59,11 +61,11 @@ class Decoder:
             down=self._matrix(layer.down),
             width=layer.down.shape[1],
         )
-        if layer.router is not None:
-            result.router = self._matrix(layer.router)
-            result.bias = self._keep(layer.router_bias)
-            result.expert_gate_up = self._matrix(layer.expert_gate_up.flatten(1, 2))
-            result.expert_down = self._matrix(layer.expert_down)
+        if layer.routed:
+            result.router = self._matrix(layer.routed.router)
+            result.bias = self._keep(layer.routed.bias)
+            result.expert_gate_up = self._matrix(layer.routed.gate_up.flatten(1, 2))
+            result.expert_down = self._matrix(layer.routed.down)
         return result
 
     def _matrix(self, weight: Tensor, across: bool = False) -> int:
@@ -73,7 +75,7 @@ class Decoder:
         count, N, K = stack.shape
         if across:
             N, K = K, N
-        packed = torch.empty(count * library().packed_floats(ctypes.c_int64(K), ctypes.c_int64(N)))
+        packed = torch.empty(count * loaded().packed_floats(ctypes.c_int64(K), ctypes.c_int64(N)))
         call("pack_weights", stack, count, K, N, int(across), packed)
         return self._keep(packed)
 

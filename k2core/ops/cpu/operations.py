@@ -1,6 +1,10 @@
 """The operations of the backend `cpu`; what it lacks, or refuses, is left to the reference.
 
 Signatures and formulas stand in `k2core/ops/__init__.py`.
+
+Shapes: B sequences, N tokens, T positions, S key positions, V vocabulary, D hidden width, H heads, E experts, K experts
+of a token, F inner width of a feed-forward, M visits of tokens to experts, n head width without position, r rotary head
+width, v head width of the values, d = n + r, e = n + v.
 """
 
 from __future__ import annotations
@@ -73,10 +77,10 @@ def latent_attention(
 def _seen(reach: Reach) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Blocks and segments as the kernel reads them."""
     blocks = torch.tensor(reach.blocks(QUERY_BLOCK))
-    if reach.segments_BT is None:
+    if reach.segments_BT is None or reach.segments_BS is None:
         return blocks, None, None
-    segments = (part.to(torch.int32).contiguous() for part in (reach.segments_BT, reach.segments_BS))
-    return blocks, *segments
+    queries, keys = (part.to(torch.int32).contiguous() for part in (reach.segments_BT, reach.segments_BS))
+    return blocks, queries, keys
 
 
 def token_losses(logits_NV: Tensor, targets_N: Tensor, ignored: int) -> Tensor:

@@ -16,6 +16,8 @@ from k2core.synthesis.fidelity.roles import FUNCTION_WORDS
 RUN = 5
 """Words of a run; a clause is hardly shorter."""
 
+_BLOCK = 4096
+"""Words of the source that are held against the rewrite's at a time; of a long text, all would fill the memory."""
 Vectors = Mapping[str, tuple[list[str], Any]]
 
 
@@ -31,12 +33,20 @@ def alignment(source: str, rewrite: str, vectors: Vectors) -> dict[str, float]:
     sides = [_gather(facts.sentences(text), vectors) for text in (source, rewrite)]
     (all_theirs, theirs), (all_ours, ours) = sides
     whole = normalize(all_theirs.mean(0), dim=0) @ normalize(all_ours.mean(0), dim=0)
-    near = normalize(theirs, dim=-1) @ normalize(ours, dim=-1).T  # (words of source, of rewrite)
-    return {
-        "similarity": float(whole),
-        "coverage": _worst_run(near.amax(1)),
-        "support": _worst_run(near.amax(0)),
-    }
+    best_theirs, best_ours = _best(normalize(theirs, dim=-1), normalize(ours, dim=-1))
+    return {"similarity": float(whole), "coverage": _worst_run(best_theirs), "support": _worst_run(best_ours)}
+
+
+def _best(theirs: Any, ours: Any) -> tuple[Any, Any]:
+    """For each unit vector of either side, shapes (n, 384) and (m, 384), its greatest cosine with one of the other."""
+    import torch
+
+    rows, columns = [], []
+    for block in theirs.split(_BLOCK):
+        near = block @ ours.T
+        rows.append(near.amax(1))
+        columns.append(near.amax(0))
+    return torch.cat(rows), torch.stack(columns).amax(0)
 
 
 def _gather(sentences: Sequence[str], vectors: Vectors) -> tuple[Any, Any]:

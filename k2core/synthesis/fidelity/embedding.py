@@ -2,6 +2,8 @@
 
 The model reads the first 256 tokens of a text. Batches are padded, which moves the last bits; scores made from the
 vectors are rounded.
+
+Shapes: B texts, T tokens, D width of a vector.
 """
 
 from __future__ import annotations

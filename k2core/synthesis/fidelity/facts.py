@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 _NUMBER = re.compile(r"\d+(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
@@ -39,7 +39,10 @@ _AMBIGUOUS = {"one", "zero", "hundred", "thousand"}
 """Pronoun and idiom more often than number, where they stand alone."""
 _TERM = r"\(*[$€£]?-?[$€£]?\d+(?:,\d{3})*(?:\.\d+)?%?\)*"
 _SIDE = rf"{_TERM}(?:\s*[-+*/×÷x]\s*{_TERM})*"
-_EQUATION = re.compile(rf"{_SIDE}\s*=\s*{_SIDE}")
+_LEFT, _RIGHT = re.compile(rf"{_SIDE}\s*\Z"), re.compile(rf"\s*{_SIDE}")
+_LONGEST_SIDE = 200
+_LONGEST_ABBREVIATION = 8
+_GREATEST = 10**30
 _UNIT = re.compile(r"(?<=\d)\s+(?:[a-z][\w/']*\s+){1,4}(?=[-+*/×÷=]|x )|(?<=\d)/[a-z]+(?=\s)")
 """A unit between a number and an operator: `9 hours * 4`, `€100/hour`."""
 # fmt: off
@@ -65,7 +68,8 @@ def numbers(text: str, language: str = "en") -> set[str]:
 
 
 def _spelled(text: str) -> set[str]:
-    found, run = set(), []
+    found: set[str] = set()
+    run: list[str] = []
     for token in [*re.findall(r"[^\W\d_]+|\d[\d,.]*|[^\w\s]", text.lower()), "."]:
         if token in VALUES or (token in _LARGE and (run or token not in _AMBIGUOUS)):
             run.append(token)
@@ -88,7 +92,7 @@ def _value(run: list[str]) -> set[str]:
     for word in run:
         if word in _LARGE:
             if values:
-                values[-1] *= _LARGE[word]
+                values[-1] = min(values[-1] * _LARGE[word], _GREATEST)
             last = 0
             continue
         value = VALUES[word]
@@ -109,15 +113,15 @@ def _plain(number: str) -> str:
 
 def sentences(text: str) -> list[str]:
     """Sentences and lines, initials and common abbreviations kept inside."""
-    parts: list[str] = []
-    for piece in _SENTENCE_END.split(text):
-        if not piece.strip():
+    parts: list[list[str]] = []
+    for piece in map(str.strip, _SENTENCE_END.split(text)):
+        if not piece:
             continue
-        if parts and _ABBREVIATION.search(parts[-1]):
-            parts[-1] += " " + piece.strip()
+        if parts and _ABBREVIATION.search(parts[-1][-1][-_LONGEST_ABBREVIATION:]):
+            parts[-1].append(piece)
         else:
-            parts.append(piece.strip())
-    return parts
+            parts.append([piece])
+    return [" ".join(pieces) for pieces in parts]
 
 
 def words(text: str) -> list[str]:
@@ -129,11 +133,23 @@ def equations(text: str) -> set[str]:
     """Equations between numbers, without spaces, units and currencies: `4 boxes * 12 = 48 pencils` is `4*12=48`."""
     found = set()
     for line in sentences(text):
-        for match in _EQUATION.findall(_UNIT.sub(" ", line)):
+        for match in _equations_of(_UNIT.sub(" ", line)):
             sides = re.sub("[×x]", "*", re.sub(r"[\s,$€£]", "", match)).replace("÷", "/").split("=")
             if any(re.search(r"\d[-+*/]", side) for side in sides):
                 found.add("=".join(sides))
     return found
+
+
+def _equations_of(line: str) -> Iterator[str]:
+    """The equations of a line as they stand, sought around each `=`: from the left, it takes quadratic time."""
+    end, at = 0, line.find("=")
+    while at >= 0:
+        left = _LEFT.search(line, max(end, at - _LONGEST_SIDE), at)
+        right = left and _RIGHT.match(line, at + 1)
+        if left and right:
+            end = right.end()
+            yield line[left.start() : end]
+        at = line.find("=", max(end, at + 1))
 
 
 def negations(text: str) -> int:

@@ -9,6 +9,7 @@ what came out, and what the gate does not see.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,13 @@ from typing import Any
 from pydantic import Field
 
 from k2core.corpus.signals import language as languages
+from k2core.llm.reasoning import has_reasoning
 from k2core.recipe import FromList, Section
 from k2core.synthesis.fidelity import facts
 
 ACCEPTED = "accepted"
+LONGEST = 2**15
+"""Characters of the longest text that is judged: each word of a rewrite is held against each of its source."""
 _LANGUAGE_CHARACTERS = 500
 _DIGITS = 4
 """Scores are rounded: the last bits of an embedding depend on the batch it was made in."""
@@ -73,12 +77,16 @@ def judge(
 ) -> Verdict:
     """Hold `rewrite` against `source`.
 
-    Without text there is nothing to embed: an empty rewrite is rejected as `empty`, its scores are 0.
+    Without text there is nothing to embed: an empty rewrite is rejected as `empty`, its scores are 0. So are those of
+    texts beyond `LONGEST` (`too_long`) and of a rewrite that holds what a model thought aloud (`reasoning`).
 
     Args:
         common: `facts.common_words` of the corpus.
         language: ISO 639 code of the language that the rewrite must be in; None for the source's own.
     """
+    reason = "reasoning" if has_reasoning(rewrite) else "too_long" if max(len(source), len(rewrite)) > LONGEST else ""
+    if reason:
+        return Verdict(False, reason, dict.fromkeys(SCORES, 0.0))
     return verdict(measure([(source, rewrite)], common, language)[0], limits)
 
 
@@ -126,9 +134,9 @@ def _scores(
     numbers, new_numbers = facts.numbers(source, own), facts.numbers(rewrite, language or own)
     equations, new_equations = facts.equations(source), facts.equations(rewrite)
     source_words, new_words = facts.words(source), facts.words(rewrite)
-    known, new_known = set(source_words), set(new_words)
+    known, new_known = _Vocabulary(source_words), _Vocabulary(new_words)
     names = facts.names(source, common)
-    invented = {name for name in facts.names(rewrite, common) if not _occurs(name, known)}
+    invented = {name for name in facts.names(rewrite, common) if name not in known}
     scores = {
         "language_score": _in_language(rewrite, language or own),
         "length_ratio": len(rewrite) / max(1, len(source)),
@@ -137,7 +145,7 @@ def _scores(
         "copied": copied(source_words, new_words),
         "numbers_kept": _share(numbers & new_numbers, numbers),
         "numbers_invented": len(new_numbers - numbers),
-        "names_kept": _share({name for name in names if _occurs(name, new_known)}, names),
+        "names_kept": _share({name for name in names if name in new_known}, names),
         "names_invented": len(invented),
         "words_invented": words_invented(source, rewrite),
         "equations_kept": _share(equations & new_equations, equations),
@@ -154,12 +162,19 @@ def _share(part: set[str], whole: set[str]) -> float:
     return len(part) / len(whole) if whole else 1.0
 
 
-def _occurs(name: str, vocabulary: set[str]) -> bool:
-    """Whether `name` or a form of it (American, Americans; Rome, Roman's) stands in `vocabulary`."""
-    if name in vocabulary or name.rstrip("s") in vocabulary or name + "s" in vocabulary:
-        return True
-    stem = name[: max(5, len(name) - 3)]
-    return len(name) > 5 and any(word.startswith(stem) for word in vocabulary)
+class _Vocabulary:
+    """Words, among which a name is if it or a form of it (American, Americans; Rome, Roman's) is."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = set(words)
+        self._ordered = sorted(self._words)
+
+    def __contains__(self, name: str) -> bool:
+        if name in self._words or name.rstrip("s") in self._words or name + "s" in self._words:
+            return True
+        stem = name[: max(5, len(name) - 3)]
+        place = bisect_left(self._ordered, stem)
+        return len(name) > 5 and place < len(self._ordered) and self._ordered[place].startswith(stem)
 
 
 def copied(source: list[str], rewrite: list[str], n: int = 5) -> float:

@@ -19,6 +19,8 @@ _TOKEN = re.compile(r"[^\W\d_]+|\d+(?:[.,]\d+)*")
 _WINDOW = 4
 _STEM = 5
 _FUNCTION_WEIGHT = 0.3
+_MOST_FACTS = 100
+"""Facts that are held against one another, the first of the source: each is with every other."""
 # fmt: off
 FUNCTION_WORDS = frozenset((
     "a", "an", "and", "are", "as", "at", "be", "been", "being", "but", "by", "for", "from", "had", "has", "have", "he",
@@ -33,10 +35,10 @@ Context = dict[tuple[str, int], float]
 
 @dataclass
 class _Facts:
-    """A text's names and numbers with their contexts, and which of them stand in one run ("Ada Lovelace")."""
+    """A text's names and numbers with their contexts, and the runs ("Ada Lovelace") that each stands in, by number."""
 
     contexts: dict[str, Context]
-    together: set[frozenset[str]]
+    runs: dict[str, set[int]]
 
 
 def roles(source: str, rewrite: str, common: frozenset[str]) -> float:
@@ -47,7 +49,7 @@ def roles(source: str, rewrite: str, common: frozenset[str]) -> float:
     words about 0.
     """
     theirs, ours = _facts(source, common), _facts(rewrite, common)
-    both = sorted(theirs.contexts.keys() & ours.contexts.keys())
+    both = sorted([fact for fact in theirs.contexts if fact in ours.contexts][:_MOST_FACTS])
     if len(both) < 2:
         return 1.0
     like = np.array([[_overlap(ours.contexts[a], theirs.contexts[b]) for b in both] for a in both])
@@ -56,7 +58,7 @@ def roles(source: str, rewrite: str, common: frozenset[str]) -> float:
     gain = own[:, None] + own[None, :] - like - like.T
     gain /= np.maximum(whole[:, None] + whole[None, :], 1e-9)
     apart = [
-        gain[i, j] for i in range(len(both)) for j in range(i) if frozenset((both[i], both[j])) not in theirs.together
+        gain[i, j] for i in range(len(both)) for j in range(i) if theirs.runs[both[i]].isdisjoint(theirs.runs[both[j]])
     ]
     return float(min(apart, default=1.0))
 
@@ -70,19 +72,20 @@ def _overlap(a: Context, b: Context) -> float:
 
 def _facts(text: str, common: frozenset[str]) -> _Facts:
     names = facts.names(text, common)
-    found = _Facts({}, set())
+    found = _Facts({}, {})
+    number = 0
     for sentence in facts.sentences(text):
         tokens = [_spelled_out(token) for token in _TOKEN.findall(sentence)]
         kinds = [token[0].isdigit() or (token[0].isupper() and token.lower() in names) for token in tokens]
         for start, end in _runs(tokens, kinds):
             flip = -1 if start and tokens[start - 1].lower() == "by" else 1
             context = _context(tokens, start, end, flip)
-            members = [token.lower() for token in tokens[start:end]]
-            for member in members:
+            number += 1
+            for member in dict.fromkeys(token.lower() for token in tokens[start:end]):
+                found.runs.setdefault(member, set()).add(number)
                 held = found.contexts.setdefault(member, {})
                 for key, weight in context.items():
                     held[key] = max(held.get(key, 0.0), weight)
-            found.together |= {frozenset((a, b)) for a in members for b in members}
     return found
 
 

@@ -35,7 +35,7 @@ _INTERROGATIVE = re.compile(
     r"(?:who|whom|whose|what|which|when|where|why|how|is|was|are|were|do|does|did|can|has|have)\b",
     re.IGNORECASE,
 )
-_PAIR = re.compile(r"\s*(?:Question:\s*)?(?P<question>[^\n]+?)\s*\n+\s*Answer:\s*(?P<answer>[^\n]+)")
+_PAIR = re.compile(r"\s*+(?:Question:\s*+)?+(?P<question>[^\n]++)\n\s*+Answer:\s*+(?P<answer>[^\n]+)")
 _WORD = re.compile(r"[^\W_]+")
 _ARTICLES = {"a", "an", "the"}
 _EXAMPLES = (
@@ -193,7 +193,7 @@ def dialogue(turns: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
 def _parsed(row: Row, answer: Answer) -> Pair:
     """The pair in what the model wrote; without question and answer where it holds none or was cut off."""
     found = _PAIR.match(answer.text) if answer.finish_reason == "stop" else None
-    question, short = (found["question"], found["answer"].strip()) if found else ("", "")
+    question, short = (found["question"].strip(), found["answer"].strip()) if found else ("", "")
     return Pair(MODEL, row["id"], row["text"], question, short.rstrip("."))
 
 

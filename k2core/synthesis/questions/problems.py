@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 SOLVED, WORKED = "solved", "worked"
 _ORIGIN = re.compile(r"pypi:reasoning-gym==[^:]+:(?P<task>\w+)\?seed=(?P<seed>\d+)&item=(?P<item>\d+)$")
-_RESULT = re.compile(r"Answer:[ \t]*(?P<result>\S[^\n]*)\s*$")
+_LONGEST_RESULT = 200
 _SOLVE = "Solve the problem. End with a line that says Answer: and the result.\n\n{problem}"
 _EXAMPLES = (
     ("Tom has 3 apples and buys 2 bags of 4 apples. How many has he?", "2 * 4 = 8\n3 + 8 = 11\nAnswer: 11"),
@@ -46,11 +46,11 @@ class Problem:
 
     def solved_by(self, solution: str) -> bool:
         """Whether reasoning-gym gives the solution's last line, "Answer: …", the full score."""
-        found = _RESULT.search(solution)
-        if not found:
+        result = solution.rstrip().rpartition("\n")[2].partition("Answer:")[2].strip()
+        if not 0 < len(result) <= _LONGEST_RESULT:
             return False
         dataset = _dataset(self.task, self.seed, self.item.bit_length())
-        return float(dataset.score_answer(found["result"].strip(), dataset[self.item])) == 1.0
+        return float(dataset.score_answer(result, dataset[self.item])) == 1.0
 
 
 def problem_of(row: Row) -> Problem:

@@ -200,7 +200,8 @@ def _request(
     `context_tokens` hold, the piece.
     """
     style, text = library.styles[job.style], job.chunks[len(written)].strip()
-    room, recent = context_tokens * CHARACTERS_A_TOKEN, []
+    room = context_tokens * CHARACTERS_A_TOKEN
+    recent: list[tuple[str, str]] = []
     for piece, rewrite in reversed(list(zip(job.chunks, written, strict=False))):
         room -= len(piece) + len(rewrite)
         if room < 0:

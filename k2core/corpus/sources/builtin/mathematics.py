@@ -14,11 +14,12 @@ from typing import Any
 
 from pydantic import Field
 
-from k2core.corpus.documents import Document
+from k2core.corpus.documents import Document, Domain
 from k2core.machine import packages
 from k2core.recipe import RecipeError, Section
 
-NAME, DOMAIN = "mathematics", "math"
+NAME = "mathematics"
+DOMAIN: Domain = "math"
 Entry = dict[str, Any]
 _ANSWER_FORM = re.compile(r"\s*Give (?:only )?the [^.]* final answer\.(?: Do not include units\.)?$")
 """reasoning-gym asks for a bare answer; a text that shows the steps does not."""

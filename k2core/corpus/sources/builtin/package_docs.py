@@ -9,11 +9,12 @@ from itertools import pairwise
 
 from pydantic import Field
 
-from k2core.corpus.documents import UNDETERMINED, Document, sample
+from k2core.corpus.documents import UNDETERMINED, Document, Domain, sample
 from k2core.machine import packages
 from k2core.recipe import Section
 
-NAME, DOMAIN = "package_docs", "web"
+NAME = "package_docs"
+DOMAIN: Domain = "web"
 _LEGAL = re.compile(r"licen[sc]e|copying|notice|authors", re.IGNORECASE)
 _MARKDOWN_HEADING = r"^\#{1,3}[ ]\S.*$"
 _RST_HEADING = r"^\S.*\n(?:={3,}|-{3,}|~{3,})[ ]*$"
@@ -83,8 +84,9 @@ def _installed() -> list[metadata.Distribution]:
 
 
 def _pages(package: metadata.Distribution) -> Iterator[tuple[str, str]]:
-    # `get_payload` is what importlib.metadata's message offers for the body; JSON metadata keeps it elsewhere.
-    description = str(package.metadata.get_payload() or package.metadata.get("Description") or "")
+    # The field, where there is one, comes first; the body of the file, where there is one, counts.
+    descriptions = package.metadata.get_all("Description") or []
+    description = next((str(text) for text in reversed(descriptions) if text), "")
     if description.strip() not in ("", "UNKNOWN"):
         yield "README", description
     for file, path in packages.files_of(package, (".md", ".rst")):

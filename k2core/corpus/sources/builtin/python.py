@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import platform
 import sys
 import sysconfig
@@ -14,12 +15,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from k2core.corpus.documents import Document, sample
+from k2core.corpus.documents import Document, Domain, sample
 from k2core.machine import packages
 from k2core.recipe import Section
 from k2core.storage import StorageError
 
-NAME, DOMAIN = "python", "code"
+NAME = "python"
+DOMAIN: Domain = "code"
 _SKIPPED = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idle_test", "pydoc_data", "encodings"}
 """Tests repeat themselves, and tables are not prose about anything."""
 
@@ -90,7 +92,7 @@ def split_module(text: str, max_characters: int) -> list[str]:
     except (SyntaxError, ValueError):
         return [text.strip()]
     starts = [min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))]) - 1 for node in body]
-    lines = text.splitlines(keepends=True)
+    lines = io.StringIO(text, newline="").readlines()  # as `ast` counts them; `splitlines` also cuts at form feeds
     edges = sorted({0, *starts[1:], len(lines)})
     parts: list[str] = []
     for start, end in pairwise(edges):

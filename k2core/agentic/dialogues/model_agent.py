@@ -1,0 +1,64 @@
+"""The model under test as an agent: it replies to all open dialogues in one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from k2core.chat.parser import parse_assistant
+from k2core.chat.tokenizer import Tokenizer
+from k2core.inference.rollouts import SAMPLER_BATCH, encode_prompt
+from k2core.inference.sampler import Completion, generate
+from k2core.model.transformer import Transformer
+
+Message = dict[str, Any]
+Tools = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class ModelAgent:
+    """Replies of a model; whatever it writes becomes a message, with `errors` where it is no well-formed one.
+
+    Args:
+        max_new_tokens: of one reply; a longer one is malformed.
+        temperature: 0 is greedy.
+    """
+
+    model: Transformer
+    tokenizer: Tokenizer
+    max_new_tokens: int
+    temperature: float
+    seed: int
+    batch_size: int = SAMPLER_BATCH
+
+    def replies(self, asked: Sequence[tuple[str, list[Message], Tools]]) -> list[Message]:
+        """A reply to each dialogue: its name, its messages and the tools it declares.
+
+        A reply depends on the seed and on its own dialogue alone: the name, which no other dialogue may have, and the
+        messages. A dialogue that leaves no room in the model's context for a reply gets a malformed one.
+        """
+        prompts = [encode_prompt(self.tokenizer, messages, tools) for _, messages, tools in asked]
+        room = self.model.config.max_position_embeddings - self.max_new_tokens
+        fitting = [number for number, prompt in enumerate(prompts) if len(prompt) <= room]
+        completions = generate(
+            self.model, [prompts[number] for number in fitting], max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature, stop_ids={self.tokenizer.im_end_id}, seed=self.seed,
+            batch_size=self.batch_size,
+            streams=[f"{asked[number][0]}/{len(asked[number][1])}" for number in fitting],
+        )  # fmt: skip
+        made = dict(zip(fitting, completions, strict=True))
+        return [
+            self._message(made[number]) if number in made
+            else {"role": "assistant", "content": "", "errors": [f"{len(prompt)} tokens leave no room for a reply"]}
+            for number, prompt in enumerate(prompts)
+        ]  # fmt: skip
+
+    def _message(self, completion: Completion) -> Message:
+        text = self.tokenizer.decode_reply(completion.tokens)
+        parsed = parse_assistant(text)
+        cut = [] if completion.finish_reason == "stop" else [f"no end within {self.max_new_tokens} tokens"]
+        if errors := [*parsed.errors, *cut]:
+            return {"role": "assistant", "content": text, "errors": errors}
+        calls = [{"name": call.name, "arguments": call.arguments} for call in parsed.tool_calls]
+        return {"role": "assistant", "content": parsed.content, "tool_calls": calls}

@@ -1,0 +1,103 @@
+"""Tasks on a real folder of files, executed by `fsguard-mcp`: reads, searches, writes, moves, copies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from k2core.agentic.tasks.real_domain import RealDomain, Wish, call, made_up
+from k2core.agentic.tools.simulator import State
+
+ENDINGS = ("txt", "md", "csv", "log", "cfg")
+KINDS = ("read", "list", "search", "write", "move", "copy", "missing", "find_and_move")
+TOOLS = ("fs_read", "fs_write", "fs_list", "fs_search", "fs_move")
+
+
+class Filesystem(RealDomain):
+    """Three folders of files: `{"files": {path: {"text"}}}`."""
+
+    name = "filesystem"
+    system = "You look after the files in a folder."
+
+    def wish(self, number: int, random: Random) -> Wish:
+        kind = KINDS[number % len(KINDS)]
+        folders = [made_up(random) for _ in range(3)]
+        files = {f"{random.choice(folders)}/{_file(random)}": _text(random) for _ in range(random.randint(5, 8))}
+        path = random.choice(list(files))
+        folder, file = path.split("/")
+        other = random.choice([each for each in folders if each != folder])
+        match kind:
+            case "read":
+                clause, answer = f"what does the file {path} say", f"It says: {files[path]}."
+                return _wish(clause, answer, [call("fs_read", path=path)], files, files, [files[path]], True, random)
+            case "list":
+                held = sorted(each.split("/")[1] for each in files if each.startswith(f"{folder}/"))
+                clause, answer = f"which files are in the folder {folder}", f"There is {' and '.join(held)}."
+                return _wish(clause, answer, [call("fs_list", path=folder)], files, files, held, True, random)
+            case "search":
+                clause, answer = f"in which folder is the file {file}", f"It is in {folder}."
+                return _wish(clause, answer, [call("fs_search", pattern=file)], files, files, [folder], True, random)
+            case "missing":
+                absent = f"{folder}/{_file(random)}"
+                clause, answer = f"what does the file {absent} say", f"There is no file {absent}."
+                calls, mentions = [call("fs_read", path=absent)], [absent, "no"]
+                wish = _wish(clause, answer, calls, files, files, mentions, True, random)
+                wish.returned[:] = ["FileNotFoundError"]
+                return wish
+            case "write":
+                new, text = f"{folder}/{_file(random)}", _text(random)
+                clause, answer = f"make a file {new} that says: {text}", f"I wrote {new}."
+                calls = [call("fs_write", path=new, content=text)]
+                return _wish(clause, answer, calls, files, {**files, new: text}, [new], False, random)
+            case "move":
+                there = f"{other}/{file}"
+                calls = [call("fs_move", source=path, destination=there)]
+                clause, answer = f"move the file {path} to the folder {other}", f"It is now {there}."
+            case "copy":
+                there = f"{other}/{_file(random)}"
+                calls = [call("fs_read", path=path), call("fs_write", 1, path=there, content=files[path])]
+                clause, answer = f"copy the file {path} to {there}", f"I copied it to {there}."
+                return _wish(clause, answer, calls, files, {**files, there: files[path]}, [there], False, random)
+            case _:
+                there = f"{other}/{file}"
+                calls = [call("fs_search", pattern=file), call("fs_move", 1, source=path, destination=there)]
+                clause, answer = f"find the file {file} and move it to the folder {other}", f"It is now {there}."
+        end = {name: text for name, text in files.items() if name != path} | {there: files[path]}
+        return _wish(clause, answer, calls, files, end, [there], False, random)
+
+    def make(self, folder: Path, state: State) -> None:
+        super().make(folder, state)
+        for name, file in state.get("files", {}).items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(file["text"], encoding="utf-8")
+
+    def state(self, folder: Path, initial: State) -> State:
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        return _state({str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in paths})
+
+
+DOMAIN = Filesystem()
+
+
+def _state(files: dict[str, str]) -> State:
+    return {"files": {name: {"text": text} for name, text in files.items()}}
+
+
+def _file(random: Random) -> str:
+    return f"{made_up(random, 3)}.{random.choice(ENDINGS)}"
+
+
+def _text(random: Random) -> str:
+    return " ".join([made_up(random), str(random.randint(10, 999)), made_up(random)])
+
+
+def _wish(
+    clause: str, answer: str, calls: list[dict[str, Any]], files: dict[str, str], end: dict[str, str],
+    mentions: list[str], question: bool, random: Random,
+) -> Wish:  # fmt: skip
+    """With the tools that are needed and one that is not."""
+    needed = sorted({each["name"] for each in calls})
+    tools = [*needed, random.choice([name for name in TOOLS if name not in needed])]
+    returned = list(mentions) if question else []
+    return Wish(clause, question, answer, calls, tools, _state(files), _state(end), mentions, returned)

@@ -1,0 +1,142 @@
+"""Tasks on a real database, executed by `database-mcp-sqlite`: reads, writes, and chains of up to three calls."""
+
+from __future__ import annotations
+
+import copy
+import re
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from k2core.agentic.tasks.real_domain import RealDomain, Wish, call, made_up
+from k2core.agentic.tools.simulator import State
+
+FILE = "world.sqlite"
+TABLES = {
+    "plants": ("bed", "height"), "books": ("shelf", "pages"), "parts": ("bin", "stock"), "boats": ("harbour", "length"),
+    "wines": ("cellar", "bottles"), "routes": ("depot", "minutes"), "lamps": ("room", "watts"),
+    "seeds": ("drawer", "packets"),
+}  # fmt: skip
+"""Table → its columns of text and of whole numbers, beside `name`."""
+KINDS = ("read", "change", "count", "add", "remove", "largest", "unknown", "look_then_change", "columns")
+READ, LOOK = "execute_sql", "search_objects"
+OUTSIDE = re.compile(r"\b(attach|detach|vacuum|pragma|load_extension)\b", re.IGNORECASE)
+
+
+class Sqlite(RealDomain):
+    """One table among three: `{table: {name: {text column, number column}}}`."""
+
+    name = "sqlite"
+    system = "You answer questions about a database and keep it up to date."
+
+    def wish(self, number: int, random: Random) -> Wish:
+        kind = KINDS[number % len(KINDS)]
+        state: State = {name: _rows(name, random) for name in random.sample(list(TABLES), 3)}
+        table = random.choice(list(state))
+        rows = state[table]
+        place, amount = TABLES[table]
+        name = random.choice(list(rows))
+        end = copy.deepcopy(state)
+        value = random.randint(1, 999)
+        match kind:
+            case "read":
+                found = str(rows[name][amount])
+                clause = f"what is the {amount} of {name} in the table {table}"
+                answer = f"The {amount} of {name} is {found}."
+                calls = [_sql(f"SELECT {amount} FROM {table} WHERE name = '{name}'")]
+                return _wish(clause, answer, calls, state, end, [found], [f'"{amount}":{found}'])
+            case "count":
+                where = rows[name][place]
+                found = str(sum(row[place] == where for row in rows.values()))
+                clause = f"how many rows of the table {table} have the {place} {where}"
+                calls = [_sql(f"SELECT COUNT(*) AS n FROM {table} WHERE {place} = '{where}'")]
+                return _wish(clause, f"There are {found}.", calls, state, end, [found], [f'"n":{found}'])
+            case "largest":
+                best = max(rows, key=lambda each: rows[each][amount])
+                clause = f"which entry of the table {table} has the largest {amount}"
+                calls = [_sql(f"SELECT name, {amount} FROM {table} ORDER BY {amount} DESC LIMIT 1")]
+                return _wish(clause, f"It is {best}.", calls, state, end, [best], [best])
+            case "unknown":
+                other = made_up(random, 3)
+                clause = f"what is the {amount} of {other} in the table {table}"
+                calls = [_sql(f"SELECT {amount} FROM {table} WHERE name = '{other}'")]
+                answer = f"There is no {other} in the table {table}."
+                return _wish(clause, answer, calls, state, end, [other, "no"], ["0 rows"])
+            case "columns":
+                clause = f"which columns does the table {table} have"
+                calls = [call(LOOK, table=table)]
+                answer = f"The columns are name, {place} and {amount}."
+                return _wish(clause, answer, calls, state, end, [place, amount], [place, amount])
+            case "change":
+                end[table][name][amount] = value
+                clause, answer = f"set the {amount} of {name} in the table {table} to {value}", "is now"
+                calls = [_sql(f"UPDATE {table} SET {amount} = {value} WHERE name = '{name}'")]
+                return _wish(clause, f"The {amount} of {name} {answer} {value}.", calls, state, end, [name, str(value)])
+            case "add":
+                new, where = made_up(random, 3), made_up(random)
+                end[table][new] = {place: where, amount: value}
+                clause = f"add {new} to the table {table}, with the {place} {where} and the {amount} {value}"
+                sql = f"INSERT INTO {table} (name, {place}, {amount}) VALUES ('{new}', '{where}', {value})"
+                return _wish(clause, f"I added {new}.", [_sql(sql)], state, end, [new])
+            case "remove":
+                del end[table][name]
+                clause = f"delete {name} from the table {table}"
+                calls = [_sql(f"DELETE FROM {table} WHERE name = '{name}'")]
+                return _wish(clause, f"I deleted {name}.", calls, state, end, [name])
+        least = min(rows, key=lambda each: rows[each][amount])
+        end[table][least][amount] = value
+        clause = f"look at the table {table} and set the smallest {amount} in it to {value}"
+        calls = [
+            call(LOOK, 0, table=table),
+            _sql(f"SELECT name, {amount} FROM {table} ORDER BY {amount} LIMIT 1", 1),
+            _sql(f"UPDATE {table} SET {amount} = {value} WHERE name = '{least}'", 2),
+        ]
+        return _wish(clause, f"The {amount} of {least} is now {value}.", calls, state, end, [least, str(value)])
+
+    def make(self, folder: Path, state: State) -> None:
+        """The server has the file open, so its tables go and the file stays."""
+        with closing(sqlite3.connect(folder / FILE)) as database, database:
+            for (old,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                database.execute(f'DROP TABLE "{old}"')
+            for table, rows in state.items():
+                place, amount = TABLES[table]
+                database.execute(f"CREATE TABLE {table} (name TEXT PRIMARY KEY, {place} TEXT, {amount} INTEGER)")
+                values = [(name, row[place], row[amount]) for name, row in rows.items()]
+                database.executemany(f"INSERT INTO {table} VALUES (?, ?, ?)", values)
+
+    def state(self, folder: Path, initial: State) -> State:
+        now: State = {}
+        with closing(sqlite3.connect(folder / FILE)) as database:
+            for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                rows = database.execute(f'SELECT * FROM "{table}"')
+                columns = [column[0] for column in rows.description]
+                now[table] = {str(row[0]): dict(zip(columns[1:], row[1:], strict=True)) for row in rows}
+        return now
+
+    def refusal(self, arguments: Mapping[str, Any], initial: State) -> str:
+        return "another database" if OUTSIDE.search(str(arguments.get("sql", ""))) else ""
+
+
+DOMAIN = Sqlite()
+
+
+def _rows(table: str, random: Random) -> dict[str, dict[str, Any]]:
+    """Four to seven rows; no two numbers of a table are equal, so that the largest is one."""
+    place, amount = TABLES[table]
+    places = [made_up(random) for _ in range(3)]
+    numbers = random.sample(range(1000, 9999), random.randint(4, 7))
+    return {made_up(random, 3): {place: random.choice(places), amount: number} for number in numbers}
+
+
+def _sql(text: str, turn: int = 0) -> dict[str, Any]:
+    return call(READ, turn, sql=text)
+
+
+def _wish(
+    clause: str, answer: str, calls: list[dict[str, Any]], state: State, end: State, mentions: list[str],
+    returned: list[str] | None = None,
+) -> Wish:  # fmt: skip
+    return Wish(clause, returned is not None, answer, calls, [READ, LOOK], state, end, mentions, returned or [])

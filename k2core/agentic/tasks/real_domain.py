@@ -1,0 +1,152 @@
+"""What a real server's tasks are made of: a world that is set up, wishes with their calls, and a judge by results.
+
+Real execution stands beside simulation (K2 §3.1). The files in `k2core/agentic/tasks/real` are the domains.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from k2core.agentic.tasks.personas import personas
+from k2core.agentic.tasks.task import Task
+from k2core.agentic.tools.mcp import McpServer, ServerFault
+from k2core.agentic.tools.simulator import Outcome, State, check_call, state_hash
+from k2core.agentic.tools.specs import ToolSpec
+from k2core.chat.parser import ToolCall
+from k2core.recipe import modules_in
+
+CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a user wants of a world, and one way to do it.
+
+    Attributes:
+        calls: `{"name", "arguments", "turn"}`; what a later turn calls may depend on what an earlier one returned.
+        end: the world when it is done.
+        mentions: what the answer must say.
+        returned: what a tool must have said.
+    """
+
+    clause: str
+    question: bool
+    answer: str
+    calls: list[dict[str, Any]]
+    tools: list[str]
+    initial: State
+    end: State
+    mentions: list[str]
+    returned: list[str] = field(default_factory=list)
+
+
+class RealDomain:
+    """The tasks of one server: `name`, `system`, `wish`; where calls change something, also `make` and `state`."""
+
+    name: str
+    system: str
+    environment: Mapping[str, str] = {}
+    """Variables that the server is given, so that its results depend on nothing of the machine or the day."""
+
+    def wish(self, number: int, random: Random) -> Wish:
+        """The wish of task `number`, a pure function of the arguments."""
+        raise NotImplementedError
+
+    def make(self, folder: Path, state: State) -> None:
+        """Set up the world `state` in `folder`, in which the server runs; what was there before goes."""
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def state(self, folder: Path, initial: State) -> State:
+        """The world as it is now, in the form of `initial`."""
+        return initial
+
+    def refusal(self, arguments: Mapping[str, Any], initial: State) -> str:
+        """Why a call would leave the world of the task; empty if it does not."""
+        return ""
+
+    def recorded(self, text: str) -> str:
+        """A result as it is written down: what differs between two runs is replaced."""
+        return text
+
+    def task(self, seed: int, number: int) -> Task:
+        """Task `number`, a pure function of the arguments."""
+        random = Random(f"{seed}/{self.name}/{number}")
+        wish = self.wish(number, random)
+        persona = random.choice(list(personas()))
+        rubric = [
+            {"check": "valid_calls"}, {"check": "state", "hash": state_hash(wish.end)},
+            {"check": "calls", "at_most": len(wish.calls)}, {"check": "mentions", "all": wish.mentions},
+        ]  # fmt: skip
+        if wish.returned:
+            rubric.append({"check": "returned", "all": wish.returned})
+        return {
+            "id": f"{self.name}-{number:04}", "split": "train", "kind": "mcp",
+            "difficulty": "hard" if len(wish.calls) > 1 else "medium", "domain": self.name, "system": self.system,
+            "tools": wish.tools, "persona": persona,
+            "instruction": personas()[persona].say("question" if wish.question else "wish", wish.clause, random),
+            "follow_up": None, "initial_state": wish.initial, "gold_calls": wish.calls, "gold_answer": wish.answer,
+            "gold_question": None, "rubric": rubric,
+        }  # fmt: skip
+
+
+@dataclass
+class RealWorld:
+    """The world of one task, which a running server works on.
+
+    Args:
+        folder: in which the server runs.
+        tools: those that the task declares.
+    """
+
+    domain: RealDomain
+    server: McpServer
+    folder: Path
+    tools: Mapping[str, ToolSpec]
+    initial: State
+    outcomes: list[Outcome] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.domain.make(self.folder, self.initial)
+
+    def execute(self, call: ToolCall) -> Outcome:
+        """Carry out one call; one that would leave the task's world counts as malformed."""
+        try:
+            _, arguments = check_call(call, self.tools)
+            if refusal := self.domain.refusal(arguments, self.initial):
+                raise ValueError(refusal)
+            outcome = Outcome(self.domain.recorded(self.server.call(call.name, arguments)), tool=call.name)
+        except ValueError as error:
+            outcome = Outcome({"error": str(error)}, valid=False, tool=call.name)
+        except ServerFault as fault:
+            outcome = Outcome({"error": str(fault)}, tool=call.name)
+        self.outcomes.append(outcome)
+        return outcome
+
+    @property
+    def state(self) -> State:
+        """The world as it is now."""
+        return self.domain.state(self.folder, self.initial)
+
+
+@cache
+def real_domains() -> dict[str, RealDomain]:
+    """The domains by the name of their server."""
+    return {name: module.DOMAIN for name, module in modules_in("k2core.agentic.tasks.real").items()}
+
+
+def call(name: str, turn: int = 0, **arguments: Any) -> dict[str, Any]:
+    """A gold call."""
+    return {"name": name, "arguments": arguments, "turn": turn}
+
+
+def made_up(random: Random, syllables: int = 2) -> str:
+    """A word that stands in no list: consonants and vowels in turn, and a consonant."""
+    word = "".join(random.choice(CONSONANTS) + random.choice(VOWELS) for _ in range(syllables))
+    return word + random.choice(CONSONANTS)

@@ -1,0 +1,41 @@
+"""What may come next in a response, a token at a time: the sampler's side of constrained decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+WORD = 32
+"""Bits of a word of a mask; token t is bit t % 32 of word t // 32."""
+
+
+class State(Protocol):
+    """Where one response stands."""
+
+    def allow(self, words_W: np.ndarray) -> None:
+        """Write into `words_W` (int32) the tokens that may come next, at least one."""
+
+    def advance(self, token: int) -> None:
+        """Go on by a token that was allowed."""
+
+
+class Constraint(Protocol):
+    """What a prompt's responses are held to; one may serve many responses at once."""
+
+    def begin(self) -> State:
+        """The state of a response without a token."""
+
+
+def mask(logits_BV: Tensor, states: Sequence[State | None]) -> None:
+    """Set the logits of tokens that `states` do not allow to minus infinity, in place; None allows all."""
+    vocabulary = logits_BV.shape[1]
+    words_BW = np.full((len(states), -(-vocabulary // WORD)), -1, dtype=np.int32)
+    for words_W, state in zip(words_BW, states, strict=True):
+        if state is not None:
+            state.allow(words_W)
+    barred_BV = 1 - np.unpackbits(words_BW.view(np.uint8), axis=1, count=vocabulary, bitorder="little")
+    logits_BV.masked_fill_(torch.from_numpy(barred_BV.view(bool)).to(logits_BV.device), -torch.inf)
