@@ -36,12 +36,18 @@ def texts(size: int) -> Iterator[tuple[str, str]]:
 
 
 def too_slow(work: Callable[[str], object], size: int, milliseconds: float) -> list[str]:
-    """The texts for which `work` takes more than so many milliseconds of this process per kilobyte."""
+    """The texts for which `work` takes more than so many milliseconds of this process per kilobyte, three times over.
+
+    On a busy machine the same work takes up to twice the time of a process now and then.
+    """
     slow = []
     for name, text in texts(size):
-        started = time.process_time()
-        work(text)
-        spent = 1e6 * (time.process_time() - started) / size
+        spent = float("inf")
+        for _ in range(3):
+            if spent > milliseconds:
+                started = time.process_time()
+                work(text)
+                spent = min(spent, 1e6 * (time.process_time() - started) / size)
         if spent > milliseconds:
             slow.append(f"{name}: {spent:.0f} ms per kB")
     return slow

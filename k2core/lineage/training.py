@@ -151,12 +151,16 @@ class Training:
             yield PhaseRecord(stage.name, phase, left_out, self._uses(source, phase, left_out))
 
     def _declared(self) -> Iterator[tuple[LockedStage, Phase, int]]:
-        """Stage, section and seed of each phase: the stages that train on the shards."""
+        """Stage, section and seed of each phase: the stages that train on a mixture of the shards.
+
+        SFT and RL replay some text as well; which, no plan says.
+        """
         shards = main_out(self.chain.stages["tokenize"])
         for stage in self.chain.stages.values():
             sections = settings(stage)
-            if shards in stage.deps and trains(stage):
-                key, section = next((key, value) for key, value in sections.items() if "mixture" in (value or ()))
+            mixed = [(key, value) for key, value in sections.items() if "mixture" in (value or ())]
+            if shards in stage.deps and trains(stage) and mixed:
+                ((key, section),) = mixed
                 cls = Extension if "rope_scaling" in section else Phase
                 yield stage, validate(cls, section, f"dvc.lock: {stage.name}: {key}"), sections["compute"]["seed"]
 

@@ -82,7 +82,7 @@ def test_the_commands_of_the_page_on_running_work(chain: Workspace) -> None:
     assert "recipes/micro" not in printed["dvc params diff"]
     assert (chain.root / "work" / "plots" / "index.html").exists()
     lineage = printed["python -m k2core.lineage models/export"].splitlines()
-    assert len(lineage) <= 26 and lineage[1].startswith("ingest") and lineage[-2].startswith("export")
+    assert len(lineage) <= 28 and lineage[1].startswith("ingest") and lineage[-2].startswith("export")
     for word in ("models/rl", "models/stable", "data/documents"):
         assert any(word in line for line in lineage)
     assert "CC-BY-SA-4.0" in printed["python -m k2core.lineage models/export --sources"]

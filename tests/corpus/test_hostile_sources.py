@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import subprocess
 import sys
 import zlib
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_readers import PAGE, PARAGRAPHS, Collected, archive, lines, put, source
+from workspace import ROOT
 
 from k2core.corpus.signals import code
 from k2core.corpus.sources import huggingface, shard, warc
@@ -81,7 +83,10 @@ def test_small_files_of_gigabytes_take_no_more_than_is_stated(tmp_path: Path) ->
     sources = bombs(tmp_path / "in")
     assert sum(path.stat().st_size for path in (tmp_path / "in").rglob("*") if path.is_file()) < 6 * 2**20
     command = [sys.executable, str(Path(__file__).with_name("limited.py")), str(shard.MEMORY + GIB), str(tmp_path)]
-    done = subprocess.run([*command, *map(json.dumps, sources)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*command, *map(json.dumps, sources)], capture_output=True, text=True, timeout=300,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["parquet"] == [2, []]

@@ -93,6 +93,17 @@ def test_a_trajectory_made_of_documents_would_be_said(made: Path, tmp_path: Path
     assert "perhaps read, through data/trajectories" in told(Chain.behind(root, "models/sft"), "pages/11")
 
 
+def test_text_that_fine_tuning_replays_is_said_and_is_no_phase(made: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(made, tmp_path / "copy")
+    lock = yaml.safe_load((root / "dvc.lock").read_text())
+    sft, stable = lock["stages"]["sft"], lock["stages"]["pretrain@stable"]
+    sft["deps"] += [entry for entry in stable["deps"] if entry["path"] == "data/tokens"]
+    shared = {key: stable["params"]["params.yaml"][key] for key in ("optimizer", "compute")}
+    sft["params"]["params.yaml"] |= {"sft": {"steps": 1}, **shared}
+    (root / "dvc.lock").write_text(yaml.safe_dump(lock))
+    assert line(told(Chain.behind(root, "models/sft"), "pages/11"), "sft", "perhaps read, through data/tokens")
+
+
 def test_only_what_is_behind_the_artifact_is_told(made: Path) -> None:
     text = told(Chain.behind(made, "models/stable"), "pages/11")
     assert "stable" in text and not any(word in text for word in ("decay", "anneal", "evaluate", "sft"))
