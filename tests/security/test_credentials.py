@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import psutil
 import pytest
 from workspace import ROOT, Workspace
 
@@ -45,7 +46,9 @@ def test_a_run_writes_none_of_the_environment(toy: Workspace, mlflow: str) -> No
         toy.env |= {"MLFLOW_TRACKING_URI": "http://me:planted-uri@127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     done = toy.run("python", "-m", "flows.pipeline")
     output = done.stdout + done.stderr
-    assert ("MLflow takes no records" in output) == (mlflow == "away")
+    assert psutil.wait_procs(toy.processes("tracking.recorder"), timeout=180)[1] == []
+    assert ("MLflow takes no records" in (toy.root / "logs" / "tracking.log").read_text()) == (mlflow == "away")
+    assert len(list((toy.root / "logs").glob("tracking-*.jsonl"))) == (mlflow == "away")
     assert (toy.root / "mlflow.db").exists() == (mlflow == "here")
     assert [word for word in WORDS if word in output] == []
     assert found(toy.root, *WORDS) == []
