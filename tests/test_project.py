@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from workspace import ROOT
+from workspace import ROOT, SLOW
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 LOCKS = ("requirements.txt", "requirements-data.txt", "requirements-uv.txt")
@@ -122,8 +122,6 @@ def test_the_hooks_pass_on_the_whole_project(tmp_path: Path):
 
 
 def test_what_make_check_leaves_out_is_there():
-    from conftest import SLOW
-
     assert not [name for name in SLOW if not (ROOT / "tests" / name).exists()]
 
 

@@ -24,7 +24,8 @@ class Pages:
     """`make ui` in `toy`, until `stop`."""
 
     def __init__(self, toy: Workspace) -> None:
-        self.toy, self.log = toy, toy.root / "pages.txt"
+        # Not in the workspace, where applying an experiment of DVC replaces untracked files.
+        self.toy, self.log = toy, toy.root.with_name("pages.txt")
         toy.env |= {"PREFECT_WORKER_QUERY_SECONDS": "1"}
         self.begin()
 
