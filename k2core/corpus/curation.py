@@ -1,4 +1,4 @@
-"""Curation: rules over attributes, duplicates, the held-out split, contamination. What goes keeps reason and score."""
+"""Curation: rules over attributes, duplicates, held-out split, contamination; each rejection has reason and score."""
 
 from __future__ import annotations
 
@@ -28,40 +28,40 @@ HELDOUT, TRAIN, FOREIGN = "heldout", "train", "foreign"
 
 
 class Bounds(Section):
-    """What an attribute may be; a bound that is left out does not bind. Booleans count as 0 and 1."""
+    """The values an attribute may have; a missing bound does not bind. Booleans count as 0 and 1."""
 
     min: float | None = Field(default=None, description="lowest value that is kept")
     max: float | None = Field(default=None, description="highest value that is kept")
 
 
 class Rules(Section):
-    """The rules of one domain, applied in the order they stand in."""
+    """The rules of one domain, applied in the order written."""
 
     languages: list[str] = Field(description="ISO 639 codes that are kept; empty keeps all")
     attributes: dict[str, Bounds] = Field(description="attribute of data/attributes → bounds")
 
 
 class SamplingStep(Section):
-    """The sampling rate of the documents from a quantile of quality on."""
+    """The sampling rate of documents at or above a quantile of quality."""
 
-    min_quantile: float = Field(ge=0, lt=1, description="share of the domain's documents that are worse, at least")
+    min_quantile: float = Field(ge=0, lt=1, description="least share of the domain's documents that are worse")
     rate: float = Field(gt=0, le=1, description="share of the epochs in which such a document is trained on")
 
 
 class DecontaminationConfig(Section):
     """Which passages of evaluation text no training document may hold."""
 
-    item_words: int = Field(ge=8, description="words of an evaluation item in a row that are too many")
-    heldout_words: int = Field(ge=8, description="words of a held-out document in a row that are too many")
+    item_words: int = Field(ge=8, description="consecutive words of an evaluation item that are too many")
+    heldout_words: int = Field(ge=8, description="consecutive words of a held-out document that are too many")
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a document goes: the rule's name and the value that broke it.
+    """Why a document is rejected: the rule's name and the value that broke it.
 
     Attributes:
-        matched: what it repeats: another document's id, or `SET/ITEM` of evaluation; empty for a rule over attributes.
-        passage: the words that it shares with that, where they are a passage.
+        matched: what it repeats, another document's id or `SET/ITEM` of evaluation; empty for a rule over attributes.
+        passage: the words that it shares with `matched`, where they form a passage.
     """
 
     reason: str
@@ -71,7 +71,7 @@ class Rejection:
 
 
 def judge(rules: Rules, attributes: Row, translate_from: Sequence[str] = ()) -> Rejection | None:
-    """The first rule that `attributes` break; the languages of `translate_from` are kept beside those of the rules.
+    """The first rule that `attributes` break; languages of `translate_from` are kept as well as the rules'.
 
     Raises:
         RecipeError: a rule names an attribute that is unknown or has no value for this kind of document.
@@ -102,7 +102,7 @@ def deduplicate(rows: Iterable[Row], min_similarity: float) -> dict[str, Rejecti
 
 
 def repeated_paragraphs(rows: Iterable[Row], config: ParagraphConfig) -> dict[str, Repeats]:
-    """`id` → what of the document stands in better ones, over all sources of the domains that are compared."""
+    """`id` → what the document repeats of better ones, over all sources of the compared domains."""
     compared = [row for row in rows if row["domain"] in config.domains]
     return find_repeats(((row["id"], row["text"]) for row in _ranked(compared)), config)
 
@@ -117,8 +117,8 @@ def decontaminate(
 ) -> tuple[dict[str, Rejection], dict[str, float]]:
     """Rejections of the training documents that hold a passage of an evaluation set or of held-out text; figures.
 
-    The score is the share of the item's words that the passage has. `searched/SET` is how many items were sought,
-    `too_short/SET` how many are too short to be.
+    The score is the passage's share of the item's words. `searched/SET` counts the items that were searched for,
+    `too_short/SET` those too short for it.
     """
     from k2core.corpus.duplicates.decontamination import EvaluationSet, Index, find_contaminated
 
@@ -139,7 +139,7 @@ def _ranked(rows: Iterable[Row]) -> list[Row]:
 
 
 def split_of(document_id: str, heldout_fraction: float) -> str:
-    """`heldout` for `heldout_fraction` of the texts, by hash of the id without its part: a text is never torn."""
+    """`heldout` for `heldout_fraction` of the texts, by hash of the id without its part, so no text is split."""
     return storage.split_of(f"heldout/{group_of(document_id)}", heldout_fraction)
 
 
@@ -169,7 +169,7 @@ def funnel(
 
     Args:
         rows: documents with their texts as ingested.
-        cut: `id` → characters of repeated paragraphs that were cut out of documents which did not go for them.
+        cut: `id` → characters of repeated paragraphs that were cut out of documents not rejected for them.
     """
     sizes = {row["id"]: len(row["text"]) for row in rows}
     documents, characters = len(sizes), sum(sizes.values())

@@ -21,10 +21,10 @@ UNDETERMINED = "und"
 
 @dataclass(frozen=True)
 class Document:
-    """One text with where it comes from.
+    """One text and where it comes from.
 
-    `id` is `<source>/<key>`, with `#<part>` behind it where a source of `CUT` cut a text into parts. `origin` leads
-    back to the text (an address, or package, version and file); `license` and `attribution` are what using it asks.
+    `id` is `<source>/<key>`, followed by `#<part>` where a source of `CUT` cut a text into parts. `origin` leads back
+    to the text (an address, or package, version and file); `license` and `attribution` are what its use requires.
     """
 
     id: str
@@ -41,7 +41,7 @@ COLUMNS = tuple(field.name for field in fields(Document))
 
 
 def document_schema(*extra: tuple[str, Any]) -> Any:
-    """The pyarrow schema of a documents' table, with the `(name, type)` columns of `extra` behind it."""
+    """The pyarrow schema of a documents' table, followed by the `(name, type)` columns of `extra`."""
     import pyarrow as pa
 
     return pa.schema([*((name, pa.string()) for name in COLUMNS), *extra])
@@ -50,13 +50,13 @@ def document_schema(*extra: tuple[str, Any]) -> Any:
 def read_beside(
     folder: Path, name: str, documents: Iterable[dict[str, Any]], columns: Iterable[str], stage: str
 ) -> list[dict[str, Any]]:
-    """The table `name` that `stage` made in `folder` of the documents' table of that name, in the same row order.
+    """The table `name` that `stage` wrote to `folder` for the documents' table of that name, row by row.
 
     Args:
         columns: what is read; `id` must be among it.
 
     Raises:
-        StageError: its rows are others than the documents'.
+        StageError: its rows are not the documents'.
     """
     table = read_table(folder / name, list(columns))
     if [row["id"] for row in table] != [row["id"] for row in documents]:
@@ -67,7 +67,7 @@ def read_beside(
 def group_of(document_id: str) -> str:
     """The id without its part: parts of one text stay together when documents are split.
 
-    In the ids of other sources `#` is a character like others: ``acme/kb#0`` and ``acme/kb#1`` are two texts.
+    In the ids of other sources `#` is a character like any other: ``acme/kb#0`` and ``acme/kb#1`` are two texts.
     """
     cut = document_id.partition("/")[0] in CUT
     return (cut and document_id.rpartition("#")[0]) or document_id
@@ -76,7 +76,7 @@ def group_of(document_id: str) -> str:
 def sample(items: Iterable[T], limit: int, key: Any) -> list[T]:
     """The `limit` items whose `key(item)` hashes lowest, in the order of `items`.
 
-    Depends on the keys alone, and a larger limit contains a smaller one's choice.
+    The choice depends on the keys alone; a larger limit includes a smaller one's choice.
     """
     listed = list(items)
     chosen = {key(item) for item in sorted(listed, key=lambda item: (fraction_of(key(item)), key(item)))[:limit]}

@@ -31,7 +31,7 @@ ASKED = {name: list(inspect.signature(signal.attributes).parameters) for name, s
 
 
 def _in_order() -> dict[str, ModuleType]:
-    """The signals, each behind those whose columns it asks for."""
+    """The signals, each after those whose columns it asks for."""
     of_column = {column: name for name, signal in _FOUND.items() for column in signal.COLUMNS}
     behind = {name: {of_column[one] for one in asked if one not in GIVEN} for name, asked in ASKED.items()}
     return {name: _FOUND[name] for name in TopologicalSorter(behind).static_order()}

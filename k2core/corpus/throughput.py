@@ -1,4 +1,4 @@
-"""How fast a step goes: said on the console, never a figure (figures depend on inputs and parameters alone)."""
+"""How fast a step goes: printed on the console, never a figure (figures depend on inputs and parameters alone)."""
 
 from __future__ import annotations
 

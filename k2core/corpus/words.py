@@ -11,6 +11,6 @@ def split_words(text: str) -> list[str]:
     """Words and runs of punctuation, in order.
 
     datatrove's spaCy tokenizer splits English a little finer (clitics) at 20 times the cost; the thresholds that
-    Gopher and FineWeb publish are shares, which hardly notice.
+    Gopher and FineWeb publish are shares, which it hardly changes.
     """
     return _WORD.findall(text)

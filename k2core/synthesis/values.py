@@ -1,8 +1,8 @@
 """Open values: names, words, numbers and codes that no list holds, so that a model can only copy them.
 
-Half of the names and words come from a text, half are made up of syllables. Whoever guesses from what it has seen in
-training is nearly always wrong: that is the point (a closed list of 14 names is learnt by heart instead, and copying
-is not).
+Half of the names and words come from a text, half are made up of syllables. A model that guesses from its
+training data is nearly always wrong, which is the point: a closed list of 14 names is learnt by heart, and copying is
+not learnt.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 
 
 class Values:
-    """Draws values; `texts` lend their words. A draw depends on the texts and on `random` alone."""
+    """Draws values; `texts` lend it words. A draw depends on the texts and on `random` alone."""
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
         names: set[str] = set()

@@ -76,13 +76,13 @@ def test_a_file_is_read_once(tmp_path: Path, job: Said, monkeypatch: pytest.Monk
         (tmp_path / f"{name}.txt").write_text(name)
     own = source(tmp_path / "*.txt")
     first = state(own, job, tmp_path)
-    assert job.lines == ["own: 2 files that are new or changed, 0.0 MB to digest"]
+    assert job.lines == ["own: 2 new or changed files, 0.0 MB to digest"]
     monkeypatch.setattr(watch.hashlib, "file_digest", lambda *_: pytest.fail("read again"))
     assert state(own, job, tmp_path) == first and len(job.lines) == 1
     monkeypatch.undo()
     (tmp_path / "a.txt").write_text("A")
     assert state(own, job, tmp_path) != first
-    assert job.lines[1:] == ["own: 1 files that are new or changed, 0.0 MB to digest"]
+    assert job.lines[1:] == ["own: 1 new or changed files, 0.0 MB to digest"]
 
 
 @pytest.mark.parametrize(

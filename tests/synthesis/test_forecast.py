@@ -54,7 +54,7 @@ def test_the_sentence_of_a_cluster() -> None:
     llm = server("Qwen/Qwen3-8B", expected_tokens_per_second=20000)
     assert forecast(4_000_000, 2_000_000_000, 1_000_000_000, llm).sentence() == (
         "4,000,000 requests, about 2,000,000,000 tokens of prompts and 1,000,000,000 of answers: 13.9 hours at 20,000 "
-        "tokens/s (llm.expected_tokens_per_second); 1.796 H100-days at the published 6,443 tokens/s a GPU "
+        "tokens/s (llm.expected_tokens_per_second); 1.796 H100-days at the published 6,443 tokens/s per GPU "
         "(datatrove's benchmark of vLLM 0.15.0)"
     )
 

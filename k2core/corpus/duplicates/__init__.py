@@ -1,1 +1,1 @@
-"""What stands in the corpus twice, or in an evaluation set: documents, near duplicates, paragraphs, passages."""
+"""Text that occurs twice in the corpus, or in an evaluation set: documents, near duplicates, paragraphs, passages."""

@@ -1,13 +1,13 @@
-"""Contamination: training documents in which a passage of an evaluation item stands.
+"""Contamination: training documents that contain a passage of an evaluation item.
 
-A passage is a word n-gram (simplified words: no case, no punctuation, no diacritics), 13 words for items of evaluation
-sets as for GPT-3 (appendix C), longer for held-out text of the corpus itself, whose phrases recur in the nature of
-things. An item shorter than that, but of `SHORTEST` words at least, is sought as a whole; one that is shorter still
-says too little to be told from chance and is only counted. n-grams that many items share are the wording of the set,
-and those of held-out text that many documents share are phrases of the corpus: neither is evidence.
+A passage is a word n-gram (simplified words: no case, no punctuation, no diacritics). It has 13 words for evaluation
+sets, as for GPT-3 (appendix C), and more for held-out text, because phrases recur within a corpus. A shorter item of at
+least `SHORTEST` words is searched for as a whole; a still shorter one could match by chance and is only counted.
+n-grams that many items share are the wording of the set, and n-grams of held-out text that many documents share are
+phrases of the corpus: neither is evidence.
 
-The index holds 8 bytes an n-gram of the items; a document costs one look-up a word. What is found depends on texts and
-settings alone, not on their order.
+The index holds 8 bytes per n-gram; a document costs one look-up per word. The result depends on texts and settings
+alone, not on their order.
 
 Shapes: N words of a text, G its n-grams, K n-grams of the index, A short items.
 """
@@ -24,9 +24,9 @@ import numpy as np
 from k2core.corpus.duplicates.shingles import ngram_hashes, simple_words, word_hashes
 
 SHORTEST = 8
-"""Words of the shortest item that is sought, as for GPT-3."""
+"""Words of the shortest item that is searched for, as for GPT-3."""
 COMMON = 10
-"""An n-gram in more items, or more documents, than this is no evidence (GPT-3: ignored above 10)."""
+"""An n-gram in more items, or more documents, than this is not evidence (GPT-3: ignored above 10)."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class Hit:
-    """The longest passage that a document shares with an item: `SET/ITEM`, the simplified words, their share of it."""
+    """The longest passage that a document shares with an item: `SET/ITEM`, the simplified words, their share."""
 
     item: str
     passage: str
@@ -59,7 +59,7 @@ class Index:
     """The n-grams of evaluation sets.
 
     Attributes:
-        searched: number of items that can be found, by set; `too_short` of those that cannot.
+        searched: by set, the number of items that can be found; `too_short`, of those that cannot.
     """
 
     def __init__(self, sets: Sequence[EvaluationSet], ngram_words: int) -> None:
@@ -122,8 +122,8 @@ def find_contaminated(documents: Iterable[tuple[str, str]], index: Index, *, phr
     """`id` → hit for the documents (`id`, text) that share a passage with an item of `index`.
 
     Args:
-        phrases_count: whether a passage that stands in more than `COMMON` of the documents is evidence all the same:
-            yes for evaluation sets, which are quoted widely, no for held-out text of the same corpus.
+        phrases_count: whether a passage that is in more than `COMMON` of the documents is still evidence: yes for
+            evaluation sets, which are quoted widely, no for held-out text of the same corpus.
     """
     found: dict[str, tuple[str, list[Match]]] = {}
     seen: Counter[int] = Counter()
@@ -154,7 +154,7 @@ def _shared_by_many(grams: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _runs(matches: Sequence[Match]) -> list[tuple[int, int, int]]:
-    """`(start, end, item)` of overlapping matches taken together; the item is the first one's."""
+    """`(start, end, item)` of overlapping matches, merged; the item is the first one's."""
     runs: list[tuple[int, int, int]] = []
     for start, size, item, _ in sorted(matches):
         if runs and start < runs[-1][1]:

@@ -3,10 +3,10 @@
 A signature is rensa's R-MinHash (Rust) over the hashes of a text's word n-grams: 14 buckets of 8 hashes find pairs of
 Jaccard similarity 0.8 with probability 0.92. It depends on text, configuration and the version of rensa's algorithm
 (2, as long as rensa stays below 0.6), not on machine, threads or process: SplitMix64 of n-gram and seed picks a place
-of the signature in each of three rounds, and a place keeps its minimum. datatrove's MinHash is the same in kind, by
-numpy and a file a step; `python -m benchmarks dedup` compares the two. Its clustering is by union-find, where a chain
-of small steps (A like B, B like C) drops documents that resemble nothing which is kept. Here a document goes only if
-it resembles a kept one, and which is kept follows from quality and id alone.
+of the signature in each of three rounds, and a place keeps its minimum. datatrove's MinHash is the same in kind, in
+numpy with files between its steps; `python -m benchmarks dedup` compares the two. Its clustering by union-find follows
+chains of small steps (A like B, B like C) and so drops documents that resemble no kept one. Here a document goes only
+if it resembles a kept one, and quality and id alone decide which is kept.
 
 Shapes: N n-grams, H places of a signature.
 """
@@ -28,7 +28,7 @@ COLUMNS = {"digest": "string", "minhash": "list<binary>"}
 
 
 class MinhashConfig(Section):
-    """How near duplicates are fingerprinted; a change of these tags anew."""
+    """How near duplicates are fingerprinted; a change re-runs `tag`."""
 
     ngram_words: int = Field(ge=1, description="words in a shingle")
     buckets: int = Field(ge=1, description="bands of the signature; one equal band makes a candidate pair")
@@ -38,7 +38,7 @@ class MinhashConfig(Section):
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """`digest` identifies the text but for white space; `minhash` holds one string of uint32 hashes a bucket."""
+    """`digest` identifies the text except white space; `minhash` has a string of uint32 hashes per bucket."""
 
     id: str
     digest: str
@@ -65,7 +65,7 @@ def attributes(text: str, config: MinhashConfig) -> dict[str, Any]:
 
 
 def find_duplicates(ranked: Iterable[Fingerprint], min_similarity: float) -> list[Duplicate]:
-    """What goes of `ranked`, in which the better of two duplicates comes first.
+    """What is dropped from `ranked`, in which the better of two duplicates comes first.
 
     A document is a near duplicate if it shares a bucket with a kept document and at least `min_similarity` of the
     hashes. One pass; memory grows with what is kept.

@@ -1,7 +1,7 @@
-"""Paragraphs that stand in several documents: cut out of all but the best one.
+"""Paragraphs that occur in several documents: cut out of all but the best one.
 
-A paragraph is what blank lines separate; two are equal but for white space. Only paragraphs above a length count, so
-that headings and short phrases stay where they are. A document that would lose too much of its text goes as a whole.
+Blank lines separate paragraphs, and white space does not tell two apart. Only paragraphs above a length count, so
+headings and short phrases remain. A document that would lose too much of its text is rejected as a whole.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ class ParagraphConfig(Section):
     """Which repeated paragraphs are cut out."""
 
     domains: list[Domain] = Field(
-        description="domains whose paragraphs are compared; code would not parse any more, problems share wording"
+        description="domains whose paragraphs are compared (cut code would not parse, problems share wording)"
     )
-    min_characters: int = Field(ge=1, description="characters of the shortest paragraph that counts, white space once")
+    min_characters: int = Field(ge=1, description="least characters of a paragraph that counts, white space once")
     max_share: float = Field(
-        ge=0, lt=1, description="share of a document's characters in repeated paragraphs above which it goes as a whole"
+        ge=0, lt=1, description="share of characters in repeated paragraphs above which the whole document goes"
     )
 
 
 @dataclass(frozen=True)
 class Repeats:
-    """What of a document stood in better ones: its `share` of the characters, the first such paragraph and whose it is.
+    """What a document repeats of better ones: its `share` of the characters, the first paragraph and whose it is.
 
     `text` is what is left without them; `goes` if that is too little.
     """
@@ -49,7 +49,7 @@ def find_repeats(ranked: Iterable[tuple[str, str]], config: ParagraphConfig) -> 
     """`id` → repeats for those of the documents (`id`, text) that repeat a paragraph of an earlier one or their own.
 
     Args:
-        ranked: the better of two documents comes first. What one loses that goes as a whole is not taken from others.
+        ranked: the better of two documents comes first. Paragraphs of a document that `goes` stay in the others.
     """
     owner: dict[bytes, str] = {}
     repeats = {}

@@ -1,7 +1,7 @@
-"""Word n-grams of a text as 64-bit numbers: what near duplicates and contamination are found by.
+"""Word n-grams of a text as 64-bit numbers, by which near duplicates and contamination are found.
 
-A word is hashed by xxh64, which is a published algorithm and has no seed of the process; an n-gram is the polynomial
-of its words' hashes modulo 2^64, from running sums, so that its cost does not grow with n.
+A word is hashed by xxh64, which is published and takes no seed from the process. An n-gram is the polynomial of its
+words' hashes modulo 2^64, computed from running sums, so its cost does not grow with n.
 
 Shapes: N words.
 """
@@ -19,21 +19,21 @@ from datatrove.utils.text import PUNCTUATION_TRANS
 
 BASE = 0x9E3779B97F4A7C15
 CACHED_WORDS = 2**20
-"""Hashes of distinct words that are remembered; a full memory starts anew."""
+"""Distinct words whose hashes are remembered; a full memory is cleared."""
 _SIGN = re.compile(r"(?<![\w.)])-(?=\d)")
 """A minus that makes a number negative; not that of a range or a difference."""
 
 
 def simple_words(text: str) -> list[str]:
-    """Words without case and punctuation, as datatrove's `simplify_text` leaves them, but numbers as they are.
+    """Words without case and punctuation, as datatrove's `simplify_text` leaves them, but with numbers unchanged.
 
-    datatrove writes every number as 0 and drops its sign; in mathematics these are what tells two problems apart.
+    datatrove writes every number as 0 and drops its sign; in mathematics these tell two problems apart.
     """
     return _SIGN.sub("minus", text.lower()).translate(PUNCTUATION_TRANS).split()
 
 
 def word_hashes(words: Sequence[str]) -> np.ndarray:
-    """One uint64 a word, shape (N,); diacritics do not count."""
+    """One uint64 per word, shape (N,); diacritics do not count."""
     return np.fromiter(map(_HASHES.__getitem__, words), np.uint64, len(words))
 
 
@@ -61,7 +61,7 @@ _HASHES = _WordHashes()
 
 
 def _without_diacritics(word: str) -> str:
-    # One by one: to order many marks behind one letter takes quadratic time.
+    # One by one: ordering many marks behind one letter takes quadratic time.
     return "".join(c for one in word for c in unicodedata.normalize("NFD", one) if unicodedata.category(c) != "Mn")
 
 

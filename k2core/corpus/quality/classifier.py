@@ -1,7 +1,7 @@
 """The part `classifier`: fastText, as K1.5 and DCLM (arXiv 2406.11794) use it, learnt from labelled documents.
 
-Two models a domain, each from one half of the labelled documents, score the other half: no document is scored by a
-model that has seen it, and all labels serve as validation. The parts of one text are in one half.
+Each domain has two models. Each learns from the labelled documents of one half and scores the other half: no model
+scores a document that it has seen, and all labels serve as validation. The parts of one text are in one half.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FOLDS = 2
 
 
 class ClassifierConfig(Section):
-    """fastText's own settings; it runs on one thread, for with more its result depends on chance."""
+    """fastText's own settings; it runs on one thread, because with more the result varies."""
 
     characters: int = Field(ge=50, description="characters of a document that are read")
     dimensions: int = Field(ge=2, description="size of a word's vector")
@@ -55,7 +55,7 @@ def train(examples: Sequence[tuple[str, Label]], config: ClassifierConfig, seed:
     import fasttext
 
     scratch.parent.mkdir(parents=True, exist_ok=True)
-    # Mixed by the hash of the line: the last examples, at a falling rate, must not be all of one kind.
+    # Shuffled by hash of the line: the last examples, at a falling rate, must not all be of one kind.
     ordered = sorted(examples, key=lambda example: (fraction_of(f"{seed}/order/{example[0]}"), example[0]))
     with scratch.open("w", encoding="utf-8") as file:
         for line, label in ordered:
@@ -74,13 +74,13 @@ def train(examples: Sequence[tuple[str, Label]], config: ClassifierConfig, seed:
 
 @contextmanager
 def _zeroed_memory() -> Iterator[None]:
-    """Within, glibc clears the memory that it hands out.
+    """Inside the block, glibc clears the memory that it hands out.
 
-    fastText on one thread sets a tenth of its vectors and learns on with whatever lies in the rest: NaN here, another
-    model there (0.9.2; each further thread would set a tenth more).
+    On one thread, fastText initialises a tenth of its vectors and keeps whatever is in memory for the rest: NaN now,
+    another model then (0.9.2; each further thread would initialise a tenth more).
 
     Raises:
-        RecipeError: the C library is another one, with which nothing that fastText learns could be repeated.
+        RecipeError: the C library is not glibc, so no training of fastText could be repeated.
     """
     M_PERTURB = -6
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
@@ -103,7 +103,7 @@ def score(model: Any, lines: Sequence[str]) -> list[float]:
 def train_halves(
     lines: Mapping[str, str], labels: Mapping[str, Label], config: ClassifierConfig, seed: int, scratch: Path
 ) -> list[Any]:
-    """Model i has learnt from the labelled documents of the other fold than i; [] if a fold lacks one of the kinds."""
+    """Model i learns from the labelled documents of the fold other than i; [] if a fold lacks one of the kinds."""
     halves: list[list[tuple[str, Label]]] = [[] for _ in range(FOLDS)]
     for name, label in labels.items():
         halves[1 - fold_of(name, seed)].append((lines[name], label))

@@ -19,7 +19,7 @@ Scores = Mapping[str, Sequence[float | None]]
 
 
 class Weights(Section):
-    """What each part counts in `quality`; of a document that lacks a part, the others decide."""
+    """The weight of each part in `quality`; where a document lacks a part, the others decide."""
 
     rules: float = Field(gt=0, description="weight of the rules' score, which every document has")
     classifier: float = Field(ge=0, description="weight of the fastText classifier")
@@ -53,7 +53,7 @@ def combine(places: Scores, weights: Weights) -> list[float]:
 def auc(good: Sequence[float], poor: Sequence[float]) -> tuple[float, float, float]:
     """Chance that a good one scores above a poor one (ties count half), with its 95% interval.
 
-    The interval is Hanley and McNeil's (Radiology 1982); without one of the kinds all that is known is [0, 1].
+    The interval is Hanley and McNeil's (Radiology 1982); where one of the kinds is missing, it is [0, 1].
     """
     from scipy.stats import rankdata
 

@@ -18,7 +18,7 @@ _KEPT = 0.3
 
 
 def damage(text: str, kind: str, seed: str) -> str:
-    """`text` with its words in another order, mostly replaced by a page's furniture, or torn off within a word."""
+    """`text` with its words in another order, mostly replaced by a page's furniture, or cut off within a word."""
     random = Random(f"damage/{seed}")
     if kind == "shuffled":
         words = text.split()

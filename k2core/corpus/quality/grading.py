@@ -19,12 +19,12 @@ from k2core.recipe import Section
 
 
 class GradingConfig(Section):
-    """How the parts that are learnt are learnt, and what each counts."""
+    """How the learnt parts are trained, and the weight of each part."""
 
     labels: LabelConfig = Field(description="good and poor examples")
     classifier: ClassifierConfig = Field(description="the fastText classifier")
     embedding_characters: int = Field(ge=50, description="characters of a document that its embedding is made from")
-    weights: Weights = Field(description="what each part counts in `quality`")
+    weights: Weights = Field(description="weight of each part in `quality`")
 
 
 @dataclass

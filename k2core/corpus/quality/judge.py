@@ -1,7 +1,7 @@
 """The part `llm`: grades from 0 to 5 by a language model against a short rubric, for a sample of each domain.
 
-After K1.5's appendix B (coherence, informativeness, educational value) and FineWeb-Edu's additive scale. Some of the
-sample is also judged damaged: how well the grades tell the two apart says what the judge is worth.
+After K1.5's appendix B (coherence, informativeness, educational value) and FineWeb-Edu's additive scale. Part of the
+sample is also judged damaged: how well the grades tell the two apart shows what the judge is worth.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class JudgeConfig(Section):
 
     per_domain: int = Field(ge=1, description="documents of each domain that are judged, drawn by hash of their ids")
     probes_per_domain: int = Field(
-        ge=1, description="of these, how many are also judged damaged, once in each of the ways of damage.py"
+        ge=1, description="of these, how many are also judged damaged, once in each way of damage.py"
     )
     characters: int = Field(ge=50, description="characters of a document that are judged")
 
@@ -68,7 +68,7 @@ def request(text: str, seed: int) -> Request:
 
 
 def grade_of(answer: str) -> int | None:
-    """The grade of an answer; None where it holds none (a server that does not hold its answers to the schema)."""
+    """The grade in an answer; None if it has none (not every server enforces the schema)."""
     try:
         grade = parse_json(answer)["grade"]
     except (ValueError, KeyError, TypeError):

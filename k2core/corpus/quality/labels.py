@@ -1,7 +1,7 @@
 """What the classifier and the centroids learn from: documents that are good or poor for their domain.
 
 Most labels come from the rules: the best and the worst documents of a domain by their score. Where the LLM has judged,
-its word replaces theirs and counts several times over, for its labels are few.
+its label replaces theirs and counts several times, because it gives few.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class LabelConfig(Section):
     """Which documents are good and poor examples."""
 
     share: float = Field(
-        gt=0, le=0.5, description="best and worst documents of a domain by rules that become examples, share each"
+        gt=0, le=0.5, description="share of a domain's documents that become examples, at each end by rules"
     )
     high_grade: int = Field(ge=1, le=5, description="LLM's grade from which a document is a good example")
     low_grade: int = Field(ge=0, le=4, description="LLM's grade up to which a document is a poor example")
     llm_repeats: int = Field(
-        ge=0, description="times that an example of the LLM's is learnt from, against once for the rules'; 0 ignores it"
+        ge=0, description="times that an example by the LLM is learnt from (by the rules: once); 0 ignores it"
     )
 
     @model_validator(mode="after")
@@ -46,7 +46,7 @@ def label(rules: Mapping[str, float], grades: Mapping[str, int | None], config: 
 
     Args:
         rules: the rules' score of every document of the domain.
-        grades: the LLM's grades of those it judged; a grade between the limits takes a document out.
+        grades: the LLM's grades of those it judged; a document graded between the limits has no label.
     """
     if not rules:
         return {}

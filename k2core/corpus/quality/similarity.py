@@ -1,7 +1,7 @@
 """The part `embedding`: how near a document is to the good documents of its domain.
 
-A forward pass of MiniLM costs about 10 ms a document; its input embeddings alone cost 0.2 ms. A document is the mean
-of its tokens' vectors with frequent tokens weighed down (SIF, Arora et al. 2017), less the domain's mean document.
+A forward pass of MiniLM costs about 10 ms per document; its input embeddings alone cost 0.2 ms. A document is the mean
+of its tokens' vectors with frequent tokens down-weighted (SIF, Arora et al. 2017), less the domain's mean document.
 """
 
 from __future__ import annotations

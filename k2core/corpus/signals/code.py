@@ -1,4 +1,4 @@
-"""Code signals in the spirit of BigCode's rules: does it parse, how much is comment, are the lines a person's."""
+"""Code signals in the spirit of BigCode's rules: does it parse, how much is comments, did a person write it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def attributes(text: str) -> dict[str, Any]:
         "mean_line_length": sum(map(len, lines)) / len(lines),
         "max_line_length": max(map(len, lines)),
         "alphanumeric_share": sum(map(str.isalnum, text)) / size,
-        # Rare characters are rare bytes to the tokenizer: lists of foreign stop words made most loss spikes here.
+        # Rare characters are rare bytes to the tokenizer: lists of foreign stop words caused most loss spikes here.
         "ascii_share": len(text.encode("ascii", "ignore")) / size if text else 1.0,
     }
 

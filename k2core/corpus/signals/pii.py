@@ -24,12 +24,12 @@ _CARD = re.compile(r"(?<![\w.-])[3-6]\d{3}(?:([ -]?)\d{4}\1\d{4}\1\d{4}|([ -]?)\
 _LOCAL, _HOST = 64, 255
 """Characters of an e-mail address before and behind its @ (RFC 5321)."""
 _FEWEST_DIGITS, _MOST_DIGITS = 8, 15
-"""Of an international phone number (E.164: at most 15)."""
+"""Digits of an international phone number (E.164: at most 15)."""
 
 
 @cache
 def _addresses() -> tuple[re.Pattern[str], re.Pattern[str], Any]:
-    """datatrove's pattern of e-mail addresses, cut at the @, and what finds public IPv4 addresses."""
+    """datatrove's pattern of e-mail addresses, cut at the @, and its finder of public IPv4 addresses."""
     from datatrove.pipeline.formatters.pii import PIIFormatter
 
     formatter = PIIFormatter()
@@ -38,7 +38,7 @@ def _addresses() -> tuple[re.Pattern[str], re.Pattern[str], Any]:
 
 
 def attributes(text: str) -> dict[str, Any]:
-    """How many of each there are in one text."""
+    """The number of each in one text."""
     ips = _addresses()[2]
     counts = {
         "emails": sum(not _EXAMPLES.search(address) for address in _emails(text)),
@@ -50,7 +50,7 @@ def attributes(text: str) -> dict[str, Any]:
 
 
 def _emails(text: str) -> Iterator[str]:
-    """The e-mail addresses in `text`, sought around each @: from the left, their pattern takes quadratic time."""
+    """The e-mail addresses in `text`, found around each @: from the left, the pattern takes quadratic time."""
     local, host, _ = _addresses()
     end, at = 0, text.find("@")
     while at >= 0:
@@ -63,7 +63,7 @@ def _emails(text: str) -> Iterator[str]:
 
 
 def passes_luhn(number: str) -> bool:
-    """Whether the digits of `number` pass Luhn's check; other characters are passed over."""
+    """Whether the digits of `number` pass Luhn's check; other characters are skipped."""
     digits = [int(character) for character in number if character.isdecimal()]
     doubled = (sum(divmod(2 * digit, 10)) for digit in digits[-2::-2])
     return bool(digits) and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0

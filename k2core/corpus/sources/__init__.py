@@ -1,1 +1,1 @@
-"""Sources of documents: one file a source, each yields `Document`s with licence, origin and attribution."""
+"""Sources of documents: one file per source, each yields `Document`s with licence, origin and attribution."""

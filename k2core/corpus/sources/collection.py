@@ -1,7 +1,7 @@
 """Collection: the shards of a source become one table of documents; what cannot be used is set aside with the reason.
 
-A shard is read whole or not at all, into a folder of its own in the stage's scratch space, which appears by rename: a
-stage that was killed reads none twice. The table is made of these folders when all shards are through.
+A shard is read whole or not at all, into a folder of its own in the stage's scratch space. The folder appears by
+rename, so a killed stage reads no shard twice. The table is made from these folders once all shards are read.
 """
 
 from __future__ import annotations
@@ -42,21 +42,21 @@ READERS: dict[str, Callable[[Shard, Mapping[str, str]], Iterator[Record | Fault]
     "huggingface": huggingface.read,
 }
 ATTEMPTS, PAUSE, LONGEST_PAUSE = 4, 1.0, 30.0
-"""How often a shard is tried while its faults may pass, and the seconds between (growing, with jitter). s3fs and
+"""Tries of a shard whose faults may pass, and the seconds between them (growing, with jitter). s3fs and
 `datasets` have tried each request several times before."""
 SEEN = "id seen before"
 _ROWS, _CHARACTERS = 1024, 32 * 2**20
-"""Documents in memory at a time: so many, or as many as have so many characters."""
+"""Limits of the documents in memory at a time: their number, and their characters."""
 
 
 def collect(source: FileSource, out: Path, job: Job) -> SourceCard:
-    """Write the documents of `source` to `out/<name>.parquet`, and to `out/<name>.set_aside.jsonl` what is set aside.
+    """Write the documents of `source` to `out/<name>.parquet`, and what is set aside to `out/<name>.set_aside.jsonl`.
 
-    Memory holds a batch of documents, and eight bytes of each id.
+    Memory holds a batch of documents, and eight bytes per id.
 
     Raises:
         StorageError: no shard, no document, or no access.
-        ConnectionError: some shards could not be reached; the others are finished and stay for the next attempt.
+        ConnectionError: some shards could not be reached; the others are kept for the next attempt.
     """
     listing = huggingface.list_shards if source.kind == "huggingface" else list_files
     shards = _patiently(lambda: _listed(listing, source))
@@ -77,7 +77,7 @@ def collect(source: FileSource, out: Path, job: Job) -> SourceCard:
             except ConnectionError as error:
                 unreached.append(f"{shard.name} ({one_line(error)})")
                 if source.limit is not None:
-                    break  # what the next shards give depends on this one
+                    break  # how many the next shards may give depends on it
             else:
                 finished.append((shard, folder))
                 count += _count(folder)
@@ -91,10 +91,10 @@ def collect(source: FileSource, out: Path, job: Job) -> SourceCard:
 
 
 def _patiently(work: Callable[[], Any]) -> Any:
-    """`work`, tried again while it raises a ConnectionError.
+    """`work()`, repeated while it raises a ConnectionError.
 
     Raises:
-        ConnectionError: as often as it may be tried.
+        ConnectionError: the last of `ATTEMPTS` tries failed.
     """
     from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
@@ -160,7 +160,7 @@ def _write_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pa
 
 
 def _read(source: FileSource, shard: Shard) -> Generator[Record | Fault]:
-    """What the reader gives, its faults named. A fault of whoever writes it down does not come through here."""
+    """What the reader yields, its faults named. Faults of the consumer, which writes, do not come through here."""
     columns: Mapping[str, str] = {field: column for field, column in source.columns.items()}
     with named_faults():
         yield from READERS[source.kind](shard, columns)
@@ -193,7 +193,7 @@ def _count(folder: Path) -> int:
 
 
 def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path) -> SourceCard:
-    """One table of all shards, in their order; an id that comes again is set aside, for ids tell documents apart."""
+    """One table of all shards, in their order; a repeated id is set aside, for ids tell documents apart."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -22,7 +22,7 @@ class FileSource(Section):
     """One entry of `ingest.files`."""
 
     name: str = Field(pattern="^[a-z][a-z0-9_]*$", description="the source's name in tables, ids and figures")
-    kind: Kind = Field(description="what the files are; text: one document a file; warc: HTML pages, text extracted")
+    kind: Kind = Field(description="format of the files; text: one document per file; warc: HTML pages, text extracted")
     path: str = Field(
         min_length=1,
         description="file, folder pattern (*, **, ?, [ab]) or s3:// pattern; name or folder of a Hugging Face dataset",
@@ -32,11 +32,11 @@ class FileSource(Section):
     columns: dict[Filled, str] = Field(
         default={"text": "text"}, description="field of the document → column that fills it; `text` is needed"
     )
-    domain: Domain = Field(description="whose rules apply and in whose share of the mixture the text counts")
+    domain: Domain = Field(description="domain whose rules apply and in whose share of the mixture the text counts")
     license: str = Field(min_length=1, description="licence of documents without one in a column")
-    attribution: str = Field(min_length=1, description="whom to name for documents without a column that says so")
+    attribution: str = Field(min_length=1, description="whom to name for documents without one in a column")
     language: str = Field(default=UNDETERMINED, description="ISO 639 code of documents without one in a column")
-    limit: int | None = Field(ge=0, description="documents at most, the first (0 leaves the source out, null: all)")
+    limit: int | None = Field(ge=0, description="documents to take from the start (0 leaves the source out, null: all)")
 
     @field_validator(*_KINDS_WITH)
     @classmethod

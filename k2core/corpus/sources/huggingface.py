@@ -44,7 +44,7 @@ def read(shard: Shard, columns: Mapping[str, str]) -> Iterator[Record | Fault]:
         try:
             values = next(rows, None)
         except (OSError, MemoryError):
-            raise  # what these mean, all readers' caller knows
+            raise  # the caller of all readers knows what these mean
         except Exception as error:
             if is_temporary(error):
                 raise

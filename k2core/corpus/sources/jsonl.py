@@ -1,4 +1,4 @@
-"""JSON Lines: one document a line."""
+"""JSON Lines: one document per line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from k2core.corpus.sources.shard import (
 
 
 def read(shard: Shard, columns: Mapping[str, str]) -> Iterator[Record | Fault]:
-    """The record or the fault of every line that is not blank; memory holds `LONGEST` bytes of a line at most."""
+    """The record or the fault of every line that is not blank; memory holds at most `LONGEST` bytes of a line."""
     import orjson
 
     with open_shard(shard) as file:

@@ -1,4 +1,4 @@
-"""Parquet: one document a row."""
+"""Parquet: one document per row."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from k2core.corpus.sources.shard import (
 )
 
 _ROWS, _BYTES = 256, 32 * 2**20
-"""Rows decoded at a time: so many, or as many as have so many bytes by what the file says of itself."""
+"""Limits of the rows decoded at a time: their number, and their bytes as the file states them."""
 
 
 def read(shard: Shard, columns: Mapping[str, str]) -> Iterator[Record | Fault]:
@@ -37,10 +37,10 @@ def read(shard: Shard, columns: Mapping[str, str]) -> Iterator[Record | Fault]:
 
 
 def rows(file: BinaryIO, columns: Sequence[str], at_once: int) -> Iterator[Any]:
-    """The rows of a Parquet file, made one by one; in place of a row that is no UTF-8 (Arrow does not look) its error.
+    """The rows of a Parquet file, made one by one; a row that is not UTF-8 (Arrow does not check) gives its error.
 
-    A value that stands in many rows is held once, as in the file: a dictionary of one long text makes a file of a
-    few hundred bytes, whose rows would fill any memory.
+    A value that many rows share is held once, as in the file: with a dictionary of one long text, the rows of a file
+    of a few hundred bytes would fill any memory.
 
     Args:
         at_once: rows that Arrow decodes at a time, fewer where they are long.
@@ -69,7 +69,7 @@ def rows(file: BinaryIO, columns: Sequence[str], at_once: int) -> Iterator[Any]:
 
 
 def _longest_batch(group: Any, columns: Sequence[str], at_once: int) -> float:
-    """Bytes of `at_once` rows of a row group in `columns`, by its own account."""
+    """Bytes of `at_once` rows of a row group in `columns`, as the file states them."""
     own = (group.column(number) for number in range(group.num_columns))
     size = sum(column.total_uncompressed_size for column in own if column.path_in_schema.split(".")[0] in columns)
     return size * at_once / max(1, group.num_rows)

@@ -1,7 +1,7 @@
-"""What all readers share: the shard, what stands in it, how it is opened, which faults pass by themselves.
+"""What all readers share: the shard, its records, how it is opened, which faults are temporary.
 
-datatrove's readers log a bad row and go on, or lose what follows it in the shard; here each fault is kept with its
-place and reason, so the loops over rows are ours and what reads the formats is fsspec, pyarrow, orjson and warcio.
+datatrove's readers log a bad row and go on, or lose what follows it in the shard. Here each fault is kept with its
+place and reason, so the loops over rows are ours; fsspec, pyarrow, orjson and warcio read the formats.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from k2core.storage.disk import LOST, of_the_machine
 from k2core.storage.foreign import one_line, printable
 
 LONGEST = 16 * 2**20
-"""Bytes of a line, a record or a text; nobody writes longer ones, and they are set aside unread."""
+"""Most bytes of a line, a record or a text; longer ones are set aside unread."""
 MEMORY = 2 * 2**30
-"""Bytes that a shard may take while it is read, in each process that reads it; one that takes more is set aside."""
+"""Bytes of memory that reading a shard may take in each process; a shard that takes more is set aside."""
 _BYTE_ORDER_MARK = "\ufeff"
 BAD_UTF8, CORRUPT, VANISHED = "bad UTF-8", "corrupt", "vanished"
 EMPTY_SHARD, FORBIDDEN, NO_COLUMN = "empty shard", "access denied", "no such column"
@@ -79,7 +79,7 @@ class Unusable(Exception):
 
 
 def list_files(source: FileSource) -> list[Shard]:
-    """The files that `path` names, in order of their names; endpoint and credentials are the AWS SDK's own settings.
+    """The files that `path` names, in order of their names; endpoint and credentials come from the AWS SDK's settings.
 
     Raises:
         StorageError: there is none, or they cannot be listed.
@@ -91,7 +91,7 @@ def list_files(source: FileSource) -> list[Shard]:
         filesystem, pattern = url_to_fs(path, skip_instance_cache=True, use_listings_cache=False)
         found = filesystem.glob(pattern, detail=True)
     except Exception as error:
-        from botocore.exceptions import BotoCoreError  # here, for its import takes longer than to list a folder
+        from botocore.exceptions import BotoCoreError  # here: its import takes longer than listing a folder
 
         known = isinstance(error, (BotoCoreError, OSError, ValueError, ImportError))
         if is_temporary(error) or of_the_machine(error) or not known:
@@ -123,7 +123,7 @@ def list_files(source: FileSource) -> list[Shard]:
 
 @contextmanager
 def open_raw(shard: Shard) -> Iterator[Any]:
-    """The bytes of a file as they lie there, seekable."""
+    """The bytes of a file as stored, seekable."""
     filesystem, path = shard.content
     with filesystem.open(path, "rb") as file:
         yield file
@@ -133,7 +133,7 @@ def open_raw(shard: Shard) -> Iterator[Any]:
 def open_shard(shard: Shard) -> Iterator[BinaryIO]:
     """The bytes of a file, decompressed if its name ends in .gz, .zst or .bz2.
 
-    Through Arrow, which reads files of several members and tells a torn one (zstandard's own reader does neither).
+    Through Arrow, which reads files of several members and detects a torn one (zstandard's reader does neither).
     """
     import pyarrow as pa
 
@@ -146,7 +146,7 @@ def open_shard(shard: Shard) -> Iterator[BinaryIO]:
 def to_record(row: int, values: Any, columns: Mapping[str, str]) -> Record | Fault:
     """The record in a row's `values`; only `text` and `id` must be there, the rest has its default in the recipe.
 
-    White space and a byte order mark around the text are no part of it.
+    White space and a byte order mark around the text are not part of it.
     """
     if not isinstance(values, dict):
         return Fault(row, NOT_JSON, f"a {type(values).__name__}")
@@ -164,7 +164,7 @@ def to_record(row: int, values: Any, columns: Mapping[str, str]) -> Record | Fau
 
 
 def no_column(missing: list[str], there: Any) -> str:
-    """What is missing and what there is."""
+    """The missing columns and the existing ones."""
     return f"no column {', '.join(missing)}; it has {', '.join(there)}"
 
 
@@ -175,7 +175,7 @@ def too_large() -> Unusable:
 
 @contextmanager
 def named_faults() -> Iterator[None]:
-    """Within, a shard is read and nothing is written: what libraries raise for an unusable one becomes `Unusable`.
+    """For a block that reads a shard and writes nothing: what libraries raise for an unusable one becomes `Unusable`.
 
     Faults that may pass become a ConnectionError; those of this machine stay what they are.
     """
@@ -230,5 +230,5 @@ def _local_name(place: str, path: str) -> str:
 
 
 def _named(key: str) -> str:
-    """A file's name as text: bytes that are no UTF-8, which Python keeps as halves of characters, are spelled out."""
+    """A file's name as text: bytes that are not UTF-8, which Python keeps as lone surrogates, are escaped."""
     return key.encode("utf-8", "backslashreplace").decode()

@@ -22,23 +22,23 @@ from k2core.corpus.sources.shard import (
 )
 
 SECONDS = 60.0
-"""For one page's text. Most take milliseconds; the limit is wide, so that a busy machine does not change what comes."""
+"""For one page's text. Most take milliseconds; the limit is wide, so a busy machine does not change the result."""
 LONGEST_PAGE = 5 * 2**20
-"""Bytes of a page, decoded: Common Crawl cuts longer ones."""
+"""Most bytes of a decoded page: Common Crawl cuts longer ones."""
 NO_PAGE, NOT_EXTRACTED = "no web page", "not extracted"
 _PAGES = "response", "conversion"
 _COLUMNS = {name: name for name in ("text", "id", "origin")}
 _LONGEST_HEADER = 2**18
 _BLOCK = 2**14
 _WINDOWS = {"gzip": (16 + zlib.MAX_WBITS,), "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS)}
-"""Of zlib, by encoding, in the order that they are tried: what is sent as deflate often lacks its envelope."""
+"""zlib's window sizes by encoding, in the order tried: content sent as deflate often lacks its header."""
 
 
 def read(shard: Shard, columns: Mapping[str, str]) -> Iterator[Record | Fault]:
-    """The text or the fault of every page; other records (requests, metadata) are no pages and passed over.
+    """The text or the fault of every page; other records (requests, metadata) are skipped.
 
-    `id` is the record's, `origin` the page's address. Trafilatura runs in a process of its own, which a page can
-    hang or kill, and without its memory of earlier paragraphs, so that a text depends on its page alone.
+    `id` is the record's, `origin` the page's address. Trafilatura runs in a process of its own, because a page can
+    hang or kill it, and without its memory of earlier paragraphs, so a text depends on its page alone.
 
     Raises:
         Unusable: the archive breaks off.
@@ -53,7 +53,7 @@ def read(shard: Shard, columns: Mapping[str, str]) -> Iterator[Record | Fault]:
     with open_shard(shard) as file, ExtractorSandbox(timeout=SECONDS) as sandbox:
         guarded = _Guarded(file)
         archive = ArchiveIterator(guarded)
-        headers = archive.loader.load_http_headers  # which asks the address for its scheme, even where there is none
+        headers = archive.loader.load_http_headers  # reads the address's scheme, even where there is no address
         archive.loader.load_http_headers = lambda kind, uri, *rest: headers(kind, uri or "", *rest)
         for row, record in enumerate(archive, 1):
             guarded.left = math.inf
@@ -64,7 +64,7 @@ def read(shard: Shard, columns: Mapping[str, str]) -> Iterator[Record | Fault]:
 
 
 class _Guarded:
-    """A file of which `left` bytes may still be read: warcio reads a header to its end, however far that is."""
+    """A file that gives at most `left` more bytes: warcio reads a header to its end, however far that is."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
@@ -79,7 +79,7 @@ class _Guarded:
 
 
 class _Extractor:
-    """Trafilatura's `extract`, which says so where a page takes more memory than there is."""
+    """Trafilatura's `extract`; returns the error where a page takes more memory than there is."""
 
     def __init__(self, trafilatura: Any) -> None:
         self.trafilatura = trafilatura
@@ -125,10 +125,10 @@ def _read_page(row: int, record: Any, extractor: Any, sandbox: Any) -> Record | 
 def _decoded(record: Any, longest: int) -> bytes:
     """The content of a record of at most `LONGEST` bytes, without the encodings that HTTP put around it.
 
-    warcio's own stream decodes however much comes of it.
+    warcio's own stream decodes without a limit.
 
     Raises:
-        OverflowError: more than `longest` bytes come of it.
+        OverflowError: it decodes to more than `longest` bytes.
     """
     from warcio.bufferedreaders import ChunkedDataReader
 
@@ -148,7 +148,7 @@ def _decoded(record: Any, longest: int) -> bytes:
 
 
 def _inflated(content: bytes, window: int, longest: int) -> bytes:
-    """What zlib makes of `content` up to a torn place, at most a byte more than `longest`."""
+    """`content` as zlib decodes it up to a torn place, at most one byte more than `longest`."""
     decoder, parts, left = zlib.decompressobj(window), [], longest + 1
     for start in range(0, len(content), _BLOCK):
         try:
@@ -162,7 +162,7 @@ def _inflated(content: bytes, window: int, longest: int) -> bytes:
 
 
 def _check_end(row: int, record: Any) -> None:
-    """Read what is left of a record; warcio takes the end of the file for the end of the record."""
+    """Read the rest of a record; warcio takes the end of the file for the end of the record."""
     while record.raw_stream.read(2**16):
         pass
     if getattr(record.raw_stream, "limit", 0) > 0:

@@ -1,7 +1,7 @@
-"""What a source is right now, in a few words that change when its content does: what `ingest` depends on.
+"""The state of a source, in a few words that change when its content does; `ingest` depends on it.
 
 Files on this machine are digested once and remembered by size, time and inode; after that, a file costs a `stat`.
-Objects in a bucket have an ETag, a dataset on the Hub a commit, which the server is asked for.
+For objects in a bucket the server is asked for their ETags, for a dataset on the Hub for its commit.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ TRUSTED = "has no version that can be asked for; taken as unchanged"
 
 
 def state_of(source: FileSource, memory: Path, job: Job) -> State:
-    """What identifies the content of `source`; for what is not on this machine, it is said as well.
+    """What identifies the content of `source`; if it is not on this machine, it is also printed.
 
     Args:
-        memory: SQLite file with the digests of files seen before; made where it is missing.
+        memory: SQLite file with the digests of files seen before; created if missing.
 
     Returns:
         `files`, `bytes` and `digest` of files on this machine (names and contents); `objects`, `bytes` and `etags` of
@@ -80,7 +80,7 @@ def _digest(
 ) -> None:
     """Fill in and remember the digests of the entries in `new`."""
     size = sum(item[3] for item in new)
-    job.say(f"{source.name}: {len(new):,} files that are new or changed, {size / 1e6:,.1f} MB to digest")
+    job.say(f"{source.name}: {len(new):,} new or changed files, {size / 1e6:,.1f} MB to digest")
     with job.progress(size, "B", what=source.name) as bar:
         for entry, path, state, length in new:
             try:
@@ -90,7 +90,7 @@ def _digest(
                 entry[1] = str(error.strerror)  # `ingest` sets the file aside and says so
                 continue
             known.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", (os.path.abspath(path), state, entry[1]))
-            known.commit()  # each at once: a killed stage digests nothing twice
+            known.commit()  # one by one: a killed stage digests nothing twice
             bar.update(length)
 
 

@@ -1,7 +1,7 @@
 """What a phase will take of the corpus, counted before it starts; `PhaseSource.figures` counts what it took.
 
-Expectations, not draws: of the phase's rows a bucket of documents gets its share, of the bucket's tokens an epoch holds
-rate × length. The plan costs no more for a longer phase. What packing pads and crops is not in it.
+Expectations, not draws: a bucket of documents gets its share of the phase's rows, and an epoch holds rate × length of
+each document's tokens. A longer phase costs no more to plan. What packing pads and crops is not counted.
 
 Shapes: D documents.
 """
@@ -33,12 +33,12 @@ def plan_phase(
     Returns:
         `tokens`; `long`, if long documents are asked for: the share `planned` and the share `available`, which the
         mixture would show by itself; and for each of the `domains`
-        - `weight` (sums to 1), `tokens`, `documents` (admitted by `select`), `tokens_available` (of them, an epoch);
-        - `epochs` and `epochs_after`: passes through the domain's documents, in which each of rate 1 comes once if
-          admitted, in this phase and up to its end;
+        - `weight` (sums to 1), `tokens`, `documents` (admitted by `select`), `tokens_available` (theirs per epoch);
+        - `epochs` and `epochs_after`: passes through the domain's documents in this phase, and up to its end; in a
+          pass, each admitted document of rate 1 comes once;
         - `long` (if asked for): `tokens`, `documents`, `tokens_available`;
-        - `upsampling`: how many times as often as in the whole domain the tokens of each quarter by quality come,
-          `q1` the worst; quarters that are empty because many documents are equally good are left out.
+        - `upsampling`: for each quarter by quality (`q1` the worst), how many times as often its tokens come as in
+          the whole domain; quarters that are empty because many documents are equally good are left out.
 
     Raises:
         StorageError: a domain of the mixture is not in the shards, or has too few long documents.
@@ -90,7 +90,7 @@ def _upsampling(pool: Pool, planned: Mapping[str, float]) -> dict[str, float]:
 
 
 def manifest(shards: TokenShards, phases: Mapping[str, Plan], max_epochs: float) -> Plan:
-    """The plans of successive phases with their totals, floats at four digits, and what to think about."""
+    """The plans of successive phases with their totals, floats at four digits, and warnings."""
     last: dict[str, float] = {}
     tokens: dict[str, float] = {}
     warnings = []

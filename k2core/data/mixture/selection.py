@@ -14,13 +14,13 @@ from k2core.recipe import Section
 
 
 class Select(Section):
-    """What a phase takes of its domains' documents; all zero takes them as they come."""
+    """What a phase takes of its domains' documents; if all is zero, every document."""
 
     min_quality_quantile: float = Field(
-        ge=0, lt=1, description="documents below this quantile of their domain's quality are passed over; 0: none"
+        ge=0, lt=1, description="documents below this quantile of their domain's quality are left out; 0: none"
     )
     long_share: float = Field(
-        ge=0, lt=1, description="share of the phase's rows filled by long documents alone; 0: as many as come"
+        ge=0, lt=1, description="share of the phase's rows filled by long documents alone; 0: not set"
     )
     long_tokens: int = Field(ge=0, description="tokens from which a document is long, its end mark counted")
 

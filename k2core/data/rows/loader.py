@@ -1,7 +1,7 @@
 """The training data of one phase as a pure function of its step.
 
 The documents of a domain form an endless stream: one seeded permutation after another. In pass e a document of rate r
-is there iff floor(r·(e+1) + u) > floor(r·e + u), u a hash of its number: at most once, and in the long run r times a
+comes iff floor(r·(e+1) + u) > floor(r·e + u), u a hash of its number: at most once, and in the long run r times a
 pass. A phase walks on from where the phase before it stopped (`cursor`) and takes what it selects; what it passes over
 comes again in the next pass. So no document comes twice before every other had its turn, whatever the phases select.
 What a phase takes is packed into rows, and the rows are dealt out by the mixture. Nothing depends on processes or on

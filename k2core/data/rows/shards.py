@@ -1,9 +1,9 @@
-"""Token shards: flat files of token ids, one a split and domain, read through memory maps.
+"""Token shards: flat files of token ids, one per split and domain, read through memory maps.
 
 `<split>/<domain>.bin` holds the documents one after another, each ended by `eos_id`; `<split>/<domain>.bytes.bin`
 (uint32) the UTF-8 bytes of each document's text, for bits per byte; `<domain>.quality.bin` and `<domain>.rate.bin`
 (float32) its score and how often it comes in an epoch. `manifest.json` says what is there. Thin: one
-file a domain; where documents begin is found by a scan for `eos_id`, which text can never contain.
+file per domain; where documents begin is found by a scan for `eos_id`, which text can never contain.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class TokenizedDocument:
 def write_shards(
     folder: Path, documents: Iterable[TokenizedDocument], *, vocab_size: int, eos_id: int, tokenizer: str = ""
 ) -> dict:
-    """Write shards and manifest into the new folder `folder`, documents in the order they come; the manifest.
+    """Write shards and manifest into the new folder `folder`, documents in the given order; returns the manifest.
 
     Args:
         tokenizer: digest of what made the tokens.
@@ -128,7 +128,7 @@ class TokenShards:
         """Where each document ends (one past its end mark), shape (documents,)."""
         ends = np.flatnonzero(self.tokens(split, domain) == self.eos_id) + 1
         if len(ends) != self.manifest[split][domain]["documents"]:
-            raise StorageError(f"{self.folder}: {split}/{domain} has {len(ends)} end marks, not one a document")
+            raise StorageError(f"{self.folder}: {split}/{domain} has {len(ends)} end marks, not one per document")
         return ends
 
     def _map(self, what: str, split: str, domain: str, count: str, dtype: str) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Words of one text held against those of another by their vectors: what is left out, and what is added.
+"""Words of one text compared with those of another by their vectors: what is left out, and what is added.
 
 Every word of the source should have a word of like meaning in the rewrite, and the other way round (greedy matching of
 contextual vectors, as in BERTScore, Zhang et al. 2020). A clause that is missing, or was added, is a run of words
-without a match; the worst run says so, where the mean over a text would drown it.
+without a match; the worst run shows it, where a mean over the text would hide it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ RUN = 5
 """Words of a run; a clause is hardly shorter."""
 
 _BLOCK = 4096
-"""Words of the source that are held against the rewrite's at a time; of a long text, all would fill the memory."""
+"""Words of the source that are compared at a time; all words of a long text would fill the memory."""
 Vectors = Mapping[str, tuple[list[str], Any]]
 
 

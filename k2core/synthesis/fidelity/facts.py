@@ -36,7 +36,7 @@ _FOREIGN = {
 }
 """Number words of the languages that are translated; zero and one are left out, as in English."""
 _AMBIGUOUS = {"one", "zero", "hundred", "thousand"}
-"""Pronoun and idiom more often than number, where they stand alone."""
+"""Alone, these are more often pronouns or idiom than numbers."""
 _TERM = r"\(*[$€£]?-?[$€£]?\d+(?:,\d{3})*(?:\.\d+)?%?\)*"
 _SIDE = rf"{_TERM}(?:\s*[-+*/×÷x]\s*{_TERM})*"
 _LEFT, _RIGHT = re.compile(rf"{_SIDE}\s*\Z"), re.compile(rf"\s*{_SIDE}")
@@ -84,7 +84,7 @@ def _spelled(text: str) -> set[str]:
 
 
 def _value(run: list[str]) -> set[str]:
-    """Of `three hundred twelve` {312}; of `two three` both."""
+    """{312} for `three hundred twelve`; {2, 3} for `two three`."""
     if len(run) == 1 and (run[0] in _AMBIGUOUS or run[0] in _LARGE):
         return set()
     values: list[int] = []
@@ -141,7 +141,7 @@ def equations(text: str) -> set[str]:
 
 
 def _equations_of(line: str) -> Iterator[str]:
-    """The equations of a line as they stand, sought around each `=`: from the left, it takes quadratic time."""
+    """The equations of a line as written, found around each `=`: from the left, it takes quadratic time."""
     end, at = 0, line.find("=")
     while at >= 0:
         left = _LEFT.search(line, max(end, at - _LONGEST_SIDE), at)
@@ -158,15 +158,15 @@ def negations(text: str) -> int:
 
 
 def common_words(texts: Iterable[str]) -> frozenset[str]:
-    """Words that `texts` write with a small letter: at the start of a sentence these are no names."""
+    """Words that `texts` write in lower case: at the start of a sentence these are not names."""
     return frozenset(_base(word) for text in texts for word in _WORD.findall(text) if word[0].islower())
 
 
 def names(text: str, common: frozenset[str]) -> set[str]:
     """Words that name something (people, places, months, titles), in lower case.
 
-    Inside a clause that is every capitalised word; the first word (also after a colon) counts unless `common` knows
-    it with a small letter. Without a dictionary of names this takes "Modernism" for one, which a faithful rewrite
+    Inside a clause that is every capitalised word; the first word (also after a colon) counts unless `common` has
+    it in lower case. Without a dictionary of names this takes "Modernism" for one, which a faithful rewrite
     keeps as well.
     """
     found = set()

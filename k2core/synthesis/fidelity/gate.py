@@ -1,9 +1,9 @@
 """The fidelity gate: a rewrite passes if it says what its source says, and says it in other words (K2 §2.2).
 
 K2 checks "semantic alignment" of rewrite and source. A small model fails in plainer ways first: it drops a name,
-changes a number, adds a clause, turns a relation round, repeats the source or itself, or stops; each has a score of
-its own. `benchmarks.calibration` makes the pairs on which limits are chosen and measured; docs/gate.md has
-what came out, and what the gate does not see.
+changes a number, adds a clause, reverses a relation, repeats the source or itself, or stops. Each fault has a
+score of its own. `benchmarks.calibration` makes the pairs on which limits are chosen and measured; docs/gate.md has
+the results, and what the gate does not see.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from k2core.synthesis.fidelity import facts
 
 ACCEPTED = "accepted"
 LONGEST = 2**15
-"""Characters of the longest text that is judged: each word of a rewrite is held against each of its source."""
+"""Characters of the longest text that is judged: each word of a rewrite is compared with each of its source."""
 _LANGUAGE_CHARACTERS = 500
 _DIGITS = 4
 """Scores are rounded: the last bits of an embedding depend on the batch it was made in."""
@@ -31,25 +31,25 @@ _ENDS = tuple(".!?…\"”')]:;*")
 
 
 class GateLimits(Section):
-    """What a rewrite of one kind must reach; the fields are the scores of a verdict, in the order they are held."""
+    """What a rewrite of one kind must reach; the fields are the scores of a verdict, in the order they are checked."""
 
     language_score: float = Field(ge=0, le=1, description="least probability that the rewrite is in its language")
     length_ratio: FromList[tuple[float, float]] = Field(
         description="least and greatest length, as a share of the source's"
     )
     finished: float = Field(ge=0, le=1, description="least: 1 where the rewrite must end with a whole sentence")
-    repeated: float = Field(ge=0, le=1, description="greatest share of the rewrite's 5-grams that it has had before")
-    copied: float = Field(ge=0, le=1, description="greatest share of the rewrite's 5-grams that stand in the source")
+    repeated: float = Field(ge=0, le=1, description="greatest share of the rewrite's 5-grams that repeat earlier ones")
+    copied: float = Field(ge=0, le=1, description="greatest share of the rewrite's 5-grams that are in the source")
     numbers_kept: float = Field(ge=0, le=1, description="least share of the source's numbers in the rewrite")
-    numbers_invented: int = Field(ge=0, description="numbers at most that the source does not have")
+    numbers_invented: int = Field(ge=0, description="most numbers that the source does not have")
     names_kept: float = Field(ge=0, le=1, description="least share of the source's names in the rewrite")
-    names_invented: int = Field(ge=0, description="names at most that the source does not have")
-    words_invented: int = Field(ge=0, description="words at most in a row of which the source has no form")
+    names_invented: int = Field(ge=0, description="most names that the source does not have")
+    words_invented: int = Field(ge=0, description="most consecutive words of which the source has no form")
     equations_kept: float = Field(ge=0, le=1, description="least share of the source's equations in the rewrite")
-    equations_invented: int = Field(ge=0, description="equations at most that the source does not have")
+    equations_invented: int = Field(ge=0, description="most equations that the source does not have")
     negations_changed: int = Field(ge=0, description="greatest difference in the number of negating words")
-    opposites: int = Field(ge=0, description="words at most whose opposite (before, after) the source has instead")
-    roles: float = Field(ge=-1, le=1, description="least company kept by names and numbers; exchanged ones have < 0")
+    opposites: int = Field(ge=0, description="most words whose opposite (before, after) the source has instead")
+    roles: float = Field(ge=-1, le=1, description="least likeness of the words around names and numbers; exchanged ones have < 0")
     similarity: float = Field(ge=-1, le=1, description="least cosine similarity of the two texts' embeddings")
     coverage: float = Field(ge=-1, le=1, description="least likeness of any 5 words of the source to the rewrite")
     support: float = Field(ge=-1, le=1, description="least likeness of any 5 words of the rewrite to the source")
@@ -69,16 +69,16 @@ AT_MOST = frozenset((
     "repeated", "copied", "numbers_invented", "names_invented", "words_invented", "equations_invented",
     "negations_changed", "opposites",
 ))  # fmt: skip
-"""Scores whose limit is a greatest value; `length_ratio` has two limits, all others a least value."""
+"""Scores with an upper limit; `length_ratio` has two limits, all others a lower one."""
 
 
 def judge(
     source: str, rewrite: str, limits: GateLimits, common: frozenset[str], language: str | None = None
 ) -> Verdict:
-    """Hold `rewrite` against `source`.
+    """Judge `rewrite` against `source`.
 
     Without text there is nothing to embed: an empty rewrite is rejected as `empty`, its scores are 0. So are those of
-    texts beyond `LONGEST` (`too_long`) and of a rewrite that holds what a model thought aloud (`reasoning`).
+    texts beyond `LONGEST` (`too_long`) and of a rewrite that contains reasoning (`reasoning`).
 
     Args:
         common: `facts.common_words` of the corpus.
@@ -163,7 +163,7 @@ def _share(part: set[str], whole: set[str]) -> float:
 
 
 class _Vocabulary:
-    """Words, among which a name is if it or a form of it (American, Americans; Rome, Roman's) is."""
+    """A set of words; a name is in it if the name or a form of it (American, Americans; Rome, Roman's) is."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self._words = set(words)
@@ -178,7 +178,7 @@ class _Vocabulary:
 
 
 def copied(source: list[str], rewrite: list[str], n: int = 5) -> float:
-    """Share of the n-grams of the words `rewrite` that stand in `source`."""
+    """Share of the n-grams of the words `rewrite` that are in `source`."""
     grams = _grams(rewrite, n)
     known = set(_grams(source, n))
     return sum(gram in known for gram in grams) / len(grams) if grams else 0.0

@@ -1,4 +1,4 @@
-"""Words of a rewrite that its source knows nothing of, in a row: a clause that somebody made up."""
+"""Consecutive words of a rewrite that its source does not have: a made-up clause."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LEAST_WORD, _LEAST_STEM, _ENDING = 3, 4, 3
 def words_invented(source: str, rewrite: str) -> int:
     """The longest run of words within a clause of `rewrite` of which `source` has no form; function words aside.
 
-    A synonym is one such word, a phrase that leads over ("we are told the following") about two.
+    A synonym is a run of one word, a linking phrase ("we are told the following") of about two.
     """
     known = {_stem(word) for word in facts.words(source)}
     longest = 0
@@ -29,5 +29,5 @@ def words_invented(source: str, rewrite: str) -> int:
 
 
 def _stem(word: str) -> str:
-    """Rough: a word without its last letters (girls, girl's; producing, produced)."""
+    """A rough stem: a word without its last letters (girls, girl's; producing, produced)."""
     return word[: max(_LEAST_STEM, len(word) - _ENDING)]

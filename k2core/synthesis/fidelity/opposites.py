@@ -31,7 +31,7 @@ continent; natural artificial; human animal; short tall; brief long; friend riva
 decreased; famous obscure; allowed forbade banned; conquered surrendered; small large; single double triple; half
 twice
 """
-"""Of the words of a set a thing is one and not another."""
+"""A thing is one of the words of a set, not another."""
 _OPPOSITE: dict[str, set[str]] = {}
 for _words in (entry.split() for entry in _SETS.split(";")):
     for _word in _words:
@@ -39,7 +39,7 @@ for _words in (entry.split() for entry in _SETS.split(";")):
 
 
 def opposites(source: str, rewrite: str) -> set[str]:
-    """Words that `rewrite` has oftener than `source` and whose opposite it has less often (before, after)."""
+    """Words that `rewrite` has more often than `source` and whose opposite it has less often (before, after)."""
     ours, theirs = Counter(facts.words(rewrite)), Counter(facts.words(source))
     gained, missing = ours - theirs, theirs - ours
     return {word for word in gained if _OPPOSITE.get(word, set()) & missing.keys()}

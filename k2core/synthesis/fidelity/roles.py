@@ -1,8 +1,8 @@
-"""Which words a name or a number stands next to: two that changed places stand next to each other's words.
+"""The neighbours of names and numbers: two that changed places have each other's neighbours.
 
-"Ada met Charles in 1833" and "Charles met Ada in 1833" have the same words, names and numbers; what differs is the
-company of the two names. Contexts are compared as bags of stems weighted by nearness, left and right apart; `by`
-before a name turns them round (a passive).
+"Ada met Charles in 1833" and "Charles met Ada in 1833" have the same words, names and numbers; only the
+neighbours of the names differ. Contexts are compared as bags of stems weighted by nearness, left and right apart;
+`by` before a name (a passive) exchanges the two.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WINDOW = 4
 _STEM = 5
 _FUNCTION_WEIGHT = 0.3
 _MOST_FACTS = 100
-"""Facts that are held against one another, the first of the source: each is with every other."""
+"""Facts of the source that are compared, the first ones: each is compared with every other."""
 # fmt: off
 FUNCTION_WORDS = frozenset((
     "a", "an", "and", "are", "as", "at", "be", "been", "being", "but", "by", "for", "from", "had", "has", "have", "he",
@@ -35,18 +35,18 @@ Context = dict[tuple[str, int], float]
 
 @dataclass
 class _Facts:
-    """A text's names and numbers with their contexts, and the runs ("Ada Lovelace") that each stands in, by number."""
+    """A text's names and numbers with their contexts, and the runs ("Ada Lovelace") that each is in, by number."""
 
     contexts: dict[str, Context]
     runs: dict[str, set[int]]
 
 
 def roles(source: str, rewrite: str, common: frozenset[str]) -> float:
-    """How well names and numbers keep their company, -1 to 1; 1 where fewer than two are in both texts.
+    """How well names and numbers keep their neighbours, -1 to 1; 1 where fewer than two are in both texts.
 
     Over the pairs of facts that both texts have, the least of: likeness of each with itself less likeness of each
-    with the other, as a share of what the source's own contexts give. Exchanged facts give less than 0, words in other
-    words about 0.
+    with the other, as a share of what the source's own contexts give. Exchanged facts give less than 0, reworded
+    contexts about 0.
     """
     theirs, ours = _facts(source, common), _facts(rewrite, common)
     both = sorted([fact for fact in theirs.contexts if fact in ours.contexts][:_MOST_FACTS])

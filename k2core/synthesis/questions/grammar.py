@@ -1,7 +1,7 @@
 """Closed questions made from an encyclopedia's article by grammar: exact, deterministic, no model.
 
 A sentence about the article's subject ("X was founded in 1976 by …", "It has a population of …") is matched against
-the forms below; what the form leaves open is the answer, and stands in the sentence word for word.
+the forms of `forms`. What a form leaves open is the answer, word for word as in the sentence.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LONGEST_ANSWER = 140
 
 @dataclass(frozen=True)
 class Question:
-    """A question, its answer as it stands in `sentence`, and the answer's kind."""
+    """A question, its answer as written in `sentence`, and the answer's kind."""
 
     question: str
     answer: str
@@ -30,7 +30,7 @@ class Question:
 
 @dataclass(frozen=True)
 class _Lead:
-    """An article's first sentence: how questions call its subject, what is said of it, and who may stand for it."""
+    """An article's first sentence: what questions call its subject, what is said of it, and other names for it."""
 
     name: str
     called: str
@@ -57,7 +57,7 @@ def extract(title: str, text: str) -> list[Question]:
 def distractors(question: Question, pool: Sequence[Question], n: int, seed: int) -> list[str]:
     """`n` distinct wrong answers of the same kind, drawn from `pool`; those with the same unit and question word first.
 
-    None of them stands in the question's sentence, and none holds the answer.
+    None of them is in the question's sentence, and none contains the answer.
 
     Raises:
         ValueError: the pool has fewer than `n` other answers of the kind.
@@ -159,7 +159,7 @@ def _filled(lead: _Lead, predicate: str, sentence: str) -> Iterator[Question]:
 
 
 def _plain(sentence: str) -> str:
-    """Without what stands in parentheses, on one line."""
+    """Without parentheses and what they enclose, on one line."""
     while (shorter := re.sub(r" ?\([^()]*\)", "", sentence)) != sentence:
         sentence = shorter
     return " ".join(sentence.split())

@@ -1,8 +1,8 @@
 """Question-answer pairs for the anneal phase, and the rejection sampling that they pass (K1.5 appendix B, K2 §2.2).
 
-Two makers: the grammar of `questions` (exact by construction) and a language model that reads a passage. A pair of
-the model's stays if its form holds and if the model, asked the question with the passage, gives the same answer often
-enough. How far that check can be trusted is measured on pairs of the grammar, right and with exchanged answers.
+Two makers: the grammar of `questions` (exact by construction) and a language model that reads a passage. The
+model's pair is kept if its form is right and if the model, asked the question with the passage, gives the same answer
+often enough. The grammar's pairs, with right and with exchanged answers, show how far that check can be trusted.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ _ASK = "Text: {passage}\n\nAnswer the question in a few words from the text.\nQu
 class Sampling(Section):
     """Rejection sampling: how often a model is asked, and how often it must agree."""
 
-    samples: int = Field(ge=1, description="answers asked for about each pair, and solutions for each problem")
-    agreeing: int = Field(ge=1, description="answers among them that must be the pair's, for the pair to stay")
-    agreement: float = Field(gt=0, le=1, description="F1 over words (SQuAD's) from which two answers are the same one")
+    samples: int = Field(ge=1, description="answers sampled for each pair, and solutions for each problem")
+    agreeing: int = Field(ge=1, description="answers among them that must equal the pair's for it to be kept")
+    agreement: float = Field(gt=0, le=1, description="least F1 over words (SQuAD's) of two answers that count as the same")
     temperature: float = Field(ge=0, le=2, description="sampling temperature of questions, answers and solutions")
 
     @model_validator(mode="after")
@@ -81,14 +81,14 @@ class Pair:
 
     @property
     def text(self) -> str:
-        """The pair as a document; the answer to a problem brings its steps, and the word "Answer" before its result."""
+        """The pair as a document; the answer to a problem has its steps, and the word "Answer" before its result."""
         label = "" if "\nAnswer: " in f"\n{self.answer}" else "Answer: "
         return f"Question: {self.question}\n{label}{self.answer}"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a pair: `accepted` or the reason against it, and how many of the sampled answers were its own."""
+    """What became of a pair: `accepted` or the reason against it, and how many of the sampled answers were the same."""
 
     pair: Pair
     reason: str
@@ -150,7 +150,7 @@ def ask(llm: LLM, pairs: Sequence[Pair], sampling: Sampling, seed: int, bar: tqd
 
 
 def same(one: str, other: str, least: float) -> bool:
-    """Whether two short answers say the same: equal numbers, F1 over words (articles left out) of at least `least`."""
+    """Whether two short answers say the same: equal numbers, and F1 over words (no articles) of at least `least`."""
     first, second = _content(one), _content(other)
     shared = sum((first & second).values())
     if not shared or facts.numbers(one) != facts.numbers(other):
@@ -185,7 +185,7 @@ def _ask(pair: Pair, temperature: float, seed: int) -> Request:
 
 
 def dialogue(turns: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    """Messages of user and assistant in turn, without the last turn's answer: that is to come."""
+    """Messages of user and assistant in turn, without the last turn's answer, which is to come."""
     both = (((("user", said), ("assistant", answer))) for said, answer in turns)
     return [{"role": role, "content": text} for turn in both for role, text in turn][:-1]
 
@@ -198,7 +198,7 @@ def _parsed(row: Row, answer: Answer) -> Pair:
 
 
 def _within(short: str, text: str) -> bool:
-    """Whether `short` stands in `text` word for word, capitals and punctuation aside."""
+    """Whether `short` is in `text` word for word, capitals and punctuation aside."""
     return _spaced(short) in _spaced(text)
 
 

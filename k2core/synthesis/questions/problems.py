@@ -102,7 +102,7 @@ def worked(problem: Problem) -> Pair:
 
 @cache
 def _dataset(task: str, seed: int, bits: int) -> Any:
-    """reasoning-gym's data set with room for items of so many bits (some tasks draw a list as long as the set).
+    """reasoning-gym's data set of `2**bits` items (some tasks draw a list as long as the set).
 
     Importing the library takes seconds, so it is done here.
     """

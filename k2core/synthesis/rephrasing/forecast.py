@@ -26,7 +26,7 @@ H100_TOKENS_PER_SECOND = {
     "gpt-oss-20b": 14671,
     "gpt-oss-120b": 6117,
 }
-"""Output tokens a second of one 80 GB H100, by the beginning of a model's name in lower case.
+"""Output tokens per second of one 80 GB H100, by the beginning of a model's name in lower case.
 
 datatrove, examples/inference/benchmark/README.md: vLLM 0.15.0, the best setting found for each model, up to 1,024
 tokens after short questions. Long prompts make it slower.
@@ -41,8 +41,8 @@ class Forecast:
 
     Attributes:
         prompt_tokens, output_tokens: estimates, of all requests together.
-        tokens_per_second: output tokens, what `llm.expected_tokens_per_second` says of the server.
-        h100_tokens_per_second: output tokens a second of one H100 with this model; None where none is published.
+        tokens_per_second: output tokens, as `llm.expected_tokens_per_second` says of the server.
+        h100_tokens_per_second: output tokens per second of one H100 with this model; None where none is published.
     """
 
     requests: int
@@ -71,7 +71,7 @@ class Forecast:
         if self.h100_days is None:
             return said
         return (
-            f"{said}; {self.h100_days:,.4g} H100-days at the published {self.h100_tokens_per_second:,} tokens/s a GPU "
+            f"{said}; {self.h100_days:,.4g} H100-days at the published {self.h100_tokens_per_second:,} tokens/s per GPU "
             f"({H100_SOURCE})"
         )
 

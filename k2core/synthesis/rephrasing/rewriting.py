@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CHARACTERS_A_TOKEN = 4
 """A rule of thumb for English under any large vocabulary, digits aside, which many write one by one."""
 _LEAST_TOKENS, _LONGEST = 48, 2.0
-"""A piece's rewrite may have so many tokens, or so many times the tokens of the piece; a longer one has run astray."""
+"""A piece's rewrite may have so many tokens, or so many times the piece's tokens; a longer one went astray."""
 _PREAMBLE = re.compile(
     r"^(?:(?:sure|certainly|of course|here(?:'s| is| are))\b[^\n]*?:|rewrit\w+:|text:)\s+", re.IGNORECASE
 )
@@ -42,7 +42,7 @@ class Share(Section):
     )
     per_document: int = Field(ge=1, description="rewrites of each of them, which differ in seed (and perspective)")
     perspectives: list[str] = Field(
-        description="names of styles/perspectives; a document's rewrites take one after another, from one of its own on"
+        description="names of styles/perspectives; a document's rewrites take them in turn, from a start of its own"
     )
 
 
@@ -76,7 +76,7 @@ class Rewrite:
 
     @property
     def text(self) -> str:
-        """The pieces stitched as the source's are: line ends of the source stay, and lines go on in lines."""
+        """The pieces joined like the source's: its line ends stay, and verse-like pieces stay on lines of their own."""
         if self.refused:
             return ""
         text = ""
@@ -150,7 +150,7 @@ def plan(
 
 
 def expected_tokens(jobs: Sequence[Job], library: Library, context_tokens: int) -> tuple[int, int]:
-    """Tokens of all prompts and of all answers, estimated by rewrites as long as their sources."""
+    """Tokens of all prompts and of all answers, estimated as if rewrites were as long as their sources."""
     prompts = answers = 0
     for job in jobs:
         for place, piece in enumerate(job.chunks):
@@ -172,8 +172,8 @@ def rewrite_all(
 ) -> list[Rewrite]:
     """The rewrites of `jobs`, in their order; `bar` counts chunks.
 
-    The n-th rewrite of a document is asked for with the n-th seed from `seed` on. A document of which the server
-    refuses a chunk is set aside: its other chunks are not asked for.
+    The n-th rewrite of a document is asked for with the n-th seed from `seed` on. If the server refuses a
+    chunk, its document is set aside and its other chunks are not asked for.
     """
     rewrites = [Rewrite(job) for job in jobs]
     for place in range(max((len(job.chunks) for job in jobs), default=0)):
@@ -197,7 +197,7 @@ def _request(
     """The next piece of `job` after those `written`.
 
     A dialogue: the perspective, the style's examples, as many of the latest pieces with their rewrites as
-    `context_tokens` hold, the piece.
+    fit into `context_tokens`, the piece.
     """
     style, text = library.styles[job.style], job.chunks[len(written)].strip()
     room = context_tokens * CHARACTERS_A_TOKEN

@@ -1,4 +1,4 @@
-"""Styles and perspectives of rephrasing, read from a folder: a file each, so that a user adds one (K2 §2.2).
+"""Styles and perspectives of rephrasing, read from a folder with a file for each, so that a user can add one (K2 §2.2).
 
 `NAME.yaml` in the folder is the style NAME, `perspectives/NAME.yaml` the perspective NAME. A style says how a text is
 put, a perspective who speaks to whom; the recipe combines them.
@@ -39,7 +39,7 @@ class Style(Section):
         default=None, description="a translation into this language, of documents in the split `foreign` (ISO 639-1)"
     )
     prompt: str = Field(pattern=r"\{text\}", description="instruction with {text} for the piece to rewrite")
-    examples: list[Example] = Field(description="turns that stand before the piece; small models need them")
+    examples: list[Example] = Field(description="turns shown before the piece; small models need them")
 
     @property
     def split(self) -> str:
@@ -91,7 +91,7 @@ def load_styles(folder: Path) -> Library:
     """Every style and perspective of `folder`.
 
     Raises:
-        RecipeError: a file that is no style, or a name that cannot stand in a document's id.
+        RecipeError: a file that is no style, or a name that cannot be part of a document's id.
     """
     return Library(folder, _read(Style, folder), _read(Perspective, folder / _PERSPECTIVES))
 

@@ -1,6 +1,6 @@
-"""Mathematics with answers: reasoning-gym's procedural tasks as texts, worked out where the way is known.
+"""Mathematics with answers: reasoning-gym's procedural tasks as texts, with the steps where they are known.
 
-Item i of a task is a pure function of seed and i (of their sum, but for gsm_symbolic). Where reasoning-gym's metadata
+Item i of a task is a pure function of seed and i (of their sum, except gsm_symbolic). Where reasoning-gym's metadata
 or a few lines here give the steps (sums, Euclid's algorithm, factorisation, word problems), the text shows them before
 the answer.
 """
@@ -30,7 +30,7 @@ class Source(Section):
 
     limit: int = Field(ge=0, description="problems in all, spread over the tasks (0 leaves the source out)")
     tasks: list[str] = Field(min_length=1, description="reasoning-gym tasks to draw from")
-    seed: int = Field(ge=0, description="first item's seed; apart from the seeds of the RL gym and of evaluation")
+    seed: int = Field(ge=0, description="first item's seed, unlike the seeds of the RL gym and of evaluation")
 
 
 def installed(config: Source) -> dict[str, str]:

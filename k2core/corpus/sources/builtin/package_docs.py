@@ -34,7 +34,7 @@ def installed(config: Source) -> dict[str, str]:
 
 
 def documents(config: Source) -> Iterator[Document]:
-    """One document a page or a part of one; packages that state no licence are left out."""
+    """One document per page or part of a page; packages that state no licence are left out."""
     if config.limit:
         yield from sample(_parts(config.max_characters), config.limit, key=lambda document: document.id)
 
@@ -84,7 +84,7 @@ def _installed() -> list[metadata.Distribution]:
 
 
 def _pages(package: metadata.Distribution) -> Iterator[tuple[str, str]]:
-    # The field, where there is one, comes first; the body of the file, where there is one, counts.
+    # A field comes before the body of the file; where there are both, the body counts.
     descriptions = package.metadata.get_all("Description") or []
     description = next((str(text) for text in reversed(descriptions) if text), "")
     if description.strip() not in ("", "UNKNOWN"):

@@ -54,7 +54,7 @@ def installed(config: Source) -> dict[str, str]:
 
 
 def documents(config: Source) -> Iterator[Document]:
-    """One document a module, or a part of one.
+    """One document per module or part of a module.
 
     Raises:
         StorageError: a named package is not installed or states no licence.
@@ -80,8 +80,8 @@ def documents(config: Source) -> Iterator[Document]:
 def split_module(text: str, max_characters: int) -> list[str]:
     """`text` cut before top-level statements so that each part is at most `max_characters` long.
 
-    Joined, the parts are the text but for blank edges. A single statement that is longer stays whole: half a class
-    is no Python. What does not parse is not cut at all; curation rejects it and says why.
+    Joined, the parts are the text except for blank edges. A single statement that is longer stays whole: half a class
+    is not Python. A text that does not parse is not cut at all; curation rejects it and says why.
     """
     if len(text) <= max_characters:
         return [text.strip()] if text.strip() else []

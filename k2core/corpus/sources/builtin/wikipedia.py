@@ -26,7 +26,7 @@ class Source(Section):
 
     limit: int = Field(ge=0, description="Wikipedia summaries in English at most (0 leaves the source out)")
     translations: dict[Literal["es", "fr"], NonNegativeInt] = Field(
-        description="summaries at most in other languages, which rephrasing translates; by language"
+        description="by language, summaries at most in other languages, which rephrasing translates"
     )
 
 
@@ -41,7 +41,7 @@ def installed(config: Source) -> dict[str, str]:
 
 
 def documents(config: Source) -> Iterator[Document]:
-    """One document an article: its opening paragraphs, English first.
+    """One document per article: its opening paragraphs, English first.
 
     Raises:
         StorageError: the wheel is missing or holds something else.

@@ -1,4 +1,4 @@
-"""A list that is said again, and questions on what stands where in it."""
+"""A repeated list, and questions about what is where in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A passage of the text that comes again and again, with or without other text between."""
+"""A passage of the text, repeated with or without other text in between."""
 
 from __future__ import annotations
 
