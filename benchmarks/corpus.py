@@ -38,7 +38,7 @@ TOPIC = "corpus"
 WHOLE = 20_971
 """Documents that the laptop recipe ingests, about."""
 PEERS_PART, MODELS_PART = 16, 96
-"""Steps with a peer see one of so many documents, steps by a neural model one of so many."""
+"""Steps with a peer, and by a neural model, see one document in so many."""
 OWN_DOMAIN = {"code": "code", "mathematics": "math"}
 """Families of signals that are computed for one domain alone."""
 ROUNDS = 2

@@ -40,7 +40,7 @@ FILE = "documents.jsonl"
 
 Rows = Sequence[tuple[str, str]]
 Dedup = Callable[[Path], set[str]]
-"""Folder with `FILE` → ids of what went."""
+"""Folder with `FILE` → ids of what was dropped."""
 
 
 def run(scale: Scale) -> list[Entry]:

@@ -72,7 +72,7 @@ def draw(points: dict[str, Any], path: Path) -> None:
     sizes = [point["documents"] for point in points["growth"]]
     for who, colour in COLOURS.items():
         right.plot(sizes, [point[who] for point in points["growth"]], "o-", color=colour, label=who, ms=4)
-    right.set(xlabel="documents", ylabel="µs a document", xscale="log", yscale="log")
+    right.set(xlabel="documents", ylabel="µs per document", xscale="log", yscale="log")
     right.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:,g}"))
     right.set_xticks(sizes, [f"{size:,}" for size in sizes])
     right.xaxis.set_minor_locator(ticker.NullLocator())

@@ -22,7 +22,7 @@ from k2core.llm.line import Line
 TOPIC = "engine"
 GOAL = 0.9
 TOKENS = 16
-"""Of an answer, at most: a call takes two or three seconds."""
+"""Most tokens of an answer: a call takes two or three seconds."""
 SUBJECTS = ("The Nile", "A volcano", "The violin", "Copper", "A glacier", "The bee", "Sanskrit", "A comet")
 
 Work = Callable[[], int]

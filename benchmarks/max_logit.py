@@ -1,4 +1,4 @@
-"""What it costs that attention records each head's largest logit for QK-Clip."""
+"""What it costs to record each head's largest logit in attention, for QK-Clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmarks write into the README and the pages of `docs/`: each block stands between two marks."""
+"""What the benchmarks write into the README and the pages of `docs/`: each block is between two marks."""
 
 from __future__ import annotations
 

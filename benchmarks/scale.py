@@ -1,4 +1,4 @@
-"""How much is measured: the models, batches and patience of a real run, and of a run that only tries the code."""
+"""How much is measured: the models, batches and rounds of a real run, and of a run that only tries the code."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def test_a_topic_runs(topic):
 def test_the_trainer_topic_runs(monkeypatch):
     monkeypatch.setattr(trainer, "SPREAD", {"FSDP2": trainer.SPREAD["FSDP2"]})
     loop, spread = trainer.run(smoke())
-    assert 1 <= loop.ratio < 100 and loop.ours > loop.peer > 0  # ms a step with and without what is around it
+    assert 1 <= loop.ratio < 100 and loop.ours > loop.peer > 0  # ms per step with and without what is around it
     assert 0 < spread.ratio < 10 and spread.name.startswith("2 processes, FSDP2")
 
 

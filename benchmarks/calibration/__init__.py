@@ -1,1 +1,1 @@
-"""Pairs of source and rewrite of which it is known whether they say the same: what the fidelity gate is measured on."""
+"""Pairs of source and rewrite that are known to say the same or not; the fidelity gate is measured on them."""

@@ -20,7 +20,7 @@ _LIST_WORDS = frozenset(("and", "or", "the", "of", "known", "called", "also", "a
 
 @dataclass(frozen=True)
 class Material:
-    """What a corrupted rewrite is made of: a faithful one, its source, and another article's of both."""
+    """What a corrupted rewrite is made of: a faithful one, its source, and both of another article."""
 
     source: str
     faithful: str
@@ -34,18 +34,18 @@ Fault = Callable[[Material, Random], str | None]
 
 
 def swapped_names(material: Material, random: Random) -> str | None:
-    """Two names exchanged that do not stand in one list."""
+    """Two names exchanged that are not in one list."""
     text = material.faithful
     return _swap(text, _own_names(material), random)
 
 
 def swapped_numbers(material: Material, random: Random) -> str | None:
-    """Two numbers exchanged that stand in different words."""
+    """Two numbers exchanged that are not in one list."""
     return _swap(material.faithful, list(_DIGITS.finditer(material.faithful)), random)
 
 
 def foreign_name(material: Material, random: Random) -> str | None:
-    """A name replaced, wherever it stands, by one of another article."""
+    """A name replaced, wherever it occurs, by one of another article."""
     names = sorted({match[0] for match in _own_names(material)})
     known = set(facts.words(material.source))
     others = [
@@ -59,7 +59,7 @@ def foreign_name(material: Material, random: Random) -> str | None:
 
 
 def changed_number(material: Material, random: Random) -> str | None:
-    """One digit of a number that is no date."""
+    """One digit of a number that is not a date."""
     dates = {match.span() for match in _date_numbers(material.faithful)}
     places = [match for match in _DIGITS.finditer(material.faithful) if match.span() not in dates]
     return _other_number(material, places, random)
@@ -77,7 +77,7 @@ def changed_date(material: Material, random: Random) -> str | None:
 
 
 def dropped_sentence(material: Material, random: Random) -> str | None:
-    """One sentence left out that has something of the source."""
+    """One sentence with something of the source left out."""
     sentences = facts.sentences(material.faithful)
     known = {word for word in facts.words(material.source) if len(word) > 3}
     places = [
@@ -100,7 +100,7 @@ def dropped_clause(material: Material, random: Random) -> str | None:
 
 
 def added_sentence(material: Material, random: Random) -> str | None:
-    """A sentence of another article put behind one of its own."""
+    """A sentence of another article added after one of its own."""
     sentences = facts.sentences(material.faithful)
     sentences.insert(random.randint(1, len(sentences)), max(facts.sentences(material.other), key=len))
     return " ".join(sentences)

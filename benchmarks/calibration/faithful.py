@@ -193,7 +193,7 @@ def _upper(text: str) -> str:
 
 
 def _lower(text: str) -> str:
-    """With a small first letter, if the first word is no name."""
+    """With a small first letter, if the first word is not a name."""
     return text[:1].lower() + text[1:] if text.split()[0].rstrip(",") in _DETERMINERS else text
 
 

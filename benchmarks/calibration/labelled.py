@@ -20,7 +20,7 @@ from k2core.synthesis.fidelity import facts
 
 FAITHFUL = "faithful"
 MOST_COPIED = 0.8
-"""Rewrites that share more 5-grams with their source are no rewrites, and left out."""
+"""Rewrites that share more 5-grams with their source are not rewrites, and left out."""
 FAULTS = 8
 """Corrupted rewrites of an article, of kinds drawn by lot."""
 FOREIGN = {"es": "data/summaries_es-es.json", "fr": "data/summaries_fr-fr.json"}

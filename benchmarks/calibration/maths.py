@@ -22,7 +22,7 @@ _VERBS = frozenset(("How", "Find", "Solve", "Calculate", "State", "What"))
 def learning_note(text: str, random: Random) -> str | None:
     """A solved problem retold as a note: question first, then what is given, the steps, the answer.
 
-    None where `text` is no solved problem.
+    None where `text` is not a solved problem.
     """
     match = _SOLVED.match(text)
     if not match:
@@ -62,4 +62,4 @@ _STARTS = frozenset(
         "Each",
     ]
 )
-"""First words of steps that are no names."""
+"""First words of steps that are not names."""

@@ -83,7 +83,7 @@ def generated(stream: str, split: Split, draw: Callable[[Random], Item]) -> Item
 
 
 def question(text: str) -> list[Message]:
-    """A one-turn prompt; the short system message stands for the template's long default."""
+    """A one-turn prompt; the short system message replaces the template's long default."""
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}]
 
 

@@ -16,7 +16,7 @@ def select(environments: dict[str, Environment], names: dict[str, int], where: s
     """`names` as given, checked.
 
     Raises:
-        ValueError: a name is no environment.
+        ValueError: a name is not an environment.
     """
     unknown = sorted(set(names) - set(environments))
     if unknown:

@@ -63,7 +63,7 @@ class ToolCall:
 def all_environments(tasks: Path) -> dict[str, Environment]:
     """The environments that need no files, and the tool tasks of folder `tasks`.
 
-    They stand here so that stages without tool tasks do not depend on the code of agentic data.
+    They are here so that stages without tool tasks do not depend on the code of agentic data.
     """
     tool_call = ToolCall.load(tasks)
     return {**text_environments(), tool_call.name: tool_call}

@@ -1,7 +1,7 @@
 """Replay cache: every answer is on disk before it is used, and no request is asked twice in a workspace.
 
 One file for all stages (`work/answers.sqlite`), which outlives them: a stage that was killed, or runs again with
-another threshold, pays for new requests alone. Sampling at a temperature above zero on a server with batching is not
+another threshold, pays only for new requests. Sampling at a temperature above zero on a server with batching is not
 repeatable; with the cache the same request has the same answer.
 """
 

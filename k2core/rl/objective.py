@@ -42,7 +42,7 @@ def squared_loss(log_probs_N: Tensor, old_log_probs_N: Tensor, advantages_N: Ten
 
 
 def sequence_log_probs(token_log_probs_M: Tensor, sequence_M: Tensor, count: int) -> Tensor:
-    """Sum of token log-probabilities a sequence.
+    """Sum of token log-probabilities per sequence.
 
     Args:
         token_log_probs_M: log-probability of each of M sampled tokens.

@@ -118,7 +118,7 @@ def test_the_funnel_narrows_to_what_is_kept(tmp_path: Path) -> None:
 
 
 def unruly_corpus() -> list[dict[str, Any]]:
-    """A notice stands in four documents, one of them hardly more; two training documents hold evaluation text."""
+    """A notice is in four documents, one of them hardly more than it; two training documents hold evaluation text."""
     notice = "This text is offered as it stands, and whoever uses it does so at a risk that is all their own."
     rows = corpus()[:40]
     heldout = next(row for row in rows if split_of(row["id"], 0.3) == "heldout")

@@ -84,7 +84,7 @@ def test_the_inputs_of_the_reports() -> None:
     ],
 )  # fmt: skip
 def test_addresses_are_those_of_the_pattern(text: str, count: int) -> None:
-    """Sought around each @, they are what datatrove's pattern finds from the left."""
+    """Searched around each @, they are what datatrove's pattern finds from the left."""
     from datatrove.pipeline.formatters.pii import PIIFormatter
 
     whole = [found[0] for found in PIIFormatter().emails_replacer.regex.finditer(text)]

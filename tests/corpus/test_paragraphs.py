@@ -36,7 +36,7 @@ def test_indentation_of_what_stays_is_kept() -> None:
 
 
 def test_a_document_that_loses_too_much_goes_and_takes_nothing_with_it() -> None:
-    """What stands only in the document that goes still counts as new in the next one."""
+    """A paragraph that only the document that goes had still counts as new in the next one."""
     own = "This line stands in two documents, but the first of them goes."
     texts = [("a", BODY), ("b", f"{BODY}\n\n{own}"), ("c", f"Unlike the others, this one is about ships.\n\n{own}")]
     found = find_repeats(texts, CONFIG)

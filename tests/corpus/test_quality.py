@@ -67,7 +67,7 @@ def documents() -> list[dict[str, Any]]:
 
 
 class Judge:
-    """Stands for the LLM: a grade by what the text looks like, or whatever `answer` says."""
+    """In place of the LLM: a grade by what the text looks like, or whatever `answer` says."""
 
     def __init__(self, answer: str | None = None) -> None:
         self.answer, self.asked = answer, 0

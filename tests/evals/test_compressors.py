@@ -35,7 +35,7 @@ def test_what_was_seen_in_training_helps() -> None:
     figures = yardsticks(heldout, training, 10**6)
     assert figures["yardstick/zstd_dictionary"] < figures["yardstick/xz"]
     assert figures["yardstick/xz_after_training"] < figures["yardstick/xz"]
-    entropy = 8.644 / 8  # log2(400) bits a word of 7 letters and a space
+    entropy = 8.644 / 8  # log2(400) bits per word of 7 letters and a space
     assert all(entropy < value < 8 for value in figures.values())
 
 

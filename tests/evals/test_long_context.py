@@ -27,7 +27,7 @@ def probes(folder: Path, **changes) -> LongContext:
 
 
 def by_position(slope: float):
-    """A model whose loss grows by `slope` nats a position, starting at 1."""
+    """A model whose loss grows by `slope` nats per position, starting at 1."""
 
     def model(tokens_BT, positions_BT=None, segments_BT=None, wanted_BT=None) -> torch.Tensor:
         logits_BTV = torch.zeros(*tokens_BT.shape, VOCAB)

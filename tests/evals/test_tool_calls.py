@@ -1,4 +1,4 @@
-"""Schema accuracy as K2-Vendor-Verifier counts it: a response at a time."""
+"""Schema accuracy as K2-Vendor-Verifier counts it: one response at a time."""
 
 import pytest
 

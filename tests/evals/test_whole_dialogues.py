@@ -61,7 +61,7 @@ class Scripted(ModelAgent):
 
 
 def perfect() -> Callable[..., str]:
-    """What the planner says; one planner a dialogue."""
+    """What the planner says; one planner per dialogue."""
     planners: dict[str, PlannerAgent] = {}
 
     def write(name: str, messages: list[Message], tools: list[dict]) -> str:

@@ -1,4 +1,4 @@
-"""The flow on the toy chain: states, retries, cancellation, one run a workspace. Real Prefect, DVC and processes."""
+"""The flow on the toy chain: states, retries, cancellation, one run per workspace. Real Prefect, DVC and processes."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def completion(text: str | None, finish_reason: str = "stop") -> dict[str, Any]:
 
 
 class Server:
-    """Plays `script`, an action a request, then 200 for ever; a prompt in `always` meets its action every time.
+    """Plays `script`, an action per request, then 200 forever; a prompt in `always` meets its action every time.
 
     Attributes:
         bodies: the requests received, in order.
@@ -131,7 +131,7 @@ class Server:
         handler.close_connection = action == "cut"
 
     def endless(self, handler: BaseHTTPRequestHandler, action: str) -> None:
-        """Send something until the client has had enough: 50 pieces a second, or as fast as it goes."""
+        """Send something until the client has had enough: 50 pieces per second, or as fast as it goes."""
         handler.close_connection = True
         handler.send_response(500 if action == "flood 500" else 200)
         if action == "headers":

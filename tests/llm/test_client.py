@@ -202,5 +202,5 @@ def test_a_server_on_this_machine_is_asked_directly(
 def test_a_proxy_that_cannot_be_used_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "nonsense://127.0.0.1:9")
     with LLM.open(config("http://llm.example/v1"), COMPUTE, tmp_path / "cache") as llm:
-        with pytest.raises(RecipeError, match=r"the way to http://llm\.example/v1 leads through a proxy that cannot"):
+        with pytest.raises(RecipeError, match=r"the proxy for http://llm\.example/v1 cannot"):
             ask(llm)

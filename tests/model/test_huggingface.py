@@ -30,7 +30,7 @@ def reference(model, folder: Path):
 def compare(model, theirs, tokens: torch.Tensor) -> tuple[float, float]:
     """Largest difference of a logit, and the largest relative difference of a parameter's gradient.
 
-    With one expert a token the router's weights are constant and its gradient is rounding: no more than 1e-5
+    With one expert per token the router's weights are constant and its gradient is rounding: no more than 1e-5
     of all parameters' gradient, which is then what the difference is relative to.
     """
     ours, logits = model(tokens[:, :-1]), theirs(tokens[:, :-1]).logits

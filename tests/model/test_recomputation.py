@@ -16,7 +16,7 @@ TOKENS = torch.randint(0, 96, (4, 33), generator=torch.Generator().manual_seed(4
 
 
 def recompute(module: torch.nn.Module, reentrant: bool) -> list[bool]:
-    """Let autograd run `module` again in the backward pass; returns a list that gets an entry a run."""
+    """Let autograd run `module` again in the backward pass; returns a list that gets an entry per run."""
     inner, runs = module.forward, []
 
     def counted(*args):

@@ -142,7 +142,7 @@ def test_the_maximum_has_no_gradient_and_keeps_no_graph(shape, monkeypatch):
 
 @every_shape
 def test_repeated_clipping_of_the_same_maximum_never_raises_a_scale(shape):
-    """Norms of query and key rows a head only fall, whatever the maxima are."""
+    """Norms of query and key rows per head only fall, whatever the maxima are."""
     model = build(shape)
     attention, generator = model.attentions()[0], torch.Generator().manual_seed(0)
 

@@ -68,7 +68,7 @@ def test_a_new_key_of_the_base_is_inherited_by_all(tmp_path: Path) -> None:
 
 
 def test_the_others_hold_nothing_that_the_base_has() -> None:
-    """Mixtures are whole: one sees that they sum to 1. The gate of micro stands three times by one anchor."""
+    """Mixtures are given whole, so one sees the sum of 1. The gate of micro is used three times through one anchor."""
     base = read_recipe(ROOT / "recipes" / "laptop.yaml")
     for path in RECIPES:
         own = yaml.safe_load(path.read_text())

@@ -193,7 +193,7 @@ def test_no_number_of_the_recipe_may_stand_in_quotes() -> None:
 
 
 def _numbers(node: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
-    """Key, and where it stands, of each number below `node`."""
+    """Key and place of each number below `node`."""
     for last, value in node.items() if isinstance(node, dict) else enumerate(node):
         if isinstance(value, dict | list):
             yield from _numbers(value, f"{key}.{last}")

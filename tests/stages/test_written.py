@@ -48,7 +48,7 @@ def test_a_description_stands_at_its_key() -> None:
     lines = text_of("k2").splitlines()
 
     def about(key: str, *after: str) -> str:
-        """What stands beside the key, or right above it; `after` are lines that come before it, in order."""
+        """The comment beside the key, or right above it; `after` are lines that come before it, in order."""
         place = 0
         for line in after:
             place = next(n for n in range(place, len(lines)) if lines[n].startswith(line))
@@ -61,7 +61,7 @@ def test_a_description_stands_at_its_key() -> None:
     assert about("lr_end", "pretrain:", "  long:", "    schedule:") == "multiplier at the last step"
     assert about("path", "ingest:", "  files:").startswith("# file, folder pattern")
     assert about("name", "ingest:", "  files:") == "the source's name in tables, ids and figures"
-    assert about("roles", "rephrase:", "    math:").startswith("least company kept")
+    assert about("roles", "rephrase:", "    math:").startswith("least likeness of contexts")
     place = lines.index("# Supervised fine-tuning in K2's chat format, loss on assistant tokens (K2 §3.1).")
     assert lines[place + 1] == "sft:"
     place = next(n for n, line in enumerate(lines) if line.startswith("  rewrites:"))

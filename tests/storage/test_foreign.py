@@ -1,4 +1,4 @@
-"""Text of others: nothing steers the terminal, nothing breaks a file, nothing else is changed."""
+"""Text from outside: it cannot steer the terminal or break a file, and nothing else of it is changed."""
 
 from __future__ import annotations
 

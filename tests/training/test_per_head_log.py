@@ -1,4 +1,4 @@
-"""The per-head and per-expert files: what stands in them, and that a killed training writes the same bytes."""
+"""The per-head and per-expert files: what is in them, and that a killed training writes the same bytes."""
 
 from __future__ import annotations
 

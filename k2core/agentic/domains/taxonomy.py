@@ -38,7 +38,7 @@ class FieldSpec(Section):
     )
     integer: FromList[tuple[int, int]] | None = None
     time: FromList[tuple[int, int]] | None = None
-    phrase: str = Field("{}", description="how a value stands in a sentence")
+    phrase: str = Field("{}", description="how a sentence gives a value")
     aliases: list[str] = Field([], description="other names a parameter for it may have")
     optional: bool = Field(False, description="a tool that creates the entity need not ask for it")
     internal: bool = Field(False, description="changed by transitions alone")

@@ -1,8 +1,8 @@
 """Declarations of MCP tools that others wrote, `{name, description, inputSchema}`, as tools of ours.
 
-They come from a running server or from a folder of JSON files, such as a registry's dump. Nobody looked at them: what
-cannot stand in a prompt is refused with a reason. A tool of a folder has no server and no operation, so it is only
-declared: a task may offer it beside the tools that it needs, and a call of it is answered with an error.
+They come from a running server or from a folder of JSON files, such as a registry's dump. Nobody has reviewed them:
+what cannot be put into a prompt is refused with a reason. A tool of a folder has no server and no operation, so it is
+only declared: a task may offer it beside the tools that it needs, and a call of it gives an error.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Declared:
 def declared_in(folder: Path, taken: Iterable[str]) -> Declared:
     """The tools that the JSON files in `folder` declare, in alphabetical order; the first of two equal ones stays.
 
-    Two are equal that have the same name, or the same description and the same schema.
+    Two are equal if they have the same name, or the same description and schema.
 
     Args:
         taken: names that other tools have.

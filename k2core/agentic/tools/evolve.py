@@ -1,7 +1,7 @@
 """Synthetic tools: category → application domain → tool, then seeded evolution behind a validity gate (K2 §3.1).
 
-Each domain starts with its plain operations. A child is a tool of the population with one mutation; it lives if its
-schema is valid, nobody has its name or does exactly the same with the same parameters, and a call that a task
+Each domain starts with its plain operations. A child is a tool of the population with one mutation; it survives if its
+schema is valid, no tool has its name or does exactly the same with the same parameters, and a call that a task
 would make can be carried out.
 """
 
@@ -68,7 +68,7 @@ def plain_tools(domain: Domain) -> Iterator[ToolSpec]:
 
 
 def refusal(domain: Domain, tool: ToolSpec, population: list[ToolSpec]) -> str | None:
-    """Why `tool` may not live, or None."""
+    """Why `tool` may not survive, or None."""
     if schema_fault(tool.parameters):
         return "schema"
     if len(tool.name) > MAX_NAME:

@@ -73,7 +73,7 @@ def draw_goal(
 
 
 def quote(value: Value) -> str:
-    """Free text stands in quotes, names, codes and numbers do not: in a JSON argument it then has the same tokens."""
+    """Free text in quotes, so that it has the same tokens in a JSON argument; names, codes and numbers without."""
     text = str(value)
     return f'"{text}"' if " " in text and text[0].islower() else text
 
@@ -87,7 +87,7 @@ def _label(name: str) -> str:
 
 
 def _parameter(tool: ToolSpec, field: str) -> str:
-    """The parameter behind which `field` stands."""
+    """The name of the parameter for `field`."""
     return next(name for name, behind in tool.semantics["arguments"].items() if behind == field)
 
 

@@ -1,7 +1,7 @@
 """Any MCP server, by command or by address: its tools as specs, and calls that are really executed.
 
-A server is somebody else's program. Whatever it does (it never answers, ends, answers megabytes or what is no JSON)
-becomes a sentence, within `timeout_s`, and no answer is longer than `MAX_RESULT`.
+A server is somebody else's program. Whatever it does (hang, end, answer with megabytes or without JSON) becomes a
+sentence within `timeout_s`, and no answer is longer than `MAX_RESULT`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MAX_RESULT = 4000
 """Characters of a result that go into a dialogue."""
 MAX_PAGES = 100
-"""Pages of a list of tools; a server that always names another one ends there."""
+"""Most pages of a list of tools, for a server that always names another one."""
 ADDRESS = r"^(|https?://\S+)$"
 
 
@@ -103,7 +103,7 @@ class McpServer:
         return kept, refused
 
     def call(self, name: str, arguments: Mapping[str, Any]) -> str:
-        """Really call a tool. A failure that the server reports is the text it gives.
+        """Really call a tool. If the server reports a failure, its text is the result.
 
         Raises:
             ServerFault: no answer, or none that can be read.
@@ -184,7 +184,7 @@ def read_servers(path: Path) -> dict[str, ServerSpec]:
 
 
 def bounded(text: str) -> str:
-    """`text` as it can be written down: no longer than `MAX_RESULT`, no half of a surrogate pair."""
+    """`text` as it can be written down: no longer than `MAX_RESULT`, no lone surrogates."""
     whole = len(text)
     text = characters(text[:MAX_RESULT])
     return text if whole <= MAX_RESULT else f"{text}… (cut; {whole} characters in all)"

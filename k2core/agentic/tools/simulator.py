@@ -1,7 +1,7 @@
 """The tool simulator: a small world that keeps its state between calls (K2 §3.1's world model).
 
 The state is `{entity: {key: {field: value}}}`. A call never raises: what cannot be done comes back as an error
-result and leaves the state as it was. Controlled randomness makes a share of the calls fail for the moment; which
+result and leaves the state as it was. Controlled randomness makes a share of the calls fail temporarily; which
 ones depends on the seed and the number of the call alone.
 """
 

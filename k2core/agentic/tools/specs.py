@@ -12,7 +12,7 @@ from k2core.storage import StorageError, read_lines, write_lines
 
 @dataclass(frozen=True)
 class ToolSpec:
-    """One tool. `operation` is None for a tool of a real server, which executes itself (`origin` says which)."""
+    """One tool. `operation` is None for a tool of a real server, which executes it (`origin` names the server)."""
 
     name: str
     description: str
@@ -49,7 +49,7 @@ def read_tools(path: Path) -> dict[str, ToolSpec]:
     """The tools of `tools.jsonl` by name.
 
     Raises:
-        StorageError: missing, torn, or a line that is no tool.
+        StorageError: missing, torn, or a line that is not a tool.
     """
     try:
         return {row["name"]: ToolSpec(**row) for row in read_lines(path)}

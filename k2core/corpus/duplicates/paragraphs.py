@@ -25,7 +25,7 @@ class ParagraphConfig(Section):
     domains: list[Domain] = Field(
         description="domains whose paragraphs are compared (cut code would not parse, problems share wording)"
     )
-    min_characters: int = Field(ge=1, description="least characters of a paragraph that counts, white space once")
+    min_characters: int = Field(ge=1, description="least characters of a paragraph that counts, white space collapsed")
     max_share: float = Field(
         ge=0, lt=1, description="share of characters in repeated paragraphs above which the whole document goes"
     )

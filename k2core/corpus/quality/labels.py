@@ -18,7 +18,7 @@ class LabelConfig(Section):
     """Which documents are good and poor examples."""
 
     share: float = Field(
-        gt=0, le=0.5, description="share of a domain's documents that become examples, at each end by rules"
+        gt=0, le=0.5, description="share of a domain's documents, best and worst by rules, that become examples (each)"
     )
     high_grade: int = Field(ge=1, le=5, description="LLM's grade from which a document is a good example")
     low_grade: int = Field(ge=0, le=4, description="LLM's grade up to which a document is a poor example")

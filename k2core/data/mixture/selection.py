@@ -20,7 +20,7 @@ class Select(Section):
         ge=0, lt=1, description="documents below this quantile of their domain's quality are left out; 0: none"
     )
     long_share: float = Field(
-        ge=0, lt=1, description="share of the phase's rows filled by long documents alone; 0: not set"
+        ge=0, lt=1, description="share of the phase's rows filled by long documents alone; 0: as the mixture has"
     )
     long_tokens: int = Field(ge=0, description="tokens from which a document is long, its end mark counted")
 

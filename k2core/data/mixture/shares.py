@@ -138,7 +138,7 @@ def deal_rows(weights: Mapping[Name, float], rows: int) -> list[Name]:
 
 
 def deal_buckets(weights: Mapping[Bucket, float], rows: int) -> list[Bucket]:
-    """`deal_rows` in two steps, first long or ordinary and then the domain, so that the long share is exact to a row."""
+    """`deal_rows` in two steps, first long or ordinary and then the domain, so the long share is exact to a row."""
     parts: dict[str, dict[Bucket, float]] = {}
     for bucket, weight in weights.items():
         parts.setdefault(bucket.part, {})[bucket] = weight

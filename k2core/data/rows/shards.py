@@ -46,7 +46,7 @@ def write_shards(
         tokenizer: digest of what made the tokens.
 
     Raises:
-        ValueError: a token is outside the vocabulary or equals `eos_id`, or a rate or quality is no such number.
+        ValueError: a token is outside the vocabulary or equals `eos_id`, or a rate or quality is out of range.
     """
     dtype = np.dtype("uint16" if vocab_size < 65_536 else "uint32")
     splits: dict[str, dict[str, dict[str, int]]] = {split: {} for split in SPLITS}

@@ -35,7 +35,7 @@ class PickLargest:
         return generated(f"{seed}/{self.name}/{split}/{index}", split, draw)
 
     def score(self, item: Item, completion: str) -> float:
-        """The number alone; a list that contains it is no answer."""
+        """The number alone; a list that contains it is not an answer."""
         return float(response_text(completion) == item.gold["content"])
 
 

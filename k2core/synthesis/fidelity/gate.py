@@ -49,7 +49,7 @@ class GateLimits(Section):
     equations_invented: int = Field(ge=0, description="most equations that the source does not have")
     negations_changed: int = Field(ge=0, description="greatest difference in the number of negating words")
     opposites: int = Field(ge=0, description="most words whose opposite (before, after) the source has instead")
-    roles: float = Field(ge=-1, le=1, description="least likeness of the words around names and numbers; exchanged ones have < 0")
+    roles: float = Field(ge=-1, le=1, description="least likeness of contexts of names and numbers (exchanged: < 0)")
     similarity: float = Field(ge=-1, le=1, description="least cosine similarity of the two texts' embeddings")
     coverage: float = Field(ge=-1, le=1, description="least likeness of any 5 words of the source to the rewrite")
     support: float = Field(ge=-1, le=1, description="least likeness of any 5 words of the rewrite to the source")

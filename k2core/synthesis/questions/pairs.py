@@ -59,7 +59,7 @@ class Sampling(Section):
 
     samples: int = Field(ge=1, description="answers sampled for each pair, and solutions for each problem")
     agreeing: int = Field(ge=1, description="answers among them that must equal the pair's for it to be kept")
-    agreement: float = Field(gt=0, le=1, description="least F1 over words (SQuAD's) of two answers that count as the same")
+    agreement: float = Field(gt=0, le=1, description="least F1 over words (SQuAD's) for two answers to count as one")
     temperature: float = Field(ge=0, le=2, description="sampling temperature of questions, answers and solutions")
 
     @model_validator(mode="after")

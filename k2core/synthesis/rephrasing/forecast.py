@@ -71,8 +71,8 @@ class Forecast:
         if self.h100_days is None:
             return said
         return (
-            f"{said}; {self.h100_days:,.4g} H100-days at the published {self.h100_tokens_per_second:,} tokens/s per GPU "
-            f"({H100_SOURCE})"
+            f"{said}; {self.h100_days:,.4g} H100-days at the published {self.h100_tokens_per_second:,} tokens/s per GPU"
+            f" ({H100_SOURCE})"
         )
 
 

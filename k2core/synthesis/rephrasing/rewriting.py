@@ -76,7 +76,7 @@ class Rewrite:
 
     @property
     def text(self) -> str:
-        """The pieces joined like the source's: its line ends stay, and verse-like pieces stay on lines of their own."""
+        """The pieces joined like the source's: its line ends stay, and a piece of several lines ends its line."""
         if self.refused:
             return ""
         text = ""

@@ -91,7 +91,7 @@ def load_styles(folder: Path) -> Library:
     """Every style and perspective of `folder`.
 
     Raises:
-        RecipeError: a file that is no style, or a name that cannot be part of a document's id.
+        RecipeError: a file that is not a style, or a name that cannot be part of a document's id.
     """
     return Library(folder, _read(Style, folder), _read(Perspective, folder / _PERSPECTIVES))
 

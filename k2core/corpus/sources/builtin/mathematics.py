@@ -30,7 +30,7 @@ class Source(Section):
 
     limit: int = Field(ge=0, description="problems in all, spread over the tasks (0 leaves the source out)")
     tasks: list[str] = Field(min_length=1, description="reasoning-gym tasks to draw from")
-    seed: int = Field(ge=0, description="first item's seed, unlike the seeds of the RL gym and of evaluation")
+    seed: int = Field(ge=0, description="first item's seed, far from the seeds of the RL gym and of evaluation")
 
 
 def installed(config: Source) -> dict[str, str]:

@@ -26,7 +26,7 @@ class Source(Section):
 
     limit: int = Field(ge=0, description="Wikipedia summaries in English at most (0 leaves the source out)")
     translations: dict[Literal["es", "fr"], NonNegativeInt] = Field(
-        description="by language, summaries at most in other languages, which rephrasing translates"
+        description="most summaries in each other language, which rephrasing translates"
     )
 
 
