@@ -77,7 +77,7 @@ def changed_date(material: Material, random: Random) -> str | None:
 
 
 def dropped_sentence(material: Material, random: Random) -> str | None:
-    """One sentence with something of the source left out."""
+    """One sentence left out, which has something of the source."""
     sentences = facts.sentences(material.faithful)
     known = {word for word in facts.words(material.source) if len(word) > 3}
     places = [

@@ -53,7 +53,7 @@ def read_beside(
     """The table `name` that `stage` wrote to `folder` for the documents' table of that name, row by row.
 
     Args:
-        columns: what is read; `id` must be among it.
+        columns: the ones to read; `id` must be among them.
 
     Raises:
         StageError: its rows are not the documents'.

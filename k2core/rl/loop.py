@@ -11,7 +11,7 @@ In the first, on-policy step a group with equal rewards has exactly no gradient 
 
 Logged: `reward/mean` and `passed` (prompts as drawn: the hardest come most often, so both may fall while the policy
 improves), `curriculum/success` (running success rate, mean over the whole pool), `reward/zero_std` (share of groups
-without signal), `truncated` (share over budget), `length` (tokens per response), `entropy` (nats per token, by
+without signal), `truncated` (share over budget), `length` (tokens per response), `entropy` (nats per token: mean
 -log π of the sampled tokens), `log_ratio/first_max` (largest |log π_θ/π_old| of a response before the first step:
 sampler and trainer agree if it is about 0), `log_ratio/last` (mean, last step), `loss/policy`, `loss/ptx`,
 `critique/spread` (win rates' standard deviation), `temperature`, `grad_norm` (before clipping), `lr/muon` (the

@@ -137,7 +137,7 @@ def test_a_phase_on_two_processes_survives_a_dead_rank_and_ends_like_one(chain: 
 
 
 def _repro_and_kill(chain: Workspace, stage: str, pattern: str) -> bool:
-    """Run the chain until `stage` has what it must have, kill that stage; whether it came to that."""
+    """Run the chain until `stage` has made something, and kill that stage; whether that happened."""
     module = f"stages.{stage.split('@')[0]}"
     repro = chain.start("dvc", "repro")
     log: list[str] = []

@@ -31,7 +31,7 @@ NO_URI = b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:9>\r\nWA
 
 
 def record(body: bytes, http: bytes = b"", head: bytes = b"") -> bytes:
-    """A response, gzipped as archives have it."""
+    """A response, gzipped as in archives."""
     content = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n" + http + b"\r\n" + body
     head = head or NO_URI + b"WARC-Target-URI: https://r.example/x\r\nWARC-Identified-Payload-Type: text/html\r\n"
     return gzip.compress(head + b"Content-Length: %d\r\n\r\n" % len(content) + content + b"\r\n\r\n")

@@ -94,7 +94,7 @@ def test_addresses_are_those_of_the_pattern(text: str, count: int) -> None:
 
 @pytest.fixture
 def breaking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A signal that cannot stand a word."""
+    """A signal that fails on a certain word."""
     real = tagging.SIGNALS["prose"].attributes
 
     def attributes(text: str, words: list[str], language: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What a source is right now: another content is another state, the same content the same, whoever is asked."""
+"""The state of a source: it changes when the content does, and only then, whoever is asked."""
 
 from __future__ import annotations
 

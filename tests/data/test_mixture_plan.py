@@ -48,7 +48,7 @@ def plans(shards: TokenShards, phases: dict = PHASES) -> dict[str, dict]:
 
 
 def test_the_loader_does_what_the_plan_says(shards: TokenShards) -> None:
-    """Within what packing pads and crops, and the chance of which documents come."""
+    """Up to what packing pads and crops, and the chance of which documents come."""
     planned, cursor = plans(shards), {}
     for name, (steps, weights, select) in PHASES.items():
         phase = PhaseSource(

@@ -96,10 +96,10 @@ class Pages:
         return self.toy.processes(word)[0].pid
 
     def children(self) -> list:
-        """Processes that should not be there once it has ended."""
+        """Processes that must be gone once it has ended."""
         return [p for word in ("prefect", "mlflow", "stages.") for p in self.toy.processes(word)]
 
     def stop(self) -> None:
-        """As Ctrl-C, or a service manager, does."""
+        """Stop it as Ctrl-C, or a service manager, does."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(70)

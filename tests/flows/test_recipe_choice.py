@@ -30,7 +30,7 @@ def test_an_override_changes_its_key_and_nothing_else() -> None:
 
 
 def test_a_value_is_read_as_a_person_means_it() -> None:
-    """PyYAML, which reads recipes, takes 1e-4 for a word and on for true."""
+    """PyYAML, which reads recipes, takes 1e-4 for a string and on for true."""
     after = yaml.safe_load(override(RECIPE, ["rl.tau=1e-4", "export.name=on", "model.rope_scaling=null"]))
     assert after["rl"]["tau"] == 1e-4
     assert after["export"]["name"] == "on"

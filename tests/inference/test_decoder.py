@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(library() is None, reason="no C compiler")
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("seed", range(6))
 def test_random_models_decode_alike(seed, threads):
-    """Widths in no multiple of a vector, more threads than sequences, dense layers only, uneven lengths."""
+    """Widths that are no multiple of a vector, more threads than sequences, dense layers only, uneven lengths."""
     pick = torch.Generator().manual_seed(seed)
 
     def one_of(*values: int) -> int:

@@ -238,7 +238,7 @@ def test_names_that_begin_others(tokenizer, enforcer):
 
 
 def test_undeclared_arguments_are_not_written(tokenizer, enforcer):
-    """JSON Schema lets objects hold more; the model is told only of what is declared."""
+    """JSON Schema lets objects hold more; the model knows only what is declared."""
     nested = tool("nested", {"each": {"type": "array", "items": RICH[1]["function"]["parameters"]}}, required=["each"])
     constraint, keys = Calling(enforcer.constraint([USER], [*RICH[1:], nested])), set()
     for seed in range(20):
@@ -301,7 +301,7 @@ def test_what_is_no_declaration_is_refused(enforcer, name, parameters, message):
     ],
 )
 def test_control_tokens_are_never_written_as_text(tokenizer, enforcer, properties):
-    """A schema that demands one ends the reply, and the call is not whole."""
+    """A schema that demands one ends the reply, and the call stays incomplete."""
     tools = [tool("trap", properties, required=[*properties])]
     text = walk(tokenizer, Calling(enforcer.constraint([USER], tools)), Random(0))
     parsed = parse_assistant(text)

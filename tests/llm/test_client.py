@@ -170,7 +170,7 @@ def test_the_engine_is_started_for_what_is_not_known(
 
 
 def test_half_a_character_in_an_answer_is_replaced_and_line_separators_stay(server: Server, tmp_path: Path) -> None:
-    """Once the stage died of it when it wrote its files, and again at each re-run, for the cache had it."""
+    """The stage once died of it on writing its files, and again at each re-run, because the cache had it."""
     server.script = ["half"]
     answers = []
     for _ in range(2):  # the server, then the cache

@@ -24,7 +24,7 @@ def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
-    """As on a machine with GPUs; the ones that were chosen."""
+    """Pretends that there are GPUs; the ones that were chosen."""
     chosen: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)

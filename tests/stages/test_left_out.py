@@ -1,4 +1,4 @@
-"""What is switched off by choice is passed over with a sentence, and leaves tables that the next stages read."""
+"""What is switched off by choice is skipped with a sentence, and leaves tables that the next stages read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a change re-runs, by DVC's own word on the real graph: typical changes, own data, and nothing for nothing.
+"""What a change re-runs, as DVC itself says of the real graph: typical changes, own data, and nothing for no change.
 
 The workspace is the project with the micro recipe, a source of its own, and a lock file that was made for outputs of
 one line each: whether a stage is up to date does not depend on what is in them.
@@ -149,7 +149,7 @@ class Graph:
         return {name.rpartition("dvc.yaml:")[2] for name, why in said.items() if why != ["always changed"]}
 
     def reruns(self, same: list[str]) -> set[str]:
-        """The changed stages and those that read what these write, but for what comes out the same."""
+        """The changed stages and those that read what these write, except where the output is the same."""
         touched = self.changed()
         while True:
             written = [out for name in touched for out in self.stages[name]["outs"]]

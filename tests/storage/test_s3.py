@@ -43,7 +43,7 @@ def test_a_folder_goes_there_and_back(bucket: str, tmp_path: Path, monkeypatch: 
 def test_the_last_file_is_the_last_and_what_is_there_is_not_sent_again(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A copy that breaks off is never taken for whole, and goes on where it was."""
+    """A copy that breaks off is never taken for whole, and resumes where it was."""
     made, place, sent = folder(tmp_path, "step-1", a=b"aa", b=b"bb", z=b"zz"), Bucket(bucket), []
     client = place._client()
     real = client.upload_file

@@ -55,7 +55,7 @@ def test_no_answer_is_slow_for_questions() -> None:
 
 
 def test_the_gate_is_limited() -> None:
-    """The report's input is beyond what is judged; half of it is not, and takes no time worth a word."""
+    """The input of the bug report is too long to be judged; half of it is not, and is judged in little time."""
     assert judge("Aa " * 33_000, "Aa " * 33_000, LOOSE, NOTHING).reason == "too_long"
     started = time.process_time()
     judge("Aa " * 10_000, "Aa " * 10_000, LOOSE, NOTHING)

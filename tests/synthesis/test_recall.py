@@ -1,4 +1,4 @@
-"""Recall documents: every value that is asked for stands before its answer, and a seed gives the same text."""
+"""Recall documents: every value that is asked for comes before its answer, and a seed gives the same text."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_a_record_that_mlflow_refuses_does_not_hold_up_the_others(
 def test_whatever_is_wrong_with_mlflow_the_records_are_kept_until_it_is_mended(
     store: Path, monkeypatch: pytest.MonkeyPatch, fault: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Once the recorder died of it, and with it what it had been told."""
+    """The recorder once died of it and lost what it had been told."""
     whole = (store / "mlflow.db").read_bytes()
     if "://" in fault:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", fault)

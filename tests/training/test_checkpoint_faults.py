@@ -1,4 +1,4 @@
-"""Checkpoints when several things go wrong: what is left behind never drives out, or mixes with, what is sound."""
+"""Checkpoints when several things go wrong: remains never replace sound checkpoints or mix with them."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_a_disk_too_small_for_the_fetched_one_is_one_sentence(bucket: str, tmp_p
 
 
 def test_a_mirror_removes_nothing_of_the_stage(bucket: str, tmp_path: Path) -> None:
-    """`..` and `.` beside the checkpoints: to restore them would be to replace the folder, or all that is around it."""
+    """`..` and `.` beside the checkpoints: restoring them would replace the folder, or all that is around it."""
     write(tmp_path / "first", 1, mirror=bucket)
     place = s3.Bucket(f"{bucket}/test")
     for name in ("..", ".", "step-1/..", "step-none", "step-99999999x", "notes"):

@@ -15,7 +15,7 @@ from k2core.training.throughput import Clock, memory_gib, peak_flops, training_f
 
 @pytest.mark.parametrize("kind", ["mla", "mha"])
 def test_flops_are_those_that_torch_counts(kind: str) -> None:
-    """Of a dense model in rows of one query block, where the causal half is not skipped but counted as if."""
+    """For a dense model and rows of one query block: there the causal half is counted as skipped, but is not."""
     T = 32
     config = MODEL.model_copy(update={
         "attention": kind, "first_k_dense_replace": MODEL.num_hidden_layers, "vocab_size": 64, "hidden_size": 32,

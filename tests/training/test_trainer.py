@@ -46,7 +46,7 @@ BEFORE = TrainerState(step=0, tokens_seen=100, documents={}, lr_scale=None)
 
 
 class Settings(TrainingSettings):
-    """Of a training of so many steps."""
+    """Settings of a training of so many steps."""
 
     steps: int
     schedule: Schedule
@@ -61,7 +61,7 @@ def settings(steps: int, **changes) -> Settings:
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing of the trainer may catch it."""
+    """In place of SIGKILL: nothing of the trainer may catch it."""
 
 
 class Source:

@@ -132,7 +132,7 @@ def _check_schema(schema: dict[str, Any]) -> None:
 
 
 def _content(path: Path, found: Declared, source: str) -> Any:
-    """The JSON of a file; one that is none is refused as a whole."""
+    """The JSON of a file; a file that is not JSON is refused as a whole."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -22,7 +22,7 @@ class Similarity:
     """Vectors of the documents of one domain, and their cosine to the centroid of some of them."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        """Token weights and the mean document of `texts` (which the caller has cut to what is to be read)."""
+        """Token weights and the mean document of `texts` (already cut by the caller to what is to be read)."""
         import numpy as np
 
         size = len(_encoder()[1])

@@ -1,4 +1,4 @@
-"""Code signals in the spirit of BigCode's rules: does it parse, how much is comments, did a person write it."""
+"""Code signals in the spirit of BigCode's rules: does it parse, how much of it is comment, did a person write it."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def detect(text: str, characters: int) -> tuple[str, float]:
     if not words:
         return "und", 0.0
     labels, scores = _model().predict(words, k=1)
-    return labels[0].removeprefix(_LABEL), min(1.0, float(scores[0]))  # fastText's shares pass 1 by rounding
+    return labels[0].removeprefix(_LABEL), min(1.0, float(scores[0]))  # fastText's shares exceed 1 by rounding
 
 
 def attributes(text: str, language_characters: int) -> dict[str, Any]:

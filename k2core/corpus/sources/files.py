@@ -36,7 +36,7 @@ class FileSource(Section):
     license: str = Field(min_length=1, description="licence of documents without one in a column")
     attribution: str = Field(min_length=1, description="whom to name for documents without one in a column")
     language: str = Field(default=UNDETERMINED, description="ISO 639 code of documents without one in a column")
-    limit: int | None = Field(ge=0, description="documents to take from the start (0 leaves the source out, null: all)")
+    limit: int | None = Field(ge=0, description="most documents, from the start (0 leaves the source out, null: all)")
 
     @field_validator(*_KINDS_WITH)
     @classmethod
