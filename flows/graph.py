@@ -26,14 +26,14 @@ class Graph:
     """Stages that DVC says have changed; what lies downstream of them may turn out to have changed too."""
     always: dict[str, str]
     """Name → address of the stages that run each time (``always_changed``): they look at what lies outside. They are
-    none of `stages`, and nothing of theirs is ever out of date."""
+    not among `stages`, and their outputs are never out of date."""
     outputs: dict[str, tuple[str, ...]]
     """Stage → the paths that it makes."""
     targets: tuple[str, ...]
     from_stage: str
     """What the graph is restricted to."""
     lacking: str
-    """A sentence, if a stage needs what none of these stages makes and is not there."""
+    """A sentence, if a stage needs a missing file that none of these stages makes."""
 
     @property
     def stages(self) -> list[str]:
@@ -139,7 +139,7 @@ class _Look:
         self.process = subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, text=True)
 
     def differs(self) -> bool:
-        """Whether it is anything else than what the stage has written.
+        """Whether it differs from what the stage has written.
 
         Raises:
             SystemExit: the stage has failed; it has said why.

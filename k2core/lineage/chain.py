@@ -105,12 +105,12 @@ def _behind(everything: dict[str, LockedStage], path: str) -> dict[str, LockedSt
 
 
 def data_deps(stage: LockedStage) -> dict[str, str]:
-    """What a stage depends on beside code: path → md5."""
+    """What a stage depends on besides code: path → md5."""
     return {path: md5 for path, md5 in stage.deps.items() if not is_code(path)}
 
 
 def main_out(stage: LockedStage) -> str:
-    """The path that a stage is there for, before figures and curves."""
+    """A stage's main output, rather than figures and curves."""
     return next((out for out in stage.outs if Path(out).suffix not in (".json", ".csv")), next(iter(stage.outs)))
 
 

@@ -27,7 +27,7 @@ class Piece:
 
 
 def shared(text: str, other: str) -> list[Piece]:
-    """`text`, marked where `RUN` words in a row (or all of a shorter `other`) stand in `other` too.
+    """`text`, marked where `RUN` words in a row (or all of a shorter `other`) occur in `other` too.
 
     Words are compared without case and punctuation, as near duplicates and contamination are found.
     """
@@ -86,7 +86,7 @@ def compared(source: str, rewrite: str, common: frozenset[str]) -> tuple[list[Pi
 
 
 def own_facts(text: str, other: str, common: frozenset[str]) -> set[str]:
-    """Names (in lower case) and numbers (written one way) of `text` that `other` has not."""
+    """Names (in lower case) and numbers (written one way) of `text` that `other` lacks."""
     names = facts.names(text, common) - set(facts.words(other))
     return names | (facts.numbers(text) - facts.numbers(other))
 

@@ -12,9 +12,9 @@ from k2core.synthesis.fidelity.gate import AT_MOST, GateLimits, within
 
 TEMPLATE = "rewrites.html.jinja"
 MOST = 300
-"""Verdicts on the page."""
+"""Most verdicts on the page."""
 CHARACTERS = 6000
-"""Of each text, at most."""
+"""Most characters of a text."""
 
 Row = dict[str, Any]
 

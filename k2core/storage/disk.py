@@ -1,4 +1,4 @@
-"""Faults of the machine: a full, broken or lost disk, too few handles. They say nothing of what a file holds.
+"""Faults of the machine: a full, broken or lost disk, too few handles. They say nothing about what a file holds.
 
 Whoever turns the errors of a reader into "this file is unusable" asks `of_the_machine` first: a lost mount must not
 become a smaller corpus, nor a full disk the advice to delete a sound file.
@@ -29,11 +29,11 @@ _SQLITE = {
     sqlite3.SQLITE_NOMEM: errno.ENOMEM,
 }
 _TOLD = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]")
-"""How Rust's libraries (safetensors, tokenizers) and Arrow tell it, in exceptions of their own."""
+"""How Rust's libraries (safetensors, tokenizers) and Arrow report it, in exceptions of their own."""
 
 
 def of_the_machine(error: BaseException) -> bool:
-    """Whether the disk, the mount or the machine is at fault, and no file."""
+    """Whether the disk, the mount or the machine is at fault, rather than a file."""
     return _number(error) in FULL | LOST | SHORT
 
 

@@ -35,7 +35,7 @@ def hide(path: Path) -> None:
 
 
 def log_folder(root: Path) -> Path:
-    """`root/logs`, which holds what servers and stages said: nobody else's business."""
+    """`root/logs`, which holds the output of servers and stages and is private."""
     folder = root / "logs"
     folder.mkdir(exist_ok=True)
     hide(folder)

@@ -111,7 +111,7 @@ def test_rows_are_shared_out_without_overlap() -> None:
         shares = [list(Ranks(world, rank, context).rows(8)) for rank in range(world)]
         assert sorted(row for share in shares[::context] for row in share) == list(range(8))
         assert all(shares[rank] == shares[rank - rank % context] for rank in range(world))
-    with pytest.raises(ValueError, match="6 rows a step cannot be shared out over 4"):
+    with pytest.raises(ValueError, match="6 rows per step cannot be shared out over 4"):
         Ranks(4, 0, 1).rows(6)
 
 
