@@ -150,7 +150,7 @@ def pipeline(
         recipe: Make this the workspace's recipe (params.yaml) first.
         overrides: Changes of the recipe, written to params.yaml, as `key=value`, e.g. `rl.tau=0.2`.
         targets: Only these stages and what they need. Empty: the whole chain.
-        from_stage: Only this stage and what follows it; what lies before it is taken as it is.
+        from_stage: Only this stage and what follows it; what comes before it is taken as it is.
         force: Run unchanged stages too.
     """
     global RUN

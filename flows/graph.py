@@ -14,7 +14,7 @@ import yaml
 if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
-NO_GIT = "this folder is no git repository; `dvc config --local core.no_scm true` (or `make setup`) has DVC run without"
+NO_GIT = "this folder is not a git repository; run `dvc config --local core.no_scm true` (or `make setup`) for DVC without it"
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Graph:
 
     upstream: dict[str, tuple[str, ...]]
     changed: frozenset[str]
-    """Stages that DVC says have changed; what lies downstream of them may turn out to have changed too."""
+    """Stages that DVC says have changed; what is downstream of them may turn out to have changed too."""
     always: dict[str, str]
-    """Name → address of the stages that run each time (``always_changed``): they look at what lies outside. They are
+    """Name → address of the stages that run each time (``always_changed``): they look at what is outside. They are
     not among `stages`, and their outputs are never out of date."""
     outputs: dict[str, tuple[str, ...]]
     """Stage → the paths that it makes."""

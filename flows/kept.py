@@ -21,7 +21,7 @@ class Kept:
 
     @classmethod
     def read(cls, root: Path) -> Kept:
-        """Of the workspace at `root`, as it is now."""
+        """Those of the workspace at `root`, as they are now."""
         return cls(root, {path: path.read_bytes() for path in (root / "metrics").glob("*.json")})
 
     def bring_back(self, graph: Graph, outcomes: dict[str, Outcome]) -> None:

@@ -53,8 +53,8 @@ class Params(Section):
 
     articles: int = Field(ge=0, description="encyclopedia articles that the grammar asks about; all if there are fewer")
     passages: int = Field(ge=0, description="articles for each of which the LLM makes one pair")
-    min_characters: int = Field(ge=1, description="shorter articles are no passages for the LLM")
-    max_characters: int = Field(ge=1, description="longer articles are no passages for the LLM")
+    min_characters: int = Field(ge=1, description="shorter articles are not given to the LLM")
+    max_characters: int = Field(ge=1, description="longer articles are not given to the LLM")
     checked: int = Field(ge=0, description="the grammar's pairs, with right and wrong answers, that measure the check")
     problems: int = Field(ge=0, description="problems of the mathematics source that become pairs")
     attempted: int = Field(ge=0, description="problems among them that the LLM tries to solve")

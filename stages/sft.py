@@ -2,7 +2,7 @@
 
 The mixture: judged trajectories (repeated) and gym items with their correct answers, in whole dialogues packed into
 rows, and text of pre-training, without which language modelling is forgotten. Tools are declared in TypeScript or, for
-a share of the dialogues, in JSON. A tenth of the tasks and the gym's held-out items are kept out and show what was
+a share of the dialogues, in JSON. A tenth of the tasks and the gym's held-out items are held out and show what was
 learnt.
 """
 

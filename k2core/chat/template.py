@@ -73,8 +73,8 @@ def encode_dialogue(
 ) -> tuple[list[int], list[int]]:
     """Token ids and, for each, 1 if the model samples it.
 
-    Sampled are an assistant's content, its calls and its `<|im_end|>`, not its header. Control tokens come from
-    the template alone: the same characters inside a message stay plain text, so no user can forge a turn.
+    Sampled are an assistant's content, its calls and its `<|im_end|>`, not its header. Control tokens come only from
+    the template: the same characters inside a message stay plain text, so no user can forge a turn.
     """
     ids: list[int] = []
     mask: list[int] = []

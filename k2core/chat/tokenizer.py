@@ -136,7 +136,7 @@ class Tokenizer:
         return [item.ids for item in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
-        """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        """The text of `ids`; bytes that are not UTF-8 become U+FFFD."""
         if skip_special:
             ids = [token for token in ids if token not in self._special_ids]
         return self._special.decode(list(ids), skip_special_tokens=False)

@@ -95,7 +95,7 @@ class Enforcer:
             tools: declared tools, as on the wire; without any, nothing is called.
 
         Raises:
-            StageError: the template cannot carry a tool's name, or its parameters are no JSON Schema of an object.
+            StageError: the template cannot carry a tool's name, or its parameters are not a JSON Schema of an object.
         """
         functions = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools or ()}
         schemas = {name: self._schema(name, parameters) for name, parameters in functions.items()}
@@ -192,7 +192,7 @@ def check_declaration(name: str, parameters: Any) -> None:
     """Refuse what cannot declare a tool.
 
     Raises:
-        StageError: the template cannot carry the name, or the parameters are no JSON Schema of an object.
+        StageError: the template cannot carry the name, or the parameters are not a JSON Schema of an object.
     """
     from jsonschema import Draft202012Validator, SchemaError
 
@@ -207,7 +207,7 @@ def check_declaration(name: str, parameters: Any) -> None:
     except SchemaError as error:
         where = "/".join(map(str, error.absolute_path)) or "the top"
         raise StageError(
-            f"tool {name}: its parameters are no JSON Schema ({error.message[:120]}, at {where}); correct them"
+            f"tool {name}: its parameters are not a JSON Schema ({error.message[:120]}, at {where}); correct them"
         ) from None
 
 

@@ -79,7 +79,7 @@ class Chain:
         return self.root / main_out(self.stages[stage]) if stage in self.stages else None
 
     def outdated(self) -> list[str]:
-        """One sentence for each input that has been made anew since a stage of the chain read it."""
+        """One sentence for each input that has been remade since a stage of the chain read it."""
         made = {out: (stage.name, md5) for stage in self.everything.values() for out, md5 in stage.outs.items()}
         return [
             f"{stage.name} read another {dep} ({md5[:SHORT]}) than {made[dep][0]} has made since "

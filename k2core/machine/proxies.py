@@ -23,7 +23,7 @@ def spare_loopback() -> None:
 def spare_all() -> None:
     """Have this process use no proxy, if httpx cannot make a client with those that are set (SOCKS without `socksio`).
 
-    httpx makes one for each proxy, even if it would never use it. This is for processes that talk only to servers on
+    httpx sets up every proxy, even those it would never use. This is for processes that talk only to servers on
     this machine; the others that they start call `spare_loopback`, which undoes it.
     """
     import httpx

@@ -35,7 +35,7 @@ class Optimizer(Protocol):
         ...
 
     def gradient_norm(self) -> float:
-        """The global norm of the gradient as it stands, before any clipping."""
+        """The global norm of the gradient, before any clipping."""
         ...
 
     def step(self, lr_scale: float, norm: float | None = None) -> dict[str, float]:

@@ -25,7 +25,7 @@ def render(verdicts: Sequence[Row], gate: Mapping[str, GateLimits], common: froz
     Args:
         verdicts: rows of `data/rephrased/verdicts.parquet`.
         gate: limits by the name that a verdict's column `gate` has.
-        common: words of the corpus that are no names.
+        common: words of the corpus that are not names.
     """
     shown = choose(verdicts, MOST)
     rows = []

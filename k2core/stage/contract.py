@@ -94,7 +94,7 @@ class Job:
         self.artifacts.append(path)
 
     def progress(self, total: int, unit: str, done: int = 0, what: str = "") -> tqdm:
-        """A bar with rate and time left; where the output is no terminal, a line every ten seconds."""
+        """A bar with rate and time left; where the output is not a terminal, a line every ten seconds."""
         from tqdm import tqdm
 
         terminal = sys.stderr.isatty()

@@ -13,7 +13,7 @@ import sqlite3
 from pathlib import Path
 
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG))
-"""Faults of writing alone."""
+"""Faults only of writing."""
 LOST = frozenset(
     getattr(errno, name, errno.EIO)
     for name in ("EIO", "EREMOTEIO", "ESTALE", "ENODEV", "ENXIO", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ETIMEDOUT")
@@ -38,7 +38,7 @@ def of_the_machine(error: BaseException) -> bool:
 
 
 def sentence(error: BaseException) -> str:
-    """What cannot be read or written, why, and what to do; "" if the error is no fault of the machine."""
+    """What cannot be read or written, why, and what to do; "" if the machine is not at fault."""
     number = _number(error)
     place = getattr(error, "filename", None) or f"{Path.cwd()} or what is mounted there"
     why = os.strerror(number)

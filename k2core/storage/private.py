@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def private_folder(path: Path) -> Path:
-    """`path` as a folder that this user alone can enter; it is made where it is missing.
+    """`path` as a folder that only this user can enter; it is made where it is missing.
 
     Raises:
         PermissionError: a link or another user's folder is in its place.

@@ -79,8 +79,7 @@ def found_link(experiment: str, search: str, order: str = "attributes.start_time
 
 
 def stages_link(experiment: str, run: str) -> str:
-    """The stages of pipeline run `run` as a table, the longest first: sorted by time they would hide under their
-    run."""
+    """The table of a pipeline run's stages, the longest first: sorted by time they would hide under the run."""
     return found_link(experiment, f"tags.`mlflow.parentRunId` = '{run}'", f"metrics.`{STAGE_SECONDS}`")
 
 

@@ -45,7 +45,7 @@ class CheckpointConfig(Section):
     permanent_every: int = Field(ge=0, description="steps between checkpoints that are never removed; 0: none")
     mirror: str = Field(description="s3://bucket/prefix that checkpoints are copied to and restored from; empty: none")
     resume_from: str = Field(
-        description="folder or s3:// address of another attempt's checkpoints, used if there are no own; empty: none"
+        description="folder or s3:// address of another attempt's checkpoints, used if there are none here; empty: none"
     )
     accept: list[str] = Field(
         description="what may differ from what a checkpoint was made from: tokens, code, model, …"
@@ -243,7 +243,7 @@ class Checkpoints:
             remove(target)
             os.replace(scratch, target)
             _sync(self.folder)
-        except BaseException:  # torch's CheckpointException is no Exception
+        except BaseException:  # torch's CheckpointException is not an Exception
             with suppress(OSError):  # the disk may be gone: the first fault is the one to tell
                 self._tidy()
             raise
@@ -377,7 +377,7 @@ def _read(folder: Path) -> dict[str, Any]:
             raise StorageError(f"{folder / STATE} is torn")
         files = state.pop("files", None)
         if not isinstance(files, dict) or not isinstance(state.get("fingerprint"), dict):
-            raise StorageError(f"{folder / STATE} is no state of a checkpoint")
+            raise StorageError(f"{folder / STATE} is not the state of a checkpoint")
         found = {file.name: sha256(file) for file in folder.iterdir() if file.name != STATE}
     except (OSError, ValueError, RecursionError) as error:
         if of_the_machine(error):  # the next attempt may read it; an older one would lose the steps between

@@ -22,5 +22,5 @@ class ParallelConfig(Processes):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.processes % self.context:
-            raise ValueError(f"processes {self.processes} is no multiple of context {self.context}")
+            raise ValueError(f"processes {self.processes} is not a multiple of context {self.context}")
         return self

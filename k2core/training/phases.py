@@ -29,7 +29,9 @@ class Phase(TrainingSettings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.batch_tokens % self.context_length:
-            raise ValueError(f"batch_tokens {self.batch_tokens} is no multiple of context_length {self.context_length}")
+            raise ValueError(
+                f"batch_tokens {self.batch_tokens} is not a multiple of context_length {self.context_length}"
+            )
         if self.tokens < self.batch_tokens:
             raise ValueError(f"tokens {self.tokens} is less than one batch of {self.batch_tokens}")
         if self.schedule.warmup_steps >= self.steps:

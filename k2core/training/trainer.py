@@ -148,7 +148,7 @@ class _TokenTraining(Training):
             most = min(most, max(1, micro_batch_tokens * self.ranks.context // self.context))
         if len(rows) % most:
             raise StageError(
-                f"a process's {len(rows)} rows per step are no multiple of the {most} rows that parallel."
+                f"a process's {len(rows)} rows per step are not a multiple of the {most} rows that parallel."
                 f"micro_batch_tokens {micro_batch_tokens} makes; change one of them"
             )
         return [rows[start : start + most] for start in range(0, len(rows), most)]

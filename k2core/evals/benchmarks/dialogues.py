@@ -78,7 +78,7 @@ def measure(subject: Subject) -> Measured:
 def play(
     environment: ToolCall, count: int, agent: Callable[[float], ModelAgent], samples: int, seed: int
 ) -> list[Played]:
-    """What becomes of the first `count` held-out tasks; `agent` makes an agent of a temperature."""
+    """What becomes of the first `count` held-out tasks; `agent` makes an agent for a temperature."""
     tasks = environment.tasks["heldout"][:count]
     player = Player(environment.tools, seed, FAILURE_RATE)
     greedy = [row for (row,) in player.model(tasks, agent(0.0), 1)]

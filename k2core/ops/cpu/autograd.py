@@ -99,7 +99,7 @@ def sort_visits(experts_NK: Tensor, experts: int) -> tuple[Tensor, Tensor, Tenso
     token_M, ends_E = torch.empty(N * K, dtype=torch.long), torch.empty(experts, dtype=torch.int32)
     _check(experts_NK.dtype == torch.long, "the chosen experts", experts_NK, "int64")
     if call("sort_visits", experts_NK.contiguous(), N, K, experts, place_NK, token_M, ends_E):
-        raise IndexError(f"a token chose an expert that is none of the {experts}")
+        raise IndexError(f"a token chose an expert that is not one of the {experts}")
     return place_NK, token_M, ends_E
 
 
@@ -263,7 +263,7 @@ class _Inputs(ctypes.Structure):
 
 
 def _batch_stride(part: Tensor) -> int:
-    """How far apart sequences lie in it: 0 where all share one."""
+    """How far apart sequences are in it: 0 where all share one."""
     return part.stride(0) if len(part) > 1 else 0
 
 
