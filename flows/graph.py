@@ -14,7 +14,7 @@ import yaml
 if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
-NO_GIT = "this folder is not a git repository; run `dvc config --local core.no_scm true` (or `make setup`) for DVC without it"
+NO_GIT = "this folder is not a git repository; `dvc config --local core.no_scm true` (or `make setup`) lets DVC run so"
 
 
 @dataclass(frozen=True)

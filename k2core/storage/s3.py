@@ -149,8 +149,8 @@ class Bucket:
 
         try:
             yield
-        except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:  # ValueError: an endpoint that is not a
-            URL raise StorageError(f"{self.url}: {' '.join(str(error).split())}") from None
+        except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:  # ValueError: the endpoint is not a URL
+            raise StorageError(f"{self.url}: {' '.join(str(error).split())}") from None
 
 
 def _size(file: Path) -> int:

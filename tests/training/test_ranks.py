@@ -122,5 +122,5 @@ def test_torchrun_and_the_recipe_must_agree(monkeypatch: pytest.MonkeyPatch) -> 
     assert not must_launch(config(2))
     with pytest.raises(RecipeError, match=r"parallel.processes is 4, but torchrun started 2"):
         must_launch(config(4))
-    with pytest.raises(ValueError, match="processes 3 is no multiple of context 2"):
+    with pytest.raises(ValueError, match="processes 3 is not a multiple of context 2"):
         config(3, context=2)
