@@ -25,7 +25,7 @@ class Kept:
         return cls(root, {path: path.read_bytes() for path in (root / "metrics").glob("*.json")})
 
     def bring_back(self, graph: Graph, outcomes: dict[str, Outcome]) -> None:
-        """Restore what is gone of the stages that neither ended well nor were left alone, and say what came back."""
+        """Restore the missing outputs of stages that did not end well, and say what came back."""
         lost = [stage for stage, outcome in outcomes.items() if outcome.state in ("failed", "cancelled", "running")]
         locked = read_lock(self.root)
         gone = [

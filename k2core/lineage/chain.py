@@ -141,7 +141,7 @@ def described(chain: Chain, mlflow: bool) -> Iterator[str]:
 
 
 def _figures(root: Path, stage: LockedStage) -> list[str]:
-    """The stage's figures that count; of a stage that `FIGURES` does not know the first two."""
+    """The stage's figures that count; for a stage that `FIGURES` does not know, the first two."""
     path = next((root / out for out in stage.outs if Path(out).suffix == ".json"), None)
     if path is None or not path.exists():
         return []

@@ -1,4 +1,4 @@
-"""The part of the recipe that says what is computed on, and how."""
+"""The section of the recipe that says on what, and how, to compute."""
 
 from __future__ import annotations
 

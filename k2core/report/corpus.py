@@ -77,7 +77,7 @@ def read_corpus(
 
 
 def funnel_table(funnel: Sequence[Row]) -> list[Row]:
-    """Each step of the funnel with what it removed; `share` is the documents left, of all."""
+    """Each step of the funnel with what it removed; `share` is the share of documents left."""
     rows, before = [], funnel[0]
     for step in funnel:
         removed = {name: before[name] - step[name] for name in ("documents", "characters")}

@@ -111,7 +111,7 @@ class Ranks:
 
 @contextmanager
 def joined(config: ParallelConfig) -> Iterator[Ranks]:
-    """Within, this process is one of `config.processes` (torchrun says which): NCCL on GPUs, gloo on CPUs."""
+    """Within the block, this process is one of `config.processes` (torchrun says which): NCCL on GPUs, gloo on CPUs."""
     cuda = here().type == "cuda"
     if config.processes == 1 and not cuda:
         yield Ranks()

@@ -1,4 +1,4 @@
-"""What the sources give, as far as the recipe tells, and that there is something for them to read."""
+"""Checks what the sources give, as far as the recipe tells, and that there is something for them to read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tuning, critic and RL need environments that there are, and items of them."""
+"""Fine-tuning, critic and RL need environments that exist, and items of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks need kinds that there are, and the servers whose tools they use."""
+"""Tasks need kinds that exist, and the servers whose tools they use."""
 
 from __future__ import annotations
 
