@@ -1,6 +1,6 @@
 """Draws `dvc.yaml` as `docs/graph.svg`: `python -m docs.graph`.
 
-One lane per section of the file, whose banners (`# ──── Title ────`) name the lanes. A stage stands to the right of the
+One lane per section of the file, whose banners (`# ──── Title ────`) name the lanes. A stage is to the right of the
 stages of its lane that it needs. An arrow that follows from others is left out.
 """
 

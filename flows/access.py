@@ -44,7 +44,7 @@ HEADERS = [
 
 
 def secret(name: str, root: Path = ROOT) -> str:
-    """The secret of the server `name`, made at its first use: `work/secrets/NAME`, readable by its owner alone."""
+    """The secret of the server `name`, made at its first use: `work/secrets/NAME`, readable only by its owner."""
     path = root / "work" / "secrets" / name
     path.parent.parent.mkdir(exist_ok=True)
     path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -74,7 +74,7 @@ def link(server: str, word: str, page: str) -> str:
 
 
 class Guard:
-    """An ASGI application behind this one answers its own host and its own pages only.
+    """An ASGI application behind this one answers only its own host and its own pages.
 
     A `Host` that is not this machine is a name that somebody else made to point here (DNS rebinding). An `Origin` that
     is not this server is a page of somebody else.

@@ -45,7 +45,7 @@ def end_without_server() -> NoReturn:
 
 @contextmanager
 def obey(run: UUID) -> Iterator[None]:
-    """Within, this process sends itself SIGTERM if the page has asked to cancel flow run `run` and nobody has."""
+    """Within the block, this process sends itself SIGTERM if the page asked to cancel flow run `run` and nobody has."""
     over = threading.Event()
     asked = 0
 

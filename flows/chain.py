@@ -37,7 +37,7 @@ CHATTER = ("To track the changes", "git add ", "To enable auto staging", "dvc co
            "ERROR: failed to reproduce")  # fmt: skip
 """What DVC says after every stage; it stays in the stage's log file."""
 AS_IT_IS, BEGINNING = "as it is", "the beginning"
-if TYPE_CHECKING:  # what the page's form offers is known at run time alone
+if TYPE_CHECKING:  # what the page's form offers is known only at run time
     Recipe = str
     Stage = str
     From = str
@@ -89,7 +89,7 @@ def run_stage(stage: str, needed: bool, force: bool, address: str = "") -> State
     """One stage through `dvc repro --single-item`; its output becomes the task's log.
 
     Args:
-        address: what DVC calls the stage, if it does not stand in the project's main `dvc.yaml`.
+        address: what DVC calls the stage, if it is not in the project's main `dvc.yaml`.
     """
     assert RUN is not None
     logger = get_run_logger()
@@ -150,7 +150,7 @@ def pipeline(
         recipe: Make this the workspace's recipe (params.yaml) first.
         overrides: Changes of the recipe, written to params.yaml, as `key=value`, e.g. `rl.tau=0.2`.
         targets: Only these stages and what they need. Empty: the whole chain.
-        from_stage: Only this stage and what follows it; what lies before it is taken as it is.
+        from_stage: Only this stage and what follows it; what comes before it is taken as it is.
         force: Run unchanged stages too.
     """
     global RUN
@@ -194,7 +194,7 @@ def _run(graph: Graph, force: bool, run: Run) -> State:
                 _submit(graph, force, run, runner)
             except BaseException:
                 run.trees.stop()
-                # Before the runner waits for a task that is to be tried again: Prefect's patience ends sooner.
+                # Before the runner waits for a task that is to be tried again: Prefect waits less long.
                 kept.bring_back(graph, run.outcomes)
                 raise
         unfinished = {

@@ -28,7 +28,7 @@ class Choice:
     overrides: tuple[str, ...] = ()
 
     def apply(self, root: Path) -> None:
-        """Write the chosen recipe to `params.yaml`, if it is valid; values that stand in no recipe are kept aside.
+        """Write the chosen recipe to `params.yaml`, if it is valid; values found in no recipe are kept aside.
 
         Raises:
             ValueError: the choice is not a valid recipe; `params.yaml` is as it was.

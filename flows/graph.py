@@ -14,7 +14,7 @@ import yaml
 if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
-NO_GIT = "this folder is no git repository; `dvc config --local core.no_scm true` (or `make setup`) has DVC run without"
+NO_GIT = "this folder is not a git repository; `dvc config --local core.no_scm true` (or `make setup`) lets DVC run so"
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,17 @@ class Graph:
 
     upstream: dict[str, tuple[str, ...]]
     changed: frozenset[str]
-    """Stages that DVC says have changed; what lies downstream of them may turn out to have changed too."""
+    """Stages that DVC says have changed; what is downstream of them may turn out to have changed too."""
     always: dict[str, str]
-    """Name → address of the stages that run each time (``always_changed``): they look at what lies outside. They are
-    none of `stages`, and nothing of theirs is ever out of date."""
+    """Name → address of the stages that run each time (``always_changed``): they look at what is outside. They are
+    not among `stages`, and their outputs are never out of date."""
     outputs: dict[str, tuple[str, ...]]
     """Stage → the paths that it makes."""
     targets: tuple[str, ...]
     from_stage: str
     """What the graph is restricted to."""
     lacking: str
-    """A sentence, if a stage needs what none of these stages makes and is not there."""
+    """A sentence, if a stage needs a missing file that none of these stages makes."""
 
     @property
     def stages(self) -> list[str]:
@@ -139,7 +139,7 @@ class _Look:
         self.process = subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, text=True)
 
     def differs(self) -> bool:
-        """Whether it is anything else than what the stage has written.
+        """Whether it differs from what the stage has written.
 
         Raises:
             SystemExit: the stage has failed; it has said why.

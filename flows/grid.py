@@ -48,7 +48,7 @@ def points(changes: list[str]) -> list[tuple[str, ...]]:
         key, equals, text = change.partition("=")
         values = values_of(f"[{text}]", change) if equals else []
         if not values:
-            raise RecipeError(f"{change!r} is no axis of a grid; write key=value,value, e.g. rl.tau=0.1,0.2")
+            raise RecipeError(f"{change!r} is not an axis of a grid; write key=value,value, e.g. rl.tau=0.1,0.2")
         axes.append([f"{key.strip()}={as_text(value)}" for value in values])
     return list(itertools.product(*axes))
 

@@ -21,11 +21,11 @@ class Kept:
 
     @classmethod
     def read(cls, root: Path) -> Kept:
-        """Of the workspace at `root`, as it is now."""
+        """Those of the workspace at `root`, as they are now."""
         return cls(root, {path: path.read_bytes() for path in (root / "metrics").glob("*.json")})
 
     def bring_back(self, graph: Graph, outcomes: dict[str, Outcome]) -> None:
-        """Restore what is gone of the stages that neither ended well nor were left alone, and say what came back."""
+        """Restore the missing outputs of stages that did not end well, and say what came back."""
         lost = [stage for stage, outcome in outcomes.items() if outcome.state in ("failed", "cancelled", "running")]
         locked = read_lock(self.root)
         gone = [

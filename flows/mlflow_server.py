@@ -7,7 +7,7 @@ from typing import Any
 
 
 def __getattr__(name: str) -> Any:
-    """`app`, for uvicorn, whose process alone imports MLflow's server."""
+    """`app`, for uvicorn, whose process is the only one to import MLflow's server."""
     if name != "app":
         raise AttributeError(name)
     from mlflow.server.fastapi_app import app

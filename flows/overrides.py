@@ -39,7 +39,7 @@ def override(recipe: str, changes: Iterable[str]) -> str:
         key, equals, value = (part.strip() for part in given.partition("="))
         change = mask(given)  # for messages, which are logged
         if not equals or not key:
-            raise RecipeError(f"{change!r} is no change of the recipe; write key=value, e.g. rl.tau=0.2")
+            raise RecipeError(f"{change!r} is not a change of the recipe; write key=value, e.g. rl.tau=0.2")
         *parents, last = key.split(".")
         node = document
         for depth, parent in enumerate(parents):

@@ -176,14 +176,14 @@ def _prefect_link(server: str) -> str:
 
 
 def _mlflow_link(server: str) -> str:
-    """Without the secret if the server is the user's own: it asks in its own way, if at all."""
+    """Without the secret if the server is the user's own, which has a login of its own, if any."""
     page = runs_page(ROOT)
     ours = not tracking_uri(ROOT).startswith("http")
     return link(server, secret("mlflow"), page) if ours else f"{server}/{page}"
 
 
 def deploy() -> None:
-    """Make the pool and offer its deployments of `prefect.yaml` on the server. Schedules set on the page stay.
+    """Make the pool and offer `prefect.yaml`'s deployments for it on the server. Schedules set on the page stay.
 
     Raises:
         SystemExit: Prefect does not accept them; the sentence says why.
@@ -232,7 +232,7 @@ def _api(method: str, path: str, body: Any = None) -> httpx.Response:
 
 
 def bury() -> None:
-    """Mark runs as crashed that the server believes under way, if no run holds the workspace: their process is gone."""
+    """Mark as crashed what the server believes under way, if no run holds the workspace: its process is gone."""
     try:
         with hold(ROOT, {"doing": "starting `make ui`"}):
             states = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}

@@ -36,7 +36,7 @@ class Before:
         return cls(recipe, headlines(root, root / "params.yaml"))
 
     def against(self, now: Before) -> list[str]:
-        """What is different `now`, a line each."""
+        """What is different `now`, one line each."""
         if not self.recipe:
             return []
         keys = [key for key in now.recipe if now.recipe[key] != self.recipe.get(key)]

@@ -1,8 +1,8 @@
 """What is wrong with a recipe, before anything runs: each section by itself, then the sections together.
 
-A section is checked against the class with which a stage reads it. What a stage needs of the rest of the recipe stands
-in `stages/needs/`, one file per stage: its functions take sections by name, like `run`, and yield a sentence per
-fault. They are not in the stages' own files, so that a check that changes re-runs no stage.
+A section is checked against the class with which a stage reads it. What a stage needs of the rest of the recipe is in
+`stages/needs/`, one file per stage: its functions take sections by name, like `run`, and yield a sentence per fault.
+They are not in the stages' own files, so that a check that changes re-runs no stage.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def stage_module(cmd: str) -> str:
 def rewrite(text: str, root: Path) -> str:
     """`dvc.yaml` with the code dependencies of every stage brought up to date, all else as it was.
 
-    A stage's code stands behind its data at the end of its `deps`.
+    A stage's code comes after its data at the end of its `deps`.
     """
     from io import StringIO
 
@@ -74,7 +74,7 @@ def rewrite(text: str, root: Path) -> str:
 
 
 def _in_place(before: Any, entries: list[str]) -> Any:
-    """`entries` as a list of `dvc.yaml`, with what stands behind the list `before`: blank lines, a comment."""
+    """`entries` as a list of `dvc.yaml`, with what follows the list `before`: blank lines, a comment."""
     from ruamel.yaml.comments import CommentedSeq
 
     after = CommentedSeq(entries)

@@ -26,8 +26,8 @@ class Params(FineTuning):
     """How many pairs, for how long and how fast."""
 
     gym_pairs: dict[str, int] = Field(description="pairs of correct and corrupted answers, by environment")
-    trajectory_pairs: int = Field(ge=0, description="accepted trajectories that give pairs, at most")
-    heldout_items: int = Field(ge=1, description="held-out items an environment, and trajectories, for the accuracy")
+    trajectory_pairs: int = Field(ge=0, description="most accepted trajectories that give pairs")
+    heldout_items: int = Field(ge=1, description="held-out items per environment, and trajectories, for the accuracy")
 
 
 def run(

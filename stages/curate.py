@@ -2,8 +2,8 @@
 
 Each domain has its rules over the attributes of `tag`; duplicates are sought across all sources among what the rules
 keep, and the one of best quality (`grade`) stays. Sampling rates follow the quality within the domain. The held-out
-part is chosen by hash of the document's id, so that it stays the same when sources grow. Training documents that
-hold passages of evaluation sets or of held-out text go last.
+part is chosen by hash of the document's id, so that it stays the same when sources grow. Training documents that hold
+passages of evaluation sets or of held-out text are removed last.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Params(Section):
     min_similarity: float = Field(
         ge=0, le=1, description="share of equal MinHash values from which a document is a near duplicate"
     )
-    paragraphs: ParagraphConfig = Field(description="paragraphs that stand in several documents")
+    paragraphs: ParagraphConfig = Field(description="paragraphs that occur in several documents")
     heldout_fraction: float = Field(gt=0, lt=1, description="share of texts that no training ever sees")
-    sampling: list[SamplingStep] = Field(min_length=1, description="sampling rates by quality; one is for quantile 0")
+    sampling: list[SamplingStep] = Field(min_length=1, description="sampling rates by quality; one has min_quantile 0")
     translate_from: list[str] = Field(
         description="ISO 639 codes that are kept beside each rule's languages as split `foreign`, to be translated"
     )

@@ -1,6 +1,6 @@
 """YaRN context extension: switch the rotary scaling, train shortly on longer rows, measure what it brings (K2 §2.5).
 
-Four models are measured (`k2core/evals/long_context.py`): `before` as it came, beyond its context; `yarn` with the
+Four models are measured (`k2core/evals/long_context.py`): `before`, which is `init` beyond its context; `yarn` with the
 scaling switched on but not trained; `after` with both; and `without_yarn`, trained alike on the same rows with the
 scaling off.
 
@@ -35,7 +35,7 @@ def run(
     params: Extension, optimizer: OptimizerConfig, compute: Compute, parallel: ParallelConfig, spikes: SpikeConfig,
     checkpoint: CheckpointConfig, init: Path, tokens: Path, out: Path, plot: Path, job: Job,
 ) -> Metrics:  # fmt: skip
-    """Extend the context of `init`; `out` has no optimiser state, nothing goes on from it."""
+    """Extend the context of `init`; `out` has no optimiser state, since nothing goes on from it."""
     compute.apply()
     from k2core.evals.long_context import LongContext
     from k2core.evals.retrieval import CANDIDATES

@@ -79,7 +79,7 @@ def _ask(judged: dict[str, list[Excerpt]], llm: LLMConfig, compute: Compute, job
     if not any(grade is not None for values in grades.values() for grade in values):
         raise StageError(
             f"none of {len(items)} answers of {llm.model} holds a grade (the first: {answers[0].text[:80]!r}); "
-            "take an llm.model that can answer by a JSON schema"
+            "choose an llm.model that can answer by a JSON schema"
         )
     return grades
 

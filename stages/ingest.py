@@ -25,7 +25,7 @@ BUILT_IN = "built in"
 
 
 class _Files(Section):
-    """One entry per source; the built-in ones stand beside `files` under their names."""
+    """One entry per source; the built-in ones are beside `files`, under their names."""
 
     files: list[FileSource] = Field(description="sources that are data: files, buckets, Hugging Face datasets")
 

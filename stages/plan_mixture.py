@@ -1,8 +1,8 @@
 """The plan of the mixture before anything is trained: what each phase takes of each domain, and how often it repeats.
 
-`manifest.yaml` is for a person to read and to compare between two commits. Documents that come more often than
-`max_epochs` times are warned of. Each phase's part stands in a file of its own as well, on which the phase depends: no
-training starts before the whole plan is possible, and another phase's change does not repeat it.
+`manifest.yaml` is for a person to read and to compare between two commits. The plan warns of documents that come more
+than `max_epochs` times. Each phase's part is a file of its own as well, on which the phase depends: no training starts
+before the whole plan is possible, and another phase's change does not repeat it.
 """
 
 from __future__ import annotations

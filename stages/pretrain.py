@@ -1,4 +1,4 @@
-"""One pre-training phase with MuonClip: from fresh weights, or on from the phase before (K2 §2.1, 2.5).
+"""One pre-training phase with MuonClip: from fresh weights, or continuing the previous phase (K2 §2.1, 2.5).
 
 Weights, optimiser state, router biases, token counts and the place in each domain's documents carry over from phase to
 phase; the learning rate has no jump at a seam.
@@ -46,8 +46,8 @@ def run(
     else:
         network, before = load_model(init), TrainerState.load(init)
         if network.config != model:
-            raise StageError(f"{init} has another shape than section model; run the phases from the first on")
-        job.say(f"phase {phase}: on from {init} after {before.tokens_seen:,} tokens")
+            raise StageError(f"{init} differs in shape from section model; run the phases from the first on")
+        job.say(f"phase {phase}: continues {init} after {before.tokens_seen:,} tokens")
     with joined(parallel) as ranks:
         ranks.spread(network, parallel)
 

@@ -1,8 +1,8 @@
 """Question-answer pairs from training documents, for the anneal phase (K1.5 appendix B: rejection sampling).
 
-Encyclopedia articles are asked by grammar, passages by the LLM; the LLM's pairs stay if it answers its own question
-alike with the passage before it. Problems are solved by the LLM where it can, else by their worked solution. What is
-rejected is kept with the reason. A killed run continues from its replay cache.
+A grammar asks about encyclopedia articles, the LLM about passages; its pairs stay if it answers its own question alike
+with the passage in view. Problems are solved by the LLM where it can, else by their worked solution. What is rejected
+is kept with the reason. A killed run continues from its replay cache.
 """
 
 from __future__ import annotations
@@ -51,13 +51,11 @@ _BY = {
 class Params(Section):
     """How many pairs are made, and how they are checked."""
 
-    articles: int = Field(
-        ge=0, description="encyclopedia articles that the grammar asks about; all where there are less"
-    )
-    passages: int = Field(ge=0, description="articles that the LLM makes one pair about each")
-    min_characters: int = Field(ge=1, description="shorter articles are no passages for the LLM")
-    max_characters: int = Field(ge=1, description="longer articles are no passages for the LLM")
-    checked: int = Field(ge=0, description="pairs of the grammar that measure the check, right and with wrong answers")
+    articles: int = Field(ge=0, description="encyclopedia articles that the grammar asks about; all if there are fewer")
+    passages: int = Field(ge=0, description="articles for each of which the LLM makes one pair")
+    min_characters: int = Field(ge=1, description="shorter articles are not given to the LLM")
+    max_characters: int = Field(ge=1, description="longer articles are not given to the LLM")
+    checked: int = Field(ge=0, description="the grammar's pairs, with right and wrong answers, that measure the check")
     problems: int = Field(ge=0, description="problems of the mathematics source that become pairs")
     attempted: int = Field(ge=0, description="problems among them that the LLM tries to solve")
     solution_tokens: int = Field(ge=16, description="tokens that the LLM's solution of a problem may have")

@@ -1,6 +1,6 @@
 """Documents that can only be continued by reading back: what teaches a small model to copy.
 
-Each is made from one training document, whose words it lends: passages that return, lists, records and tables with
+Each is made from one training document, whose words it borrows: passages that return, lists, records and tables with
 questions over them. They are a domain of the mixture; nothing of it is held out. `evals` measures copying on held-out
 text and on random tokens after every phase. K2's report has no such data: at its scale text alone teaches it.
 """
@@ -25,7 +25,7 @@ class Amount(Section):
     """How many documents of a kind, and how long."""
 
     documents: int = Field(ge=0, description="documents of this kind")
-    characters: int = Field(ge=100, description="characters per document, about; best are those that fill a row")
+    characters: int = Field(ge=100, description="characters per document, roughly; best is what fills a row")
 
 
 class Params(Section):

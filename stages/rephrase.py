@@ -73,7 +73,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, styles:
         reasons = ", ".join(f"{reason} {count}" for reason, count in _reasons(verdicts).most_common(3))
         raise StageError(
             f"none of {len(verdicts)} rewrites passed the gate ({reasons}, see {job.scratch / 'verdicts.parquet'}); "
-            "rewrite more, loosen rephrase.gate or take a better llm.model"
+            "rewrite more, loosen rephrase.gate or choose a better llm.model"
         )
     return _write(out, accepted, verdicts, library)
 
@@ -163,7 +163,7 @@ def _write_verdicts(path: Path, verdicts: Judged, library: Library) -> None:
 
 
 def _reasons(verdicts: Judged) -> Counter[str]:
-    """How often a rewrite was set aside for what; a refusal's own words are in the verdicts."""
+    """How many rewrites were set aside for each reason; a refusal's own words are in the verdicts."""
     return Counter(verdict.reason.partition(":")[0] for _, verdict in verdicts if not verdict.accepted)
 
 

@@ -12,14 +12,14 @@ from stages.rephrase import Params as Rephrase
 
 SECTION = "report"
 SEED = 0
-"""Of the intervals' resampling."""
+"""Seed of the intervals' resampling."""
 WHERE_TO_LOOK = "the chain has ended: open report/index.html; the model is in models/export; `make ui` shows all runs"
 
 
 class Params(Section):
     """How much there is to read."""
 
-    samples: int = Field(ge=1, description="examples of each kind: rewrites, dialogues, answers an environment")
+    samples: int = Field(ge=1, description="examples of each kind: rewrites, dialogues, answers per environment")
 
 
 def run(

@@ -1,7 +1,7 @@
 """Reinforcement learning with K1.5/K2's squared objective on the verifiable gym (K2 §3.2).
 
 Tool tasks and small reasoning tasks are verified by programs; open prompts, the last replies of accepted
-dialogues, are rewarded by the critic's pairwise comparisons. Thin: the critic stays as it is during RL, and
+dialogues, are rewarded by the critic's pairwise comparisons. Thin: the critic does not change during RL, and
 rollouts are single responses.
 """
 
@@ -26,9 +26,9 @@ class Params(RLConfig):
 
     ptx_demonstrations: dict[str, int] = Field(description="gym items with correct answers in the PTX mixture")
     ptx_text: dict[str, float] = Field(description="share of the PTX mixture's targets that is text, by domain")
-    trajectories: int = Field(ge=1, description="accepted dialogues in the PTX mixture and as open prompts, at most")
+    trajectories: int = Field(ge=1, description="most accepted dialogues in the PTX mixture and as open prompts")
     json_share: float = Field(ge=0, le=1, description="share of PTX dialogues that declare their tools in JSON")
-    heldout_items: int = Field(ge=1, description="held-out items an environment, measured before and after")
+    heldout_items: int = Field(ge=1, description="held-out items per environment, measured before and after")
     heldout_samples: int = Field(ge=1, description="responses to each of them, at temperature 1")
 
 

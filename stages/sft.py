@@ -2,7 +2,7 @@
 
 The mixture: judged trajectories (repeated) and gym items with their correct answers, in whole dialogues packed into
 rows, and text of pre-training, without which language modelling is forgotten. Tools are declared in TypeScript or, for
-a share of the dialogues, in JSON. A tenth of the tasks and the gym's held-out items are kept away and show what was
+a share of the dialogues, in JSON. A tenth of the tasks and the gym's held-out items are held out and show what was
 learnt.
 """
 
@@ -31,7 +31,7 @@ class Params(FineTuning):
     demonstrations: dict[str, int] = Field(description="gym items with correct answers, by environment")
     text: dict[str, float] = Field(description="share of all targets that is text of pre-training, by domain")
     heldout_items: int = Field(
-        ge=1, description="held-out items an environment, and held-out trajectories, for the loss"
+        ge=1, description="held-out items per environment, and held-out trajectories, for the loss"
     )
 
 

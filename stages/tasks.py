@@ -1,7 +1,7 @@
 """Agents and rubric-based tasks over the tools (K2 §3.1).
 
 Held-out tasks, which evaluation asks and no training stage sees, have held-out names and values, and in part
-held-out tools. Tasks on real MCP servers stand in a file of their own: they cannot be simulated.
+held-out tools. Tasks on real MCP servers have a file of their own: they cannot be simulated.
 """
 
 from __future__ import annotations

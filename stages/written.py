@@ -13,7 +13,7 @@ from k2core.recipe import Section
 
 WIDTH = 120
 COLUMN = 48
-"""Comments stand beside the lines that end before this column, and above the others."""
+"""Comments go beside the lines that end before this column, and above the others."""
 
 
 WORD = 24
@@ -21,7 +21,7 @@ WORD = 24
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes a value in full wherever it stands."""
+    """Writes a value in full wherever it occurs."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -53,7 +53,7 @@ def written(name: str, content: Mapping[str, Any], classes: Mapping[str, type[Se
 
 
 def _purpose(key: str, cls: type[Section]) -> str:
-    """First paragraph of what the stage says of itself whose own section this is; else of what the class says."""
+    """First paragraph of the docstring of the stage whose own section this is, else of the class."""
     module = sys.modules[cls.__module__]
     text = module.__doc__ if getattr(module, "SECTION", None) == key else cls.__doc__
     return " ".join((text or "").split("\n\n")[0].split())

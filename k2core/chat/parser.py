@@ -27,7 +27,7 @@ CALL_ID = re.compile(r"functions\.(?P<name>[^\s:]+):(?P<index>\d+)")
 
 @dataclass(frozen=True)
 class ToolCall:
-    """One call; `arguments` is the text as written, which may be no JSON (`schema_errors` says)."""
+    """One call; `arguments` is the text as written, which may not be JSON (`schema_errors` says)."""
 
     id: str
     name: str
@@ -75,7 +75,7 @@ def parse_assistant(text: str) -> ParsedMessage:
 
 
 def schema_errors(tool_calls: Sequence[ToolCall], tools: Sequence[dict[str, Any]]) -> list[str]:
-    """What is wrong with the calls: unknown tool, arguments that are no JSON object or break the tool's schema.
+    """What is wrong with the calls: unknown tool, arguments that are not a JSON object or break the tool's schema.
 
     Args:
         tools: the declared tools, in OpenAI's wire format.
@@ -98,7 +98,7 @@ def load_arguments(text: str) -> dict[str, Any]:
     """Arguments as an object; empty text is an empty object.
 
     Raises:
-        ValueError: no JSON (also NaN, numbers beyond a float and too deep nesting), or no object.
+        ValueError: not JSON (NaN, numbers beyond a float and too deep nesting included), or not an object.
     """
     try:
         arguments = parse_json(
@@ -136,7 +136,7 @@ def _validator(parameters: str) -> Any:
     """What holds arguments against a schema; nothing outside the schema is ever fetched.
 
     Raises:
-        ValueError: it is no schema, or refers to something that it does not hold.
+        ValueError: it is not a schema, or refers to something that it does not hold.
     """
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import SchemaError

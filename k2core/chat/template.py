@@ -1,10 +1,9 @@
 """K2's chat format as text and as tokens with the loss mask.
 
-The released template (K2-Instruct): tool declarations first, in a system message named `tool_declare`; then the
-system message (a default one if there is none), and the dialogue. A call's id is `functions.NAME:IDX`; results
-come back as `## Return of ID`. There is no `<think>`, so the text only ever grows at its end: what a prefix of the
-dialogue renders to is a prefix of what the dialogue renders to. `chat_template.jinja` is the same for
-`transformers`, with tools in JSON.
+The released template (K2-Instruct): tool declarations first, in a system message named `tool_declare`; then the system
+message (a default one if there is none), and the dialogue. A call's id is `functions.NAME:IDX`; results come back as
+`## Return of ID`. There is no `<think>`, so the text only ever grows at its end: a prefix of the dialogue renders to a
+prefix of the dialogue's text. `chat_template.jinja` is the same for `transformers`, with tools in JSON.
 """
 
 from __future__ import annotations
@@ -73,8 +72,8 @@ def encode_dialogue(
 ) -> tuple[list[int], list[int]]:
     """Token ids and, for each, 1 if the model samples it.
 
-    Sampled are an assistant's content, its calls and its `<|im_end|>`, not its header. Control tokens come from
-    the template alone: the same characters inside a message stay plain text, so no user can forge a turn.
+    Sampled are an assistant's content, its calls and its `<|im_end|>`, not its header. Control tokens come only from
+    the template: the same characters inside a message stay plain text, so no user can forge a turn.
     """
     ids: list[int] = []
     mask: list[int] = []

@@ -3,7 +3,7 @@
 Pre-tokenisation departs from the release in two points, both so that a value copied from a sentence into a JSON
 argument keeps its tokens, which a small model needs to learn copying:
 
-- every digit is a token of its own (K2: up to three together), so numbers read the same wherever they stand;
+- every digit is a token of its own (K2: up to three together), so numbers read the same wherever they occur;
 - a leading space or quote never joins a word that starts with a capital: ` Paris`, `"Paris` and `(Paris` all hold
   the same `Paris`. Words in lower case do take one leading space, which keeps prose short.
 
@@ -136,16 +136,16 @@ class Tokenizer:
         return [item.ids for item in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
-        """The text of `ids`; bytes that are no UTF-8 become U+FFFD."""
+        """The text of `ids`; bytes that are not UTF-8 become U+FFFD."""
         if skip_special:
             ids = [token for token in ids if token not in self._special_ids]
         return self._special.decode(list(ids), skip_special_tokens=False)
 
     def decode_reply(self, ids: Sequence[int]) -> str:
-        """The text of sampled `ids`, in which control tokens stand where they were sampled and nowhere else.
+        """The text of sampled `ids`, in which control tokens appear where they were sampled and nowhere else.
 
-        A model may write the same characters in plain tokens, say by quoting them from a tool's result. Those are no
-        structure, so a word joiner (U+2060) parts their `<|`.
+        A model may write the same characters in plain tokens, say by quoting them from a tool's result. Those are not
+        structure, so a word joiner (U+2060) splits their `<|`.
         """
         parts, plain = [], []
         for token in [*ids, None]:

@@ -1,4 +1,4 @@
-"""Tool declarations as TypeScript: namespace `functions`, one commented type a tool (K2 Appendix B; K2.5's form).
+"""Tool declarations as TypeScript: namespace `functions`, one commented type per tool (K2 Appendix B; K2.5's form).
 
 About half as many tokens as the JSON form. What TypeScript cannot say (patterns, ranges, formats) is left out: it
 still counts when a call is checked against the schema. `$ref` becomes `any`.

@@ -7,7 +7,7 @@
 | `xz_after_training` | how much longer `xz -9e` makes the training text when the held-out documents follow it |
 
 `xz` may copy from one held-out document into the next, which the model, whose attention ends with the document, may
-not; zstd may not either, but knows only what fits into its dictionary. `xz_after_training` is the strictest: it has
+not; neither may zstd, which knows only what fits into its dictionary. `xz_after_training` is the strictest: it has
 both, as far back as 64 MiB. Both of the latter improve with the training text that they get; xz takes about a second
 per megabyte, twice.
 """
@@ -62,7 +62,7 @@ def xz(texts: Sequence[bytes], _: Sequence[bytes]) -> int:
 
 
 def zstd_dictionary(texts: Sequence[bytes], samples: Sequence[bytes]) -> int:
-    """Bytes of the documents one by one, the dictionary not counted, in frames without what a store would know."""
+    """Bytes of the documents one by one, without the dictionary, in frames without the metadata a store would have."""
     import zstandard
 
     seen = sum(map(len, samples))

@@ -1,11 +1,11 @@
-"""How much a model copies: the gain on a passage that stood in its row before, by distance.
+"""How much a model copies: the gain on a passage that occurred earlier in its row, by distance.
 
 | name | what | 95% interval (`/low`, `/high`) |
 |---|---|---|
 | `copying/text/distance_D` | nats per token saved on a passage of held-out text | bootstrap over passages |
 | `copying/random/distance_D` | the same on passages of random tokens, which only copying can foresee | the same |
 
-Without copying there are no right arguments of tool calls: their values are new each time.
+Without copying, the arguments of tool calls cannot be right: their values are new each time.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def wilson(passed: int, total: int) -> tuple[float, float]:
 def bootstrap(groups: Sequence[Sequence[float]], seed: int, resamples: int = 1000) -> tuple[float, float]:
     """Percentile interval of the mean of the groups' means, each group resampled with replacement.
 
-    One group gives the interval of a mean; several (an environment each) that of an average over environments.
+    One group gives the interval of a mean; several (one per environment) that of an average over environments.
 
     Raises:
         ValueError: there is no group, or one is empty.

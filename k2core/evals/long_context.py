@@ -6,7 +6,7 @@
 | `nats_per_token/position_LOW-HIGH` | loss by position in the long window | none: see `nats_saved` |
 | `nats_saved/position_LOW-HIGH` | less loss than another model on the same windows | bootstrap over windows |
 | `needle/length_L/depth_D`, `needle/length_L` | share of needles found; over all depths | Wilson, over all depths |
-| `copy_gain/distance_D` | nats per token saved where a passage comes again | bootstrap over passages |
+| `copy_gain/distance_D` | nats per token saved where a passage recurs | bootstrap over passages |
 
 Loss by position counts windows that one document fills, so that each bucket is of the same text; elsewhere late
 positions would be those of the long documents alone.
@@ -34,7 +34,7 @@ from k2core.training.heldout import Scored, figure_names, score_all, summary
 
 @dataclass(frozen=True)
 class LongContext:
-    """What is measured, the same for each model: windows in tokens, samples per length (needles: and depth)."""
+    """What is measured, the same for each model: windows in tokens, samples per length (and depth, for needles)."""
 
     tokens: Path
     short: int

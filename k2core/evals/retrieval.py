@@ -1,11 +1,11 @@
-"""Does a model use again what stood far back in its context? Two probes that need no tokenizer and no instructions.
+"""Does a model use what is far back in its context? Two probes that need no tokenizer and no instructions.
 
-Needle: random tokens stand at some depth of held-out text, and at the end their beginning is repeated. The model must
+Needle: random tokens are put at some depth of held-out text, and their beginning is repeated at the end. The model must
 prefer the needle's last token over others that were drawn the same way; chance is 1 / `CANDIDATES`.
 
-Copy gain: a held-out passage ends a row in which it stood before; the gain is how much lower its loss is than at the
-end of the same row with another passage in the first place. It is 0 for a model that does not look back, shows what is
-too weak to find needles, and does not depend on how good the model is at late positions as such.
+Copy gain: a held-out passage ends a row in which it has occurred before. The gain is how much lower its loss is than
+with another passage in the first place. It is 0 for a model that does not look back, shows what is too weak to find
+needles, and does not depend on how good the model is at late positions as such.
 
 Shapes: B rows, T positions, S samples, C candidates, R rows.
 """
@@ -27,9 +27,9 @@ NEEDLE = 8
 """Tokens of a needle; the last one is asked for."""
 CANDIDATES = 16
 DEPTHS = (0, 25, 50, 75, 100)
-"""Where the needle stands, in percent of the haystack."""
+"""Where the needle is, in percent of the haystack."""
 PASSAGE = 32
-"""Tokens of a passage that is repeated; as many of other text stand before its first occurrence."""
+"""Tokens of a repeated passage; as many of other text precede its first occurrence."""
 BATCH_TOKENS = 4096
 
 Model = Callable[..., Tensor]

@@ -1,6 +1,6 @@
 """One scorecard per model: what it can do on held-out data, by the benchmarks of `k2core/evals/benchmarks`.
 
-Which scores there are, and with which intervals (95%), stands in each benchmark's docstring.
+Each benchmark's docstring lists its scores and their intervals (95%).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a benchmark gets, the model under test with all that is asked of it, and what it gives back."""
+"""What a benchmark gets, the model under test with all its responses, and what it returns."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The evaluation sets whose items are texts that a corpus could hold: what curation looks for (decontamination).
 
 The held-out items of the text environments are not among them: a word and a handful of digits or letters is not a
-passage that could be told from chance. They are disjoint from training items by construction (`k2core.gym.base`).
-Held-out text is known to curation itself.
+passage that could be told apart from chance. They are disjoint from training items by construction (`k2core.gym.base`).
+Curation knows the held-out text itself.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Schema accuracy is K2-Vendor-Verifier's: of the responses that call tools, the share in which every call names a
 declared tool and has JSON arguments that fit its schema; one bad call fails the response. It is undefined for a model
-that never calls, so the share of responses with valid calls where a call is due stands beside it.
+that never calls, so the share of responses with valid calls where a call is due is reported beside it.
 """
 
 from __future__ import annotations

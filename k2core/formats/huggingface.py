@@ -1,4 +1,4 @@
-"""To and from Hugging Face's `deepseek_v3`: same numbers, one tensor a matrix, other names for stacked weights."""
+"""To and from Hugging Face's `deepseek_v3`: same numbers, one tensor per matrix, other names for stacked weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _split(parent: str, leaf: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
 
 
 def from_huggingface(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """The inverse of `to_huggingface`, for a checkpoint with one tensor a matrix.
+    """The inverse of `to_huggingface`, for a checkpoint with one tensor per matrix.
 
     Raises:
         KeyError: a tensor that the model needs is not in `state`.

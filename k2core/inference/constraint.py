@@ -1,4 +1,4 @@
-"""What may come next in a response, a token at a time: the sampler's side of constrained decoding.
+"""What may come next in a response, token by token: the sampler's side of constrained decoding.
 
 Shapes: B sequences, V vocabulary, W words of a mask.
 """
@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 WORD = 32
-"""Bits of a word of a mask; token t is bit t % 32 of word t // 32."""
+"""Bits per word of a mask; token t is bit t % 32 of word t // 32."""
 
 
 class State(Protocol):
-    """Where one response stands."""
+    """The state of one response."""
 
     def allow(self, words_W: np.ndarray) -> None:
         """Write into `words_W` (int32) the tokens that may come next, at least one."""
@@ -27,10 +27,10 @@ class State(Protocol):
 
 
 class Constraint(Protocol):
-    """What a prompt's responses are held to; one may serve many responses at once."""
+    """What a prompt's responses are held to; one constraint may serve many responses at once."""
 
     def begin(self) -> State:
-        """The state of a response without a token."""
+        """The state of a response before its first token."""
 
 
 def mask(logits_BV: Tensor, states: Sequence[State | None]) -> None:

@@ -1,17 +1,17 @@
 """The Enforcer (K2, Appendix B): constrained decoding of tool calls.
 
-A reply is free text until `<|tool_calls_section_begin|>`. From there it holds to the template: one call or more, each
+A reply is free text until `<|tool_calls_section_begin|>`. From there it follows the template: one call or more, each
 `functions.NAME:INDEX` with the name of a declared tool and an index that counts the dialogue's calls, then arguments by
 that tool's JSON Schema, written as `json.dumps` writes them; the section's end; the end of the turn. The template's
-control tokens are stepped through here, llguidance holds what stands between them.
+control tokens are stepped through here, llguidance constrains what comes between them.
 
-What a finished reply calls thus parses and validates, but for what follows:
+The calls of a finished reply thus parse and validate, with these exceptions:
 
 - Keywords that llguidance does not know (`not`, `uniqueItems`, `if`) are left out; where it cannot compile a schema at
   all (look-around in a pattern, a reference to elsewhere, a schema that nothing meets), any JSON object will do. Either
   is logged as a warning.
-- A number may be beyond any float (`1e999`), which the parser refuses.
-- A reply may end in its budget before the call ends.
+- A number may exceed any float (`1e999`); the parser refuses it.
+- The token budget may end a reply before its call ends.
 - `<|`, with which every control token begins, is never written as plain text, since a parser could not tell the two
   apart. A reply whose schema demands it ends there.
 
@@ -95,14 +95,14 @@ class Enforcer:
             tools: declared tools, as on the wire; without any, nothing is called.
 
         Raises:
-            StageError: the template cannot carry a tool's name, or its parameters are no JSON Schema of an object.
+            StageError: the template cannot carry a tool's name, or its parameters are not a JSON Schema of an object.
         """
         functions = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools or ()}
         schemas = {name: self._schema(name, parameters) for name, parameters in functions.items()}
         return ToolCalls(self, schemas, sum(len(message.get("tool_calls") or ()) for message in messages))
 
     def call(self, schemas: dict[str, str], index: int) -> llguidance.LLMatcher:
-        """What stands between a call's control tokens, the last of them included."""
+        """What comes between a call's control tokens, the last of them included."""
         lines = ["%llguidance {}", "start: " + " | ".join(f"call_{number}" for number in range(len(schemas)))]
         for number, (name, schema) in enumerate(schemas.items()):
             header = json.dumps(f"functions.{name}:{index}", ensure_ascii=False)
@@ -144,7 +144,7 @@ class ToolCalls:
         self.enforcer, self.schemas, self.first = enforcer, schemas, first
 
     def begin(self) -> Reply:
-        """A reply without a token."""
+        """A reply before its first token."""
         return Reply(self.enforcer, self.schemas, self.first)
 
 
@@ -155,7 +155,7 @@ class Reply:
         self.enforcer, self.schemas, self.index = enforcer, schemas, first
         self.allowed = enforcer.text_or_calls if schemas else enforcer.text
         self.call: llguidance.LLMatcher | None = None
-        self.forced: list[int] = []  # what the call goes on with in any case, the last token first
+        self.forced: list[int] = []  # the only way the call can go on, the last token first
         self.plain = enforcer.plain
 
     def allow(self, words_W: np.ndarray) -> None:
@@ -189,10 +189,10 @@ class Reply:
 
 
 def check_declaration(name: str, parameters: Any) -> None:
-    """Refuse what can be no declaration of a tool.
+    """Refuse what cannot declare a tool.
 
     Raises:
-        StageError: the template cannot carry the name, or the parameters are no JSON Schema of an object.
+        StageError: the template cannot carry the name, or the parameters are not a JSON Schema of an object.
     """
     from jsonschema import Draft202012Validator, SchemaError
 
@@ -201,13 +201,13 @@ def check_declaration(name: str, parameters: Any) -> None:
         raise StageError(f"tool {name!r}: a name may hold neither spaces nor colons nor '<|'; rename it")
     kinds = parameters.get("type", "object") if isinstance(parameters, dict) else None
     if kinds != "object" and not (isinstance(kinds, list) and "object" in kinds):
-        raise StageError(f"tool {name}: its parameters are no object's; declare them as properties of one")
+        raise StageError(f"tool {name}: its parameters are not an object's; declare them as an object's properties")
     try:
         Draft202012Validator.check_schema(parameters)
     except SchemaError as error:
         where = "/".join(map(str, error.absolute_path)) or "the top"
         raise StageError(
-            f"tool {name}: its parameters are no JSON Schema ({error.message[:120]}, at {where}); correct them"
+            f"tool {name}: its parameters are not a JSON Schema ({error.message[:120]}, at {where}); correct them"
         ) from None
 
 

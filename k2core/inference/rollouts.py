@@ -26,7 +26,7 @@ SAMPLER_BATCH = 128
 class Prompt:
     """Something to respond to: token ids up to the generation prompt, a budget, and the reward of a response.
 
-    A constraint, if there is one, is what responses are held to.
+    Responses are held to its constraint, if it has one.
     """
 
     tokens: tuple[int, ...]
@@ -50,7 +50,7 @@ class Rollout:
 def encode_prompt(
     tokenizer: Tokenizer, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None
 ) -> tuple[int, ...]:
-    """Token ids of a chat prompt up to and with the generation prompt."""
+    """Token ids of a chat prompt up to and including the generation prompt."""
     return tuple(encode_dialogue(tokenizer, messages, tools, add_generation_prompt=True)[0])
 
 

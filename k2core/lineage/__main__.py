@@ -30,7 +30,7 @@ def main(
     ID is a document's id or the first part of one. Steps are counted from 0 within their phase. A document that is
     seen 0.5 times was trained on with half of its tokens; packing leaves some pieces out.
 
-    What is said is what dvc.lock records, with the recipe that was in force then.
+    Answers follow dvc.lock, with the recipe that was in force then.
     """
     if sum((sources, bool(document), documents)) > 1:
         raise typer.BadParameter("--sources, --document and --documents are three questions; ask one at a time")

@@ -79,7 +79,7 @@ class Chain:
         return self.root / main_out(self.stages[stage]) if stage in self.stages else None
 
     def outdated(self) -> list[str]:
-        """One sentence for each input that has been made anew since a stage of the chain read it."""
+        """One sentence for each input that has been remade since a stage of the chain read it."""
         made = {out: (stage.name, md5) for stage in self.everything.values() for out, md5 in stage.outs.items()}
         return [
             f"{stage.name} read another {dep} ({md5[:SHORT]}) than {made[dep][0]} has made since "
@@ -105,12 +105,12 @@ def _behind(everything: dict[str, LockedStage], path: str) -> dict[str, LockedSt
 
 
 def data_deps(stage: LockedStage) -> dict[str, str]:
-    """What a stage depends on beside code: path → md5."""
+    """What a stage depends on besides code: path → md5."""
     return {path: md5 for path, md5 in stage.deps.items() if not is_code(path)}
 
 
 def main_out(stage: LockedStage) -> str:
-    """The path that a stage is there for, before figures and curves."""
+    """A stage's main output, rather than figures and curves."""
     return next((out for out in stage.outs if Path(out).suffix not in (".json", ".csv")), next(iter(stage.outs)))
 
 
@@ -141,7 +141,7 @@ def described(chain: Chain, mlflow: bool) -> Iterator[str]:
 
 
 def _figures(root: Path, stage: LockedStage) -> list[str]:
-    """The stage's figures that count; of a stage that `FIGURES` does not know the first two."""
+    """The stage's figures that count; for a stage that `FIGURES` does not know, the first two."""
     path = next((root / out for out in stage.outs if Path(out).suffix == ".json"), None)
     if path is None or not path.exists():
         return []

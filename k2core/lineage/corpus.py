@@ -13,7 +13,7 @@ from k2core.storage.disk import of_the_machine
 
 Row = dict[str, Any]
 NEAREST = 3
-"""Ids that an unknown one is answered with."""
+"""Most ids that are suggested for an unknown one."""
 
 
 class Corpus:

@@ -12,7 +12,7 @@ from k2core.lineage.text import first_line
 from k2core.lineage.training import Training
 
 Told = tuple[str, str]
-"""Of what a line tells (a stage, a property), and what."""
+"""What a line is about (a stage, a property), and what it says."""
 
 
 def story(chain: Chain, wanted: str) -> Iterator[str]:
@@ -41,7 +41,7 @@ def story(chain: Chain, wanted: str) -> Iterator[str]:
 
 
 def _back(corpus: Corpus, fate: Fate) -> Iterator[Told]:
-    """The document's origin; of a rewrite or a question that of the document it was made of."""
+    """The document's origin; for a rewrite or a question, that of the document it was made from."""
     if fate.made:
         yield "made by", f"{fate.made.stage}, {fate.made.how}"
         yield "text", first_line(fate.made.text)
@@ -54,7 +54,7 @@ def _back(corpus: Corpus, fate: Fate) -> Iterator[Told]:
 
 
 def _block(title: str, told: Iterable[Told]) -> Iterator[str]:
-    """A title and below it what is told, the same of several in one line."""
+    """A title, and below it a line for each thing told; lines that say the same are one."""
     labels: dict[str, list[str]] = {}
     for name, text in told:
         labels.setdefault(text, []).append(name)

@@ -16,11 +16,11 @@ GRADES = ("rules", "classifier", "embedding", "llm")
 
 @dataclass(frozen=True)
 class Made:
-    """A document that was made of another one.
+    """A document that was made from another one.
 
     Attributes:
         stage: the stage that made it; `how`, in words.
-        of: id of the document that it was made of.
+        of: id of the document that it was made from.
         kept: whether it became a document that is trained on; `ended`, in words.
     """
 
@@ -46,11 +46,11 @@ class Fate:
         self.made = None if self._ingested else next(made for made in self._all_made() if made.id == id)
 
     def made_of_it(self) -> list[str]:
-        """Ids of the documents that were made of this one and kept."""
+        """Ids of the documents that were made from this one and kept."""
         return [made.id for made in self._all_made() if made.of == self.id and made.kept]
 
     def told(self) -> Iterator[tuple[str, str]]:
-        """Stage after stage what became of the document."""
+        """What became of the document, stage by stage."""
         if self.made:
             yield self.made.stage, self.made.ended
             return
@@ -61,7 +61,7 @@ class Fate:
             yield "grade", f"quality {row['quality']:.3g} of 1 ({parts})"
         for row in self.corpus.rows("curate", "documents.parquet", "id", self.id):
             lost = len(self._ingested[0]["text"]) - len(row["text"])
-            cut = f"; cut out: {lost:,} characters of paragraphs that stand in better documents" if lost else ""
+            cut = f"; cut out: {lost:,} characters of paragraphs found in better documents" if lost else ""
             yield "curate", f"kept, split {row['split']}, sampling rate {row['rate']:g}{cut}"
         for row in self.corpus.rows("curate", "rejected.parquet", "id", self.id):
             yield "curate", f"removed, {self._reason(row)}"
@@ -95,7 +95,7 @@ class Fate:
         words = {
             EXACT: f"its text is that of {matched}",
             NEAR: f"similarity {score:.2f} with {matched}",
-            PARAGRAPHS: f"{score:.0%} of it stands in better documents, first in {matched}",
+            PARAGRAPHS: f"{score:.0%} of it is in better documents, first in {matched}",
             UNTAGGED: f"a signal failed on it ({row['passage']})",
             CONTAMINATED: f"it holds {score:.0%} of the words of {matched}",
         }

@@ -16,7 +16,7 @@ Told = tuple[str, str]
 
 
 def tokenized(chain: Chain, place: Place | None) -> Iterator[Told]:
-    """Where the document stands in the shards."""
+    """The document's place in the shards."""
     folder = main_out(chain.stages["tokenize"])
     if place is None:
         yield "tokenize", f"not in {folder}"
@@ -82,6 +82,6 @@ def read_by_later_stages(chain: Chain, phases: Sequence[PhaseRecord], place: Pla
 
 
 def _data(chain: Chain, deps: set[str], training: set[str]) -> list[str]:
-    """Of a stage's inputs those that are neither models nor the tokenizer."""
+    """A stage's inputs that are neither models nor the tokenizer."""
     apart = training | {"train_tokenizer"}
     return sorted(path for path in deps if not apart & set(producers(chain.everything, path)))

@@ -28,8 +28,8 @@ class SourceLineage:
         card: what the data card says of it.
         packages: documents by package and version, for sources that are built in.
         splits: kept documents by split; `kept_characters` of all of them.
-        removed: documents by the reason they went for.
-        rewrites: rewrites that were made of its documents, and of them `accepted`; `questions`: accepted pairs.
+        removed: documents by the reason for their removal.
+        rewrites: rewrites that were made from its documents, and of them `accepted`; `questions`: accepted pairs.
     """
 
     card: Source
@@ -116,7 +116,7 @@ def _packages(origins: list[str], described: str) -> Iterator[str]:
 
 
 def _ranked(counts: Counter[str]) -> str:
-    """The most frequent, each with its count."""
+    """The most frequent ones, each with its count."""
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     more = len(ranked) - MOST
     return ", ".join(f"{name} ({n:,})" for name, n in ranked[:MOST]) + (f", and {more:,} more" if more > 0 else "")

@@ -1,11 +1,11 @@
-"""Texts, numbers and lists as they stand in a line."""
+"""Texts, numbers and lists as a line shows them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 LINE, MOST = 90, 8
-"""Characters of a text, and members of a list, that a line shows."""
+"""Most characters of a text, and members of a list, that a line shows."""
 
 
 def first_line(text: str) -> str:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a document stands in the shards: tokens `start` up to `end` of the domain's file, its end mark included."""
+    """A document's place in the shards: tokens `start` up to `end` of the domain's file, its end mark included."""
 
     split: str
     domain: str
@@ -45,7 +45,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Uses:
-    """What a phase trained on of one domain, one entry per piece of a document (P pieces).
+    """What a phase trained on in one domain, one entry per piece of a document (P pieces).
 
     Attributes:
         number_P: the document's number in its shard.
@@ -82,7 +82,7 @@ class PhaseRecord:
         return np.bincount(uses.number_P, uses.tokens_P, minlength=documents)
 
     def read(self, domain: str, number: int) -> tuple[int, int]:
-        """Of one document the tokens and the pieces that the phase trained on."""
+        """The tokens and the pieces of one document that the phase trained on."""
         uses = self.uses.get(domain)
         own = uses.tokens_P[uses.number_P == number] if uses else ()
         return int(sum(own)), len(own)
@@ -97,7 +97,7 @@ class Training:
     """The shards and phases behind an artifact.
 
     Raises:
-        StorageError: the shards are not made of the tables that are there.
+        StorageError: the shards are not made from the present tables.
 
     Attributes:
         texts: (split, domain) → the documents of that shard, in its order.
@@ -153,7 +153,7 @@ class Training:
     def _declared(self) -> Iterator[tuple[LockedStage, Phase, int]]:
         """Stage, section and seed of each phase: the stages that train on a mixture of the shards.
 
-        SFT and RL replay some text as well; which, no plan says.
+        SFT and RL replay some text as well; no plan says which.
         """
         shards = main_out(self.chain.stages["tokenize"])
         for stage in self.chain.stages.values():
@@ -187,13 +187,13 @@ class Training:
         return np.diff(self.shards.document_ends(split, domain), prepend=0)
 
     def admitted(self, phase: PhaseRecord, place: Place) -> bool:
-        """Whether what a phase selects of a domain has the document among it."""
+        """Whether a phase's selection of a domain includes the document."""
         from k2core.data.mixture.shares import ALL, read_pool
 
         return bool(read_pool(self.shards, place.domain, phase.phase.select).parts[ALL][place.number])
 
     def place(self, document: str) -> Place | None:
-        """Where a document stands in the shards; None if it is not in them."""
+        """A document's place in the shards; None if it is not in them."""
         for (split, domain), texts in self.texts.items():
             for number, text in enumerate(texts):
                 if text.id == document:

@@ -1,4 +1,4 @@
-"""The part of the recipe that says what is computed on, and how."""
+"""The section of the recipe that says on what, and how, to compute."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ class Compute(Section):
         ge=1, description="CPU threads of every torch stage, its processes together, and of the embedded LLM"
     )
     seed: int = Field(ge=0, description="seed that every stage derives its own random streams from")
-    device: Device = Field(
-        description="what every torch stage computes on; auto: a GPU where torch finds one, else the CPU"
-    )
+    device: Device = Field(description="device of every torch stage; auto: a GPU where torch finds one, else the CPU")
     backend: Backend = Field(
-        description="who computes the operations of k2core.ops; auto: what is fastest on the device; reference: plain "
+        description="backend of the operations of k2core.ops; auto: the fastest on the device; reference: plain "
         "torch; cpu: the kernels in C, which must then be there"
     )
     precision: Literal["fp32", "bf16"] = Field(description="type of weights and activations")

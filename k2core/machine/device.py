@@ -1,4 +1,4 @@
-"""Which device a process computes on, and through which backend of `k2core.ops`: the recipe's choice."""
+"""The recipe's choice of device, and of backend of `k2core.ops`, for this process."""
 
 from __future__ import annotations
 

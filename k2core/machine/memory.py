@@ -25,9 +25,9 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def limited_memory(extra: int) -> Iterator[None]:
-    """Within, this process can take `extra` bytes beyond what it has; what asks for more gets a MemoryError.
+    """Within the block, this process can take `extra` more bytes; what asks for more gets a MemoryError.
 
-    A process that it starts meanwhile has the same limit. Only Linux counts what is needed here; elsewhere there is no
+    A process that it starts meanwhile has the same limit. Only Linux counts what this needs; elsewhere there is no
     limit.
     """
     if sys.platform != "linux":

@@ -38,7 +38,7 @@ def distribution(name: str) -> metadata.Distribution:
 
 
 def versions() -> dict[str, str]:
-    """Every installed distribution → its version, by the names of their folders: reading each takes a second in all."""
+    """Every installed distribution → its version, by the names of their folders: reading them all takes a second."""
     folders = (folder for place in sys.path for folder in sorted(Path(place or ".").glob("*.dist-info")))
     named = (folder.stem.rpartition("-") for folder in folders)
     return {name.lower(): version for name, _, version in named}

@@ -1,4 +1,4 @@
-"""As how many processes a stage runs. A stage whose parameters hold a `Processes` starts itself again under torchrun.
+"""How many processes run a stage. A stage whose parameters hold a `Processes` starts itself again under torchrun.
 
 Every process runs the whole stage (SPMD); the one with rank 0 speaks, records and publishes. Started by hand or by a
 scheduler under torchrun (`RANK`, `WORLD_SIZE` set), a stage joins the others instead of starting any.
@@ -24,7 +24,7 @@ LAUNCHER = "K2_LAUNCHER"
 class Processes(Section):
     """How many, and what starts them."""
 
-    processes: int = Field(ge=1, description="processes in all, one a GPU; 1 starts none")
+    processes: int = Field(ge=1, description="processes in all, one per GPU; 1 starts none")
     launcher: str = Field(
         description="command that starts them, before `-m stages.NAME …`; {processes} and $VARIABLES are filled in"
     )
@@ -55,7 +55,7 @@ def must_launch(wanted: Processes) -> bool:
 
 
 def launch(wanted: Processes) -> int:
-    """Run this very command line as `wanted.processes` processes and wait; the exit status. SIGTERM is passed on.
+    """Run this very command line as `wanted.processes` processes; returns the exit status. SIGTERM is passed on.
 
     Raises:
         RecipeError: the launcher is not there.

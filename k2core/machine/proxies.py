@@ -1,4 +1,4 @@
-"""No way to this machine leads through a proxy, whatever the environment says of proxies."""
+"""Connections to this machine never use a proxy, whatever the environment says."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def spare_loopback() -> None:
 def spare_all() -> None:
     """Have this process use no proxy, if httpx cannot make a client with those that are set (SOCKS without `socksio`).
 
-    It makes one of each, also of those that it would never use. For processes that talk to servers on this machine
-    alone; the others that they start call `spare_loopback`, which takes it back.
+    httpx sets up every proxy, even those it would never use. This is for processes that talk only to servers on
+    this machine; the others that they start call `spare_loopback`, which undoes it.
     """
     import httpx
 

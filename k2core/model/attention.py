@@ -2,7 +2,7 @@
 
 The kinds, chosen by `ModelConfig.attention`: `mla.py` (K2's) and `mha.py`.
 
-Shapes: B sequences, T positions, S key positions, C numbers cached for a token, D hidden width, H heads.
+Shapes: B sequences, T positions, S key positions, C numbers cached per token, D hidden width, H heads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Attention(nn.Module):
     """One layer's attention over H heads.
 
     `max_logit_H` is each head's largest scaled pre-softmax logit over causal, same-segment pairs since the last
-    reset to -inf: the S of QK-Clip (K2 Algorithm 1). It is taken while `observing`, which the model switches on for
+    reset to -inf: the S of QK-Clip (K2 Algorithm 1). It is recorded while `observing`, which the model switches on for
     forward passes with gradient; recomputed activations (`torch.utils.checkpoint`) are thus not seen twice.
     """
 
@@ -40,11 +40,11 @@ class Attention(nn.Module):
         raise NotImplementedError
 
     def forward(self, x_BTD: Tensor, cached_BSC: Tensor, rotation: Rotation, reach: Reach) -> Tensor:
-        """Attention of many tokens a sequence over all S of it; S = T but where processes share rows."""
+        """Attention of many tokens per sequence over all S of it; S = T unless processes share rows."""
         raise NotImplementedError
 
     def decode(self, x_BD: Tensor, cache_BSC: Tensor, rotation: Rotation, mask_B1S: Tensor) -> Tensor:
-        """Attention of one new token a sequence over cached ones, which include its own."""
+        """Attention of one new token per sequence over the cached ones, which include its own."""
         raise NotImplementedError
 
     def heads_of(self, projected: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
@@ -54,6 +54,6 @@ class Attention(nn.Module):
         return nope, ops.rotate(rope, (cos.unsqueeze(-2), sin.unsqueeze(-2)))
 
     def observe(self, largest_BH: Tensor) -> None:
-        """Take note of each sequence's and head's largest logit, while `observing`."""
+        """Record each sequence's and head's largest logit, while `observing`."""
         if self.observing:
             torch.maximum(self.max_logit_H, largest_BH.amax(0), out=self.max_logit_H)

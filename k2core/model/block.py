@@ -1,6 +1,6 @@
 """One layer: attention and a feed-forward, each behind a norm and added to the residual stream.
 
-Shapes: B sequences, T positions, S key positions, C numbers cached for a token, D hidden width.
+Shapes: B sequences, T positions, S key positions, C numbers cached per token, D hidden width.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Block(nn.Module):
         )
 
     def forward(self, x_BTD: Tensor, rotation: Rotation, reach: Reach, cache: KeyValueCache | None = None) -> Tensor:
-        """Whole sequences; what decoding will need goes to `cache`."""
+        """Whole sequences; `cache` takes what decoding will need."""
         normed = self.input_layernorm(x_BTD)
         cached_BSC = reach.gather(self.self_attn.cached(normed, rotation))
         if cache:
@@ -43,7 +43,7 @@ class Block(nn.Module):
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
     def decode(self, x_BD: Tensor, rotation: Rotation, mask_B1S: Tensor, cache: KeyValueCache) -> Tensor:
-        """One new token a sequence."""
+        """One new token per sequence."""
         normed = self.input_layernorm(x_BD)
         cached_BSC = cache.append(self.index, self.self_attn.cached(normed, rotation), mask_B1S.shape[-1])
         x_BD = x_BD + self.self_attn.decode(normed, cached_BSC, rotation, mask_B1S)

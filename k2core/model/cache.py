@@ -1,6 +1,6 @@
-"""The key-value cache: C numbers a token and layer, which the attention makes and reads (`ModelConfig.cache_width`).
+"""The key-value cache: C numbers per token and layer, which the attention makes and reads (`ModelConfig.cache_width`).
 
-Shapes: B sequences, T positions, C numbers cached for a token.
+Shapes: B sequences, T positions, C numbers cached per token.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class KeyValueCache:
     """What is kept of a batch of sequences of different lengths, each from slot 0 on.
 
     Args:
-        slots: most tokens that a sequence may reach.
+        slots: the most tokens that a sequence may reach.
     """
 
     def __init__(self, config: ModelConfig, sequences: int, slots: int, like: Tensor) -> None:
@@ -27,13 +27,13 @@ class KeyValueCache:
         self.layers[layer][:, : cached_BTC.shape[1]] = cached_BTC
 
     def append(self, layer: int, cached_BC: Tensor, slots: int) -> Tensor:
-        """Store one token a sequence at its length; returns the first `slots` slots, [B, S, C]."""
+        """Store one token per sequence at its length; returns the first `slots` slots, [B, S, C]."""
         cache, rows = self.layers[layer], torch.arange(len(cached_BC), device=cached_BC.device)
         cache[rows, self.lengths_B] = cached_BC
         return cache[:, :slots]
 
     def mask(self) -> Tensor:
-        """0 for the slots up to and with the token to append, -inf after it, [B, 1, S]."""
+        """0 for the slots up to and including the token to append, -inf after it, [B, 1, S]."""
         slots = torch.arange(int(self.lengths_B.max()) + 1, device=self.lengths_B.device)
         hidden = slots > self.lengths_B[:, None]
         return torch.zeros(hidden.shape, device=hidden.device).masked_fill(hidden, -torch.inf)[:, None]

@@ -13,7 +13,7 @@ class YarnConfig(Section):
     """YaRN context extension (arXiv 2309.00071) as DeepSeek-V3 and K2 use it."""
 
     factor: float = Field(gt=1, description="how many times the context grows")
-    beta_fast: float = Field(gt=0, description="rotations over the original context above which a frequency stays")
+    beta_fast: float = Field(gt=0, description="rotations over the original context above which a frequency is kept")
     beta_slow: float = Field(gt=0, description="rotations below which a frequency is divided by `factor`")
     mscale: float = Field(gt=0, description="magnitude scale of the rotated parts")
     mscale_all_dim: float = Field(gt=0, description="magnitude scale of all attention logits")
@@ -43,16 +43,16 @@ class ModelConfig(Section):
     )
     q_lora_rank: int | None = Field(ge=1, description="rank of the compressed queries; null with mha")
     kv_lora_rank: int | None = Field(ge=1, description="rank of the compressed, cached keys and values; null with mha")
-    qk_nope_head_dim: int = Field(ge=0, description="query and key width a head without position; 0 only with mha")
+    qk_nope_head_dim: int = Field(ge=0, description="query and key width per head without position; 0 only with mha")
     qk_rope_head_dim: int = Field(ge=2, multiple_of=2, description="query and key width with rotary position")
-    v_head_dim: int = Field(ge=1, description="value width a head")
-    n_routed_experts: int = Field(ge=2, description="routed experts a layer")
+    v_head_dim: int = Field(ge=1, description="value width per head")
+    n_routed_experts: int = Field(ge=2, description="routed experts per layer")
     num_experts_per_tok: int = Field(ge=1, description="routed experts that a token visits")
     n_shared_experts: int = Field(ge=1, description="experts that every token visits")
     first_k_dense_replace: int = Field(ge=0, description="leading layers with a dense feed-forward instead of experts")
     routed_scaling_factor: float = Field(gt=0, description="factor on the routed experts' normalised weights")
     rope_theta: float = Field(gt=1, description="base of the rotary frequencies")
-    rope_scaling: YarnConfig | None = Field(description="YaRN, or null for the trained context as it is")
+    rope_scaling: YarnConfig | None = Field(description="YaRN; null keeps the trained context")
     max_position_embeddings: int = Field(ge=1, description="context in tokens, after any extension")
     rms_norm_eps: float = Field(gt=0, description="epsilon of the residual stream's RMS norms")
     initializer_range: float = Field(gt=0, description="standard deviation of the initial weights")
@@ -99,7 +99,7 @@ class ModelConfig(Section):
 
     @property
     def qk_head_dim(self) -> int:
-        """Query and key width a head."""
+        """Query and key width per head."""
         return self.qk_nope_head_dim + self.qk_rope_head_dim
 
     @property
@@ -115,7 +115,7 @@ class ModelConfig(Section):
 
     @property
     def cache_width(self) -> int:
-        """Numbers that decoding keeps of a token and layer, for all heads."""
+        """Numbers that decoding keeps per token and layer, for all heads."""
         if self.attention == "mla":
             return self.latent_ranks[1] + self.qk_rope_head_dim
         return self.num_attention_heads * (self.qk_head_dim + self.v_head_dim)

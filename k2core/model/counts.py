@@ -1,4 +1,4 @@
-"""Parameters in all and activated a token, from the modules themselves (also on the meta device)."""
+"""Parameters, in all and activated per token, from the modules themselves (also on the meta device)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Feed-forwards: SwiGLU, and the mixture of routed and shared experts (DeepSeek-V3 §2.1.2; K2 §2.3).
 
-Gate and up projections lie in one tensor, so that a token is multiplied once. Each [F, D] slice is still a matrix
-of its own to the optimiser.
+Gate and up projections lie in one tensor, so that a token is multiplied once. To the optimiser, each [F, D] slice is
+still a matrix of its own.
 
-Shapes: N tokens, D hidden width, K experts of a token.
+Shapes: N tokens, D hidden width, K experts per token.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ CONFIG = "config.json"
 def save_model(model: Transformer, folder: Path) -> None:
     """Write weights, router biases and configuration; the bytes depend on them alone.
 
-    The parts of a model that is spread over processes are gathered: all of them must call it.
+    A model spread over processes is gathered: all of them must call it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: whole(tensor).cpu().contiguous() for name, tensor in model.state_dict().items()}

@@ -5,9 +5,9 @@ dimensions of query and key are rotated, all of them where `qk_nope_head_dim` is
 
     logit_h(t, s) = (R W_q,h x(t)) · (R W_k,h x(s)) · scale
 
-The cache holds whole keys and values: C = H · (qk_head_dim + v_head_dim) numbers a token.
+The cache holds whole keys and values: C = H · (qk_head_dim + v_head_dim) numbers per token.
 
-Shapes: B sequences, T positions, S key positions, C numbers cached for a token, D hidden width, H heads, n head width
+Shapes: B sequences, T positions, S key positions, C numbers cached per token, D hidden width, H heads, n head width
 without position, r rotary head width, v head width of the values, d = n + r.
 """
 

@@ -7,11 +7,11 @@ With x the normalised residual stream, N an RMS norm and R the rotation at a tok
     [k_h; v_h] = W_kvb N(c)         keys without position and values of head h
     logit_h(t, s) = (nope_h(t) · k_h(s) + R rope_h(t) · R r(s)) · scale
 
-Two ways through the same weights: over whole sequences (training, prefill) keys and values are expanded a head;
-for one new token against a cache (decoding) the up-projections are absorbed into query and output,
+The same weights are used in two ways. Over whole sequences (training, prefill), keys and values are expanded per head.
+For one new token against a cache (decoding), the up-projections are absorbed into query and output,
 nope_h · W_k N(c) = (W_kᵀ nope_h) · N(c), so that only the latents [B, S, C] are read.
 
-Shapes: B sequences, T positions, S key positions, C numbers cached for a token, R latent rank, D hidden width, H heads,
+Shapes: B sequences, T positions, S key positions, C numbers cached per token, R latent rank, D hidden width, H heads,
 n head width without position, r rotary head width, v head width of the values, d = n + r, e = n + v.
 """
 
@@ -32,7 +32,7 @@ LATENT_NORM_EPS = 1e-6
 
 
 class MultiHeadLatentAttention(Attention):
-    """Attention whose cache is one latent and one rotary key a token, for all heads."""
+    """Attention whose cache is one latent and one rotary key per token, for all heads."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

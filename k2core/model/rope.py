@@ -13,7 +13,7 @@ from k2core.ops import Rotation
 
 
 class RotaryEmbedding(nn.Module):
-    """Cosines and sines of given positions; one for all layers."""
+    """Cosines and sines of given positions; all layers share one."""
 
     inverse_frequencies: Tensor
 

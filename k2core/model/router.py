@@ -1,6 +1,6 @@
 """The router: sigmoid scores, experts balanced by a bias instead of an auxiliary loss (DeepSeek-V3 §2.1.2; K2 §2.3).
 
-Shapes: N tokens, D hidden width, E experts, K experts of a token.
+Shapes: N tokens, D hidden width, E experts, K experts per token.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from k2core.model.config import ModelConfig
 class Router(nn.Module):
     """Chooses `num_experts_per_tok` experts for each token.
 
-    `e_score_correction_bias` takes part in the choice alone, never in the weights, and has no gradient: the
+    `e_score_correction_bias` affects only the choice, never the weights, and has no gradient: the
     optimiser moves it after each step. `tokens_per_expert_E` counts choices since its last reset, while `observing`,
     which the model switches on for forward passes with gradient: recomputed ones do not count twice.
     """

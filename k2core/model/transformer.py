@@ -1,4 +1,4 @@
-"""The whole model. Parameter names follow `deepseek_v3`, but for the stacked feed-forwards (see huggingface.py).
+"""The whole model. Parameter names follow `deepseek_v3`, except for the stacked feed-forwards (see huggingface.py).
 
 Shapes: B sequences, T positions, S key positions, D hidden width.
 """
@@ -48,7 +48,7 @@ class Transformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are; what a forward pass is given must be there too."""
+        """The device of the weights, where a forward pass's inputs must be too."""
         return self.lm_head.weight.device
 
     def forward(
@@ -65,7 +65,7 @@ class Transformer(nn.Module):
         return self.lm_head(hidden_BTD if wanted_BT is None else hidden_BTD[wanted_BT])
 
     def on_cpu(self, *inputs: Tensor, **named: Tensor) -> Tensor:
-        """The same with everything on the CPU, for measuring."""
+        """The same with inputs and logits on the CPU, for measuring."""
         moved = [value.to(self.device) for value in inputs]
         more = {name: value.to(self.device) for name, value in named.items()}
         return self(*moved, **more).cpu()
@@ -96,7 +96,7 @@ class Transformer(nn.Module):
         cache.write_prompts(last.index, last.self_attn.cached(last.input_layernorm(x_BTD), rotation))
 
     def decode(self, tokens_B: Tensor, cache: KeyValueCache) -> Tensor:
-        """Logits [B, V] after one more token a sequence, which enters `cache`."""
+        """Logits [B, V] after one more token per sequence, which enters `cache`."""
         x_BD, mask_B1S = self.embed_tokens(tokens_B), cache.mask()
         rotation = self._rotation(cache.lengths_B, x_BD)
         for layer in self.blocks():
@@ -110,9 +110,9 @@ class Transformer(nn.Module):
 
     @contextmanager
     def _observed(self, on: bool) -> Iterator[None]:
-        """Within, attentions and routers note maxima and counts if `on`.
+        """Within the block, attentions and routers record maxima and counts if `on`.
 
-        A recomputation of activations starts in the backward pass, outside of it, and is not noted.
+        A recomputation of activations starts in the backward pass, outside the block, and is not recorded.
         """
         observers: list[Attention | Router] = [*self.attentions(), *self.routers()]
         for observer in observers:

@@ -23,7 +23,7 @@ class WholeRows:
         return part
 
     def columns(self, T: int, device: torch.device) -> Tensor:
-        """Where in the row the T columns of this process stand, [T]."""
+        """Columns of the row that this process has, [T]."""
         return torch.cat([torch.arange(column, column + length, device=device) for column, length in self.runs(T)])
 
     def reach(self, T: int, segments_BT: Tensor | None) -> Reach:

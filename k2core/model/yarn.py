@@ -31,7 +31,7 @@ def logit_scale(yarn: YarnConfig | None) -> float:
 
 
 def inverse_frequencies(dim: int, theta: float, yarn: YarnConfig | None) -> Tensor:
-    """Radians a position of each of the `dim / 2` rotated pairs (fp32)."""
+    """Radians per position of each of the `dim / 2` rotated pairs (fp32)."""
     wavelengths = theta ** (torch.arange(0, dim, 2, dtype=torch.float32) / dim)
     kept = 1.0 / wavelengths
     if yarn is None:

@@ -1,12 +1,12 @@
-"""The operations that a model, its optimiser and its sampler are made of: one function each, whatever computes it.
+"""The operations that model, optimiser and sampler are made of: one function each, whichever backend computes it.
 
-Each function is as coarse as the coarsest thing that any backend fuses. What it means is its formula here and plain
-torch in `reference.py`; `backend.py` chooses who computes it. Only this room knows the backends: every other one calls
-these functions.
+Each function is as coarse as the coarsest operation that any backend fuses. Its formula here and plain torch in
+`reference.py` define it; `backend.py` chooses the backend that computes it. Only this room knows the backends; every
+other room calls these functions.
 
 Names of tensors end in their axes.
 Shapes: B sequences (or matrices), N tokens (or columns of a matrix), T queries of a forward pass, S keys of a row, V
-vocabulary, D last axis, H heads, E experts, K experts of a token, F inner width of a feed-forward, M visits sorted by
+vocabulary, D last axis, H heads, E experts, K experts per token, F inner width of a feed-forward, M visits sorted by
 expert (or rows of a matrix), n head width without position, r rotary head width, v head width of the values, d = n + r,
 e = n + v.
 """
@@ -92,7 +92,7 @@ def latent_attention(
 
 
 def attention(q_BTHd: Tensor, k_BSHd: Tensor, v_BSHv: Tensor, reach: Reach) -> tuple[Tensor, Tensor]:
-    """softmax(q · k) · v a head, over the keys that each query sees; returns what `latent_attention` does.
+    """softmax(q · k) · v per head, over the keys that each query sees; returns the same as `latent_attention`.
 
     Queries are scaled; queries and keys are rotated.
     """
@@ -105,10 +105,10 @@ def token_losses(logits_NV: Tensor, targets_N: Tensor, ignored: int) -> Tensor:
 
 
 def sample(logits_BV: Tensor, temperature: float, drawn_B: Tensor) -> tuple[Tensor, Tensor]:
-    """A token of each row and its log-probability, both [B].
+    """One token per row and its log-probability, both [B].
 
     The token is the first at which the cumulative distribution softmax(logits / temperature) reaches `drawn_B`, numbers
-    in (0, 1]; at temperature 0 it is the likeliest, and log-probabilities are those at temperature 1.
+    in (0, 1]; at temperature 0 it is the most likely one, and log-probabilities are those at temperature 1.
     """
     return implementation("sample", logits_BV, drawn_B)(logits_BV, temperature, drawn_B)
 

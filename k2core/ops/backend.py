@@ -1,10 +1,10 @@
-"""Who computes an operation: the dispatch of `k2core.ops`, all of it.
+"""The dispatch of `k2core.ops`: which backend computes an operation.
 
-A backend is a module that has a function for each operation that it can do, under the operation's name and with its
-signature, and `accepts(*tensors)`. It may lack an operation or refuse the tensors (their type, device or class): the
-next one is asked, and `reference`, which has all of them and accepts everything, comes last.
+A backend is a module with `accepts(*tensors)` and a function for each operation that it can compute, of the operation's
+name and signature. If it lacks an operation or refuses the tensors (their type, device or class), the next one is
+asked. `reference` comes last: it has all operations and accepts everything.
 
-The recipe's `compute.backend` says which ones are asked; `auto` asks all, of which those of another device refuse.
+The recipe's `compute.backend` says which ones are asked; `auto` asks all, and those for another device refuse.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def implementation(operation: str, *tensors: Tensor) -> Callable[..., Any]:
 
 @contextmanager
 def using(setting: str) -> Iterator[None]:
-    """Within, `setting` holds whatever the recipe says: `reference` is what tests and benchmarks compare with.
+    """Within the block, `setting` overrides the recipe: tests and benchmarks compare with `reference`.
 
     Raises:
         ValueError: there is no such setting.

@@ -24,7 +24,7 @@ class RoutedWeights:
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """A layer's parameters, in the shapes that the model has them in; a dense layer has nothing `routed`."""
+    """A layer's parameters, in the model's shapes; a dense layer has nothing `routed`."""
 
     attention_norm: Tensor
     query_latent: Tensor  # [q_rank, D]
@@ -42,7 +42,7 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class DecoderWeights:
-    """A model: `scale` is the attention logits', `latent_eps` that of the two latent norms."""
+    """A model: `scale` multiplies the attention logits, `latent_eps` is the epsilon of the two latent norms."""
 
     heads: int
     nope: int
@@ -69,7 +69,7 @@ class DecoderWeights:
 
 
 class PackedDecoder(Protocol):
-    """A decoding step on packed weights; made anew whenever they have changed."""
+    """A decoding step on packed weights; whoever changes the weights must pack again."""
 
     def step(self, tokens_B: Tensor, lengths_B: Tensor, caches: list[Tensor], cos_Bh: Tensor, sin_Bh: Tensor) -> Tensor:
         """Logits [B, V] after one more token of each sequence, which enters the layers' caches at `lengths_B`.
@@ -79,6 +79,6 @@ class PackedDecoder(Protocol):
             cos_Bh, sin_Bh: the rotation at `lengths_B`, h = r / 2.
 
         Raises:
-            IndexError: a sequence has no slot left, or a token is none.
+            IndexError: a sequence has no slot left, or a token is out of range.
         """
         ...

@@ -1,6 +1,6 @@
-"""Which keys a query sees, from columns and segments alone: a mask of all pairs is what a backend may not need.
+"""Which keys a query sees, from columns and segments alone: a backend may not need a mask of all pairs.
 
-Shapes: B sequences, T positions, S key positions, Q queries of a block.
+Shapes: B sequences, T positions, S key positions, Q queries per block.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 
 Block = tuple[int, int, int, int]
-"""(start, end, first, last): the queries `start` to `end` stand in consecutive columns, the last of them in column
-`last` - 1, and see no key but `first` to `last`."""
+"""(start, end, first, last): the queries `start` to `end` are in consecutive columns and see only the
+keys `first` to `last`; the last of them is in column `last` - 1."""
 
 
 @dataclass(eq=False)
 class Reach:
-    """What the T queries of a forward pass see of the S keys of their rows: keys of their own segment, none after them.
+    """Which of the S keys of their rows the T queries of a forward pass see: their own segment's, none after them.
 
     Attributes:
-        runs: (column, length) of the runs of consecutive columns in which the T queries stand, in order. The keys stand
-            in columns 0 to S - 1.
+        runs: (column, length) of the runs of consecutive columns that hold the T queries, in order. The keys are in
+            columns 0 to S - 1.
         segments_BT, segments_BS: segment numbers (below 2³¹) of queries and keys, [1 or B, …]; None where a row is one
             segment.
-        gather: makes [B, S, …], in order, of this process's [B, T, …]; what it is given where T = S.
+        gather: makes [B, S, …], in order, from this process's [B, T, …]; the identity where T = S.
     """
 
     runs: list[tuple[int, int]]
@@ -36,7 +36,7 @@ class Reach:
     _made: dict[Any, Any] = field(default_factory=dict)
 
     def once(self, name: Any, make: Callable[[], Any]) -> Any:
-        """What `make()` gave the first time for `name`: all layers of a forward pass share it."""
+        """The result of the first `make()` for `name`, which all layers of a forward pass share."""
         if name not in self._made:
             self._made[name] = make()
         return self._made[name]

@@ -1,12 +1,12 @@
-"""The backend `reference`: every operation in plain torch, on any device and in any type. It defines what is meant.
+"""The backend `reference`: every operation in plain torch, on any device and in any type. It defines them.
 
-Signatures and formulas stand in `k2core/ops/__init__.py`. To change the model, change these; `tests/ops` then names the
+Signatures and formulas are in `k2core/ops/__init__.py`. To change the model, change these; `tests/ops` then names the
 backend that no longer agrees.
 
-Shapes: B sequences (or matrices), N tokens (or columns of a matrix), T positions, S key positions, Q queries of a
-block, V vocabulary, D hidden width, H heads, E experts, K experts of a token, F inner width of a feed-forward, M visits
-of tokens to experts (or rows of a matrix), n head width without position, r rotary head width, v head width of the
-values, d = n + r, e = n + v.
+Shapes: B sequences (or matrices), N tokens (or columns of a matrix), T positions, S key positions, Q queries per block,
+V vocabulary, D hidden width, H heads, E experts, K experts per token, F inner width of a feed-forward, M visits of
+tokens to experts (or rows of a matrix), n head width without position, r rotary head width, v head width of the values,
+d = n + r, e = n + v.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 def grouped_linear(x_MD: Tensor, weights_EFD: Tensor, ends_E: Tensor) -> Tensor:
     """`grouped_mm` was the fastest way on two cores in fp32 (2,048 tokens, 8 experts, forward and backward: 12 ms; one
-    product an expert on sorted tokens 14 ms, a loop that gathers 15 ms). It wants rows of a multiple of 16 bytes.
+    product per expert on sorted tokens 14 ms, a loop that gathers 15 ms). It needs rows of a multiple of 16 bytes.
     """
     return F.grouped_mm(x_MD, weights_EFD.mT, offs=ends_E)
 

@@ -17,7 +17,7 @@ Rates = Callable[[int], float]
 """Step 0 … steps - 1 → multiplier of the optimiser's configured rates."""
 
 SHAPES: dict[str, Callable[[float], float]] = {}
-"""Name → weight of the start against the end, from the share of the way that is done (0 to 1)."""
+"""Name → weight of the start against the end, given the share of the way done (0 to 1)."""
 
 
 def shape(function: Callable[[float], float]) -> Callable[[float], float]:
@@ -41,7 +41,7 @@ def cosine(done: float) -> float:
     return (1 + math.cos(math.pi * done)) / 2
 
 
-if TYPE_CHECKING:  # the names are known at run time alone
+if TYPE_CHECKING:  # the names are known only at run time
     Kind = str
 else:
     Kind = Literal[tuple(SHAPES)]
@@ -70,10 +70,10 @@ def make_rates(kind: Kind, steps: int, start: float, end: float, warmup_steps: i
 
 
 class Schedule(Section):
-    """How the learning rate goes over one phase, as multipliers of the optimiser's rates."""
+    """How the learning rate changes over one phase, as multipliers of the optimiser's rates."""
 
     kind: Kind = Field(description="shape of the way from lr_start to lr_end")
-    lr_start: float = Field(gt=0, description="multiplier after warm-up; equal to the phase before's lr_end")
+    lr_start: float = Field(gt=0, description="multiplier after warm-up; equal to the previous phase's lr_end")
     lr_end: float = Field(gt=0, description="multiplier at the last step")
     warmup_steps: int = Field(ge=0, description="steps of linear warm-up")
 

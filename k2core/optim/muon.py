@@ -27,9 +27,9 @@ def orthogonalize(matrices_BMN: Tensor) -> Tensor:
 class Muon:
     """Muon over named parameters of at least two axes.
 
-    The last two axes are a matrix; leading ones (experts, gate and up) are batches of matrices, each orthogonalised
-    for itself. Matrices of equal shape, whatever their parameter, go through Newton-Schulz together. Parameters may
-    be spread over processes: momenta are spread likewise, and each matrix is orthogonalised whole on one of them.
+    The last two axes are a matrix; leading ones (experts, gate and up) are batches of matrices, each orthogonalised on
+    its own. Matrices of equal shape, whatever their parameter, go through Newton-Schulz together. Parameters may be
+    spread over processes: momenta are spread likewise, and each matrix is orthogonalised whole on one of them.
     """
 
     def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], momentum: float, weight_decay: float) -> None:
@@ -57,7 +57,7 @@ class Muon:
             gradient = torch.cat([_matrices(_gradient(name, parameter)) for name, parameter in members])
             buffer = self.buffers[layout]
             buffer.mul_(self.momentum).add_(gradient, alpha=gradient_scale)
-            # Nesterov's gradient · scale + momentum · buffer, but for a factor that orthogonalising takes out again.
+            # Nesterov's gradient · scale + momentum · buffer, up to a factor that orthogonalising removes.
             nesterov = gradient.add_(buffer, alpha=self.momentum / gradient_scale)
             factor = UPDATE_RMS * max(layout.shape) ** 0.5
             update = layout.apply(orthogonalize, nesterov)

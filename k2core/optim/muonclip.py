@@ -7,9 +7,9 @@ Logged by `step`, a fixed set of names whatever the number of layers and experts
 over ln E, mean over layers), `moe/bias_spread_max` (largest over layers of highest - lowest expert bias).
 
 In several processes (`torch.distributed` with its default group) every process runs its share of the batch, and
-parameters and gradients are DTensors split along their first axis (FSDP2, expert parallelism), the gradients being
-the whole batch's. `step` then combines maxima by MAX and loads by SUM over the ranks, and
-does and returns what one process with the whole batch would. Run with gloo on CPU, not with NCCL on GPUs.
+parameters and gradients are DTensors split along their first axis (FSDP2, expert parallelism), the gradients being the
+whole batch's. `step` then combines maxima by MAX and loads by SUM over the ranks; it does and returns what one process
+with the whole batch would. It was run with gloo on CPU, not with NCCL on GPUs.
 
 Shapes: H heads, L layers, E experts.
 """
@@ -35,9 +35,9 @@ ADAMW_MATRICES = ("embed_tokens.weight", "lm_head.weight")
 
 
 class MuonClip:
-    """Optimiser of a whole `Transformer`, which must already be sharded, if it is to be.
+    """Optimiser of a whole `Transformer`, which must be sharded before, if at all.
 
-    Of the last step it keeps `max_logit_LH` and `gamma_LH` (QK-Clip's S and γ, all layers) and `load_LE` (choices of
+    From the last step it keeps `max_logit_LH` and `gamma_LH` (QK-Clip's S and γ, all layers) and `load_LE` (choices of
     each expert, layers that have experts; [0, 0] without).
     """
 
@@ -69,7 +69,7 @@ class MuonClip:
             router.tokens_per_expert_E.zero_()
 
     def gradient_norm(self) -> float:
-        """The global norm of the gradient as it stands, before clipping.
+        """The global norm of the gradient, before clipping.
 
         Raises:
             ValueError: a parameter has no gradient.
@@ -158,7 +158,7 @@ class MuonClip:
         return {name: tensor.clone() for name, tensor in self._state().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state_dict` gave, sharded in the same way.
+        """Load what `state_dict` returned, sharded in the same way.
 
         Raises:
             ValueError: names or shapes are not this optimiser's.

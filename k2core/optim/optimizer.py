@@ -1,7 +1,7 @@
-"""What a training asks of its optimiser, and the section of the recipe that says which one it is.
+"""What a training needs of its optimiser, and the section of the recipe that chooses one.
 
-A new optimiser is a file in `k2core/optim/kinds/`: a subclass of `OptimizerConfig` named `Config`, whose `build` gives
-something that does what `Optimizer` says. The section's key `kind` names the file.
+A new optimiser is a file in `k2core/optim/kinds/`: a subclass of `OptimizerConfig` named `Config`, whose `build`
+returns an `Optimizer`. The section's key `kind` names the file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KIND = "muonclip"
 
 
 class Optimizer(Protocol):
-    """The optimiser of a whole model, which must already be sharded, if it is to be.
+    """The optimiser of a whole model, which must be sharded before, if at all.
 
     Attributes:
         lr: its learning rate at multiplier 1; of several, that of the matrices.
@@ -31,11 +31,11 @@ class Optimizer(Protocol):
     lr: float
 
     def zero_grad(self) -> None:
-        """Forget the gradients, and what the model has counted along with them."""
+        """Forget the gradients, and what the model counted along with them."""
         ...
 
     def gradient_norm(self) -> float:
-        """The global norm of the gradient as it stands, before any clipping."""
+        """The global norm of the gradient, before any clipping."""
         ...
 
     def step(self, lr_scale: float, norm: float | None = None) -> dict[str, float]:
@@ -50,7 +50,7 @@ class Optimizer(Protocol):
         ...
 
     def detail(self) -> dict[str, Tensor]:
-        """Of the last step, what `training/per_head_log.py` writes down; empty where the optimiser does not look.
+        """What `training/per_head_log.py` records of the last step; empty where the optimiser observes nothing.
 
         `max_logit` and `gamma` (layers, heads), `load` (layers with experts, experts).
         """
@@ -61,7 +61,7 @@ class Optimizer(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state_dict` gave, sharded in the same way.
+        """Load what `state_dict` returned, sharded in the same way.
 
         Raises:
             ValueError: names or shapes are not this optimiser's.
@@ -76,7 +76,7 @@ class Optimizer(Protocol):
 class OptimizerConfig(Section):
     """Section `optimizer`: the parameters of the optimiser that its key `kind` names."""
 
-    kind: str = Field(default=KIND, description="file of k2core/optim/kinds; muonclip where it is left out")
+    kind: str = Field(default=KIND, description="file of k2core/optim/kinds; muonclip by default")
 
     @classmethod
     def for_value(cls, value: dict[str, Any]) -> type[OptimizerConfig]:
@@ -93,4 +93,4 @@ class OptimizerConfig(Section):
 
     @abstractmethod
     def with_rates(self, matrices: float, others: float) -> Self:
-        """The same at other learning rates: of the matrices, and of embedding, head and norms."""
+        """The same with other learning rates: of the matrices, and of embedding, head and norms."""

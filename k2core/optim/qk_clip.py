@@ -1,10 +1,10 @@
 """QK-Clip: scale the query and key weights of heads whose attention logits grew past a threshold (K2 §2.1, Alg. 1).
 
-The largest logit S of a head in this step's batch gives γ = min(1, τ / S). A logit is a sum of a part without
-position (query · key of the head) and a rotary part (query of the head · key shared by all heads). The first is
-scaled by √γ on each side; of the second only the query may move, by γ, so that other heads feel nothing. Every
-logit of the head is thereby multiplied with γ. Plain multi-head attention shares no key: all of the head's query and
-key rows are scaled by √γ. Values, the shared rotary key and heads below τ stay as they are.
+The largest logit S of a head in this step's batch gives γ = min(1, τ / S). A logit is a sum of a part without position
+(query · key of the head) and a rotary part (query of the head · key shared by all heads). The first is scaled by √γ on
+each side. In the second only the query is scaled, by γ, so that other heads do not change. This multiplies every logit
+of the head by γ. Plain multi-head attention shares no key: all of the head's query and key rows are scaled by √γ.
+Values, the shared rotary key and heads below τ stay as they are.
 
 Shapes: H heads, n head width without position, r rotary head width, v head width of the values.
 """
@@ -36,7 +36,7 @@ def qk_clip(attention: Attention, threshold: float) -> Tensor:
 
 
 def _scale(attention: Attention, gamma_H: Tensor) -> None:
-    """Multiply every logit of each head with its γ, through the query and key weights."""
+    """Multiply every logit of each head by its γ, through the query and key weights."""
     gamma_H1 = gamma_H[:, None]
     if isinstance(attention, MultiHeadAttention):
         for weight in (attention.q_proj.weight, attention.k_proj.weight):

@@ -1,7 +1,7 @@
-"""What the optimiser needs of parameters spread over processes; for plain tensors in one process it all does nothing.
+"""What the optimiser needs of parameters spread over processes; with plain tensors in one process it does nothing.
 
-A spread parameter is a DTensor whose first axis is split: FSDP2's rows of a matrix, or, of stacked matrices, whole
-ones (an expert-parallel rank holds its experts). Every process of the default group is taken for a data-parallel rank.
+A spread parameter is a DTensor whose first axis is split: into rows of a matrix (FSDP2), or into whole matrices of a
+stack (an expert-parallel rank holds its experts). Every process of the default group counts as a data-parallel rank.
 
 Run on CPU with gloo, 2 and 4 processes (tests/optim/test_sharded.py); never on GPUs with NCCL.
 
@@ -47,7 +47,7 @@ def all_reduce(tensors: Iterable[Tensor], op: dist.ReduceOp.RedOpType) -> None:
 
 
 def scale_rows(weight: Tensor, factors: Tensor) -> None:
-    """Multiply row i of `weight` with `factors[i]`, in place; each process its own rows."""
+    """Multiply row i of `weight` by `factors[i]`, in place; each process its own rows."""
     if isinstance(weight, DTensor):
         mesh = weight.device_mesh
         everywhere = DTensor.from_local(factors, mesh, [Replicate()] * mesh.ndim, run_check=False)
@@ -73,7 +73,7 @@ class Layout:
         """Layout of `parameter`.
 
         Raises:
-            ValueError: it is split along another axis than the first.
+            ValueError: it is split along an axis other than the first.
         """
         M, N = parameter.shape[-2:]
         if not isinstance(parameter, DTensor):

@@ -1,4 +1,4 @@
-"""Passwords in addresses: found, so that a recipe with one is refused, and taken out of whatever is written down."""
+"""Passwords in addresses: a recipe with one is refused, and they are taken out of whatever is written down."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A recipe that extends another one: its file holds only what differs.
 
 `extends: laptop` names a recipe in the same folder. Mappings are merged key by key; any other value, a list too,
-replaces the base's. `null` in the place of a mapping of the base takes that mapping out.
+replaces the base's. `null` in place of a mapping of the base removes that mapping.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A YAML file as plain dictionaries, and the error that a person reads when it is none."""
+"""A YAML file as plain dictionaries, and the error that a person reads when it is not one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class RecipeError(ValueError):
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML in which no key stands twice. libyaml's, which is much faster, where it was built in."""
+    """YAML in which no key appears twice. libyaml's, which is much faster, where it was built in."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -21,13 +21,13 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
             if not isinstance(key, yaml.ScalarNode):
                 continue  # YAML itself refuses what cannot be a key
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key.value} stands twice", key.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value} appears twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a recipe file, as it stands there.
+    """The mapping in a recipe file, unchanged.
 
     Raises:
         RecipeError: the file is missing, is not UTF-8 or YAML, has a key twice, or is not a mapping of sections.

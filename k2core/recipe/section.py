@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="Section")
 T = TypeVar("T")
 FromList = Annotated[T, Strict(False)]
-"""A tuple or set in a `Section`: YAML has lists alone. What is in it is checked as strictly as the rest."""
+"""A tuple or set in a `Section`: YAML has only lists. What is in it is checked as strictly as the rest."""
 
 
 class Section(BaseModel):

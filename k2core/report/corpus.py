@@ -15,11 +15,11 @@ from k2core.report.mixture import Mixture, read_manifest
 from k2core.storage import StorageError, read_lines, read_table
 
 EXAMPLES = 5
-"""Of each reason, and of the best and worst documents of a domain."""
+"""Examples of each reason, and of the best and worst documents of a domain."""
 CHARACTERS = 600
-"""Of an example's text."""
+"""Most characters of an example's text."""
 FAULTS = 50
-"""Entries of what was set aside."""
+"""Most entries of what was set aside."""
 GRADES = ("rules", "classifier", "embedding", "llm", "quality")
 """Parts of the quality score and the whole: columns of `data/quality/<source>.parquet`."""
 
@@ -33,7 +33,7 @@ class Corpus:
     Attributes:
         documents: rows of the curated documents.
         rejected: rows of the rejected ones, with `reason`, `score`, `matched`, `passage`.
-        evaluation: `SET/ITEM` → text of the evaluation items that contamination is sought of.
+        evaluation: `SET/ITEM` → text of the evaluation items that documents are searched for.
         set_aside: what was set aside from files, over all sources.
         grades: document's id → its row of `data/quality`.
         mixture: what each phase takes of each domain.
@@ -77,7 +77,7 @@ def read_corpus(
 
 
 def funnel_table(funnel: Sequence[Row]) -> list[Row]:
-    """Each step of the funnel with what it removed; `share` is the documents left, of all."""
+    """Each step of the funnel with what it removed; `share` is the share of documents left."""
     rows, before = [], funnel[0]
     for step in funnel:
         removed = {name: before[name] - step[name] for name in ("documents", "characters")}

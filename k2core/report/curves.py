@@ -106,7 +106,7 @@ def bits_per_byte(results: Results) -> go.Figure | None:
 
 
 def _before(column: str) -> str:
-    """The figure that says what the untrained model had of `column`."""
+    """The figure with the untrained model's value of `column`."""
     return column.replace(VALUE, "heldout/bits_per_byte_before")
 
 

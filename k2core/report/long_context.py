@@ -12,7 +12,7 @@ from k2core.report.results import Results
 
 STAGE = "extend_context"
 NAMES = {
-    "before": "as it came",
+    "before": "before the extension",
     "yarn": "YaRN, not trained",
     "after": "YaRN and training",
     "without_yarn": "training without YaRN",
@@ -25,7 +25,7 @@ Series = dict[str, dict[int, float]]
 
 
 def loss_by_position(results: Results) -> go.Figure | None:
-    """Nats per token by position, and how much less than the model as it came on the same windows."""
+    """Nats per token by position, and how much less than before the extension, on the same windows."""
     figures = results.figures.get(STAGE, {})
     series = _series(figures, r"nats_per_token/position_(\d+)-\d+")
     if not series:
@@ -68,7 +68,7 @@ def needles(results: Results) -> go.Figure | None:
             row=1, col=place,
         )  # fmt: skip
     below = (
-        f"length in tokens, and the share over all depths ({figures['samples/needles_a_cell']:.0f} needles a cell, "
+        f"length in tokens, and the share over all depths ({figures['samples/needles_a_cell']:.0f} needles per cell, "
         f"chance {figures['samples/needle_chance']:.1%})"
     )
     picture.add_annotation(text=below, x=0.5, y=-0.2, xref="paper", yref="paper", yanchor="top", showarrow=False)
@@ -92,7 +92,7 @@ def copy_gain(results: Results) -> go.Figure | None:
             error_y=_errors(figures, [f"{model}/copy_gain/distance_{distance}" for distance in values]),
             marker_color=SHADES[model],
         )  # fmt: skip
-    across = f"tokens since the passage stood there before ({figures['samples/passages']:.0f} passages a distance)"
+    across = f"tokens since the passage occurred before ({figures['samples/passages']:.0f} passages per distance)"
     picture.update_layout(
         barmode="group", xaxis={"title": across, "type": "category"},
         yaxis_title="copy gain, nats per token (95%)",

@@ -13,7 +13,7 @@ from k2core.synthesis.fidelity import facts
 RUN = 5
 """Words in a row that count as shared: the n-gram of the near-duplicate signatures."""
 SHARED, GONE, NEW, FACT = "shared", "gone", "new", "fact"
-"""CSS classes: words of both documents; words of the source alone, of the rewrite alone; names and numbers of those."""
+"""CSS classes: words of both documents; words only of the source, only of the rewrite; names and numbers of those."""
 _TOKEN = re.compile(r"\s*\S+")
 _EDGES = re.compile(r"^\W+|\W+$")
 
@@ -27,7 +27,7 @@ class Piece:
 
 
 def shared(text: str, other: str) -> list[Piece]:
-    """`text`, marked where `RUN` words in a row (or all of a shorter `other`) stand in `other` too.
+    """`text`, marked where `RUN` words in a row (or all of a shorter `other`) occur in `other` too.
 
     Words are compared without case and punctuation, as near duplicates and contamination are found.
     """
@@ -70,10 +70,10 @@ def excerpt(pieces: Iterable[Piece], characters: int) -> list[Piece]:
 
 
 def compared(source: str, rewrite: str, common: frozenset[str]) -> tuple[list[Piece], list[Piece]]:
-    """Source and rewrite: words of one alone are `GONE` or `NEW`, its own names and numbers `FACT` besides.
+    """Source and rewrite: words of only one are `GONE` or `NEW`, its own names and numbers `FACT` besides.
 
     Args:
-        common: words of the corpus that are no names (`facts.common_words`).
+        common: words of the corpus that are not names (`facts.common_words`).
     """
     left, right = _tokens(source), _tokens(rewrite)
     matcher = SequenceMatcher(None, [_plain(token) for token in left], [_plain(token) for token in right], False)
@@ -86,7 +86,7 @@ def compared(source: str, rewrite: str, common: frozenset[str]) -> tuple[list[Pi
 
 
 def own_facts(text: str, other: str, common: frozenset[str]) -> set[str]:
-    """Names (in lower case) and numbers (written one way) of `text` that `other` has not."""
+    """Names (in lower case) and numbers (written one way) of `text` that `other` lacks."""
     names = facts.names(text, common) - set(facts.words(other))
     return names | (facts.numbers(text) - facts.numbers(other))
 

@@ -29,7 +29,7 @@ def read_manifest(path: Path, order: Sequence[str]) -> Mixture:
     """The manifest of the mixture's plan; phases that `order` does not name come last.
 
     Raises:
-        StorageError: the file is missing or says less than tokens and epochs of each domain.
+        StorageError: the file is missing, or lacks tokens or epochs of a domain.
     """
     places = {phase: place for place, phase in enumerate(order)}
     try:

@@ -27,15 +27,15 @@ COMPARISONS = (
 """Claim, score, and the models before and after."""
 
 PRETRAINING = (
-    "K2's phases in its proportions: constant, cosine decay, anneal, long context. Bits per byte stand beside what "
+    "K2's phases in its proportions: constant, cosine decay, anneal, long context. Beside bits per byte is what "
     "compressors make of the same held-out text: xz of all of a domain's documents as one stream, zstd of each alone "
     "with a dictionary trained on training text, and what xz adds after training text."
 )
 LONG_CONTEXT = (
     "The model beyond the context that it was trained with, and what YaRN brings: the same training on the same rows "
     "with and without it. Loss by position in windows that one document fills, and what is saved of it against the "
-    "model as it came; random-token needles found by depth and length; how much lower the loss of a passage is where "
-    "it has stood before."
+    "model before the extension; random-token needles found by depth and length; how much lower the loss of a passage "
+    "is where it has occurred before."
 )
 
 Gains = Mapping[str, Mapping[str, float]]
@@ -60,7 +60,7 @@ def headline(results: Results, gains: Gains) -> list[dict[str, Any]]:
 
     Args:
         gains: for each of `COMPARISONS`' scores, what it gained on the same items, with its 95% interval. A claim
-            `holds` if that lies above 0; `within noise` is a gain whose interval reaches down to 0.
+            `holds` if that is above 0; `within noise` is a gain whose interval reaches down to 0.
     """
     phases = [results.figures[name]["heldout/bits_per_byte"] for name in _phase_names(results)]
     falls = all(before > after for before, after in pairwise(phases))
@@ -99,7 +99,7 @@ def _phase_names(results: Results) -> list[str]:
 
 
 def _parts(results: Results) -> list[dict[str, Any]]:
-    """Title, sentence, pictures and the stages whose figures stand below."""
+    """Title, sentence, pictures and the stages whose figures follow."""
     layout: list[tuple[str, str, list[Callable[[Results], Any]], list[str]]] = [
         ("Corpus", "What each rule removed, from all documents to those kept.", [quality.funnel],
          ["ingest", "tag", "curate", "rephrase", "train_tokenizer", "tokenize"]),

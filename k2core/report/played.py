@@ -13,7 +13,7 @@ _SCORE = re.compile(r"dialogues/(?P<measure>\w+)(?:/(?P<group>\w+))?")
 
 
 def of_a_group(score: str) -> bool:
-    """Whether `score` is one that `table` shows and a list of all scores would be too long with."""
+    """Whether `table` shows `score`; a list of all scores would be too long with it."""
     matched = _SCORE.fullmatch(score)
     return matched is not None and matched["group"] is not None
 

@@ -12,9 +12,9 @@ from k2core.report.pictures import COLOURS, styled
 from k2core.report.results import Results
 
 BINS = 20
-"""Of the quality score, over [0, 1]."""
+"""Bins of the quality score, over [0, 1]."""
 FEWEST = 3
-"""Documents that a correlation needs."""
+"""Fewest documents that a correlation needs."""
 
 
 def funnel(results: Results) -> go.Figure:

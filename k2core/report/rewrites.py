@@ -12,9 +12,9 @@ from k2core.synthesis.fidelity.gate import AT_MOST, GateLimits, within
 
 TEMPLATE = "rewrites.html.jinja"
 MOST = 300
-"""Verdicts on the page."""
+"""Most verdicts on the page."""
 CHARACTERS = 6000
-"""Of each text, at most."""
+"""Most characters of a text."""
 
 Row = dict[str, Any]
 
@@ -25,7 +25,7 @@ def render(verdicts: Sequence[Row], gate: Mapping[str, GateLimits], common: froz
     Args:
         verdicts: rows of `data/rephrased/verdicts.parquet`.
         gate: limits by the name that a verdict's column `gate` has.
-        common: words of the corpus that are no names.
+        common: words of the corpus that are not names.
     """
     shown = choose(verdicts, MOST)
     rows = []

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 SHARED = ("style.css.jinja", "marks.html.jinja")
-"""What the pages include."""
+"""The parts that pages include."""
 CHARACTERS = 700
-"""Of a text that is shortened."""
+"""Characters left of a text that is shortened."""
 
 
 def render(name: str, **values: Any) -> str:

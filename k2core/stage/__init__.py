@@ -11,7 +11,7 @@ A stage module holds a `Section` with its parameters, a function `run` and `main
 - `Job`: resumable scratch space, progress, live metrics.
 
 `run` returns the stage's figures, which go to the ``--metrics`` file: equal inputs must give equal figures, so
-times and rates belong into `Job.log` (MLflow) instead.
+times and rates belong in `Job.log` (MLflow) instead.
 """
 
 from k2core.stage.command import TEMPORARY_FAILURE, main

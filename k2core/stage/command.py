@@ -83,7 +83,7 @@ def _say(fault: object) -> None:
 
 
 def _say_what_comes_back(outputs: list[Path]) -> None:
-    """Tell how to get back the outputs that DVC removed before this stage, which has failed, and that its lock has.
+    """Say how to get back the outputs in the lock that DVC removed before this stage, which has failed.
 
     The flow brings them back itself.
     """

@@ -47,7 +47,7 @@ class Job:
     Attributes:
         recipe: the recipe file.
         fingerprint: what the work depends on (inputs, sections of the recipe, code), name → digest.
-        answers: the workspace's replay cache of what LLMs answered, which stays.
+        answers: the workspace's replay cache of LLM answers, which is kept.
         closing: what the stage says last, when its outputs are in place.
         first: whether this is the stage's only process, or the one with rank 0.
         stopping: SIGTERM came while the work was `graceful`.
@@ -71,7 +71,7 @@ class Job:
 
     @contextmanager
     def graceful(self) -> Iterator[None]:
-        """Within, the first SIGTERM only sets `stopping`: the work ends where nothing is lost. A second one ends it."""
+        """Within the block, a first SIGTERM only sets `stopping`: work ends where nothing is lost. A second ends it."""
 
         def stop(signum: int, frame: Any) -> None:
             if self.stopping:
@@ -94,7 +94,7 @@ class Job:
         self.artifacts.append(path)
 
     def progress(self, total: int, unit: str, done: int = 0, what: str = "") -> tqdm:
-        """A bar with rate and time left; where the output is no terminal, a line every ten seconds."""
+        """A bar with rate and time left; where the output is not a terminal, a line every ten seconds."""
         from tqdm import tqdm
 
         terminal = sys.stderr.isatty()

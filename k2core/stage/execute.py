@@ -111,7 +111,7 @@ def execute(
 
 @contextmanager
 def _recorded_fault(name: str) -> Iterator[None]:
-    """Within, the stage has no run yet: a fault of the recipe or of an input gets one, so that it is seen in MLflow."""
+    """Within the block, the stage has no run yet: a fault of the recipe or an input gets one, to be seen in MLflow."""
     try:
         yield
     except (RecipeError, StorageError, FileNotFoundError):

@@ -24,8 +24,8 @@ def terminate(signum: int, frame: Any) -> None:
 def die_with_dvc() -> None:
     """Send ourselves SIGTERM when the `dvc` or the flow that started us is gone: neither may leave an orphan stage.
 
-    DVC runs commands through `$SHELL`; bash becomes its command, dash stays in between, so the first ancestor that
-    is no shell is watched (the kernel's parent-death signal would watch the shell). One of a stage's many processes
+    DVC runs commands through `$SHELL`; bash becomes its command, dash stays in between, so the first ancestor that is
+    not a shell is watched (the kernel's parent-death signal would watch the shell). One of a stage's many processes
     watches the process that launched them instead.
     """
     if "DVC_STAGE" not in os.environ and LAUNCHER not in os.environ:

@@ -17,11 +17,11 @@ from k2core.storage.foreign import characters
 
 @contextmanager
 def publish(target: Path) -> Iterator[Path]:
-    """Give a scratch path beside `target`; rename it to `target` when the block ends well.
+    """Yield a scratch path beside `target`; rename it to `target` when the block ends well.
 
     The block may create a file or a folder at the scratch path. What an earlier, killed attempt left at the
     scratch path is removed first. An existing `target` is replaced. Modes follow the umask, whatever the writers did
-    (safetensors makes private files). A full disk is told with `target`.
+    (safetensors makes private files). The error of a full disk names `target`.
 
     Raises:
         FileNotFoundError: the block ended without creating anything.
@@ -46,7 +46,7 @@ def publish(target: Path) -> Iterator[Path]:
 def _follow_umask(path: Path) -> None:
     """Give a file, or a folder and all in it, the modes of new ones.
 
-    A new file tells the umask; asking for it would change it for a moment, in all threads.
+    The modes of a new file tell the umask; asking for it would change it for a moment, in all threads.
     """
     probe = path.with_name(f"{path.name}.mode")
     probe.touch()

@@ -1,4 +1,4 @@
-"""Faults of the machine: a full, broken or lost disk, too few handles. They say nothing of what a file holds.
+"""Faults of the machine: a full, broken or lost disk, too few handles. They say nothing about what a file holds.
 
 Whoever turns the errors of a reader into "this file is unusable" asks `of_the_machine` first: a lost mount must not
 become a smaller corpus, nor a full disk the advice to delete a sound file.
@@ -13,7 +13,7 @@ import sqlite3
 from pathlib import Path
 
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG))
-"""Faults of writing alone."""
+"""Faults only of writing."""
 LOST = frozenset(
     getattr(errno, name, errno.EIO)
     for name in ("EIO", "EREMOTEIO", "ESTALE", "ENODEV", "ENXIO", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ETIMEDOUT")
@@ -29,16 +29,16 @@ _SQLITE = {
     sqlite3.SQLITE_NOMEM: errno.ENOMEM,
 }
 _TOLD = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]")
-"""How Rust's libraries (safetensors, tokenizers) and Arrow tell it, in exceptions of their own."""
+"""How Rust's libraries (safetensors, tokenizers) and Arrow report it, in exceptions of their own."""
 
 
 def of_the_machine(error: BaseException) -> bool:
-    """Whether the disk, the mount or the machine is at fault, and no file."""
+    """Whether the disk, the mount or the machine is at fault, rather than a file."""
     return _number(error) in FULL | LOST | SHORT
 
 
 def sentence(error: BaseException) -> str:
-    """What cannot be read or written, why, and what to do; "" if the error is no fault of the machine."""
+    """What cannot be read or written, why, and what to do; "" if the machine is not at fault."""
     number = _number(error)
     place = getattr(error, "filename", None) or f"{Path.cwd()} or what is mounted there"
     why = os.strerror(number)

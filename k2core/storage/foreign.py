@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 
 MOST = 300
-"""Characters of an error that a sentence repeats."""
+"""Most characters of an error that a sentence repeats."""
 _RAW = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters but for tab and newline, what turns the direction of writing, and halves of characters."""
+"""Control characters except tab and newline, marks of writing direction, and lone surrogates."""
 _ESCAPE = re.compile(r"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(\\u[dD][89a-fA-F]..)|\\.", re.DOTALL)
 
 
 def printable(text: object) -> str:
-    r"""`text` for a terminal or a log: what would steer it (``ESC]0;…``) is spelled out (``\x1b]0;…``)."""
+    r"""`text` for a terminal or a log: what would control it (``ESC]0;…``) is spelled out (``\x1b]0;…``)."""
     return _RAW.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
@@ -22,7 +22,7 @@ def one_line(error: object) -> str:
 
 
 def characters(text: str) -> str:
-    """`text` with U+FFFD for each half of a surrogate pair that stands alone: no file can hold one."""
+    """`text` with U+FFFD for each lone surrogate: no file can hold one."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -31,5 +31,5 @@ def characters(text: str) -> str:
 
 
 def whole_escapes(text: str) -> str:
-    r"""JSON whose strings escape no half of a surrogate pair alone: ``"\ud83d"`` becomes ``"\ufffd"``."""
+    r"""JSON whose strings escape no lone surrogate: ``"\ud83d"`` becomes ``"\ufffd"``."""
     return _ESCAPE.sub(lambda found: r"\ufffd" if found[1] else found[0], text) if "\\u" in text else text

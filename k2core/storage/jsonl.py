@@ -1,6 +1,6 @@
-"""JSON lines: one JSON object per line, the only place that reads and writes them for the project itself.
+"""JSON lines: one JSON object per line. Only this module reads and writes the project's own.
 
-Lines end at a newline alone. `str.splitlines` would also cut at the other line separators of Unicode, which JSON
+Only a newline ends a line. `str.splitlines` would also cut at the other line separators of Unicode, which JSON
 allows inside strings.
 """
 

@@ -1,4 +1,4 @@
-"""JSON that somebody else wrote."""
+"""JSON that others wrote."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from k2core.storage.foreign import whole_escapes
 
 
 def parse_json(text: str, **hooks: Any) -> Any:
-    """`json.loads`, with whole characters alone, for which nesting beyond Python's stack is no JSON either.
+    """`json.loads`, without lone surrogates; nesting beyond Python's stack is not JSON either.
 
     Raises:
         ValueError: `text` is not JSON.

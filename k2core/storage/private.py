@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def private_folder(path: Path) -> Path:
-    """`path` as a folder that this user alone can enter; it is made where it is missing.
+    """`path` as a folder that only this user can enter; it is made where it is missing.
 
     Raises:
         PermissionError: a link or another user's folder is in its place.
@@ -35,7 +35,7 @@ def hide(path: Path) -> None:
 
 
 def log_folder(root: Path) -> Path:
-    """`root/logs`, which holds what servers and stages said: nobody else's business."""
+    """`root/logs`, which holds the output of servers and stages and is private."""
     folder = root / "logs"
     folder.mkdir(exist_ok=True)
     hide(folder)

@@ -16,11 +16,11 @@ from k2core.storage.atomic import publish
 from k2core.storage.parquet import StorageError
 
 PART = 64 * 2**20
-"""Bytes from which a file goes up in parts, and of a part."""
+"""Bytes from which a file is uploaded in parts; also the bytes of a part."""
 ATTEMPTS = 5
-"""Of a request, with growing pauses."""
+"""Attempts per request, with growing pauses."""
 _PLAIN = re.compile(r"\w[\w.@+-]*")
-"""Names that are written, and so the only ones that are read: anybody may put `../x` into a bucket."""
+"""Names that are written, so the only ones that are read: anybody may put `../x` into a bucket."""
 DIGEST = "sha256"
 """Metadata of an object that holds the digest of its content."""
 
@@ -39,7 +39,7 @@ class Bucket:
     """`s3://bucket/prefix`.
 
     Raises:
-        StorageError: the address is none.
+        StorageError: the address is not one.
     """
 
     def __init__(self, url: str) -> None:
@@ -57,7 +57,7 @@ class Bucket:
         return sorted(part[0] for part in parts if len(part) == 2 and part[1] == holding and _PLAIN.fullmatch(part[0]))
 
     def upload(self, folder: Path, last: str) -> None:
-        """Copy the files of `folder` to a folder of its name, the file `last` at the end: with it, all are there.
+        """Copy the files of `folder` to a folder of its name, `last` after all others: once it is there, all are.
 
         The folder is left alone if it has `last` already, which must thus differ wherever another file does. Otherwise
         what is not of `folder` is deleted first, `last` before all others.
@@ -149,7 +149,7 @@ class Bucket:
 
         try:
             yield
-        except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:  # ValueError: an endpoint that is no URL
+        except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:  # ValueError: the endpoint is not a URL
             raise StorageError(f"{self.url}: {' '.join(str(error).split())}") from None
 
 

@@ -17,7 +17,7 @@ RECORDS = "K2_RECORDS"
 experiment's folder as soon as it has ended."""
 
 MOST = 107 - len("/0123456789abcdef0123.sock")
-"""Bytes of the name of a folder with sockets in it (`sun_path` of unix(7) has 108)."""
+"""Most bytes in the name of a folder of sockets (`sun_path` of unix(7) has 108)."""
 
 
 def invocation_pid() -> int:
@@ -53,7 +53,7 @@ def socket_path(root: Path, pid: int) -> Path:
 
 
 def _folder(root: Path) -> Path:
-    """A folder for sockets that is this user's alone: in the system's, else in the workspace's for what may be lost."""
+    """A folder for sockets that is this user's alone: in the system's temporary folder, else in `root/work`."""
     faults = []
     for place in (lambda: Path(tempfile.gettempdir()), lambda: Path(os.path.relpath(root / "work"))):
         try:

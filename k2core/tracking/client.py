@@ -24,8 +24,8 @@ START_SECONDS = 10.0
 class StageRun:
     """The MLflow run of one stage execution, as the stage sees it.
 
-    What is sent is also the recorder's to keep: while MLflow cannot be reached, the recorder says so in
-    `logs/tracking.log` and a stage that ends then prints the sentence; its outputs are unaffected.
+    The recorder keeps what is sent. While MLflow cannot be reached, it says so in `logs/tracking.log`, and a stage that
+    ends then prints the sentence; outputs are unaffected.
     """
 
     def __init__(self, connection: socket.socket | None) -> None:
@@ -56,7 +56,7 @@ class StageRun:
         self.send(type="artifact", path=str(path.resolve()))
 
     def send(self, **message: Any) -> None:
-        """One message; a recorder that has died is reported once and then done without."""
+        """Send one message; a recorder that has died is reported once and then done without."""
         if self._connection is None:
             return
         try:

@@ -36,7 +36,7 @@ and outputs.
 
 
 def ensure_experiment(client: MlflowClient, root: Path) -> str:
-    """The id of the experiment, which is made if it is not there, with its description and view as above."""
+    """The id of the experiment, which is made if missing, with its description and view as above."""
     found = client.get_experiment_by_name(EXPERIMENT) or _made(client, root)
     if found.lifecycle_stage == "deleted":  # in the page; its name stays taken, and nothing can be recorded in it
         client.restore_experiment(found.experiment_id)
@@ -79,7 +79,7 @@ def found_link(experiment: str, search: str, order: str = "attributes.start_time
 
 
 def stages_link(experiment: str, run: str) -> str:
-    """The table of the stages of pipeline run `run`, the longest first: sorted by time they would hide under it."""
+    """The table of a pipeline run's stages, the longest first: sorted by time they would hide under the run."""
     return found_link(experiment, f"tags.`mlflow.parentRunId` = '{run}'", f"metrics.`{STAGE_SECONDS}`")
 
 

@@ -40,7 +40,7 @@ def is_code(path: str) -> bool:
 
 
 def producers(stages: dict[str, LockedStage], path: str) -> list[str]:
-    """Names of the stages whose outputs are `path`, lie below it or contain it."""
+    """Names of the stages whose outputs are `path`, are below it or contain it."""
     wanted = Path(path)
     return [
         stage.name
@@ -65,7 +65,7 @@ def downstream(stages: dict[str, LockedStage], names: set[str]) -> set[str]:
 
 
 def outdated(stages: dict[str, LockedStage]) -> set[str]:
-    """Stages whose outputs were made from other bytes than those that now lie at their inputs' paths."""
+    """Stages whose outputs were made from bytes other than those now at their inputs' paths."""
     made = {path: md5 for stage in stages.values() for path, md5 in stage.outs.items()}
     return {
         stage.name for stage in stages.values() if any(made.get(path, md5) != md5 for path, md5 in stage.deps.items())

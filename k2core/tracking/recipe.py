@@ -58,7 +58,7 @@ def keep_aside(root: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """None if it is no recipe: to say so is the business of who runs it."""
+    """None if it is not a recipe; whoever runs it will say so."""
     try:
         return flat(read_recipe(path))
     except RecipeError:

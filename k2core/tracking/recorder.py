@@ -1,4 +1,4 @@
-"""The recorder: one process an invocation of the pipeline, between its stages and MLflow.
+"""The recorder: one process per invocation of the pipeline, between its stages and MLflow.
 
 It listens before it imports MLflow, so stages never wait for it. It ends by itself once the pipeline's process is
 gone and every stage has hung up. While MLflow cannot be reached, it keeps the records in `logs/tracking-ID.jsonl` and
@@ -62,7 +62,7 @@ class Recorder:
         def accept() -> None:
             while True:
                 connection, _ = server.accept()
-                # Unlike any number of a recorder that was killed.
+                # Different from every number of a killed recorder.
                 number = str(time.time_ns())
                 self.messages.put((number, {"type": "hello"}))
                 threading.Thread(target=self._read, args=(number, connection), daemon=True).start()
@@ -90,7 +90,7 @@ class Recorder:
         self.messages.put((number, {"type": "hangup"}))
 
     def begin(self, invocation: str, state: dict[str, Any]) -> None:
-        """The first record of `invocation`; after a recorder that was killed, its records and the rest of its work."""
+        """Queue the first record of `invocation`; after a killed recorder, take over its records and its work."""
         self.spool.load(state if state.get("invocation") == invocation else None)
         if not self.spool.messages:
             from k2core.tracking.recipe import against_base
@@ -221,7 +221,7 @@ def last_words(root: Path) -> dict[str, Any]:
 
 
 def _known(root: Path) -> dict[str, Any]:
-    """What the recorder before, which may have been killed, left of its state."""
+    """What the previous recorder, which may have been killed, left of its state."""
     path = root / "work" / "tracking.json"
     try:
         known = json.loads(path.read_text()) if path.exists() else {}

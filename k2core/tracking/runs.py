@@ -36,7 +36,7 @@ database.MAX_RETRY_COUNT = 1
 BATCH = 100
 CONTEXT = "mlflow.data.context"
 MOST_PARAMETERS = 60
-"""Changed keys that a pipeline run has as parameters: more than a page can compare is no help."""
+"""Most changed keys that a pipeline run has as parameters: more than a page can compare is no help."""
 MACHINE = "system/"
 REPORT, REPORT_PAGE = "report", "index.html"
 """The stage that logs the page about the whole run, and its artifact."""
@@ -74,7 +74,7 @@ class PipelineRuns:
         return values | {"experiment": self.experiment_id, "open": self.open, "recipe": asdict(self.recipe)}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on where the process ended whose `state` this is."""
+        """Go on from the `state` of a process that has ended."""
         for name in STATE:
             setattr(self, name, state[name])
         self.open = {number: (stage, run_id) for number, (stage, run_id) in state["open"].items()}

@@ -29,7 +29,7 @@ class Spool:
         self.messages: deque[Message] = deque()
 
     def add(self, message: Message) -> None:
-        """Put `message` last."""
+        """Append `message`."""
         self.messages.append(message)
         if self.saved:
             self.saved = _written(self.path, "a", [message])
@@ -51,7 +51,7 @@ class Spool:
             temporary.replace(self.path)
 
     def load(self, state: dict[str, Any] | None) -> None:
-        """Go on with the messages of a process that is gone, which left the file, or no more than its `state`.
+        """Go on with the messages of a process that is gone: it left the file, or no more than its `state`.
 
         Stages that it saw begin and not end are ended as `LOST`.
         """
@@ -75,13 +75,13 @@ class Spool:
 
 
 def say(text: str) -> None:
-    """A line for `logs/tracking.log`, whose disk may be the full one: a recorder does not die of that."""
+    """Write a line to `logs/tracking.log`. Its disk may be the full one: a recorder does not die of that."""
     with contextlib.suppress(OSError):
         print(printable(text), flush=True)
 
 
 def _written(path: Path, mode: str, lines: Iterable[Message]) -> bool:
-    """False on a full disk, which may be why MLflow takes nothing: then the queue stays in memory alone."""
+    """False on a full disk, which may be why MLflow takes nothing: then the queue stays only in memory."""
     try:
         with path.open(mode) as file:
             file.write("".join(json.dumps(line) + "\n" for line in lines))

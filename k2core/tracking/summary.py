@@ -9,7 +9,7 @@ from k2core.tracking.headlines import verdict
 from k2core.tracking.recipe import RecipeChange
 
 MOST_CHANGES = 40
-"""Changed keys that a description lists."""
+"""Most changed keys that a description lists."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Checkpoints of a running training: whole or absent, written behind its back, the newest sound one is continued.
+"""Checkpoints of a training: whole or absent, written in the background, resumed from the newest sound one.
 
 A checkpoint is a folder `step-N`: tensors as torch.distributed.checkpoint stores them in safetensors (each process its
 own part, read by any number of processes; nothing is a pickle), and `state.json` with the trainer's own state, what the
@@ -41,11 +41,11 @@ class CheckpointConfig(Section):
 
     TRACKED: ClassVar[bool] = False  # a training ends in the same bytes, wherever its checkpoints are
 
-    keep: int = Field(ge=1, description="rolling checkpoints that are kept")
+    keep: int = Field(ge=1, description="rolling checkpoints to keep")
     permanent_every: int = Field(ge=0, description="steps between checkpoints that are never removed; 0: none")
     mirror: str = Field(description="s3://bucket/prefix that checkpoints are copied to and restored from; empty: none")
     resume_from: str = Field(
-        description="folder or s3:// address of another attempt's checkpoints, if there are no own; empty: none"
+        description="folder or s3:// address of another attempt's checkpoints, used if there are none here; empty: none"
     )
     accept: list[str] = Field(
         description="what may differ from what a checkpoint was made from: tokens, code, model, …"
@@ -75,14 +75,14 @@ class Checkpoints:
     ) -> None:  # fmt: skip
         import torch.distributed as dist
 
-        # DCP's word for being used in one process, which is meant here; said in its own thread, too.
+        # DCP warns when it is used in one process, which is intended here; its own thread warns too.
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         self.folder, self.settings, self.fingerprint, self.say = folder, settings, dict(fingerprint), say
         self.mirror = Bucket(f"{settings.mirror.rstrip('/')}/{name}") if settings.mirror else None
         self.many = dist.is_initialized()
         self.first = not self.many or dist.get_rank() == 0
         self._tidy()  # the other processes wait for it in `new_group`
-        # The writing thread talks to other processes while the training does: it needs a line of its own.
+        # The writing thread talks to other processes while the training does: it needs its own group.
         self.group = dist.new_group(backend="gloo") if self.many else None
         self._behind = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
@@ -96,7 +96,7 @@ class Checkpoints:
             state: JSON without NaN.
 
         Raises:
-            StorageError: the checkpoint before could not be written.
+            StorageError: the previous checkpoint could not be written.
         """
         from torch.distributed.checkpoint import async_save
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
@@ -105,12 +105,12 @@ class Checkpoints:
         scratch = self.folder / f".step-{step:08d}.partial"
         writer = HuggingFaceStorageWriter(str(scratch), save_distributed=True)
         written = async_save(_tensors(model, optimizer), storage_writer=writer, process_group=self.group)
-        assert isinstance(written, Future)  # what `async_save` gives unless it is asked for two stages
+        assert isinstance(written, Future)  # what `async_save` returns unless asked for two stages
         content = json.dumps({"fingerprint": self.fingerprint, **state}, allow_nan=False)  # now: it will change
         self._pending = self._behind.submit(self._publish, written, scratch, step, content)
 
     def restore(self, model: Transformer, optimizer: Optimizer) -> dict[str, Any] | None:
-        """Put the newest sound checkpoint into `model` and `optimizer`; says which were passed over.
+        """Load the newest sound checkpoint into `model` and `optimizer`; prints which were passed over.
 
         Returns:
             The `state` it was saved with; None if there is no sound one.
@@ -141,7 +141,7 @@ class Checkpoints:
         return state
 
     def finish(self) -> None:
-        """Wait for what is under way; what could not be copied to the mirror is tried once more.
+        """Wait for what is being written; retry once what could not be copied to the mirror.
 
         Raises:
             StorageError: it could not be written.
@@ -157,12 +157,12 @@ class Checkpoints:
         self._behind.shutdown()
 
     def _tidy(self) -> None:
-        """Remove what broke off half-way: a part of it in a new checkpoint of the same step would be read with it."""
+        """Remove half-written checkpoints: a new one of the same step would be read together with their parts."""
         for partial in self.folder.glob(".step-*.partial") if self.first else ():
             remove(partial)
 
     def _choose(self) -> tuple[str | None, dict[str, Any] | None]:
-        """The newest sound checkpoint and its state: of the folder, else of the mirror, else of another attempt."""
+        """The newest sound checkpoint and its state: from the folder, else the mirror, else another attempt."""
         for candidate in self._candidates():
             try:
                 state = _read(candidate)
@@ -178,7 +178,7 @@ class Checkpoints:
         return None, None
 
     def _candidates(self) -> Iterator[Path]:
-        """Checkpoints in the folder; those of other places are copied there when it is their turn."""
+        """Checkpoints in the folder; those elsewhere are copied there when their turn comes."""
         yield from _newest_first(self.folder)
         source = self.settings.resume_from
         if self.mirror:
@@ -208,8 +208,8 @@ class Checkpoints:
         wrong = [name for name in names if name not in self.settings.accept]
         if wrong:
             raise StorageError(
-                f"{candidate}: made from another {', '.join(wrong)}; to go on from it nevertheless set "
-                f"checkpoint.accept: [{', '.join(names)}]; to start anew remove that folder, and its copy if it has one"
+                f"{candidate}: made from another {', '.join(wrong)}; to resume from it anyway set "
+                f"checkpoint.accept: [{', '.join(names)}]; to start over remove that folder, and its copy if it has one"
             )
 
     def _load(self, folder: Path, model: Transformer, optimizer: Optimizer) -> None:
@@ -243,7 +243,7 @@ class Checkpoints:
             remove(target)
             os.replace(scratch, target)
             _sync(self.folder)
-        except BaseException:  # torch's CheckpointException is no Exception
+        except BaseException:  # torch's CheckpointException is not an Exception
             with suppress(OSError):  # the disk may be gone: the first fault is the one to tell
                 self._tidy()
             raise
@@ -256,8 +256,8 @@ class Checkpoints:
     def _superseded(self, names: Iterable[str]) -> list[str]:
         """Which of the checkpoints `names` are neither permanent nor among the newest.
 
-        Those beyond the restored one that this attempt has not written were passed over: counted among the newest,
-        they would drive out sound ones.
+        Those beyond the restored one that this attempt did not write were passed over. Counted among the newest, they
+        would drive out sound ones.
         """
         names = sorted(names, reverse=True)
         astray = [name for name in names if _step(name) > self._begun and name not in self._sound]
@@ -266,7 +266,7 @@ class Checkpoints:
         return astray + rolling[self.settings.keep :]
 
     def _copy(self, mirror: Bucket) -> None:
-        """Bring the mirror up to date; if that fails it is tried again after the next checkpoint and at the end."""
+        """Bring the mirror up to date; on failure, try again after the next checkpoint and at the end."""
         self._uncopied = True
         try:
             for path in reversed(_newest_first(self.folder)):
@@ -289,7 +289,7 @@ class Checkpoints:
         return True
 
     def _wait(self) -> None:
-        """Until nothing is under way; all processes alike learn how it ended."""
+        """Wait until nothing is being written; all processes learn how it ended."""
         import torch
         import torch.distributed as dist
 
@@ -303,8 +303,8 @@ class Checkpoints:
         if failed:
             reason = _reason(fault) if fault else "another process could not write"
             raise StorageError(
-                f"{self.folder}: a checkpoint could not be written ({reason}); the one before is kept: make room there "
-                "or mend the disk, then run the same command again"
+                f"{self.folder}: a checkpoint could not be written ({reason}); the previous one is kept: make room "
+                "there or mend the disk, then run the same command again"
             ) from fault
 
 
@@ -377,7 +377,7 @@ def _read(folder: Path) -> dict[str, Any]:
             raise StorageError(f"{folder / STATE} is torn")
         files = state.pop("files", None)
         if not isinstance(files, dict) or not isinstance(state.get("fingerprint"), dict):
-            raise StorageError(f"{folder / STATE} is no state of a checkpoint")
+            raise StorageError(f"{folder / STATE} is not the state of a checkpoint")
         found = {file.name: sha256(file) for file in folder.iterdir() if file.name != STATE}
     except (OSError, ValueError, RecursionError) as error:
         if of_the_machine(error):  # the next attempt may read it; an older one would lose the steps between

@@ -10,17 +10,17 @@ from k2core.machine import Processes
 
 
 class ParallelConfig(Processes):
-    """Section `parallel`: as how many processes pre-training runs, and what is shared out how."""
+    """Section `parallel`: how many processes run pre-training, and how the work is shared out."""
 
     context: int = Field(ge=1, description="processes that share each row (context parallelism)")
     expert_parallel: bool = Field(description="share the routed experts out over all processes instead of FSDP2")
     micro_batch_tokens: int = Field(
-        ge=1, description="tokens a process handles at once, at least one row; gradients of more are accumulated"
+        ge=1, description="tokens that a process handles at once, at least one row; gradients of more are accumulated"
     )
-    recompute: bool = Field(description="recompute activations in the backward pass, a layer at a time")
+    recompute: bool = Field(description="recompute activations in the backward pass, one layer at a time")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.processes % self.context:
-            raise ValueError(f"processes {self.processes} is no multiple of context {self.context}")
+            raise ValueError(f"processes {self.processes} is not a multiple of context {self.context}")
         return self

@@ -11,7 +11,7 @@ chunks of which process r has number r and number 2·P - 1 - r, so that all have
 (Llama 3, arXiv 2407.21783 §3.3.2, which gathers keys and values likewise; Megatron-LM and PyTorch cut rows so too).
 
 Everything else sees tokens: `shard` and `shard_experts` take the one-axis mesh of all processes, and gradients are
-averaged over it, so that each loss must be its targets' sum · processes / targets of the global batch: processes have
+averaged over it, so each loss must be its targets' sum · processes / targets of the global batch: processes have
 different numbers of targets, perhaps none. Run on CPU with gloo (tests/training/test_context_parallel.py), not on GPUs.
 
 Shapes: B sequences, T positions.
@@ -51,7 +51,7 @@ def split_context(batch: Batch, rank: int, ranks: int) -> Batch:
 
 
 def shard_context(model: Transformer, mesh: DeviceMesh) -> None:
-    """From now on forward passes take what `split_context` gives; a collective of the one-axis `mesh`.
+    """From now on forward passes take what `split_context` returns; a collective of the one-axis `mesh`.
 
     Raises:
         ValueError: `mesh` has several axes.
@@ -63,7 +63,7 @@ def shard_context(model: Transformer, mesh: DeviceMesh) -> None:
 
 @contextmanager
 def whole_rows(model: Transformer) -> Iterator[None]:
-    """Within, forward passes take whole rows, without any exchange: evaluation, generation."""
+    """Within the block, forward passes take whole rows, without any exchange: evaluation, generation."""
     shared, model.rows = model.rows, WholeRows()
     try:
         yield

@@ -78,7 +78,7 @@ class DialogueSource:
         return len(self.rows)
 
     def batch(self, step: int, rows: range | None = None) -> Batch:
-        """Batch number `step`, or of its rows only `rows`; a batch may reach from one epoch into the next."""
+        """Batch number `step`, or only its rows `rows`; a batch may reach from one epoch into the next."""
         chosen = self._chosen(step)
         if rows is not None:
             chosen = chosen[rows.start : rows.stop]
@@ -103,12 +103,12 @@ class DialogueSource:
 def text_dialogues(
     shards: TokenShards, shares: Mapping[str, float], *, targets: int, context: int, seed: int
 ) -> list[Dialogue]:
-    """Training text as dialogues of which every token is a target: what fine-tuning replays so as not to forget it.
+    """Training text as dialogues whose every token is a target; fine-tuning replays it so as not to forget it.
 
     Args:
-        shares: of all targets together, by domain; the rest are the dialogues'.
+        shares: of all targets, by domain; the rest are the dialogues'.
         targets: target tokens of the dialogues.
-        context: tokens of a piece at most, the end mark before it counted.
+        context: most tokens per piece, including the end mark before it.
 
     Raises:
         StorageError: the shards have no such domain.
@@ -138,7 +138,7 @@ def text_dialogues(
 
 @torch.no_grad()
 def dialogue_loss(model: Transformer, dialogues: Sequence[Dialogue], *, context: int, batch_rows: int) -> float:
-    """Mean loss in nats an assistant token of `model` over `dialogues`.
+    """Mean loss of `model` over `dialogues`, in nats per assistant token.
 
     Raises:
         ValueError: there is no assistant token.

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class FineTuning(TrainingSettings):
     """How long and how fast a model is tuned on packed dialogues."""
 
-    context: int = Field(ge=32, description="tokens a packed row; longer dialogues are left out and counted")
-    batch_rows: int = Field(ge=1, description="rows a step")
+    context: int = Field(ge=32, description="tokens per packed row; longer dialogues are left out and counted")
+    batch_rows: int = Field(ge=1, description="rows per step")
     steps: int = Field(ge=1, description="optimiser steps")
     muon_lr: float = Field(gt=0, description="Muon's learning rate at its peak")
     adamw_lr: float = Field(gt=0, description="AdamW's learning rate at its peak (embeddings, head, norms)")

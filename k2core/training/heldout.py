@@ -1,6 +1,6 @@
 """Bits per byte on held-out text: comparable across tokenizers, contexts and phases.
 
-Every token of a document counts, its end mark too, over the UTF-8 bytes of its text. Documents longer than the
+Every token of a document counts, its end mark included, over the UTF-8 bytes of its text. Documents longer than the
 context are scored in windows without overlap, so a longer context can only be shown to help, not assumed to.
 
 Shapes: B sequences, N tokens, T positions, V vocabulary.
@@ -23,14 +23,14 @@ from k2core.data.rows.shards import TokenShards
 from k2core.storage import StorageError
 
 FIGURE, COLUMN = "heldout/bits_per_byte", "val/bpb"
-"""What bits per byte are called among a stage's figures, and in the columns of a plot."""
+"""The name of bits per byte among a stage's figures and in the columns of a plot."""
 ROW_TOKENS = 4096
-"""Tokens in a forward pass; bounds the memory of the logits."""
+"""Tokens per forward pass; bounds the memory of the logits."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Losses of one domain: `nats_N` and `positions_N` a token, and the bytes of the text they cover."""
+    """Losses of one domain: `nats_N` and `positions_N` per token, and the bytes of the text they cover."""
 
     nats_N: np.ndarray
     positions_N: np.ndarray
@@ -85,7 +85,7 @@ def bits_per_byte(model: Callable[..., Tensor], tokens: Path, *, context: int) -
     """Bits per byte of each domain, and of `all`: all bits over all bytes.
 
     Args:
-        tokens: the shards' folder; how much of it is held out, `tokenize.max_heldout_tokens` says.
+        tokens: the shards' folder; `tokenize.max_heldout_tokens` says how much of it is held out.
     """
     return summary(score_all(model, tokens, context=context))
 

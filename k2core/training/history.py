@@ -13,7 +13,7 @@ Metrics = dict[str, float]
 
 
 LARGEST = ("spike/score",)
-"""Metrics of which an interval's largest is wanted though their usual names do not say so."""
+"""Metrics kept as an interval's largest value, though their established names do not say so."""
 
 
 def extreme(name: str) -> str | None:
@@ -48,7 +48,7 @@ class History:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def close(self, step: int, totals: Metrics) -> Metrics:
-        """End the interval at `step`; the row: means and extremes of the interval, and `totals` as they are."""
+        """End the interval at `step`; returns its row: means and extremes, and `totals` unchanged."""
         means = {
             name: value if extreme(name) else value / self._counts[name] for name, value in sorted(self._sums.items())
         }

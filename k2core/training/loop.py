@@ -1,6 +1,6 @@
-"""The loop of every training: it resumes, logs, keeps checkpoints, leaves out spikes and ends in order on SIGTERM.
+"""The loop of every training: it resumes, logs, keeps checkpoints, leaves out spikes and ends cleanly on SIGTERM.
 
-What a step is, `trainer.py` and `k2core/rl/loop.py` say.
+`trainer.py` and `k2core/rl/loop.py` say what a step is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from k2core.training.settings import TrainingSettings
 from k2core.training.spikes import SKIPPED, Spikes
 
 TIMED_STEPS = 3
-"""Steps that the first estimate of the whole time is taken from."""
+"""Steps behind the first estimate of the total time."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Update:
     Attributes:
         norm: of the gradient, before clipping.
         lr: the optimiser's learning rate.
-        score: of the loss or the norm, the larger, in deviations from its recent mean.
+        score: deviations of loss or norm from its recent mean, whichever is larger.
         figures: what the optimiser reports.
     """
 
@@ -45,11 +45,11 @@ class Update:
 class Training(ABC):
     """One training, from its newest checkpoint in `setting.job.scratch` to its last step.
 
-    A training that was stopped in whatever way and is made again (same arguments, model and optimiser as at the start)
+    A training that was stopped in any way and is started again (same arguments, model and optimiser as at the start)
     ends in the same weights and the same rows.
 
     Attributes:
-        step: steps that have been made.
+        step: steps made so far.
     """
 
     unit: ClassVar[str] = "step"
@@ -62,11 +62,11 @@ class Training(ABC):
 
     @abstractmethod
     def advance(self) -> Metrics:
-        """Make step number `self.step`; its metrics, none if it was left out. To end before it, call `stop`."""
+        """Make step number `self.step`; returns its metrics, none if it was left out. To end before it, call `stop`."""
 
     @abstractmethod
     def log(self) -> str:
-        """End an interval: a row for the plot, figures for MLflow; the figures for the progress line."""
+        """End an interval: a row for the plot, figures for MLflow; returns the figures for the progress line."""
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class Training(ABC):
         return f"{seconds:.3g} s per {self.unit}"
 
     def run(self, plot: Path) -> None:
-        """All steps that are left; the rows go to `plot`.
+        """Make all steps that are left; the rows go to `plot`.
 
         Raises:
             StageError: too many updates in a row had to be left out.
@@ -113,11 +113,11 @@ class Training(ABC):
             self.history.write(plot)
 
     def update(self, number: int, loss: float, samples: Callable[[], list[str]]) -> Update | None:
-        """The optimiser's step with the gradients that there are, or None: it would be a spike, and is left out.
+        """The optimiser's step with the present gradients; None if it would be a spike and is left out.
 
         Args:
             number: of the update, in the whole training.
-            samples: names of what the gradients are of, for the record.
+            samples: names of the samples behind the gradients, for the record.
         """
         norm = self.optimizer.gradient_norm()
         score = self.spikes.score(loss, norm)
@@ -129,7 +129,7 @@ class Training(ABC):
         return Update(norm, self.optimizer.lr * scale, score, self.optimizer.step(scale, norm))
 
     def was_left_out(self, number: int) -> bool:
-        """Whether an update was left out before the training was resumed; it then stays out, and has been counted."""
+        """Whether an update was left out before the training was resumed: it stays out, and is counted already."""
         known = self.spikes.records.get(number)
         if known:
             self._leave_out(number, known["reason"], known["samples"])
@@ -152,7 +152,7 @@ class Training(ABC):
             self.job.log(row, int(row["step"]))
 
     def save(self) -> None:
-        """Have a checkpoint written."""
+        """Write a checkpoint."""
         own = {"step": self.step, "history": self.history.state(), "spikes": self.spikes.state()}
         self.checkpoints.save(self.step, self.model, self.optimizer, own | self.state())
 

@@ -13,7 +13,7 @@ from k2core.model.transformer import Transformer
 
 
 def batch_loss(model: Transformer, batch: Batch) -> Tensor:
-    """Mean negative log-likelihood in nats a target; the head works where there is a target only.
+    """Mean negative log-likelihood in nats per target; the head computes only positions with a target.
 
     Raises:
         ValueError: the batch has no target.

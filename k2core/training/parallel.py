@@ -16,7 +16,7 @@ Run on CPU with gloo, in 2 and 4 processes, and compared with one process (tests
 tests/training/test_context_parallel.py); never run on GPUs with NCCL. K2's pipeline parallelism is not here
 (docs/parallel.md says what that means at its size).
 
-Shapes: N tokens, D hidden width, E experts of a process, K experts of a token, M visits of tokens to experts, P
+Shapes: N tokens, D hidden width, E experts per process, K experts per token, M visits of tokens to experts, P
 processes.
 """
 
@@ -40,7 +40,7 @@ from k2core.optim.sharding import local
 
 
 def shard(model: Transformer, mesh: DeviceMesh) -> None:
-    """FSDP2, a unit a layer: parameters, gradients and optimiser state are split along their first axis.
+    """FSDP2, one unit per layer: parameters, gradients and optimiser state are split along their first axis.
 
     Over a mesh of two named axes the parameters are copied along the first one (hybrid sharding). Both axes then count
     as data: for context parallelism pass the one-axis mesh of all processes.
@@ -52,7 +52,7 @@ def shard(model: Transformer, mesh: DeviceMesh) -> None:
 
 
 def recompute_activations(model: Transformer) -> None:
-    """Keep a layer's input alone and run the layer again in the backward pass: the same gradients, a third more work.
+    """Keep only each layer's input and run the layer again in the backward pass: same gradients, a third more work.
 
     K2 recomputes selected operations instead (§2.4). The exchanges of `shard_experts` and `shard_context` are repeated,
     those of `shard` are not.

@@ -1,11 +1,11 @@
-"""What single numbers hide: each head's and each expert's figures over a training, as two small CSV files.
+"""Each head's and each expert's figures over a training, which single numbers hide, as two small CSV files.
 
 | file | columns |
 |---|---|
 | `attention.csv` | step, layer, head, max_logit (largest), gamma (smallest) since the row before |
 | `experts.csv` | step, layer, expert, load (share of its layer's routed choices since the row before), bias (now) |
 
-They grow with layers × (heads + experts) a logged step and go to MLflow as artifacts; live metrics have a fixed
+They grow by layers × (heads + experts) per logged step and go to MLflow as artifacts; live metrics have a fixed
 number of names.
 """
 

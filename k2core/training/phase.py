@@ -1,4 +1,4 @@
-"""Runs one pre-training phase, and says what the next one goes on with."""
+"""Runs one pre-training phase, and returns what the next one starts from."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def run_phase(
     phase: Phase, learner: Learner, setting: Setting, *, tokens: Path, seed: int, plot: Path, out: Path
 ) -> tuple[TrainerState, Metrics]:
-    """Train `learner` through `phase`; the state to hand on, and the figures of the training itself.
+    """Train `learner` through `phase`; returns the state to hand on, and the figures of the training itself.
 
-    The detail of heads and experts and the steps left out go to files in `out`, and to MLflow.
+    The figures of heads and experts and the steps left out go to files in `out`, and to MLflow.
 
     Args:
         tokens: the folder of the token shards.
@@ -36,7 +36,7 @@ def run_phase(
     model, before, job, shards = learner.model, learner.before, setting.job, TokenShards(tokens)
     if before.lr_scale is not None and abs(phase.schedule.lr_start - before.lr_scale) > 1e-6 * before.lr_scale:
         raise StageError(
-            f"the phase before ended at lr multiplier {before.lr_scale:g} but schedule.lr_start is "
+            f"the previous phase ended at lr multiplier {before.lr_scale:g} but schedule.lr_start is "
             f"{phase.schedule.lr_start:g}; set it to {before.lr_scale:g}, a jump would undo what annealing gained"
         )
     if phase.context_length > model.config.max_position_embeddings:

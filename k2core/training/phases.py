@@ -16,20 +16,22 @@ class Phase(TrainingSettings):
     """One stretch of training with one mixture, one context and one schedule (K2 §2.5)."""
 
     tokens: int = Field(ge=1, description="length of the phase in tokens, rounded to whole batches")
-    batch_tokens: int = Field(ge=1, description="tokens a step")
-    context_length: int = Field(ge=2, description="tokens a row; batch_tokens must be a multiple of it")
+    batch_tokens: int = Field(ge=1, description="tokens per step")
+    context_length: int = Field(ge=2, description="tokens per row; batch_tokens must be a multiple of it")
     schedule: Schedule = Field(description="learning rate over the phase")
     mixture: dict[str, float] = Field(min_length=1, description="share of rows by domain; need not sum to 1")
     select: Select = Field(description="which documents of these domains")
     heldout_every: int = Field(
-        ge=1, description="steps between evaluations of held-out bits per byte; the last step always has one"
+        ge=1, description="steps between evaluations of held-out bits per byte; the last step is always evaluated"
     )
     heldout_context: int = Field(ge=2, description="window for bits per byte; the same in all phases to compare them")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.batch_tokens % self.context_length:
-            raise ValueError(f"batch_tokens {self.batch_tokens} is no multiple of context_length {self.context_length}")
+            raise ValueError(
+                f"batch_tokens {self.batch_tokens} is not a multiple of context_length {self.context_length}"
+            )
         if self.tokens < self.batch_tokens:
             raise ValueError(f"tokens {self.tokens} is less than one batch of {self.batch_tokens}")
         if self.schedule.warmup_steps >= self.steps:
@@ -55,5 +57,5 @@ class Extension(Phase):
     lengths: list[Annotated[int, Field(ge=96)]] = Field(
         min_length=1, description="row lengths at which needles and repeated passages are looked for, in tokens"
     )
-    retrieval_samples: int = Field(ge=1, description="needles a length and depth")
-    copy_samples: int = Field(ge=1, description="repeated passages a length")
+    retrieval_samples: int = Field(ge=1, description="needles per length and depth")
+    copy_samples: int = Field(ge=1, description="repeated passages per length")

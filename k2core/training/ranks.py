@@ -25,7 +25,7 @@ from k2core.model.transformer import Transformer
 from k2core.training.config import ParallelConfig
 
 TIMEOUT = timedelta(minutes=30)
-"""How long a rank waits for another one; the first evaluation and the last gathering are the longest waits."""
+"""How long a rank waits for another one; the first evaluation and the last gathering take longest."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Ranks:
         """
         groups = self.world // self.context
         if count % groups:
-            raise ValueError(f"{count} rows a step cannot be shared out over {groups} data-parallel processes equally")
+            raise ValueError(f"{count} rows per step cannot be shared out over {groups} data-parallel groups equally")
         each, group = count // groups, self.rank // self.context
         return range(group * each, (group + 1) * each)
 
@@ -111,7 +111,7 @@ class Ranks:
 
 @contextmanager
 def joined(config: ParallelConfig) -> Iterator[Ranks]:
-    """Within, this process is one of `config.processes` (torchrun says which): NCCL on GPUs, gloo on CPUs."""
+    """Within the block, this process is one of `config.processes` (torchrun says which): NCCL on GPUs, gloo on CPUs."""
     cuda = here().type == "cuda"
     if config.processes == 1 and not cuda:
         yield Ranks()

@@ -1,4 +1,4 @@
-"""What surrounds a training, whatever is trained: it may change how a training goes on, never what it is of."""
+"""What surrounds any training: it may change how the training proceeds, never what is trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ class Setting:
     """The stage's job, the sections of the recipe that all trainings share, and the processes.
 
     Attributes:
-        micro_batch_tokens: tokens at once, gradients of more are accumulated; None: all of a process's rows at once.
+        micro_batch_tokens: tokens handled at once, gradients of more are accumulated; None: all of a process's rows at
+            once.
     """
 
     job: Job

@@ -12,7 +12,7 @@ from k2core.recipe import Section
 
 
 class TrainingSettings(Section):
-    """What the section of every training has: of a phase, of fine-tuning, of RL."""
+    """What every training's section has: a phase's, fine-tuning's, RL's."""
 
     log_every: int = Field(ge=1, description="steps between rows of the plot")
     checkpoint_every: int = Field(ge=1, description="steps between checkpoints for resuming")

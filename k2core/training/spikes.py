@@ -1,6 +1,6 @@
 """Steps to leave out: a loss or gradient norm far above its recent past, or not finite at all.
 
-The verdict falls before the step touches weights or optimiser. Both figures are the whole batch's, so that all
+The verdict comes before the step touches weights or optimiser. Both figures are the whole batch's, so that all
 processes judge alike. Only accepted steps enter the history (OLMo-core's SkipStepOptimizer lets spikes in too, and
 then takes the next one for normal).
 """
@@ -20,7 +20,7 @@ from k2core.recipe import Section
 
 SKIPPED = "skipped.jsonl"
 LEAST_DEVIATION = 0.01
-"""Of the mean: a history that hardly varies must not turn noise into spikes."""
+"""Share of the mean: a history that hardly varies must not turn noise into spikes."""
 
 
 class SpikeConfig(Section):
@@ -50,7 +50,7 @@ class Spikes:
             self._remember([json.loads(line) for line in lines if line.endswith("}")])  # the last may be torn
 
     def score(self, loss: float, norm: float) -> float:
-        """Standard deviations above the mean, the larger of the two; infinite if one is not finite, 0 too early."""
+        """Standard deviations above the mean, the larger of the two; infinite if one is not finite, 0 if too early."""
         return max(self._score(name, value) for name, value in self._named(loss, norm).items())
 
     def verdict(self, loss: float, norm: float) -> str | None:
@@ -65,13 +65,13 @@ class Spikes:
         return None
 
     def accept(self, loss: float, norm: float) -> None:
-        """The step was made."""
+        """Note that the step was made."""
         for name, value in self._named(loss, norm).items():
             self.values[name] = [*self.values[name], value][-self.settings.window :]
         self.in_a_row = 0
 
     def skip(self, step: int, reason: str, samples: list[str], write: bool) -> None:
-        """The step was left out; on one process (`write`) that is recorded for good."""
+        """Note that the step was left out; one process (`write`) records it for good."""
         self.in_a_row += 1
         if step in self.records:
             return

@@ -1,4 +1,4 @@
-"""How fast a training is: tokens a second, share of the machine's peak, and what the time goes into (live only)."""
+"""How fast a training is: tokens per second, share of the machine's peak, and what the time goes into (live only)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12, "H800"
 
 
 def training_flops(model: Transformer, context: int) -> float:
-    """Floating-point operations of a trained token: 6 for each activated weight, and causal attention's products.
+    """Floating-point operations per trained token: 6 for each activated weight, and causal attention's products.
 
     The embedding is a look-up and does not count. As in PaLM's appendix B, recomputation does not count either.
     """
@@ -32,7 +32,7 @@ def training_flops(model: Transformer, context: int) -> float:
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """FLOP/s of this process's device: of a known GPU by its data sheet, of a CPU measured (fp32, 0.1 s)."""
+    """FLOP/s of this process's device: from the data sheet for a known GPU, measured for a CPU (fp32, 0.1 s)."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         return next((peak for part, peak in PEAKS.items() if part in name), None)
@@ -64,12 +64,12 @@ class Clock:
         self._since, self._tokens, self._spent = time.perf_counter(), tokens, dict[str, float]()
 
     def start(self, tokens: int) -> None:
-        """From now on, with `tokens` seen."""
+        """Start counting now, with `tokens` seen."""
         self._begin(tokens)
 
     @contextmanager
     def on(self, what: str) -> Iterator[None]:
-        """The block's time is spent on `what`."""
+        """Count the block's time as spent on `what`."""
         begun = time.perf_counter()
         try:
             yield
@@ -77,7 +77,7 @@ class Clock:
             self._spent[what] = self._spent.get(what, 0.0) + time.perf_counter() - begun
 
     def report(self, tokens: int, flops_per_token: float, peak: float | None) -> Metrics:
-        """Rates since the last report, `tokens` being the number seen by now.
+        """Rates since the last report, with `tokens` seen by now.
 
         Validation is measurement, not overhead: its time is left out of all rates.
         """

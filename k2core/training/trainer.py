@@ -4,7 +4,7 @@ Logged metrics (`plots/*.csv`; live in MLflow):
 
 | name | what |
 |---|---|
-| `train/loss` | nats a target token, mean of the interval |
+| `train/loss` | nats per target token, mean of the interval |
 | `train/lr` | the matrices' learning rate (`lr/adamw` is AdamW's) |
 | `train/grad_norm` | global norm before clipping |
 | `train/tokens_seen` | target tokens so far, earlier phases included |
@@ -12,9 +12,9 @@ Logged metrics (`plots/*.csv`; live in MLflow):
 | `qk_clip/*`, `moe/*`, `optim/*` | what the optimiser reports |
 | `spike/score` | largest loss or gradient norm of the interval, in deviations from its recent mean (`spikes.py`) |
 | `spike/skipped` | steps left out so far |
-| `throughput/tps`, `throughput/mfu` | target tokens a second; share of the peak (live only, like all below) |
-| `throughput/data_loading_pct`, `throughput/overhead_pct` | share of the time for batches; for all but the step |
-| `checkpoint/save_s`, `memory/max_reserved_gib` | time that checkpoints took of the interval; most memory so far |
+| `throughput/tps`, `throughput/mfu` | target tokens per second; share of the peak (live only, like all below) |
+| `throughput/data_loading_pct`, `throughput/overhead_pct` | share of the time spent on batches; on all but the step |
+| `checkpoint/save_s`, `memory/max_reserved_gib` | time that checkpoints took in the interval; most memory so far |
 
 The trainer draws no random number: data is a pure function of the step, the model has no dropout.
 
@@ -44,14 +44,14 @@ from k2core.training.throughput import Clock, memory_gib, peak_flops, training_f
 __all__ = ["Batch", "BatchSource", "Plan", "TrainResult", "train"]
 
 EXPECTED_SHARE = 0.4
-"""Of the peak, for the estimate before the first step: what large trainings reach, and this one on two cores."""
+"""Share of the peak assumed before the first step: what large trainings reach, and this one on two cores."""
 
 
 class BatchSource(Protocol):
     """Where batches come from: pure functions of the step, so that a resumed run reads what was not read.
 
     Attributes:
-        batch_rows: rows a step.
+        batch_rows: rows per step.
     """
 
     batch_rows: int
@@ -67,7 +67,7 @@ class BatchSource(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is trained on, how long, and how it is looked at.
+    """What is trained on, how long, and how it is validated.
 
     Attributes:
         validate: figures of the model as it is (`val/…`), every `validate_every` steps and after the last.
@@ -81,13 +81,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished training has to tell.
+    """The result of a finished training.
 
     Attributes:
-        loss: mean of the last logged interval, nats a token.
+        loss: mean of the last logged interval, nats per token.
         tokens_seen: target tokens, earlier phases included.
         max_logit: largest attention logit of all steps.
-        heads_clipped: heads clipped a step, mean over the run.
+        heads_clipped: heads clipped per step, mean over the run.
         skipped: steps left out.
         rows: the rows of the CSV.
         detail: name → content of files: each head's and each expert's figures (`per_head_log.py`), the steps left out.
@@ -148,7 +148,7 @@ class _TokenTraining(Training):
             most = min(most, max(1, micro_batch_tokens * self.ranks.context // self.context))
         if len(rows) % most:
             raise StageError(
-                f"a process's {len(rows)} rows a step are no multiple of the {most} rows that parallel."
+                f"a process's {len(rows)} rows per step are not a multiple of the {most} rows that parallel."
                 f"micro_batch_tokens {micro_batch_tokens} makes; change one of them"
             )
         return [rows[start : start + most] for start in range(0, len(rows), most)]
@@ -162,7 +162,7 @@ class _TokenTraining(Training):
         super().run(plot)
 
     def _announce(self) -> None:
-        """What is about to be done, before the first step."""
+        """Say what is about to be done, before the first step."""
         rows, ranks = self.source.batch_rows, self.ranks
         tokens = self.steps * rows * self.context
         parameters = total_parameters(self.model)
@@ -209,7 +209,7 @@ class _TokenTraining(Training):
         nats = 0.0
         for batch in batches:
             nll = batch_nll(self.model, batch)
-            # FSDP2 takes the mean over processes, so that each has the part of the global mean times their number.
+            # FSDP2 averages over processes, so each has its part of the global mean times their number.
             (nll * (self.ranks.world / targets)).backward()
             nats += float(nll.detach())
         [nats] = self.ranks.sum(nats)

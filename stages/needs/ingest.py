@@ -1,4 +1,4 @@
-"""What the sources give, as far as the recipe tells, and that there is something for them to read."""
+"""Checks what the sources give, as far as the recipe tells, and that there is something for them to read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def something_is_read(ingest: Params) -> Iterator[str]:
 
 
 def files_that_there_are(ingest: Params) -> Iterator[str]:
-    """On this machine; what lies elsewhere is asked for by the stage `sources`."""
+    """Paths on this machine; the stage `sources` asks for what is elsewhere."""
     for source in ingest.files:
         if source.limit == 0 or "://" in source.path:
             continue

@@ -1,4 +1,4 @@
-"""What stages change of section `llm` for themselves must fit it."""
+"""A stage's own changes to section `llm` must fit it."""
 
 from __future__ import annotations
 

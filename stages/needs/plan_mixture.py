@@ -1,4 +1,4 @@
-"""The mixtures need documents of their domains, the phases each other's seams and the model's context."""
+"""Mixtures need documents of their domains; phases must meet at their seams and fit the model's context."""
 
 from __future__ import annotations
 

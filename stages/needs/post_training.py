@@ -1,4 +1,4 @@
-"""Fine-tuning, critic and RL need environments that there are, and items of them."""
+"""Fine-tuning, critic and RL need environments that exist, and items of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def environments_that_there_are(sft: SFT, critic: Critic, rl: RL) -> Iterator[st
             if name not in known:
                 yield f"{key}.{name}: no such environment; there are {', '.join(known)}"
             if count < 0:
-                yield f"{key}.{name} = {count}: a number of items is not below 0"
+                yield f"{key}.{name} = {count}: a number of items cannot be below 0"
 
 
 def something_to_learn_from(critic: Critic, rl: RL) -> Iterator[str]:

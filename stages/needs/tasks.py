@@ -1,4 +1,4 @@
-"""Tasks need kinds that there are, and the servers whose tools they use."""
+"""Tasks need kinds that exist, and the servers whose tools they use."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def kinds_with_a_weight(tasks: Params) -> Iterator[str]:
         if name not in KINDS:
             yield f"tasks.mix.{name}: no such kind of task; there are {', '.join(KINDS)}"
         if weight < 0:
-            yield f"tasks.mix.{name} = {weight:g}: a weight is not below 0"
+            yield f"tasks.mix.{name} = {weight:g}: a weight cannot be below 0"
     if not any(tasks.mix.values()):
         yield "tasks.mix: give at least one kind a weight above 0"

@@ -17,7 +17,7 @@ def test_points_are_every_combination() -> None:
         ("rl.tau=0.2", 'tools.servers=["time"]'), ("rl.tau=0.2", 'tools.servers=["time", "git"]'),
     ]  # fmt: skip
     assert points(["rl.tau=1e-4,1e-5"]) == [("rl.tau=0.0001",), ("rl.tau=1.0e-05",)]
-    for bad, sentence in (("rl.tau", "is no axis"), ("rl.tau=", "is no axis"), ("rl.tau=[1", "not valid YAML")):
+    for bad, sentence in (("rl.tau", "is not an axis"), ("rl.tau=", "is not an axis"), ("rl.tau=[1", "not valid YAML")):
         with pytest.raises(RecipeError, match=sentence):
             points([bad])
 

@@ -38,7 +38,7 @@ def test_a_value_is_read_as_a_person_means_it() -> None:
 
 
 @pytest.mark.parametrize(("change", "sentence"), [
-    ("rl.tau", "is no change of the recipe; write key=value"),
+    ("rl.tau", "is not a change of the recipe; write key=value"),
     ("rll.tau=1", "no key rll; there are: compute, limits"),
     ("rl.tau.deep=1", "rl.tau has no keys, its value is 0.1"),
     ("rl.tau=[", "the value is not valid YAML"),

@@ -80,5 +80,5 @@ def test_a_full_cache_and_a_token_that_is_none_are_errors():
     with pytest.raises(IndexError, match="a token is not one of 0 to 49"):
         decoder.decode(torch.tensor([0, 50]), cache)
     cache.lengths_B = torch.tensor([1, 4])
-    with pytest.raises(IndexError, match="4 slots a sequence"):
+    with pytest.raises(IndexError, match="4 slots per sequence"):
         decoder.decode(torch.tensor([0, 1]), cache)

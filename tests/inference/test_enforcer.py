@@ -274,11 +274,11 @@ def test_what_cannot_be_enforced_is_left_out_and_said(tokenizer, enforcer, caplo
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
-        ("say", {"type": "objekt"}, "no object's"),
-        ("say", {"type": "string"}, "no object's"),
-        ("say", ["a"], "no object's"),
-        ("say", {"type": "object", "properties": {"a": {"type": "text"}}}, "no JSON Schema .*at properties/a/type"),
-        ("say", {"type": "object", "required": "a"}, "no JSON Schema .*at required"),
+        ("say", {"type": "objekt"}, "not an object's"),
+        ("say", {"type": "string"}, "not an object's"),
+        ("say", ["a"], "not an object's"),
+        ("say", {"type": "object", "properties": {"a": {"type": "text"}}}, "not a JSON Schema .*at properties/a/type"),
+        ("say", {"type": "object", "required": "a"}, "not a JSON Schema .*at required"),
         ("say it", {}, "a name may hold neither"),
         ("say:0", {}, "a name may hold neither"),
         ("<|im_end|>", {}, "a name may hold neither"),

@@ -159,7 +159,7 @@ def test_a_full_disk_is_one_sentence_and_costs_nothing(whole, tmp_path: Path) ->
     with no_large_files(9000), pytest.raises(StorageError) as caught:
         run(tmp_path, Source(), *build())
     assert "a checkpoint could not be written" in str(caught.value) and "\n" not in str(caught.value)
-    assert "the one before is kept" in str(caught.value)
+    assert "the previous one is kept" in str(caught.value)
     assert names(tmp_path / "scratch") == ["step-00000004"]
     model, optimizer = build()
     source = Source()

@@ -36,7 +36,7 @@ def test_a_phase_counts_in_tokens() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_tokens": 60}, "no multiple of context_length"),
+        ({"batch_tokens": 60}, "not a multiple of context_length"),
         ({"tokens": 63}, "less than one batch"),
         ({"mixture": {"web": -1.0}}, "must not be negative"),
         ({"mixture": {"web": 0.0}}, "must not be negative"),

@@ -111,7 +111,7 @@ def test_rows_are_shared_out_without_overlap() -> None:
         shares = [list(Ranks(world, rank, context).rows(8)) for rank in range(world)]
         assert sorted(row for share in shares[::context] for row in share) == list(range(8))
         assert all(shares[rank] == shares[rank - rank % context] for rank in range(world))
-    with pytest.raises(ValueError, match="6 rows a step cannot be shared out over 4"):
+    with pytest.raises(ValueError, match="6 rows per step cannot be shared out over 4"):
         Ranks(4, 0, 1).rows(6)
 
 
@@ -122,5 +122,5 @@ def test_torchrun_and_the_recipe_must_agree(monkeypatch: pytest.MonkeyPatch) -> 
     assert not must_launch(config(2))
     with pytest.raises(RecipeError, match=r"parallel.processes is 4, but torchrun started 2"):
         must_launch(config(4))
-    with pytest.raises(ValueError, match="processes 3 is no multiple of context 2"):
+    with pytest.raises(ValueError, match="processes 3 is not a multiple of context 2"):
         config(3, context=2)

@@ -209,7 +209,7 @@ def test_the_same_inputs_give_the_same_bytes(chain: Chain) -> None:
 
 
 def test_seams_are_checked(chain: Chain) -> None:
-    with pytest.raises(StageError, match="another shape than section model"):
+    with pytest.raises(StageError, match="differs in shape from section model"):
         chain.pretrain("decay", "stable", model=MODEL.model_copy(update={"rope_theta": 5e4}), out="bad")
     with pytest.raises(StageError, match="vocabulary of 320, section model says vocab_size 300"):
         chain.pretrain("stable", "tokenizer", model=MODEL.model_copy(update={"vocab_size": 300}), out="bad")

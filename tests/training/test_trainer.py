@@ -199,7 +199,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(whole, tmp_path: Pat
         assert row["qk_clip/max_logit"] == pytest.approx(wanted["qk_clip/max_logit"], rel=1e-4)
     for name, tensor in outcome(tmp_path, model, optimizer)[1].items():
         assert torch.allclose(tensor, whole[1][name], atol=2e-4), name
-    with pytest.raises(StageError, match=r"no multiple of the 3 rows that parallel\.micro_batch_tokens 36"):
+    with pytest.raises(StageError, match=r"not a multiple of the 3 rows that parallel\.micro_batch_tokens 36"):
         run(tmp_path / "bad", Source(), *build(), micro_batch_tokens=36)
 
 

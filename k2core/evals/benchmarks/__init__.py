@@ -1,4 +1,4 @@
 """What a model is measured by. A new benchmark is a module here with a function `measure(subject) -> Measured`.
 
-Its names of scores begin with a word of its own. The scorecard holds the benchmarks in the order of their names.
+The names of its scores begin with a word of its own. The scorecard holds the benchmarks in the order of their names.
 """

@@ -8,7 +8,7 @@
 | `dialogues/pass_hat_K[/GROUP]` | K dialogues at temperature 1 all pass (tau-bench's pass^K) | bootstrap over tasks |
 
 An answer is right if it is brief and says what the rubric wants mentioned: the value that a tool returned, or what was
-done. It is asked of tasks that need calls.
+done. It is measured on tasks that need calls.
 
 Groups are the kinds of tasks (`k2core/agentic/tasks/plans.py`), and what no training task has: `unseen_tools`,
 `unseen_personas`, `unseen_domains`, where there are such tasks; `unseen_values` are the tasks with nothing else unseen.
@@ -38,7 +38,7 @@ from k2core.gym.tool_call import ToolCall
 
 ENVIRONMENT = "tool_call"
 FAILURE_RATE = 0.0
-"""Of the tools: every model meets the same world."""
+"""The tools': every model meets the same world."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def measure(subject: Subject) -> Measured:
 def play(
     environment: ToolCall, count: int, agent: Callable[[float], ModelAgent], samples: int, seed: int
 ) -> list[Played]:
-    """What becomes of the first `count` held-out tasks; `agent` makes one of a temperature."""
+    """What becomes of the first `count` held-out tasks; `agent` makes an agent for a temperature."""
     tasks = environment.tasks["heldout"][:count]
     player = Player(environment.tools, seed, FAILURE_RATE)
     greedy = [row for (row,) in player.model(tasks, agent(0.0), 1)]
@@ -145,7 +145,7 @@ def scores(played: Sequence[Played], groups_of: Callable[[Task], list[str]], see
 
 
 def readable(played: Sequence[Played], count: int) -> list[dict[str, Any]]:
-    """`count` greedy dialogues for a person to read, of each kind in turn."""
+    """`count` greedy dialogues for a person to read, each kind in turn."""
     seen: Counter[str] = Counter()
     ranked = []
     for number, one in enumerate(played):

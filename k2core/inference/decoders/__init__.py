@@ -23,5 +23,5 @@ class Decoder(Protocol):
 
 
 def decoder_for(model: Transformer) -> Decoder:
-    """The fastest way to decode `model` here; to be asked for anew whenever its weights have changed."""
+    """The fastest way to decode `model` here; ask again whenever its weights have changed."""
     return packed(model) or model

@@ -28,7 +28,7 @@ class Packed:
         """Logits [B, V] after one more token of each sequence, which enters `cache`.
 
         Raises:
-            IndexError: a sequence has no slot left in `cache`, or a token is none.
+            IndexError: a sequence has no slot left in `cache`, or a token is out of range.
         """
         cos, sin = self.model.rotary(cache.lengths_B)
         logits_BV = self.decoder.step(tokens_B, cache.lengths_B, cache.layers, cos, sin)
@@ -56,7 +56,7 @@ def packed(model: Transformer) -> Packed | None:
 def _layer(layer: Block) -> ops.LayerWeights:
     attention, feed_forward, routed = layer.self_attn, layer.mlp, None
     if not isinstance(attention, MultiHeadLatentAttention):
-        raise TypeError(f"a {type(attention).__name__} cannot be packed: its weights are others")
+        raise TypeError(f"a {type(attention).__name__} cannot be packed: its weights differ")
     if isinstance(feed_forward, MixtureOfExperts):
         gate, experts = feed_forward.gate, feed_forward.experts
         routed = ops.RoutedWeights(gate.weight, gate.e_score_correction_bias, experts.gate_up_proj, experts.down_proj)

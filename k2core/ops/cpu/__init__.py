@@ -1,6 +1,6 @@
-"""The backend `cpu`: kernels in C for what a model spends its time on, in fp32, built at the first use.
+"""The backend `cpu`: fp32 kernels in C for the operations that take a model's time, built at first use.
 
-They are a faster way to the numbers that `k2core/ops/reference.py` defines. `operations.py` has the operations and says
+They compute what `k2core/ops/reference.py` defines, faster. `operations.py` has the operations and says
 which tensors it accepts, `autograd.py` the kernels as differentiable functions, `decoding.py` a decoding step,
 `build.py` builds and loads.
 """

@@ -1,6 +1,7 @@
-/* Causal attention of multi-head latent attention over whole sequences (`latent_attention`), a head of a sequence a
-   thread at a time: queries and keys are put together and rotated, the logits of a few queries live in the cache only,
-   and the backward pass computes them again (FlashAttention, arXiv 2205.14135, without blocks of keys). */
+/* Causal attention of multi-head latent attention over whole sequences (`latent_attention`). Each thread takes one
+   head of one sequence at a time: queries and keys are put together and rotated, the logits of a few queries live only
+   in the cache, and the backward pass computes them again (FlashAttention, arXiv 2205.14135, without blocks of
+   keys). */
 #include "product.h"
 #include "rows.h"
 

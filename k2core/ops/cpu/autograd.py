@@ -1,8 +1,8 @@
 """The kernels as differentiable functions, on tensors that `operations.accepts`.
 
-Floating-point tensors are fp32 on the CPU. A kernel reads as far as the shapes say, so they are checked here.
+Floating-point tensors are fp32 on the CPU. A kernel trusts the shapes that it is given, so they are checked here.
 
-Shapes: B sequences (or matrices), N tokens (or columns of a matrix), V vocabulary, E experts, K experts of a token, M
+Shapes: B sequences (or matrices), N tokens (or columns of a matrix), V vocabulary, E experts, K experts per token, M
 visits of tokens to experts (or rows of a matrix).
 """
 
@@ -99,7 +99,7 @@ def sort_visits(experts_NK: Tensor, experts: int) -> tuple[Tensor, Tensor, Tenso
     token_M, ends_E = torch.empty(N * K, dtype=torch.long), torch.empty(experts, dtype=torch.int32)
     _check(experts_NK.dtype == torch.long, "the chosen experts", experts_NK, "int64")
     if call("sort_visits", experts_NK.contiguous(), N, K, experts, place_NK, token_M, ends_E):
-        raise IndexError(f"a token chose an expert that is none of the {experts}")
+        raise IndexError(f"a token chose an expert that is not one of the {experts}")
     return place_NK, token_M, ends_E
 
 
@@ -152,7 +152,7 @@ class CrossEntropy(torch.autograd.Function):
         loss, log_sum = torch.empty(len(logits)), torch.empty(len(logits))
         wrong = call("cross_entropy", logits, targets, ignored, loss, log_sum, *logits.shape)
         if wrong:
-            raise IndexError(f"{wrong} targets are no token: with these logits, 0 to {logits.shape[1] - 1} are")
+            raise IndexError(f"{wrong} targets are not tokens: these logits have tokens 0 to {logits.shape[1] - 1}")
         ctx.save_for_backward(logits, targets, log_sum)
         ctx.ignored = ignored
         return loss
@@ -171,7 +171,7 @@ class CrossEntropy(torch.autograd.Function):
 class Attention(torch.autograd.Function):
     """`apply(queries, keys_values, shared, cos, sin, blocks, query_segments, key_segments, scale)`.
 
-    What they are, `Inputs` in `attention.c` says; the segments may be None. Returns the heads' results [B, T, H, value]
+    `Inputs` in `attention.c` describes them; the segments may be None. Returns the heads' results [B, T, H, value]
     and their largest logits [B, H].
     """
 
@@ -213,7 +213,7 @@ class Attention(torch.autograd.Function):
 
 
 def sample(logits_BV: Tensor, temperature: float, drawn_B: Tensor) -> tuple[Tensor, Tensor]:
-    """A token of each row for a number in (0, 1], and its log-probability: see `sample.c`."""
+    """One token per row for a number in (0, 1], and its log-probability: see `sample.c`."""
     B, V = logits_BV.shape
     tokens, log_probs = torch.empty(B, dtype=torch.long), torch.empty(B)
     _check(drawn_B.shape == (B,), "the numbers drawn", drawn_B, f"{B} rows of logits")
@@ -263,7 +263,7 @@ class _Inputs(ctypes.Structure):
 
 
 def _batch_stride(part: Tensor) -> int:
-    """How far apart sequences lie in it: 0 where all share one."""
+    """How far apart sequences are in it: 0 where all share one."""
     return part.stride(0) if len(part) > 1 else 0
 
 
@@ -273,6 +273,6 @@ def _check(right: bool, what: str, tensor: Tensor, other: str) -> None:
 
 
 def _rows(x: Tensor) -> Tensor:
-    """`x` [..., D] as [N, D] whose rows are contiguous, but may lie apart: a slice of the last axis is not copied."""
+    """`x` [..., D] as [N, D]. Each row is contiguous; rows may lie apart, so a slice of the last axis is not copied."""
     rows = x.flatten(0, -2)
     return rows if rows.stride(1) == 1 else rows.contiguous()

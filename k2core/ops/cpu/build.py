@@ -21,15 +21,15 @@ from k2core.recipe import RecipeError
 
 FOLDER = Path(__file__).parent
 BUILT = FOLDER / "__pycache__"
-"""Where Python keeps what it compiles of the modules beside."""
+"""Where Python keeps the compiled modules of this folder."""
 FLAGS = (
     "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC", "-fvisibility=hidden",
-    # sums in vectors; not-a-number and infinity stay what they are
+    # sums in vectors; NaN and infinity are kept
     "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math",
 )  # fmt: skip
 
 _forked = False
-"""A forked process has none of the threads of its parent, which OpenMP would wait for."""
+"""A forked process lacks its parent's threads, and OpenMP would wait for them."""
 
 
 def _single_threaded() -> None:
@@ -41,9 +41,9 @@ os.register_at_fork(after_in_child=_single_threaded)
 
 
 def call(name: str, *arguments: Tensor | ctypes.Structure | ctypes.Array | int | float | None) -> int:
-    """Run a kernel with the threads that torch may use; tensors and structures go as pointers, integers as int64.
+    """Run a kernel on the threads that torch may use; tensors and structures become pointers, integers int64.
 
-    Returns what the kernel does, where that is an `int`.
+    Returns the kernel's result where it is an `int`.
     """
     threads = 1 if _forked else torch.get_num_threads()
     return getattr(loaded(), name)(*map(_argument, arguments), ctypes.c_int64(threads))
@@ -60,7 +60,7 @@ def _argument(value: Tensor | ctypes.Structure | ctypes.Array | int | float | No
 
 
 def loaded() -> ctypes.CDLL:
-    """`library()`, which there is wherever this backend was chosen."""
+    """`library()`, which exists wherever this backend was chosen."""
     kernels = library()
     if kernels is None:
         raise RuntimeError("the kernels could not be built, so nothing of this backend can be called")
@@ -69,7 +69,7 @@ def loaded() -> ctypes.CDLL:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The loaded kernels, or None, with a warning, where they cannot be built: everything then runs without them.
+    """The loaded kernels, or None, with a warning, where they cannot be built: then everything runs without them.
 
     Raises:
         RecipeError: they cannot be built, and the recipe's `compute.backend` insists on them.
@@ -88,13 +88,13 @@ def library() -> ctypes.CDLL | None:
             ) from None
         logging.getLogger(__name__).warning(
             "the CPU kernels could not be built with the C compiler %r (set CC to another one): everything runs "
-            "without them, training about 1.2 times and decoding 3 times as long. %s", compiler, reason,
+            "without them; training takes about 1.2 times and decoding 3 times as long. %s", compiler, reason,
         )  # fmt: skip
         return None
 
 
 def _built(compiler: list[str]) -> Path:
-    """The shared library; it is compiled unless these sources were, by this compiler on this kind of processor."""
+    """The shared library; compiled unless these sources already were, by this compiler for this kind of processor."""
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True).stdout
     sources = sorted(FOLDER.glob("*.[ch]"))
     identity = [version, " ".join(FLAGS), _processor(), *(source.read_text() for source in sources)]

@@ -30,7 +30,7 @@ static void norm(const float* x, i64 x_row, i64 rows, i64 D, const float* weight
   for (i64 n = 0; n < rows; n++) norm_row(x + n * x_row, weight, D, eps, out + n * D);
 }
 
-/* out [rows, D] = base (if any) + down(silu(gate) · up); `inner` has room for 3 · width a row. */
+/* out [rows, D] = base (if any) + down(silu(gate) · up); `inner` has room for 3 · width per row. */
 static void feed_forward(const float* x, i64 rows, i64 D, i64 width, const float* gate_up, const float* down,
                          const float* base, float* inner, float* out) {
   float* active = inner + rows * 2 * width;

@@ -33,7 +33,7 @@ class Decoder:
     def step(self, tokens_B: Tensor, lengths_B: Tensor, caches: list[Tensor], cos_Bh: Tensor, sin_Bh: Tensor) -> Tensor:
         slots = caches[0].shape[1]
         if int(lengths_B.max()) >= slots:
-            raise IndexError(f"the cache has {slots} slots a sequence, and one of them has no slot left")
+            raise IndexError(f"the cache has {slots} slots per sequence, and one sequence has none left")
         if not 0 <= int(tokens_B.min()) <= int(tokens_B.max()) < self.shape.V:
             raise IndexError(f"a token is not one of 0 to {self.shape.V - 1}")
         for layer, cache in zip(self.layers, caches, strict=True):
@@ -69,7 +69,7 @@ class Decoder:
         return result
 
     def _matrix(self, weight: Tensor, across: bool = False) -> int:
-        """Where the packed form of `weight` [out, in] lies, or of a stack of such; `across`: of [in, out]."""
+        """Address of the packed form of `weight` [out, in], or of a stack of them; with `across`, of [in, out]."""
         weight = weight.detach().contiguous()
         stack = weight if weight.ndim == 3 else weight[None]
         count, N, K = stack.shape

@@ -2,8 +2,8 @@
    sorted by expert. */
 #include "experts.h"
 
-/* 1 if an expert is none, else 0. Counting sort of `chosen` [N, K]: `place` [N, K] is each visit's row among the sorted
-   ones, `token` [M] the token of each sorted row, `ends` [E] where each expert's rows end. */
+/* 1 if an expert is wrong, else 0. Counting sort of `chosen` [N, K]: `place` [N, K] is each visit's row among the
+   sorted ones, `token` [M] the token of each sorted row, `ends` [E] where each expert's rows end. */
 EXPORT int sort_visits(const i64* chosen, i64 N, i64 K, i64 E, i64* place, i64* token, int32_t* ends, i64 threads) {
   (void)threads;
   for (i64 m = 0; m < N * K; m++)

@@ -1,5 +1,5 @@
-/* Newton-Schulz (`newton_schulz`): a matrix a thread at a time, all of it in that thread's cache. Gram matrix and
-   polynomial are symmetric, so that half of each is computed. */
+/* Newton-Schulz (`newton_schulz`): each thread takes one matrix at a time and keeps all of it in its cache. Gram matrix
+   and polynomial are symmetric, so that half of each is computed. */
 #include "product.h"
 
 /* C [M, M] = alpha · A B + beta · D for A [M, K], where it is symmetric: what lies above the diagonal is copied from

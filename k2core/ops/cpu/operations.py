@@ -1,9 +1,9 @@
-"""The operations of the backend `cpu`; what it lacks, or refuses, is left to the reference.
+"""The operations of the backend `cpu`; the reference computes what it lacks or refuses.
 
-Signatures and formulas stand in `k2core/ops/__init__.py`.
+Signatures and formulas are in `k2core/ops/__init__.py`.
 
 Shapes: B sequences, N tokens, T positions, S key positions, V vocabulary, D hidden width, H heads, E experts, K experts
-of a token, F inner width of a feed-forward, M visits of tokens to experts, n head width without position, r rotary head
+per token, F inner width of a feed-forward, M visits of tokens to experts, n head width without position, r rotary head
 width, v head width of the values, d = n + r, e = n + v.
 """
 
@@ -25,7 +25,7 @@ __all__ = [
 
 PLAIN = (Tensor, nn.Parameter)
 QUERY_BLOCK = 128
-"""Queries whose first key is looked for together, where rows are packed."""
+"""Queries per search for their first key, where rows are packed."""
 
 
 def accepts(*tensors: Tensor) -> bool:

@@ -1,4 +1,4 @@
-/* One token a row of logits, and its log-probability (`sample`). */
+/* One token per row of logits, and its log-probability (`sample`). */
 #include "rows.h"
 
 /* At temperature 0 the most probable token; else the first one at which the cumulative distribution reaches `drawn`

@@ -1,1 +1,1 @@
-"""The optimisers that a recipe can name, a file each: parameters and builder. No import of torch on top."""
+"""The optimisers that a recipe can name, one file each: parameters and builder. None imports torch at the top."""

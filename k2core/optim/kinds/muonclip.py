@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class MuonClipConfig(OptimizerConfig):
-    """Section `optimizer` (K2 §2.1; Moonlight, arXiv 2502.16982). Rates are multiplied with the phase's schedule."""
+    """Section `optimizer` (K2 §2.1; Moonlight, arXiv 2502.16982). Rates are multiplied by the phase's schedule."""
 
     muon_lr: float = Field(gt=0, description="learning rate of the matrices; an update has RMS 0.2 × this")
     adamw_lr: float = Field(gt=0, description="learning rate of embedding, head and norms")
