@@ -25,7 +25,7 @@ class Params(Section):
 
     attempts: int = Field(ge=1, description="dialogues a task at most, until one passes")
     failure_rate: float = Field(ge=0, lt=1, description="share of calls that find the tool unavailable for the moment")
-    mistake_rate: float = Field(ge=0, le=1, description="share of the planner's dialogues with a deliberate mistake")
+    mistake_rate: float = Field(ge=0, le=1, description="share of the oracle's dialogues with a deliberate mistake")
     llm_tasks: int = Field(ge=0, description="tasks that the LLM agent plays too; 0 asks no LLM")
     llm_max_tokens: int = Field(ge=16, description="tokens of one reply of the LLM agent, at most")
     llm_temperature: float = Field(ge=0, le=2, description="sampling temperature of the LLM agent")
@@ -48,9 +48,9 @@ def run(
     player = Player(specs, compute.seed, params.failure_rate)
     job.say(f"{len(training)} tasks, at most {params.attempts} dialogues each; about {len(training) / 400:.0f} s")
     played = []
-    with job.progress(len(training), "task", what="planner") as bar:
+    with job.progress(len(training), "task", what="oracle") as bar:
         for task in training:
-            played += player.planner(task, params.attempts, params.mistake_rate)
+            played += player.oracle(task, params.attempts, params.mistake_rate)
             bar.update()
     real = read_lines(tasks / "real_tasks.jsonl")
     servers = read_servers(tools / "servers.json")
