@@ -8,7 +8,7 @@ from typing import Any
 
 from k2core.agentic.dialogues.oracle import words
 
-_WORD = re.compile(r"[^\W_]+")
+_WORD = re.compile(r"[^\W\d_]+|\d+")
 
 
 def words_of(value: Any) -> set[str]:
@@ -23,7 +23,7 @@ def unseen(messages: list[dict[str, Any]], tools: list[dict[str, Any]], known: s
     Args:
         known: more words that the agent may use.
     """
-    seen = words_of(tools) | words_of(words()) | words_of(known)
+    seen = words_of(tools) | words_of(words()) | words_of(known) | {"and"}  # which stands between listed values
     found: set[str] = set()
     for message in messages:
         said = words_of(message["content"])
