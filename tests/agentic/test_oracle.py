@@ -9,10 +9,12 @@ from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from seen import unseen, words_of
 
 from k2core.agentic.dialogues.dialogue import MAX_REPLIES, World, converse
-from k2core.agentic.dialogues.oracle import PATIENCE, OracleAgent, words
+from k2core.agentic.dialogues.oracle import RETRIES, OracleAgent, words
 from k2core.agentic.dialogues.play import Player
 from k2core.agentic.domains.taxonomy import Draws, domains
 from k2core.agentic.tasks.judge import Evidence, judge
@@ -128,7 +130,7 @@ def test_the_second_call_of_a_chain_uses_what_the_first_returned() -> None:
         assert read == task["gold_calls"][0]["arguments"]
         assert write[name] == value != task["gold_calls"][1]["arguments"][name]
         assert mentions(messages[-1]["content"], value)
-        assert name not in {literal for each in reference.values() for literal in literals(each)}
+        assert str(task["gold_calls"][1]["arguments"][name]) not in list(literals(reference))
 
 
 def test_a_record_that_is_gone_is_said_to_be_gone_and_nothing_follows() -> None:
@@ -178,12 +180,12 @@ def test_a_temporary_failure_is_tried_again_in_words_and_not_for_ever() -> None:
         assert len(retries) == 1 and retries[0] in words()["retry"]
         verdict = judge(task, Evidence(messages, world.outcomes, state_hash(world.state)))
         assert verdict.passed, verdict
-    assert PATIENCE < MAX_REPLIES
+    assert RETRIES + 3 <= MAX_REPLIES  # two turns of calls, or a question and one, and the answer
     for task in BY_KIND["single"]:
         world = Failing(declared(task), task["initial_state"])
         world.times = 99
         messages = play(task, world=world)
-        assert len(calls_of(messages)) == PATIENCE and says(messages[-1]["content"], "failed")
+        assert len(calls_of(messages)) == RETRIES + 1 and says(messages[-1]["content"], "failed")
         assert UNAVAILABLE in messages[-1]["content"]
 
 
@@ -205,6 +207,31 @@ def test_a_value_that_nobody_said_is_asked_for_though_the_goal_has_it() -> None:
         mute = {**task, "instruction": "Please help me."}
         messages = play(mute)
         assert len(messages) == 3 and messages[2]["content"].endswith("?")
+
+
+HOSTILE = [
+    "",
+    "[" * 100_000,
+    '{"error": {"a": ["{value}"]}}',
+    '{"found": [{"x": null}, "{0}"]}',
+    "NaN",
+    '"\\ud800"',
+    UNAVAILABLE,
+]
+SOMETHING = st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3) | (
+    st.dictionaries(st.sampled_from(["error", "found", "balance", "day", "status"]), inner, max_size=3)))  # fmt: skip
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.sampled_from(FOUND), st.lists(st.sampled_from(HOSTILE) | SOMETHING.map(json.dumps), min_size=8, max_size=8))
+def test_whatever_a_tool_returns_the_oracle_ends_with_a_sentence(task: Task, texts: list[str]) -> None:
+    class Hostile(Simulator):
+        def _outcome(self, call: ToolCall) -> Outcome:
+            return Outcome(texts[len(self.outcomes)])
+
+    messages = play(task, world=Hostile(declared(task), task["initial_state"]))
+    assert messages[-1]["role"] == "assistant" and messages[-1]["content"]
+    json.dumps(messages, ensure_ascii=False).encode()
 
 
 def test_no_word_of_the_oracle_comes_from_nowhere() -> None:

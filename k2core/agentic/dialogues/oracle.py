@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -27,8 +26,8 @@ from k2core.recipe.reading import read_yaml
 from k2core.storage.foreign import one_line
 
 MISTAKES = ("wrong_value", "missing_argument", "extra_call", "wrong_tool", "silent_answer", "no_question")
-PATIENCE = 4
-"""Times that one call is tried while its tool is unavailable."""
+RETRIES = 3
+"""Times in a dialogue that calls are made again because their tools were unavailable; then it says so."""
 FAILED = ("missing", "failed", "unread")
 """What is said of a result with which the next call makes no sense."""
 
@@ -53,7 +52,7 @@ class OracleAgent:
         self.asked = False
         self.answer = "" if self.calls else self._say("refusal")
         self.sent: list[int] = []
-        self.tries: Counter[int] = Counter()
+        self.retries = 0
         self.results: dict[int, str] = {}
         if mistake:
             self._spoil(mistake)
@@ -65,8 +64,9 @@ class OracleAgent:
         if unsaid := self._unsaid(messages):
             kind, self.asked = "unsaid" if self.asked else "question", True
             return {"role": "assistant", "content": self._say(kind, label=unsaid.replace("_", " "))}
-        again = [n for n in self.sent if UNAVAILABLE in self.results[n] and self.tries[n] < PATIENCE]
-        if again:
+        again = [n for n in self.sent if UNAVAILABLE in self.results[n]]
+        if again and self.retries < RETRIES:
+            self.retries += 1
             return self._calling(again, self._say("retry"))
         if self.turns and not any(self._told(n)[0] in FAILED for n in self.sent):
             try:
@@ -90,7 +90,6 @@ class OracleAgent:
     def _calling(self, numbers: list[int], said: str = "") -> Message:
         made = [{"name": self.calls[n]["name"], "arguments": self._arguments(self.calls[n])} for n in numbers]
         self.sent = numbers
-        self.tries.update(numbers)
         return calling(made, said)
 
     def _arguments(self, call: dict[str, Any]) -> str:
@@ -145,7 +144,7 @@ class OracleAgent:
             else:
                 self.calls, self.turns = [{"name": other, "arguments": {}, "answer": {}}], [[0]]
         elif mistake == "silent_answer":
-            self.answer = "Done."
+            self.answer = "All right."
         else:
             self.answer = "Please try it yourself."
 
