@@ -25,7 +25,7 @@ class Params(Section):
 
     attempts: int = Field(ge=1, description="most dialogues per task, until one passes")
     failure_rate: float = Field(ge=0, lt=1, description="share of calls that find the tool unavailable at that moment")
-    mistake_rate: float = Field(ge=0, le=1, description="share of the planner's dialogues with a deliberate mistake")
+    mistake_rate: float = Field(ge=0, le=1, description="share of the oracle's dialogues with a deliberate mistake")
     llm_tasks: int = Field(ge=0, description="tasks that the LLM agent plays too; 0 asks no LLM")
     llm_max_tokens: int = Field(ge=16, description="tokens of one reply of the LLM agent, at most")
     llm_temperature: float = Field(ge=0, le=2, description="sampling temperature of the LLM agent")

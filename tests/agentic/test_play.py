@@ -35,13 +35,13 @@ class StubLLM:
 
 def test_rejection_sampling_stops_at_the_first_that_passes() -> None:
     player = Player(TOOLS, 1, 0.0)
-    (good,) = player.planner(TASK, 3, mistake_rate=0.0)
-    assert good["verdict"]["passed"] and good["id"] == f"{TASK['id']}/planner/0" and good["agent"] == "planner"
-    played = player.planner(TASK, 3, mistake_rate=0.999999)
+    (good,) = player.oracle(TASK, 3, mistake_rate=0.0)
+    assert good["verdict"]["passed"] and good["id"] == f"{TASK['id']}/oracle/0" and good["agent"] == "oracle"
+    played = player.oracle(TASK, 3, mistake_rate=0.999999)
     assert [row["verdict"]["passed"] for row in played] == [False] * 3
-    assert player.planner(TASK, 3, 0.5) == player.planner(TASK, 3, 0.5)
+    assert player.oracle(TASK, 3, 0.5) == player.oracle(TASK, 3, 0.5)
     found = figures([good], played)
-    assert (found["accepted/planner"], found["rejected/planner"]) == (1.0, 3.0)
+    assert (found["accepted/oracle"], found["rejected/oracle"]) == (1.0, 3.0)
     assert sum(value for name, value in found.items() if name.startswith("failed_check/")) >= 3
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from seen import unseen
 from workspace import ROOT
 
-from k2core.agentic.dialogues.agents import PlannerAgent
 from k2core.agentic.dialogues.dialogue import converse
+from k2core.agentic.dialogues.oracle import OracleAgent
 from k2core.agentic.dialogues.play import Player
 from k2core.agentic.tasks.judge import Evidence, judge
 from k2core.agentic.tasks.real_domain import RealWorld, real_domains
@@ -42,7 +45,7 @@ def test_each_default_server_has_tasks() -> None:
 
 
 @pytest.mark.parametrize("name", list(SERVERS))
-def test_the_planner_solves_what_doing_nothing_does_not(name: str, tmp_path: Path) -> None:
+def test_the_oracle_solves_what_doing_nothing_does_not(name: str, tmp_path: Path) -> None:
     (tmp_path / "list").mkdir()
     tools = tools_of(name, tmp_path / "list")
     tasks = [real_domains()[name].task(1, number) for number in range(18)]
@@ -53,11 +56,53 @@ def test_the_planner_solves_what_doing_nothing_does_not(name: str, tmp_path: Pat
     assert len(played) == 18 and not failed, failed
     assert str(tmp_path) not in json.dumps(played)
     assert played[:3] == player.real(tasks[:3], SERVERS, tmp_path / "again")
+    for task, row in zip(tasks, played, strict=True):
+        texts = " ".join(re.findall(r'"text": "(.*?)"', json.dumps(task["goal"])))  # such as the words of SQL
+        assert not unseen(row["messages"], row["tools"], texts), row["messages"]
     for task in tasks:
         silent = [{"role": "assistant", "content": task["gold_answer"]}]
         assert (
             not judge(task, Evidence(silent, [], state_hash(task["initial_state"]))).passed or task["domain"] == "git"
         )
+
+
+def other_world(task: dict[str, Any]) -> dict[str, Any]:
+    """The task in a world whose unread values are others."""
+    state = copy.deepcopy(task["initial_state"])
+    for table in state.values():
+        for record in table.values():
+            if "text" in record:
+                record["text"] = f"other {record['text']}"
+            elif "branch" in record:
+                record |= {"branch": "elsewhere", "branches": ["elsewhere", "main"]}
+            else:
+                number = next(name for name, value in record.items() if isinstance(value, int))
+                record[number] = 12_000 - record[number]
+    return {**task, "initial_state": state}
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"), [("filesystem", (0, 5)), ("git", (4,)), ("sqlite", (0, 5, 7))], ids=lambda value: str(value)
+)
+def test_the_oracle_follows_the_server_and_not_the_gold(name: str, numbers: tuple[int, ...], tmp_path: Path) -> None:
+    (tmp_path / "list").mkdir()
+    tasks = [other_world(real_domains()[name].task(1, number)) for number in numbers]
+    player = Player(tools_of(name, tmp_path / "list"), 1, 0.0)
+    for task, row in zip(tasks, player.real(tasks, SERVERS, tmp_path / "play"), strict=True):
+        called = [call["function"]["arguments"] for m in row["messages"] for call in m.get("tool_calls", [])]
+        answer, gold, (table, *_) = row["messages"][-1]["content"], task["gold_calls"], task["initial_state"].values()
+        if name == "git":
+            assert "elsewhere" in answer
+        elif name == "filesystem":
+            (text,) = [file["text"] for path, file in table.items() if path == json.loads(called[0])["path"]]
+            assert text in (answer if len(called) == 1 else called[1])
+            assert text.startswith("other ")
+        elif len(called) == 3:  # the smallest of the changed table is the largest of the old one
+            assert json.loads(called[2])["sql"] != gold[2]["arguments"]["sql"]
+            (least,) = re.findall("name = '(.+)'", called[2])
+            assert least in row["messages"][-4]["content"] and least in answer
+        else:
+            assert task["gold_answer"] != answer and row["verdict"]["checks"]["mentions"] is False
 
 
 def test_a_call_outside_the_task_is_not_carried_out(tmp_path: Path) -> None:
@@ -71,7 +116,7 @@ def test_a_call_outside_the_task_is_not_carried_out(tmp_path: Path) -> None:
         assert world.state == task["initial_state"]
         for bad in ('{"repo_path": "/"}', "{", '{"repo_path": "other", "branch_name": "x"}'):
             assert not world.execute(ToolCall("functions.git_create_branch:0", "git_create_branch", bad)).valid
-        converse(task, PlannerAgent(task, tools, Random(0)), world)
+        converse(task, OracleAgent(task["goal"], declared, Random(0)), world)
         assert world.outcomes[-1].valid and world.state != task["initial_state"]
     refusal = real_domains()["sqlite"].refusal
     assert refusal({"sql": "attach '/etc/x' as y"}, {}) and not refusal({"sql": "SELECT 1 FROM attachments"}, {})

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2core.agentic.dialogues.agents import MISTAKES, PlannerAgent
 from k2core.agentic.dialogues.dialogue import converse
+from k2core.agentic.dialogues.oracle import MISTAKES, OracleAgent
 from k2core.agentic.domains.taxonomy import domains, split_of
 from k2core.agentic.tasks.judge import CHECKS, Evidence, Verdict, judge, judge_completion
 from k2core.agentic.tasks.personas import heldout_personas, personas
@@ -40,7 +40,7 @@ BITS = ["<|tool_calls_section_begin|>", "<|tool_call_begin|>", "functions.get_ev
 def play(task: Task, mistake: str | None = None, failure_rate: float = 0.0) -> tuple[Verdict, list[dict]]:
     declared = {name: TOOLS[name] for name in task["tools"]}
     world = Simulator(declared, task["initial_state"], task["id"], failure_rate)
-    messages = converse(task, PlannerAgent(task, TOOLS, Random(task["id"]), mistake), world)
+    messages = converse(task, OracleAgent(task["goal"], declared, Random(task["id"]), mistake), world)
     return judge(task, Evidence(messages, world.outcomes, state_hash(world.state))), messages
 
 

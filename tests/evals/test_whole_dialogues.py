@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2core.agentic.dialogues.agents import PlannerAgent
 from k2core.agentic.dialogues.dialogue import MAX_RESULT
 from k2core.agentic.dialogues.model_agent import ModelAgent
+from k2core.agentic.dialogues.oracle import OracleAgent
 from k2core.agentic.dialogues.play import Player
 from k2core.agentic.domains.taxonomy import domains
 from k2core.agentic.tasks.plans import KINDS
@@ -61,16 +61,16 @@ class Scripted(ModelAgent):
 
 
 def perfect() -> Callable[..., str]:
-    """What the planner says; one planner per dialogue."""
-    planners: dict[str, PlannerAgent] = {}
+    """What the oracle says; one oracle per dialogue."""
+    oracles: dict[str, OracleAgent] = {}
 
     def write(name: str, messages: list[Message], tools: list[dict]) -> str:
         task = TASKS[name.split("/")[0]]
         if name.endswith("/answer"):
             return task["gold_answer"] + "<|im_end|>"
         if len(messages) == 2:
-            planners[name] = PlannerAgent(task, TOOLS, Random(0))
-        reply = planners[name].reply(messages)
+            oracles[name] = OracleAgent(task["goal"], {tool: TOOLS[tool] for tool in task["tools"]}, Random(0))
+        reply = oracles[name].reply(messages)
         return reply_text(
             {"content": reply["content"], "tool_calls": [ToolCall(f"functions.{call['name']}:0", **call).wire()
                                                          for call in reply.get("tool_calls", [])]}

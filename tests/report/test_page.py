@@ -25,8 +25,8 @@ def results() -> Results:
         }
 
     dialogue = {
-        "id": "t1/planner/0",
-        "agent": "planner",
+        "id": "t1/oracle/0",
+        "agent": "oracle",
         "messages": [
             {"role": "user", "content": "<b>Add</b> milk"},
             {"role": "assistant", "tool_calls": [{"function": {"name": "add_item", "arguments": '{"name": "milk"}'}}]},

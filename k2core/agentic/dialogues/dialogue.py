@@ -99,6 +99,11 @@ def together(
     return ended
 
 
+def calling(calls: list[Message], said: str = "") -> Message:
+    """A reply that makes calls, `{"name", "arguments": str}` each."""
+    return {"role": "assistant", "content": said, "tool_calls": calls}
+
+
 def _writable(text: str) -> str:
     """`text` without halves of surrogate pairs, which JSON can hold and neither a file nor a tokenizer takes."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -10,8 +10,9 @@ from random import Random
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from k2core.agentic.dialogues.agents import MISTAKES, LLMAgent, PlannerAgent
+from k2core.agentic.dialogues.agents import LLMAgent
 from k2core.agentic.dialogues.dialogue import Agent, Message, converse, together, turns
+from k2core.agentic.dialogues.oracle import MISTAKES, OracleAgent
 from k2core.agentic.tasks.judge import Evidence, judge
 from k2core.agentic.tasks.task import Task
 from k2core.agentic.tools.simulator import Simulator, state_hash
@@ -35,14 +36,14 @@ class Player:
     seed: int
     failure_rate: float
 
-    def planner(self, task: Task, attempts: int, mistake_rate: float) -> list[Trajectory]:
-        """The planner's dialogues until one passes, at most `attempts`."""
+    def oracle(self, task: Task, attempts: int, mistake_rate: float) -> list[Trajectory]:
+        """The oracle's dialogues until one passes, at most `attempts`."""
         played: list[Trajectory] = []
         while len(played) < attempts and not (played and played[-1]["verdict"]["passed"]):
-            name = f"{task['id']}/planner/{len(played)}"
+            name = f"{task['id']}/oracle/{len(played)}"
             random = Random(f"{self.seed}/{name}")
             mistake = random.choice(MISTAKES) if random.random() < mistake_rate else None
-            agent = PlannerAgent(task, self.tools, random, mistake)
+            agent = OracleAgent(task["goal"], self._declared(task), random, mistake)
             played.append(self._play(name, task, agent, self._simulator(task, name)))
         return played
 
@@ -71,7 +72,7 @@ class Player:
         return [played[start : start + samples] for start in range(0, len(played), samples)]
 
     def real(self, tasks: Sequence[Task], servers: Mapping[str, ServerSpec], folder: Path) -> list[Trajectory]:
-        """The planner's dialogues with real servers, each in a folder below `folder`, which is emptied first.
+        """The oracle's dialogues with real servers, each in a folder below `folder`, which is emptied first.
 
         A server that leaves a call without an answer costs that dialogue; the next task gets a new one.
         """
@@ -89,8 +90,8 @@ class Player:
                     while todo and not server.broken:
                         task = todo.pop(0)
                         world = RealWorld(domain, server, folder / name, self._declared(task), task["initial_state"])
-                        agent = PlannerAgent(task, self.tools, Random(task["id"]))
-                        played.append(self._play(f"{task['id']}/planner/0", task, agent, world))
+                        agent = OracleAgent(task["goal"], self._declared(task), Random(task["id"]))
+                        played.append(self._play(f"{task['id']}/oracle/0", task, agent, world))
         return played
 
     def _declared(self, task: Task) -> dict[str, ToolSpec]:

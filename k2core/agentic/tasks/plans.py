@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k2core.agentic.domains.taxonomy import Domain, Draws, Split, domains
+from k2core.agentic.tasks.script import Read, at
 from k2core.agentic.tools.goals import Goal, draw_goal, draw_state, quote
 from k2core.agentic.tools.simulator import State
 from k2core.agentic.tools.specs import ToolSpec
@@ -124,9 +125,12 @@ class Planner:
         names = [{behind: n for n, behind in t.semantics["arguments"].items()} for t in (reader, writer)]
         clause = f"give the {named[target]} the same {label} as the {named[source]}"
         answer = f"The {label} of {quote(target)} is now {quote(value)}."
-        read = Goal(reader.name, {names[0][domain.key]: source}, clause, False, answer, [source, str(value)], [])
-        arguments = {names[1][domain.key]: target, names[1][field_name]: value}
-        write = Goal(writer.name, arguments, clause, False, answer, [target, str(value)], [str(value)])
+        read = Goal(reader.name, {names[0][domain.key]: source}, clause, False, answer, [source, str(value)], [],
+                    {"thing": named[source]}, field_name)  # fmt: skip
+        arguments = {names[1][domain.key]: target, names[1][field_name]: Read(value, at(0, field_name))}
+        says = {"words": "changed", "thing": named[target], "label": label, "key": quote(target)}
+        facts, mentions = [target, str(value)], [str(value)]
+        write = Goal(writer.name, arguments, clause, False, answer, facts, mentions, says, field_name)
         return Plan(domain, state, [[read], [write]], instruction=clause, answer=answer)
 
 

@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 from k2core.agentic.tasks.personas import personas
+from k2core.agentic.tasks.script import gold, stated
 from k2core.agentic.tasks.task import Task
 from k2core.agentic.tools.mcp import McpServer, ServerFault
 from k2core.agentic.tools.simulator import Outcome, State, check_call, state_hash
@@ -29,7 +30,7 @@ class Wish:
     """What a user wants of a world, and one way to do it.
 
     Attributes:
-        calls: `{"name", "arguments", "turn"}`; what a later turn calls may depend on what an earlier one returned.
+        calls: made by `call`; what a later turn calls may depend on what an earlier one returned.
         end: the world when it is done.
         mentions: what the answer must say.
         returned: what a tool must have said.
@@ -80,6 +81,7 @@ class RealDomain:
         random = Random(f"{seed}/{self.name}/{number}")
         wish = self.wish(number, random)
         persona = random.choice(list(personas()))
+        gold_calls = [{n: gold(each[n]) for n in ("name", "arguments", "turn")} for each in wish.calls]
         rubric = [
             {"check": "valid_calls"}, {"check": "state", "hash": state_hash(wish.end)},
             {"check": "calls", "at_most": len(wish.calls)}, {"check": "mentions", "all": wish.mentions},
@@ -91,7 +93,8 @@ class RealDomain:
             "difficulty": "hard" if len(wish.calls) > 1 else "medium", "domain": self.name, "system": self.system,
             "tools": wish.tools, "persona": persona,
             "instruction": personas()[persona].say("question" if wish.question else "wish", wish.clause, random),
-            "follow_up": None, "initial_state": wish.initial, "gold_calls": wish.calls, "gold_answer": wish.answer,
+            "follow_up": None, "goal": {"calls": stated(wish.calls), "withheld": None},
+            "initial_state": wish.initial, "gold_calls": gold_calls, "gold_answer": wish.answer,
             "gold_question": None, "rubric": rubric,
         }  # fmt: skip
 
@@ -141,9 +144,15 @@ def real_domains() -> dict[str, RealDomain]:
     return {name: module.DOMAIN for name, module in modules_in("k2core.agentic.tasks.real").items()}
 
 
-def call(name: str, turn: int = 0, **arguments: Any) -> dict[str, Any]:
-    """A gold call."""
-    return {"name": name, "arguments": arguments, "turn": turn}
+def call(name: str, says: Mapping[str, Any], turn: int = 0, **arguments: Any) -> dict[str, Any]:
+    """A call of a wish.
+
+    Args:
+        says: how an oracle answers from its result: `words` of `oracle_words.yaml` and their slots; `proof` refers to
+            what shows that it went well; `absent` is a pattern for a result that shows that there is no `thing`.
+        arguments: literals that the user says, `Read` and `Text`.
+    """
+    return {"name": name, "arguments": arguments, "turn": turn, "answer": dict(says)}
 
 
 def made_up(random: Random, syllables: int = 2) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from k2core.agentic.domains.taxonomy import Draws, Split, domains
 from k2core.agentic.tasks.personas import Persona, heldout_personas, personas
 from k2core.agentic.tasks.plans import Plan, Planner, could_serve, family
+from k2core.agentic.tasks.script import at, gold, stated
 from k2core.agentic.tools.simulator import apply, state_hash
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.synthesis.values import Values
@@ -64,7 +65,7 @@ class TaskMaker:
             persona_name, persona = apart.choice(list(heldout_personas().items()))
         declared = self._declare(plan, random)
         calls = [
-            {"name": goal.tool, "arguments": goal.arguments, "turn": turn}
+            {"name": goal.tool, "arguments": gold(goal.arguments), "turn": turn}
             for turn, group in enumerate(plan.turns) for goal in group
         ] if not plan.refuse else []  # fmt: skip
         states = self._states(plan, calls)
@@ -73,7 +74,8 @@ class TaskMaker:
         task: Task = {
             "id": name, "split": split, "kind": kind, "difficulty": difficulty(kind, len(declared), plan),
             "domain": plan.domain.domain, "system": plan.domain.system, "tools": declared, "persona": persona_name,
-            "instruction": _instruction(plan, persona, random), "follow_up": None, "initial_state": plan.state,
+            "instruction": _instruction(plan, persona, random), "follow_up": None, "goal": script(plan),
+            "initial_state": plan.state,
             "rubric": rubric(plan, len(calls), states[-1], useful), "gold_calls": calls,
             "gold_answer": random.choice(REFUSALS) if plan.refuse else answer, "gold_question": None,
         }  # fmt: skip
@@ -130,6 +132,17 @@ class TaskMaker:
         drawn = random.choice(self.declared)
         said = set(re.findall("[a-z]+", f"{drawn.name} {drawn.description}".lower()))
         return [] if said & words else [drawn.name]
+
+
+def script(plan: Plan) -> dict[str, Any]:
+    """The goal as an oracle gets it: calls, what to say of each result, and the parameter that the user leaves out."""
+    calls: list[dict[str, Any]] = []
+    for turn, group in enumerate(plan.turns if not plan.refuse else []):
+        for goal in group:
+            answer = goal.says | ({"value": at(len(calls), goal.reads)} if goal.reads else {})
+            call = {"name": goal.tool, "arguments": stated(goal.arguments), "turn": turn, "answer": answer}
+            calls.append(call)
+    return {"calls": calls, "withheld": plan.withheld}
 
 
 def difficulty(kind: str, declared: int, plan: Plan) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from k2core.agentic.domains.taxonomy import Domain, Draws, Value
@@ -18,21 +18,25 @@ class Goal:
     """One wish and its only relevant facts.
 
     Attributes:
-        tool, arguments: a call that meets it (others may too: the judge looks at the end state).
+        tool, arguments: a call that meets it (others may too: the judge looks at the end state). An argument that an
+            earlier result shows is a `k2core.agentic.tasks.script.Read`.
         clause: what the user says, without tone; `question` tells a question from a wish.
         answer: one good last sentence.
         facts: values that one tool result must hold together, as proof that the tool was asked the right thing.
         mentions: what the last answer must say.
+        says, reads: how an oracle answers: the words with their slots, and the result's field for the slot `value`.
         withheld: parameter → (clause without it, its label, the value as the user says it).
     """
 
     tool: str
-    arguments: dict[str, Value]
+    arguments: dict[str, Any]
     clause: str
     question: bool
     answer: str
     facts: list[str]
     mentions: list[str]
+    says: dict[str, str]
+    reads: str = ""
     withheld: dict[str, tuple[str, str, str]] = field(default_factory=dict)
 
 
@@ -86,6 +90,11 @@ def _label(name: str) -> str:
     return name.replace("_", " ")
 
 
+def _says(words: str, domain: Domain, key: str, field: str) -> dict[str, str]:
+    """How to say the value of a field: in `words`."""
+    return {"words": words, "thing": _named(domain, key), "label": _label(field), "key": quote(key)}
+
+
 def _parameter(tool: ToolSpec, field: str) -> str:
     """The name of the parameter for `field`."""
     return next(name for name, behind in tool.semantics["arguments"].items() if behind == field)
@@ -123,7 +132,8 @@ def _create(domain: Domain, tool: ToolSpec, key: str, draws: Draws) -> Goal:
     }  # fmt: skip
     return Goal(
         tool.name, {_parameter(tool, domain.key): key, **values}, " ".join([start, *phrases.values()]), False,
-        f"I added the {_named(domain, key)}.", [key], [key], withheld,
+        f"I added the {_named(domain, key)}.", [key], [key], {"words": "created", "thing": _named(domain, key)},
+        withheld=withheld,
     )  # fmt: skip
 
 
@@ -134,13 +144,14 @@ def _get(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Value] | No
         tool.name, {_parameter(tool, domain.key): key},
         f"what is the {_label(name)} of the {_named(domain, key)}", True,
         f"The {_label(name)} of {quote(key)} is {quote(value)}.", [key, value], [value],
+        _says("value", domain, key, name), name,
     )  # fmt: skip
 
 
 def _delete(domain: Domain, tool: ToolSpec, key: str) -> Goal:
     return Goal(
         tool.name, {_parameter(tool, domain.key): key}, f"delete the {_named(domain, key)}", False,
-        f"I deleted the {_named(domain, key)}.", [key], [key],
+        f"I deleted the {_named(domain, key)}.", [key], [key], {"words": "deleted", "thing": _named(domain, key)},
     )  # fmt: skip
 
 
@@ -153,7 +164,8 @@ def _update(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Value] |
     withheld = {name: (bare.replace("set", "change", 1), label, f"{quote(value)}")}
     return Goal(
         tool.name, {_parameter(tool, domain.key): key, name: value}, f"{bare} to {quote(value)}", False,
-        f"The {label} of {quote(key)} is now {quote(value)}.", [key, str(value)], [str(value)], withheld,
+        f"The {label} of {quote(key)} is now {quote(value)}.", [key, str(value)], [str(value)],
+        _says("changed", domain, key, fields[name]), fields[name], withheld,
     )  # fmt: skip
 
 
@@ -165,6 +177,7 @@ def _transition(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Valu
     return Goal(
         tool.name, {_parameter(tool, domain.key): key}, step.phrase.replace("{}", quote(key)), False,
         f"The {_named(domain, key)} is now {step.value}.", [key, step.value], [key, step.value],
+        {"words": "state", "thing": _named(domain, key)}, step.field,
     )  # fmt: skip
 
 
@@ -176,7 +189,8 @@ def _adjust(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Any] | N
     withheld = {step.parameter: (clause.replace("{amount}", "some"), step.parameter, str(amount))}
     return Goal(
         tool.name, {_parameter(tool, domain.key): key, step.parameter: amount}, clause.replace("{amount}", str(amount)),
-        False, f"The {_label(step.field)} of {quote(key)} is now {new}.", [key, new], [new], withheld,
+        False, f"The {_label(step.field)} of {quote(key)} is now {new}.", [key, new], [new],
+        _says("changed", domain, key, step.field), step.field, withheld,
     )  # fmt: skip
 
 
@@ -189,10 +203,10 @@ def _find(domain: Domain, tool: ToolSpec, table: dict[str, dict[str, Any]], draw
     return Goal(
         tool.name, {n: wanted[f] for n, f in fields.items()},
         f"which {domain.plural} have {_label(name)} {quote(value)}", True,
-        f"I found {' and '.join(quote(key) for key in found)}.", found, found,
+        f"I found {' and '.join(quote(key) for key in found)}.", found, found, {"words": "found"}, "found",
     )  # fmt: skip
 
 
 def _not_found(domain: Domain, goal: Goal, key: str) -> Goal:
     answer = f"There is no {_named(domain, key)}."
-    return Goal(goal.tool, goal.arguments, goal.clause, goal.question, answer, [key, "not found"], [key, "no"])
+    return replace(goal, answer=answer, facts=[key, "not found"], mentions=[key, "no"])

@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from k2core.agentic.dialogues.agents import PlannerAgent
 from k2core.agentic.dialogues.dialogue import converse
 from k2core.agentic.dialogues.model_agent import ModelAgent
+from k2core.agentic.dialogues.oracle import OracleAgent
 from k2core.agentic.dialogues.play import Player, Trajectory
 from k2core.agentic.tasks.judge import Evidence, judge, judge_completion
 from k2core.agentic.tasks.task import Task
@@ -100,7 +100,7 @@ def answers_after_results(environment: ToolCall, tasks: Sequence[Task], agent: M
     for task in due:
         tools = {name: environment.tools[name] for name in task["tools"]}
         worlds.append(Simulator(tools, task["initial_state"]))
-        messages = converse(task, PlannerAgent(task, tools, Random(task["id"])), worlds[-1])
+        messages = converse(task, OracleAgent(task["goal"], tools, Random(task["id"])), worlds[-1])
         asked.append((f"{task['id']}/answer", messages[:-1], [tool.wire() for tool in tools.values()]))
     answers = {}
     for task, world, (_, before, _), reply in zip(due, worlds, asked, agent.replies(asked), strict=True):

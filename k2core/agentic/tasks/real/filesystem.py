@@ -7,10 +7,12 @@ from random import Random
 from typing import Any
 
 from k2core.agentic.tasks.real_domain import RealDomain, Wish, call, made_up
+from k2core.agentic.tasks.script import Read, Text, at
 from k2core.agentic.tools.simulator import State
 
 ENDINGS = ("txt", "md", "csv", "log", "cfg")
 KINDS = ("read", "list", "search", "write", "move", "copy", "missing", "find_and_move")
+ABSENT = {"absent": "FileNotFoundError"}
 TOOLS = ("fs_read", "fs_write", "fs_list", "fs_search", "fs_move")
 
 
@@ -30,38 +32,42 @@ class Filesystem(RealDomain):
         match kind:
             case "read":
                 clause, answer = f"what does the file {path} say", f"It says: {files[path]}."
-                return _wish(clause, answer, [call("fs_read", path=path)], files, files, [files[path]], True, random)
+                return _wish(clause, answer, [_read(path, words="says")], files, files, [files[path]], True, random)
             case "list":
                 held = sorted(each.split("/")[1] for each in files if each.startswith(f"{folder}/"))
                 clause, answer = f"which files are in the folder {folder}", f"There is {' and '.join(held)}."
-                return _wish(clause, answer, [call("fs_list", path=folder)], files, files, held, True, random)
+                says = {"words": "files", "thing": f"folder {folder}", "value": at(0, "entries", "*", "name"), **ABSENT}
+                return _wish(clause, answer, [call("fs_list", says, path=folder)], files, files, held, True, random)
             case "search":
                 clause, answer = f"in which folder is the file {file}", f"It is in {folder}."
-                return _wish(clause, answer, [call("fs_search", pattern=file)], files, files, [folder], True, random)
+                calls = [_search(file, words="folder", value=at(0, "matches", 0, find="^(.+)/"))]
+                return _wish(clause, answer, calls, files, files, [folder], True, random)
             case "missing":
                 absent = f"{folder}/{_file(random)}"
                 clause, answer = f"what does the file {absent} say", f"There is no file {absent}."
-                calls, mentions = [call("fs_read", path=absent)], [absent, "no"]
+                calls, mentions = [_read(absent, words="says")], [absent, "no"]
                 wish = _wish(clause, answer, calls, files, files, mentions, True, random)
                 wish.returned[:] = ["FileNotFoundError"]
                 return wish
             case "write":
                 new, text = f"{folder}/{_file(random)}", _text(random)
                 clause, answer = f"make a file {new} that says: {text}", f"I wrote {new}."
-                calls = [call("fs_write", path=new, content=text)]
+                calls = [call("fs_write", {"words": "wrote", "value": at(0, "written")}, path=new, content=text)]
                 return _wish(clause, answer, calls, files, {**files, new: text}, [new], False, random)
             case "move":
                 there = f"{other}/{file}"
-                calls = [call("fs_move", source=path, destination=there)]
+                calls = [_move(0, path, other, file)]
                 clause, answer = f"move the file {path} to the folder {other}", f"It is now {there}."
             case "copy":
                 there = f"{other}/{_file(random)}"
-                calls = [call("fs_read", path=path), call("fs_write", 1, path=there, content=files[path])]
+                says = {"words": "copied", "value": at(1, "written")}
+                copied = Read(files[path], at(0, "content"))
+                calls = [_read(path), call("fs_write", says, 1, path=there, content=copied)]
                 clause, answer = f"copy the file {path} to {there}", f"I copied it to {there}."
                 return _wish(clause, answer, calls, files, {**files, there: files[path]}, [there], False, random)
             case _:
                 there = f"{other}/{file}"
-                calls = [call("fs_search", pattern=file), call("fs_move", 1, source=path, destination=there)]
+                calls = [_search(file), _move(1, Read(path, at(0, "matches", 0)), other, file)]
                 clause, answer = f"find the file {file} and move it to the folder {other}", f"It is now {there}."
         end = {name: text for name, text in files.items() if name != path} | {there: files[path]}
         return _wish(clause, answer, calls, files, end, [there], False, random)
@@ -90,6 +96,20 @@ def _file(random: Random) -> str:
 
 def _text(random: Random) -> str:
     return " ".join([made_up(random), str(random.randint(10, 999)), made_up(random)])
+
+
+def _read(path: str, **says: str) -> dict[str, Any]:
+    return call("fs_read", {"thing": f"file {path}", "value": at(0, "content"), **ABSENT, **says}, path=path)
+
+
+def _search(file: str, **says: Any) -> dict[str, Any]:
+    return call("fs_search", {"thing": f"file {file}", "absent": r'"matches": \[\]', **says}, pattern=file)
+
+
+def _move(number: int, source: str | Read, folder: str, file: str) -> dict[str, Any]:
+    """Call `number` of the task."""
+    says = {"words": "moved", "value": at(number, "moved_to"), "thing": f"file {file}", **ABSENT}
+    return call("fs_move", says, number, source=source, destination=Text("{}/{}", (folder, file)))
 
 
 def _wish(

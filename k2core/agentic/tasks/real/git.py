@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from k2core.agentic.tasks.real_domain import RealDomain, Wish, call
+from k2core.agentic.tasks.script import at
 from k2core.agentic.tools.simulator import State
 from k2core.stage import StageError
 
@@ -21,6 +22,9 @@ FILES = ("notes.txt", "plan.txt", "todo.txt", "ideas.txt", "costs.txt")
 KINDS = ("create", "switch", "stage", "create_and_switch", "current")
 _PLAIN = re.compile(r"\w[\w.-]*")
 """Names of repositories, branches and files: none leads out of the folder or is an option."""
+
+
+_SWITCHED = "Switched to branch '(.+)'"
 
 
 class Git(RealDomain):
@@ -86,25 +90,32 @@ DOMAIN = Git()
 
 def _plan(kind: str, repo: str, old: str, new: str, file: str) -> tuple[str, str, list[dict[str, Any]], list[str]]:
     """What the user says, a good answer, the calls, and what the answer must mention."""
+    created = {"value": at(0, find="Created branch '(.+?)'")}
     if kind == "create":
-        calls = [call("git_create_branch", repo_path=repo, branch_name=new)]
+        calls = [call("git_create_branch", {"words": "branch_created", **created}, repo_path=repo, branch_name=new)]
         return f"create the branch {new} in the repository {repo}", f"I created the branch {new}.", calls, [new]
     if kind == "switch":
-        calls = [call("git_checkout", repo_path=repo, branch_name=old)]
+        calls = [call("git_checkout", _branch(repo, 0, _SWITCHED), repo_path=repo, branch_name=old)]
         text = f"switch the repository {repo} to the branch {old}"
         return text, f"{repo} is now on the branch {old}.", calls, [old]
     if kind == "stage":
-        calls = [call("git_add", repo_path=repo, files=[file])]
+        says = {"words": "staged", "thing": file, "proof": at(0, find="(staged successfully)")}
+        calls = [call("git_add", says, repo_path=repo, files=[file])]
         return f"stage the file {file} in the repository {repo}", f"I staged the file {file}.", calls, [file]
     if kind == "current":
-        calls = [call("git_status", repo_path=repo)]
+        calls = [call("git_status", _branch(repo, 0, r"On branch (\S+)"), repo_path=repo)]
         return f"on which branch is the repository {repo}", f"{repo} is on the branch {old}.", calls, [old]
     calls = [
-        call("git_create_branch", repo_path=repo, branch_name=new),
-        call("git_checkout", 1, repo_path=repo, branch_name=new),
+        call("git_create_branch", created, repo_path=repo, branch_name=new),
+        call("git_checkout", _branch(repo, 1, _SWITCHED), 1, repo_path=repo, branch_name=new),
     ]
     text = f"create the branch {new} in the repository {repo} and switch to it"
     return text, f"{repo} is now on the new branch {new}.", calls, [new]
+
+
+def _branch(repo: str, number: int, pattern: str) -> dict[str, Any]:
+    """How to say the branch that the result of call `number` names."""
+    return {"words": "branch", "key": repo, "value": at(number, find=pattern)}
 
 
 def _after(kind: str, repository: dict[str, Any], old: str, new: str, file: str) -> None:

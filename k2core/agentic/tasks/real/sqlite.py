@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 
 from k2core.agentic.tasks.real_domain import RealDomain, Wish, call, made_up
+from k2core.agentic.tasks.script import Read, Text, at
 from k2core.agentic.tools.simulator import State
 
 FILE = "world.sqlite"
@@ -22,6 +23,8 @@ TABLES = {
 }  # fmt: skip
 """Table → its columns of text and of whole numbers, beside `name`."""
 KINDS = ("read", "change", "count", "add", "remove", "largest", "unknown", "look_then_change", "columns")
+NO_ROWS = r"^0 rows"
+UPDATE = "UPDATE {} SET {} = {} WHERE name = '{}'"
 READ, LOOK = "execute_sql", "search_objects"
 OUTSIDE = re.compile(r"\b(attach|detach|vacuum|pragma|load_extension)\b", re.IGNORECASE)
 
@@ -30,7 +33,7 @@ class Sqlite(RealDomain):
     """One table among three: `{table: {name: {text column, number column}}}`."""
 
     name = "sqlite"
-    system = "You answer questions about a database and keep it up to date."
+    system = "You answer questions about a database, whose tables have a column name, and keep it up to date."
 
     def wish(self, number: int, random: Random) -> Wish:
         kind = KINDS[number % len(KINDS)]
@@ -41,58 +44,68 @@ class Sqlite(RealDomain):
         name = random.choice(list(rows))
         end = copy.deepcopy(state)
         value = random.randint(1, 999)
+        none = {"thing": f"{amount} in the table {table}", "absent": NO_ROWS}
         match kind:
             case "read":
                 found = str(rows[name][amount])
                 clause = f"what is the {amount} of {name} in the table {table}"
                 answer = f"The {amount} of {name} is {found}."
-                calls = [_sql(f"SELECT {amount} FROM {table} WHERE name = '{name}'")]
+                calls = [_look_up(amount, table, name)]
                 return _wish(clause, answer, calls, state, end, [found], [f'"{amount}":{found}'])
             case "count":
                 where = rows[name][place]
                 found = str(sum(row[place] == where for row in rows.values()))
                 clause = f"how many rows of the table {table} have the {place} {where}"
-                calls = [_sql(f"SELECT COUNT(*) AS n FROM {table} WHERE {place} = '{where}'")]
+                says: dict[str, Any] = {"words": "count", "value": at(0, "rows", 0, "n")}
+                calls = [_sql(says, 0, "SELECT COUNT(*) AS n FROM {} WHERE {} = '{}'", table, place, where)]
                 return _wish(clause, f"There are {found}.", calls, state, end, [found], [f'"n":{found}'])
             case "largest":
                 best = max(rows, key=lambda each: rows[each][amount])
                 clause = f"which entry of the table {table} has the largest {amount}"
-                calls = [_sql(f"SELECT name, {amount} FROM {table} ORDER BY {amount} DESC LIMIT 1")]
+                says = {"words": "best", "value": at(0, "rows", 0, "name"), **none}
+                calls = [_sql(says, 0, "SELECT name, {} FROM {} ORDER BY {} DESC LIMIT 1", amount, table, amount)]
                 return _wish(clause, f"It is {best}.", calls, state, end, [best], [best])
             case "unknown":
                 other = made_up(random, 3)
                 clause = f"what is the {amount} of {other} in the table {table}"
-                calls = [_sql(f"SELECT {amount} FROM {table} WHERE name = '{other}'")]
+                calls = [_look_up(amount, table, other)]
                 answer = f"There is no {other} in the table {table}."
                 return _wish(clause, answer, calls, state, end, [other, "no"], ["0 rows"])
             case "columns":
                 clause = f"which columns does the table {table} have"
-                calls = [call(LOOK, table=table)]
+                calls = [call(LOOK, {"words": "columns", "value": at(0, "columns", "*", "name")}, table=table)]
                 answer = f"The columns are name, {place} and {amount}."
                 return _wish(clause, answer, calls, state, end, [place, amount], [place, amount])
             case "change":
                 end[table][name][amount] = value
                 clause, answer = f"set the {amount} of {name} in the table {table} to {value}", "is now"
-                calls = [_sql(f"UPDATE {table} SET {amount} = {value} WHERE name = '{name}'")]
+                says = {"words": "changed", "label": amount, "key": name, "value": str(value), **_written(name, 0)}
+                calls = [_sql(says, 0, UPDATE, table, amount, value, name)]
                 return _wish(clause, f"The {amount} of {name} {answer} {value}.", calls, state, end, [name, str(value)])
             case "add":
                 new, where = made_up(random, 3), made_up(random)
                 end[table][new] = {place: where, amount: value}
                 clause = f"add {new} to the table {table}, with the {place} {where} and the {amount} {value}"
-                sql = f"INSERT INTO {table} (name, {place}, {amount}) VALUES ('{new}', '{where}', {value})"
-                return _wish(clause, f"I added {new}.", [_sql(sql)], state, end, [new])
+                sql = "INSERT INTO {} (name, {}, {}) VALUES ('{}', '{}', {})"
+                says = {"words": "row_added", **_written(new, 0)}
+                calls = [_sql(says, 0, sql, table, place, amount, new, where, value)]
+                return _wish(clause, f"I added {new}.", calls, state, end, [new])
             case "remove":
                 del end[table][name]
                 clause = f"delete {name} from the table {table}"
-                calls = [_sql(f"DELETE FROM {table} WHERE name = '{name}'")]
+                says = {"words": "row_deleted", **_written(name, 0)}
+                calls = [_sql(says, 0, "DELETE FROM {} WHERE name = '{}'", table, name)]
                 return _wish(clause, f"I deleted {name}.", calls, state, end, [name])
         least = min(rows, key=lambda each: rows[each][amount])
         end[table][least][amount] = value
         clause = f"look at the table {table} and set the smallest {amount} in it to {value}"
+        found_least = at(1, "rows", 0, "name")
+        says = {"words": "changed", "label": amount, "key": found_least, "value": str(value)}
+        says |= _written(none["thing"], 2)
         calls = [
-            call(LOOK, 0, table=table),
-            _sql(f"SELECT name, {amount} FROM {table} ORDER BY {amount} LIMIT 1", 1),
-            _sql(f"UPDATE {table} SET {amount} = {value} WHERE name = '{least}'", 2),
+            call(LOOK, {"proof": at(0, "columns")}, table=table),
+            _sql(none, 1, "SELECT name, {} FROM {} ORDER BY {} LIMIT 1", amount, table, amount),
+            _sql(says, 2, UPDATE, table, amount, value, Read(least, found_least)),
         ]
         return _wish(clause, f"The {amount} of {least} is now {value}.", calls, state, end, [least, str(value)])
 
@@ -131,8 +144,19 @@ def _rows(table: str, random: Random) -> dict[str, dict[str, Any]]:
     return {made_up(random, 3): {place: random.choice(places), amount: number} for number in numbers}
 
 
-def _sql(text: str, turn: int = 0) -> dict[str, Any]:
-    return call(READ, turn, sql=text)
+def _sql(says: Mapping[str, Any], turn: int, text: str, *parts: Any) -> dict[str, Any]:
+    return call(READ, says, turn, sql=Text(text, parts))
+
+
+def _look_up(column: str, table: str, name: str) -> dict[str, Any]:
+    says = {"words": "value", "label": column, "key": name, "value": at(0, "rows", 0, column)}
+    says |= {"thing": f"{name} in the table {table}", "absent": NO_ROWS}
+    return _sql(says, 0, "SELECT {} FROM {} WHERE name = '{}'", column, table, name)
+
+
+def _written(thing: str, number: int) -> dict[str, Any]:
+    """How to see whether call `number` wrote its row."""
+    return {"thing": thing, "absent": r"\(0 affected\)", "proof": at(number, find=r"\((\d+) affected\)")}
 
 
 def _wish(

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 from k2core.agentic.tasks.real_domain import RealDomain, Wish, call
+from k2core.agentic.tasks.script import at
 from k2core.agentic.tools.simulator import State
 
 ZONES = {
@@ -47,7 +48,7 @@ class Time(RealDomain):
             return _question(clause, answer, calls, tools, world, [there])
         if kind == "twice":
             last = _clock(minutes + ZONES[third] - ZONES[source])
-            calls = [_convert(source, shown, target), _convert(source, shown, third)]
+            calls = [_convert(source, shown, target), _convert(source, shown, third, 1)]
             clause = f"a call starts at {shown} in {source}; when is that in {target} and in {third}"
             answer = f"It starts at {there} in {_city(target)} and at {last} in {_city(third)}."
             return _question(clause, answer, calls, tools, world, [there, last])
@@ -77,8 +78,11 @@ def _question(
     return Wish(clause, True, answer, calls, tools, world, world, times, [f"T{each}:00" for each in times])
 
 
-def _convert(source: str, shown: str, target: str) -> dict[str, Any]:
-    return call("convert_time", source_timezone=source, time=shown, target_timezone=target)
+def _convert(source: str, shown: str, target: str, number: int = 0) -> dict[str, Any]:
+    """Call `number` of the task."""
+    there = at(number, "target", "datetime", find=r"T(\d\d:\d\d)")
+    says = {"words": "clock", "city": _city(target), "value": there}
+    return call("convert_time", says, source_timezone=source, time=shown, target_timezone=target)
 
 
 def _clock(minutes: int) -> str:
