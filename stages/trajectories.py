@@ -48,7 +48,7 @@ def run(
     player = Player(specs, compute.seed, params.failure_rate)
     job.say(f"{len(training)} tasks, at most {params.attempts} dialogues each; about {len(training) / 400:.0f} s")
     played = []
-    with job.progress(len(training), "task", what="planner") as bar:
+    with job.progress(len(training), "task", what="oracle") as bar:
         for task in training:
             played += player.planner(task, params.attempts, params.mistake_rate)
             bar.update()
