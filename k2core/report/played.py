@@ -9,7 +9,7 @@ from typing import Any
 from k2core.report.results import MODELS, Results
 
 Score = Mapping[str, float]
-_SCORE = re.compile(r"dialogues/(?P<measure>\w+)(?:/(?P<group>\w+))?")
+_SCORE = re.compile(r"(?:enforced_)?dialogues/(?P<measure>\w+)(?:/(?P<group>\w+))?")
 
 
 def of_a_group(score: str) -> bool:
@@ -21,7 +21,7 @@ def of_a_group(score: str) -> bool:
 def table(scorecards: Mapping[str, Mapping[str, Score]]) -> dict[str, Any] | None:
     """`measures`, and `rows` of a group and, by measure, the models' scores (None: no such score); None if unplayed."""
     cards = [scorecards[model] for model in MODELS]
-    found = [matched for name in cards[-1] if (matched := _SCORE.fullmatch(name))]
+    found = [matched for name in cards[-1] if name.startswith("dialogues/") and (matched := _SCORE.fullmatch(name))]
     if not found:
         return None
     measures = list(dict.fromkeys(matched["measure"] for matched in found))

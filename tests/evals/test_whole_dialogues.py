@@ -5,28 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
+import jsonschema
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from k2core.agentic.dialogues import model_agent
 from k2core.agentic.dialogues.dialogue import MAX_RESULT
 from k2core.agentic.dialogues.model_agent import ModelAgent
 from k2core.agentic.dialogues.oracle import OracleAgent
 from k2core.agentic.dialogues.play import Player
 from k2core.agentic.domains.taxonomy import domains
 from k2core.agentic.tasks.plans import KINDS
-from k2core.agentic.tasks.task import REFUSALS, TaskMaker
+from k2core.agentic.tasks.task import REFUSALS, TaskMaker, first_prompt
 from k2core.agentic.tools.evolve import assign_splits, evolve, plain_tools
 from k2core.agentic.tools.simulator import Outcome, Simulator
 from k2core.chat.parser import ToolCall
-from k2core.chat.special_tokens import SPECIAL_TOKENS
+from k2core.chat.special_tokens import SPECIAL_TOKENS, TOOL_CALLS_SECTION_BEGIN
 from k2core.chat.template import encode_dialogue, reply_text
 from k2core.chat.tokenizer import Tokenizer
 from k2core.evals.benchmarks.dialogues import groups, play, readable, scores
 from k2core.gym.tool_call import ToolCall as Environment
+from k2core.inference.constraint import WORD
+from k2core.inference.enforcer import Enforcer
 from k2core.inference.sampler import Completion
 from k2core.model.config import ModelConfig
 from k2core.model.transformer import Transformer
@@ -271,3 +277,34 @@ def test_dialogues_to_read_are_of_every_kind() -> None:
     rows = readable(made, len(KINDS))
     assert {row["kind"] for row in rows} == set(KINDS)
     assert all(row["verdict"]["passed"] and row["messages"][-1]["role"] == "assistant" for row in rows)
+
+
+def test_with_the_enforcer_whatever_is_drawn_calls_declared_tools_with_valid_arguments(monkeypatch) -> None:
+    """A model that always calls, and otherwise draws any allowed token."""
+    begin, words = TOKENIZER.id_of(TOOL_CALLS_SECTION_BEGIN), np.zeros(-(-TOKENIZER.vocab_size // WORD), dtype=np.int32)
+
+    def generate(model, prompts, *, constraints, max_new_tokens, stop_ids, streams, **_) -> list[Completion]:
+        completions = []
+        for constraint, stream in zip(constraints, streams, strict=True):
+            random, state, tokens = Random(stream), constraint.begin(), [begin]
+            state.advance(begin)
+            while len(tokens) < max_new_tokens and tokens[-1] not in stop_ids:
+                state.allow(words)
+                bits = np.unpackbits(words.view(np.uint8), bitorder="little")
+                tokens.append(random.choice(np.flatnonzero(bits).tolist()))
+                state.advance(tokens[-1])
+            completions.append(Completion(tokens, [], "stop" if tokens[-1] in stop_ids else "length"))
+        return completions
+
+    monkeypatch.setattr(model_agent, "generate", generate)
+    model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=100_000))
+    agent = ModelAgent(model, TOKENIZER, 4000, 1.0, 0, enforcer=Enforcer(TOKENIZER))  # type: ignore[arg-type]
+    asked = [(task["id"], first_prompt(task), [TOOLS[name].wire() for name in task["tools"]]) for task in HELDOUT[:12]]
+    ended = 0
+    for task, reply in zip(HELDOUT, agent.replies(asked), strict=False):
+        if "errors" not in reply:
+            ended += 1
+            for call in reply["tool_calls"]:
+                assert call["name"] in task["tools"]
+                jsonschema.validate(json.loads(call["arguments"]), TOOLS[call["name"]].parameters)
+    assert ended > 3

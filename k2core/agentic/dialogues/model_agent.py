@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k2core.chat.parser import parse_assistant
 from k2core.chat.tokenizer import Tokenizer
 from k2core.inference.rollouts import SAMPLER_BATCH, encode_prompt
 from k2core.inference.sampler import Completion, generate
 from k2core.model.transformer import Transformer
+
+if TYPE_CHECKING:
+    from k2core.inference.constraint import Constraint
+    from k2core.inference.enforcer import Enforcer
 
 Message = dict[str, Any]
 Tools = list[dict[str, Any]]
@@ -23,6 +27,7 @@ class ModelAgent:
     Args:
         max_new_tokens: of one reply; a longer one is malformed.
         temperature: 0 is greedy.
+        enforcer: holds the replies' tool calls to the declared tools.
     """
 
     model: Transformer
@@ -31,6 +36,7 @@ class ModelAgent:
     temperature: float
     seed: int
     batch_size: int = SAMPLER_BATCH
+    enforcer: Enforcer | None = None
 
     def replies(self, asked: Sequence[tuple[str, list[Message], Tools]]) -> list[Message]:
         """A reply to each dialogue: its name, its messages and the tools it declares.
@@ -45,6 +51,7 @@ class ModelAgent:
             self.model, [prompts[number] for number in fitting], max_new_tokens=self.max_new_tokens,
             temperature=self.temperature, stop_ids={self.tokenizer.im_end_id}, seed=self.seed,
             batch_size=self.batch_size,
+            constraints=[self._constraint(*asked[number][1:]) for number in fitting],
             streams=[f"{asked[number][0]}/{len(asked[number][1])}" for number in fitting],
         )  # fmt: skip
         made = dict(zip(fitting, completions, strict=True))
@@ -53,6 +60,9 @@ class ModelAgent:
             else {"role": "assistant", "content": "", "errors": [f"{len(prompt)} tokens leave no room for a reply"]}
             for number, prompt in enumerate(prompts)
         ]  # fmt: skip
+
+    def _constraint(self, messages: list[Message], tools: Tools) -> Constraint | None:
+        return None if self.enforcer is None else self.enforcer.constraint(messages, tools)
 
     def _message(self, completion: Completion) -> Message:
         text = self.tokenizer.decode_reply(completion.tokens)

@@ -125,22 +125,24 @@ def groups(training: Sequence[Task]) -> Callable[[Task], list[str]]:
     return of
 
 
-def scores(played: Sequence[Played], groups_of: Callable[[Task], list[str]], seed: int) -> dict[str, Score]:
-    """Every measure of every group that has tasks."""
+def scores(
+    played: Sequence[Played], groups_of: Callable[[Task], list[str]], seed: int, name: str = "dialogues"
+) -> dict[str, Score]:
+    """Every measure of every group that has tasks, as `name/...`."""
     samples = len(played[0].sampled)
-    names = sorted({name for one in played for name in groups_of(one.task)})
+    names = sorted({group for one in played for group in groups_of(one.task)})
     found: dict[str, Score] = {}
-    for name in names:
-        of = [one for one in played if name in groups_of(one.task)]
-        tail = f"/{name}" if name else ""
+    for group in names:
+        of = [one for one in played if group in groups_of(one.task)]
+        tail = f"/{group}" if group else ""
         answers = [one.answer for one in of if one.answer is not None]
-        found[f"dialogues/greedy{tail}"] = share(sum(one.greedy["verdict"]["passed"] for one in of), len(of))
-        found[f"dialogues/first_reply{tail}"] = share(sum(one.first_reply for one in of), len(of))
+        found[f"{name}/greedy{tail}"] = share(sum(one.greedy["verdict"]["passed"] for one in of), len(of))
+        found[f"{name}/first_reply{tail}"] = share(sum(one.first_reply for one in of), len(of))
         if answers:
-            found[f"dialogues/answer{tail}"] = share(sum(answers), len(answers))
+            found[f"{name}/answer{tail}"] = share(sum(answers), len(answers))
         for k in range(1, samples + 1):
             values = [pass_hat_k(samples, sum(one.sampled), k) for one in of]
-            found[f"dialogues/pass_hat_{k}{tail}"] = mean([values], seed)
+            found[f"{name}/pass_hat_{k}{tail}"] = mean([values], seed)
     return found
 
 
