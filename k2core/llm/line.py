@@ -14,7 +14,7 @@ from typing import Any
 
 from k2core.llm.reply import UnusableReply
 
-A_TOKEN = 1024
+BYTES_PER_TOKEN = 1024
 """Most bytes per token of an answer, with all that a server writes beside it."""
 LEAST = 2**20
 """Bytes that any answer may have, however few its tokens."""
@@ -77,7 +77,7 @@ class Line:
         return asyncio.run_coroutine_threadsafe(self._ask(body), self._loop).result()
 
     async def _ask(self, body: dict[str, Any]) -> bytes:
-        content, most = bytearray(), LEAST + A_TOKEN * body["max_tokens"]
+        content, most = bytearray(), LEAST + BYTES_PER_TOKEN * body["max_tokens"]
         async with (
             asyncio.timeout(self.seconds),
             self._client.stream("POST", self.address, json=body) as response,

@@ -24,7 +24,7 @@ from k2core.synthesis.rephrasing.styles import Library
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-CHARACTERS_A_TOKEN = 4
+CHARACTERS_PER_TOKEN = 4
 """A rule of thumb for English under any large vocabulary, digits aside, which many write one by one."""
 _LEAST_TOKENS, _LONGEST = 48, 2.0
 """A piece's rewrite may have so many tokens, or so many times the piece's tokens; a longer one went astray."""
@@ -92,7 +92,7 @@ def chunk(text: str, tokens: int) -> tuple[str, ...]:
 
     Nothing is lost: joined, the pieces are `text` without its outer blanks.
     """
-    limit, text = tokens * CHARACTERS_A_TOKEN, text.strip()
+    limit, text = tokens * CHARACTERS_PER_TOKEN, text.strip()
     if len(text) <= limit:
         return (text,)
     words = re.findall(r"\S+\s*", text)  # as many as the sentences have: those drop closing quotes, never words
@@ -110,7 +110,7 @@ def chunk(text: str, tokens: int) -> tuple[str, ...]:
 def _tokens(text: str) -> int:
     """Tokens of `text`, estimated."""
     digits = sum(map(str.isdigit, text))
-    return digits + math.ceil((len(text) - digits) / CHARACTERS_A_TOKEN)
+    return digits + math.ceil((len(text) - digits) / CHARACTERS_PER_TOKEN)
 
 
 def plan(
@@ -200,7 +200,7 @@ def _request(
     fit into `context_tokens`, the piece.
     """
     style, text = library.styles[job.style], job.chunks[len(written)].strip()
-    room = context_tokens * CHARACTERS_A_TOKEN
+    room = context_tokens * CHARACTERS_PER_TOKEN
     recent: list[tuple[str, str]] = []
     for piece, rewrite in reversed(list(zip(job.chunks, written, strict=False))):
         room -= len(piece) + len(rewrite)
