@@ -164,8 +164,9 @@ def start_mlflow(servers: Servers) -> str:
     if records.startswith("http"):
         return mask(records).rstrip("/")
     address = free_address(MLFLOW)
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = records  # every user sees a command line, with the password in it
     servers.start(
-        "mlflow-server", sys.executable, "-m", "flows.mlflow_server", "--backend-store-uri", records, "--workers", "1",
+        "mlflow-server", sys.executable, "-m", "flows.mlflow_server", "--workers", "1",
         "--port", address.rpartition(":")[2], "--artifacts-destination", (ROOT / "mlartifacts").as_uri(),
     )  # fmt: skip
     return address

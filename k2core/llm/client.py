@@ -227,6 +227,11 @@ class LLM:
                     raise self._unavailable(f"HTTP status {error.status}") from None
                 what = f"fails at this request (status {error.status}) and answers others"
                 raise RequestRefused(what, f"llm: {config.base_url} {what}; look into the server's log") from None
+            if 300 <= error.status < 400:
+                raise RecipeError(
+                    f"llm: {config.base_url} does not answer itself (status {error.status}: {one_line(error.said)}); "
+                    "set llm.base_url to the address that does"
+                ) from None
             what = f"refused the request (status {error.status}: {one_line(error.said)})"
             message = f"llm: {config.base_url} {what}; check llm.model, llm.api_key_variable and the prompt's length"
             if error.status in _THIS_REQUEST_ONLY:

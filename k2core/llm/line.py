@@ -7,6 +7,7 @@ Here the clock of an event loop ends the request, whatever its state.
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -51,13 +52,14 @@ class Line:
     def __init__(self, address: str, key: str, seconds: float, proxies: bool = True) -> None:
         import httpx
 
-        self.address, self.seconds, self._key = f"{address.rstrip('/')}/chat/completions", seconds, key.encode()
+        self.address, self.seconds = f"{address.rstrip('/')}/chat/completions", seconds
+        self._key = _in_json(key) if key else None
         # A few compressed bytes could become any number.
         headers = {"accept-encoding": "identity"} | ({"authorization": f"Bearer {key}"} if key else {})
         self._client = httpx.AsyncClient(
             headers=headers,
             timeout=None,
-            follow_redirects=True,
+            follow_redirects=False,  # it could lead to another server, and httpx reads the body of a redirect whole
             limits=httpx.Limits(max_keepalive_connections=None),
             trust_env=proxies,
         )
@@ -77,16 +79,24 @@ class Line:
         return asyncio.run_coroutine_threadsafe(self._ask(body), self._loop).result()
 
     async def _ask(self, body: dict[str, Any]) -> bytes:
+        import httpx
+
         content, most = bytearray(), LEAST + BYTES_PER_TOKEN * body["max_tokens"]
-        async with (
-            asyncio.timeout(self.seconds),
-            self._client.stream("POST", self.address, json=body) as response,
-        ):
-            async for chunk in response.aiter_raw():
-                content += chunk
-                if len(content) > (most if response.is_success else MOST_SAID):
-                    break
-        said = bytes(content).replace(self._key, b"***") if self._key else bytes(content)
+        try:
+            async with (
+                asyncio.timeout(self.seconds),
+                self._client.stream("POST", self.address, json=body) as response,
+            ):
+                async for chunk in response.aiter_raw():
+                    content += chunk
+                    if len(content) > (most if response.is_success else MOST_SAID):
+                        break
+        except httpx.TransportError as error:  # whose text may quote what the server sent
+            raise type(error)(self._masked(str(error).encode()).decode()) from None
+        if response.is_redirect:
+            place = self._masked(response.headers["location"].encode()).decode()
+            raise Refusal(response.status_code, f"it redirects to {place[:300]}", None)
+        said = self._masked(bytes(content))
         if not response.is_success:
             text = " ".join(said[:MOST_SAID].decode(errors="replace").split())[:300]
             raise Refusal(response.status_code, text, _wait(response.headers.get("retry-after", "")))
@@ -96,6 +106,10 @@ class Line:
             raise UnusableReply("compressed, though it was asked not to be")
         return said
 
+    def _masked(self, said: bytes) -> bytes:
+        """What the server said, without our key."""
+        return self._key.sub(b"***", said) if self._key else said
+
     def close(self) -> None:
         """Close all connections."""
         asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
@@ -104,12 +118,22 @@ class Line:
         self._loop.close()
 
 
+def _in_json(key: str) -> re.Pattern[bytes]:
+    """What matches `key` as it is, and in all ways in which JSON may write it: ``/`` as ``\\/`` or ``\\u002f``."""
+
+    def ways(character: str) -> str:
+        slash = r"|\\/" if character == "/" else ""
+        return rf"(?:{re.escape(character)}|\\u(?i:{ord(character):04x}){slash})"
+
+    return re.compile("".join(map(ways, key)).encode())
+
+
 def _wait(wish: str) -> float | None:
     """The seconds of a header `Retry-After`: a number, or a date (RFC 9110 §10.2.3); None if it is neither."""
     if wish.isascii() and wish.isdigit():
         return float(wish[:9])
     try:
         date = parsedate_to_datetime(wish)
-    except ValueError:
+        return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):  # no date, or one out of all bounds
         return None
-    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

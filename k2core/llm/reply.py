@@ -21,7 +21,7 @@ class Choice(BaseModel):
 
 
 class Usage(BaseModel):
-    completion_tokens: int = 0
+    completion_tokens: int = Field(default=0, ge=0, le=10**9)
 
 
 class Reply(BaseModel):

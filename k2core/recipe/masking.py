@@ -6,9 +6,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-_LOGIN = re.compile(r"""(?<=://)[^\s/?#"'<>\\]*@""")
+_LOGIN = re.compile(r"""(?<=://)(?:[^\s/?#"'<>\\]*@|[^\s/?#@:"'<>\\]{1,100}:(?!\d{1,5}(?:[/?#]))[^\s@"<>\\]{0,200}@)""")
+"""A password may hold ``/``, as AWS's do; what looks like a port and a path is none."""
 _QUERY = re.compile(
-    r"""([?&][\w.-]{0,40}(?:key|token|secret|passw(?:or)?d|signature|credential)[\w.-]{0,40}=)[^\s&#"'<>\\]+""", re.I
+    r"""([?&#;](?:sig|[\w.-]{0,40}(?:key|token|secret|passw(?:or)?d|pwd|auth(?!or)|signature|credential)[\w.-]{0,40})=)"""
+    r"""[^\s&#;"'<>\\]+""",
+    re.I,
 )
 _WORDS = {
     "base_url": "put the server's key into an environment variable and name it in llm.api_key_variable",

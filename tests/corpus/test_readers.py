@@ -193,6 +193,13 @@ def test_a_torn_warc_is_set_aside_whole(tmp_path: Path, compress: bool) -> None:
 # ---- faults of rows and shards
 
 
+def test_what_is_said_of_a_row_stays_short_however_its_columns_are_named(tmp_path: Path) -> None:
+    row = json.dumps({"x" * 10**6: 1} | {str(number): 1 for number in range(1000)}).encode()
+    found = Collected(source("jsonl", put(tmp_path / "a.jsonl", lines("one") + row)), tmp_path)
+    (entry,) = found.set_aside
+    assert len(entry["detail"]) < 500 and entry["detail"].endswith(", …")
+
+
 def test_bad_lines_cost_only_themselves(tmp_path: Path) -> None:
     content = [
         lines("one"), b'{"text": "\xff\xfe"}\n', b"\n", b'{"text": "cut', b"\n", b"[1]\n", b'{"txt": "x", "n": 1}\n',

@@ -17,7 +17,8 @@ Action = int | str
 (half a body that calls itself whole), "garbage", "no choices", "empty", "no text", "length" (cut by max_tokens),
 "half" (of a character, in an answer with line separators),
 "blanks" (one now and then in place of a body), "headers" (one now and then, without an end), "flood" (a body without an
-end), "flood 500" (an error without an end), "bomb" (a compressed body), "echo" and "echo 401" (our key)."""
+end), "flood 500" and "flood 307" (an error and a redirect without an end), "bomb" (a compressed body), "echo",
+"echo escaped" and "echo 401" (our key), "many tokens" (a count of 401 digits)."""
 
 
 def completion(text: str | None, finish_reason: str = "stop") -> dict[str, Any]:
@@ -100,7 +101,7 @@ class Server:
         if action == "drop":
             handler.close_connection = True
             return
-        if action in ("blanks", "headers", "flood", "flood 500"):
+        if action in ("blanks", "headers", "flood", "flood 500", "flood 307"):
             self.endless(handler, str(action))
             return
         content = json.dumps(
@@ -113,6 +114,12 @@ class Server:
             else {"error": {"message": f"wrong key {handler.headers['authorization']}"}} if action == "echo 401"
             else completion(text)
         ).encode()  # fmt: skip
+        if action == "echo escaped":
+            key = handler.headers["authorization"]
+            content = json.dumps(completion("your key is KEY")).encode()
+            content = content.replace(b"KEY", "".join(rf"\u{ord(c):04X}" if c != "/" else r"\/" for c in key).encode())
+        if action == "many tokens":
+            content = content.replace(b'"completion_tokens": 7', b'"completion_tokens": 1' + b"0" * 400)
         if action == "half":
             content = content.replace(b"answer to", rb"\u2028\u2029\u0085\u000b\u000c \ud83d answer to")
         if action == "garbage":
@@ -133,7 +140,9 @@ class Server:
     def endless(self, handler: BaseHTTPRequestHandler, action: str) -> None:
         """Send something until the client has had enough: 50 pieces per second, or as fast as it goes."""
         handler.close_connection = True
-        handler.send_response(500 if action == "flood 500" else 200)
+        handler.send_response({"flood 500": 500, "flood 307": 307}.get(action, 200))
+        if action == "flood 307":
+            handler.send_header("location", f"{self.url}/elsewhere")
         if action == "headers":
             handler.flush_headers()
         else:

@@ -15,7 +15,7 @@ from k2core.machine import Compute
 from k2core.recipe import RecipeError
 
 COMPUTE = Compute(threads=1, seed=0, device="cpu", backend="auto", precision="fp32")
-KEY = "sk-planted-0123456789"
+KEY = "sk-planted/0123456789"
 
 
 def ask(server: Server, path: Path, count: int = 1, **changes: object) -> list[Answer | Refused]:
@@ -93,6 +93,45 @@ def test_our_key_is_masked_wherever_the_server_repeats_it(
     assert "wrong key Bearer ***" in str(caught.value) and KEY not in str(caught.value)
     with sqlite3.connect(tmp_path / "cache") as cache:
         assert "***" in cache.execute("SELECT answer FROM answers").fetchone()[0]
+
+
+def test_our_key_is_masked_however_json_writes_it(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_KEY", KEY)
+    server.script = ["echo escaped"]
+    (answer,) = ask(server, tmp_path, api_key_variable="SOME_KEY")
+    assert isinstance(answer, Answer) and answer.text == "your key is Bearer ***"
+
+
+def test_a_broken_header_that_quotes_our_key_is_masked(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_KEY", KEY)
+    server.always, server.headers = {"0": 200}, {"x\r\nbad header " + KEY: "y"}
+    with pytest.raises(LLMUnavailable) as caught:
+        ask(server, tmp_path, api_key_variable="SOME_KEY", max_attempts=1)
+    assert KEY not in str(caught.value)
+
+
+def test_a_redirect_is_not_followed_and_its_body_not_read(server: Server, tmp_path: Path) -> None:
+    server.script = ["flood 307"]
+    with pytest.raises(RecipeError, match=r"it redirects to http.*/elsewhere.*set llm.base_url to the address"):
+        ask(server, tmp_path, timeout_s=30)
+    assert len(server.bodies) == 1 and server.sent < 4 * 10**7
+
+
+@pytest.mark.parametrize("wish", ["Mon, 01 Jan 2024 00:00:00 +99999999999999", "Mon, 01 Jan " + "9" * 20 + " 00:00:00"])
+def test_a_wait_out_of_all_bounds_is_none(server: Server, tmp_path: Path, wish: str) -> None:
+    server.script, server.headers = [503], {"retry-after": wish}
+    (answer,) = ask(server, tmp_path, max_attempts=2)
+    assert isinstance(answer, Answer)
+
+
+def test_a_count_of_tokens_that_no_answer_has_is_set_aside(server: Server, tmp_path: Path) -> None:
+    server.always = {"0": "many tokens"}
+    (refused,) = ask(server, tmp_path, max_attempts=1)
+    assert isinstance(refused, Refused) and "completion_tokens" in refused.reason
 
 
 def test_a_stage_has_a_server_of_its_own() -> None:

@@ -18,6 +18,12 @@ MASKED = {
     "https://planted@host": "https://host",
     "https://host/v1?api-version=3&api-key=planted&x=1": "https://host/v1?api-version=3&api-key=***&x=1",
     "https://bucket/o?X-Amz-Signature=planted": "https://bucket/o?X-Amz-Signature=***",
+    "s3://AKIA:pl/anted@bucket/a": "s3://bucket/a",
+    "postgresql://me:pl/an#ted@db/mlflow": "postgresql://db/mlflow",
+    "https://x.blob/a?sv=1&sig=planted%3D": "https://x.blob/a?sv=1&sig=***",
+    "https://host/a#access_token=planted": "https://host/a#access_token=***",
+    "https://host/?pwd=planted&amp;auth=planted": "https://host/?pwd=***&amp;auth=***",
+    "https://host:80/~me@home?author=me&design=x": "https://host:80/~me@home?author=me&design=x",
     "mail me@host or http://host/~me@home": "mail me@host or http://host/~me@home",
     "limits.stages.pretrain@stable=3": "limits.stages.pretrain@stable=3",
     "s3://bucket/a@b": "s3://bucket/a@b",
@@ -27,7 +33,15 @@ LLM = {
     "concurrency": 1, "expected_tokens_per_second": 1.0,
 }  # fmt: skip
 FILE = {"name": "a", "kind": "jsonl", "domain": "web", "license": "x", "attribution": "x", "limit": None}
-LONG = ["://" * 10**5, "://" + "a:" * 10**5, "?key" * 10**5, "&" + "token" * 10**5, "@" * 10**5, "?" + "a" * 10**5]
+LONG = [
+    "://" * 10**5,
+    "://" + "a:" * 10**5,
+    "?key" * 10**5,
+    "&" + "token" * 10**5,
+    "@" * 10**5,
+    "?" + "a" * 10**5,
+    "://a:" * 10**5,
+]
 
 
 @pytest.mark.parametrize(("text", "masked"), MASKED.items())

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
@@ -29,6 +30,8 @@ _BYTE_ORDER_MARK = "\ufeff"
 BAD_UTF8, CORRUPT, VANISHED = "bad UTF-8", "corrupt", "vanished"
 EMPTY_SHARD, FORBIDDEN, NO_COLUMN = "empty shard", "access denied", "no such column"
 NO_TEXT, NOT_JSON, TOO_LONG, TOO_LARGE = "no text", "not a JSON object", "too long", "too large"
+_NAMES, _NAME = 30, 100
+"""Columns that a message names at most, and characters of each: a file may hold millions."""
 _CODECS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
 _PASSING = {errno.EBUSY, errno.ENETUNREACH} | LOST
 """s3fs translates 500 to EREMOTEIO, 503 and a changed object to EBUSY, codes that it does not know to EIO. A network
@@ -164,8 +167,10 @@ def to_record(row: int, values: Any, columns: Mapping[str, str]) -> Record | Fau
 
 
 def no_column(missing: list[str], there: Any) -> str:
-    """The missing columns and the existing ones."""
-    return f"no column {', '.join(missing)}; it has {', '.join(there)}"
+    """The missing columns and the existing ones, the first of them, and not the whole of a long name."""
+    names = [str(name)[:_NAME] for name in islice(there, _NAMES + 1)]
+    shown = ", ".join(names[:_NAMES]) + (", …" if len(names) > _NAMES else "")
+    return f"no column {', '.join(missing)}; it has {shown}"
 
 
 def too_large() -> Unusable:
