@@ -127,11 +127,15 @@ def entry(category: str, plural: str, lines: Mapping[str, str]) -> Entry:
     (entity, kind), *rest = lines.items()
     if kind not in KEY_KINDS:
         raise ValueError(f"{entity}: the first line is the entity with one of {', '.join(KEY_KINDS)}")
+    if plural != plural_of(entity):
+        raise ValueError(f"the plural of {entity} is {plural_of(entity)}")
     if "states" not in lines:
         raise ValueError("states: missing, such as `open, close closed`")
     start, *steps = lines["states"].split(", ")
     verbs = dict(step.split(" ", 1) for step in steps)
-    what = "identifier" if kind == "code" else "name" if kind == "name" else "full name" if kind == "person" else "title"
+    what = (
+        "identifier" if kind == "code" else "name" if kind == "name" else "full name" if kind == "person" else "title"
+    )
     key_name = f"{entity}_{'id' if kind == 'code' else 'title' if kind == 'phrase' else 'name'}"
     key = field(key_name, f"{kind} | {what} of the {entity.replace('_', ' ')}")
     fields = [field(name, line) for name, line in rest if name != "states"]
@@ -180,7 +184,12 @@ def _number(low: str, high: str, unit: str | None) -> tuple[str, dict[str, Any],
         schema = {"type": "number", "minimum": bottom, "maximum": top}
         return "number", schema, lambda r: round(r.uniform(bottom, top), 1), unit or ""
     least, most = int(low), int(high)
-    return "integer", {"type": "integer", "minimum": least, "maximum": most}, lambda r: r.randint(least, most), unit or ""
+    return (
+        "integer",
+        {"type": "integer", "minimum": least, "maximum": most},
+        lambda r: r.randint(least, most),
+        unit or "",
+    )
 
 
 def _object(kind: str) -> tuple[dict[str, Any], Draw]:
@@ -204,3 +213,10 @@ def singular(name: str) -> str:
         if name.endswith(ending):
             return name.removesuffix(ending) + instead
     raise ValueError(f"{name}: the name of a list must end in s")
+
+
+def plural_of(name: str) -> str:
+    """Of a noun in English."""
+    if name.endswith("y") and name[-2] not in "aeiou":
+        return name[:-1] + "ies"
+    return name + ("es" if name.endswith(("s", "sh", "ch", "x")) else "s")

@@ -142,5 +142,10 @@ def coverage(tools: Sequence[ToolSpec]) -> str:
         kind = tool.operation["kind"] if tool.operation else ""
         counts.setdefault(tool.category, Counter())[column.get(kind, "others' own")] += 1
     counts["all"] = sum(counts.values(), Counter())
-    rows = [f"| {name} | {sum(row.values())} | {' | '.join(str(row[c]) for c in COLUMNS)} |" for name, row in counts.items()]
-    return "\n".join([f"| category | tools | {' | '.join(COLUMNS)} |", "|---|" + "---:|" * (1 + len(COLUMNS)), *rows]) + "\n"
+    rows = [
+        f"| {name} | {sum(row.values())} | {' | '.join(str(row[c]) for c in COLUMNS)} |" for name, row in counts.items()
+    ]
+    return (
+        "\n".join([f"| category | tools | {' | '.join(COLUMNS)} |", "|---|" + "---:|" * (1 + len(COLUMNS)), *rows])
+        + "\n"
+    )

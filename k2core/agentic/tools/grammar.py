@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from k2core.agentic.catalogue.entries import Entry, Field, singular
+from k2core.agentic.catalogue.entries import Entry, Field, plural_of, singular
 from k2core.agentic.tools.specs import ToolSpec
 
 Record = dict[str, Any]
@@ -80,28 +80,31 @@ class Rules:
         sortable = [f.name for f in fields if f.form in ("integer", "number", "date", "day", "person", "name")]
         a_one = _a(_said(e.entity))
         yield self._draft(
-            "create", self._create(), f"Add {a_one}", self._new_key() | {f.name: _new(f, not f.optional) for f in fields}
+            "create",
+            self._create(),
+            f"{self._create().split('_')[0].capitalize()} {a_one}",
+            self._new_key() | {f.name: _new(f, not f.optional) for f in fields},
         )
         yield self._draft("read", f"get_{e.entity}", f"Get {a_one}", self._key() | self._names())
         yield self._draft(
-            "update", self._update(), f"Change what is given of {a_one}",
+            "update", self._update(), f"Change the given fields of {a_one}",
             self._key() | {f.name: _new(f, False) for f in fields},
         )  # fmt: skip
         yield self._draft("delete", f"delete_{e.entity}", f"Delete {a_one}", self._key())
         yield self._draft(
-            "search", f"find_{e.plural}", f"Find the {_said(e.plural)} that fit all that is given",
+            "search", f"find_{e.plural}", f"Find {_said(e.plural)} that match all given filters",
             {f.name: _held(f, False) for f in filters} | _limit(), filters=[[f.name, f.name, "is"] for f in filters],
         )  # fmt: skip
         if sortable:
             yield self._draft(
-                "search", f"list_{e.plural}", f"List the {_said(e.plural)}, page by page",
+                "search", f"list_{e.plural}", f"List {_said(e.plural)}, sorted and in pages",
                 {"sort_by": _choice(sortable, "Field to sort by"), "descending": _flag("Largest or latest first"),
-                 "offset": _whole("How many to skip", 0, 0, 1000), **_limit()},
+                 "offset": _whole("How many results to skip", 0, 0, 1000), **_limit()},
             )  # fmt: skip
-        note = Parameter({"type": "string", "description": "Why, for the record"}, lambda w: "as agreed", False)
+        note = Parameter({"type": "string", "description": "Reason, kept in the record"}, lambda w: "as agreed", False)
         for verb, state in e.steps.items():
             yield self._draft(
-                "update", f"{verb}_{e.entity}", f"{_said(verb).capitalize()} {a_one}: it is then {state}",
+                "update", f"{verb}_{e.entity}", f"{_said(verb).capitalize()} {a_one}; its status becomes {state}",
                 self._key() | {"note": note}, values={"status": state}, suits=lambda r, s=state: r["status"] != s,
             )  # fmt: skip
 
@@ -130,21 +133,27 @@ class Rules:
         yield self._draft("read_many", f"get_{e.plural}", f"Get several {many}", keys | self._names(), get)
         yield self._draft("delete_many", f"delete_{e.plural}", f"Delete several {many}", keys, delete)
         yield self._draft(
-            "update_many", f"update_{e.plural}", f"Change the same of several {many}",
+            "update_many", f"update_{e.plural}", f"Make the same changes to several {many}",
             keys | {"changes": _object("New values", {f.name: _new(f, False) for f in e.fields.values()})}, update,
         )  # fmt: skip
         row = _object("", self._new_key() | {f.name: _new(f, not f.optional) for f in e.fields.values()})
         rows = _list(row.schema, f"The {many} to add", lambda w: [row.draw(w)])
         yield self._draft("import", f"import_{e.plural}", f"Add several {many}", {e.plural: rows}, self._create())
         yield self._draft(
-            "export", f"export_{e.plural}", f"Write all {many} as a file",
+            "export", f"export_{e.plural}", f"Export all {many} as JSON or CSV",
             {"format": _choice(["json", "csv"], "Format of the file", True), **self._names()}, get,
         )  # fmt: skip
-        yield self._draft("exists", f"check_{e.entity}_exists", f"Say whether there is such {_a(one)}", self._key(), get)
-        copied = {f"new_{e.key.name}": Parameter({**e.key.schema, "description": "Of the copy"}, self._fresh)}
+        yield self._draft("exists", f"check_{e.entity}_exists", f"Check whether {_a(one)} exists", self._key(), get)
+        copied = {
+            f"new_{e.key.name}": Parameter(
+                {**e.key.schema, "description": f"{_said(e.key.name).capitalize()} of the copy"}, self._fresh
+            )
+        }
         yield self._draft("copy", f"copy_{e.entity}", f"Copy {_a(one)}", self._key() | copied, self._create())
         if e.key.form != "code":
-            new = {f"new_{e.key.name}": Parameter({**e.key.schema, "description": "What it becomes"}, self._fresh)}
+            new = {
+                f"new_{e.key.name}": Parameter({**e.key.schema, "description": f"New {_said(e.key.name)}"}, self._fresh)
+            }
             yield self._draft("rename", f"rename_{e.entity}", f"Rename {_a(one)}", self._key() | new, update)
         yield self._draft("read", f"get_{e.entity}_status", f"Get the status of {_a(one)}", self._key(), get,
                           returns=["status"])  # fmt: skip
@@ -156,14 +165,14 @@ class Rules:
                           by="status")  # fmt: skip
         for verb, state in e.steps.items():
             yield self._draft(
-                "update_many", f"{verb}_{e.plural}", f"{_said(verb).capitalize()} several {many}: they are then {state}",
+                "update_many", f"{verb}_{e.plural}", f"{_said(verb).capitalize()} several {many}; their status becomes {state}",
                 keys, f"{verb}_{e.entity}", values={"status": state}, suits=lambda r, s=state: r["status"] != s,
             )  # fmt: skip
         for word, values in self.fits.items():
             yield self._draft("search", f"find_{word}_{e.plural}", f"Find {word} {many}", _limit(), find, values=values)
             yield self._draft("count", f"count_{word}_{e.plural}", f"Count {word} {many}", {}, find, values=values)
             if "status" in values:
-                dry = {"dry_run": _flag("Only say which would be deleted")}
+                dry = {"dry_run": _flag("Only list what would be deleted")}
                 yield self._draft("purge", f"delete_{word}_{e.plural}", f"Delete all {word} {many}", dry, delete,
                                   values=values)  # fmt: skip
         days = [f for f in e.fields.values() if f.form in ("date", "day")]
@@ -179,7 +188,7 @@ class Rules:
         e, one, label = self.entry, _a(_said(self.entry.entity)), _said(f.name)
         get, update, find = f"get_{e.entity}", self._update(), f"find_{e.plural}"
         if f.form == "boolean":
-            yield self._draft("update", f"mark_{e.entity}_{f.name}", f"Say whether {one} is {label}",
+            yield self._draft("update", f"mark_{e.entity}_{f.name}", f"Record whether {one} is {label}",
                               self._key() | {f.name: _new(f)}, update)  # fmt: skip
             return
         yield self._draft("read", f"get_{e.entity}_{f.name}", f"Get the {label} of {one}", self._key(), get,
@@ -190,12 +199,14 @@ class Rules:
             yield self._draft("clear", f"clear_{e.entity}_{f.name}", f"Clear the {label} of {one}", self._key(), update,
                               by=f.name)  # fmt: skip
             yield self._draft(
-                "search", f"find_{e.plural}_without_{f.name}", f"Find {_said(e.plural)} that have no {label}", _limit(),
+                "search", f"find_{e.plural}_without_{f.name}", f"Find {_said(e.plural)} without {label}", _limit(),
                 find, filters=[[f.name, f.name, "lacks"]],
             )  # fmt: skip
         if f.form == "integer" and f.unit in COUNTED:
             for verb, sign in (("increase", 1), ("decrease", -1)):
-                by = Parameter({"type": "integer", "minimum": 1, "description": f"By how much, in {f.unit}"}, lambda w: 1)
+                by = Parameter(
+                    {"type": "integer", "minimum": 1, "description": f"By how much, in {f.unit}"}, lambda w: 1
+                )
                 yield self._draft(
                     "adjust", f"{verb}_{e.entity}_{f.name}", f"{verb.capitalize()} the {label} of {one}",
                     self._key() | {"by": by}, update, arguments={e.key.name: e.key.name, "by": f.name}, sign=sign,
@@ -211,8 +222,8 @@ class Rules:
             yield self._draft("length", f"count_{e.entity}_{f.name}", f"Count the {label} of {one}", self._key(), get,
                               by=f.name)  # fmt: skip
             item = singular(f.name)
-            kind = {**f.schema["items"], "description": f"{_said(item).capitalize()} that is meant"}
             for verb, sign in (("add", 1), ("remove", -1)):
+                kind = {**f.schema["items"], "description": f"{_said(item).capitalize()} to {verb}"}
                 draw = (lambda w: f.draw(w.random)[0]) if sign > 0 else (lambda w: w.record[f.name][0])
                 yield self._draft(
                     "item", f"{verb}_{e.entity}_{item}", f"{verb.capitalize()} one of the {label} of {one}",
@@ -228,7 +239,9 @@ class Rules:
             yield self._draft("search", f"{name}_{f.name}", f"{text} {label}", {f.name: _held(f)} | _limit(), parent,
                               values=values, filters=[[f.name, f.name, "is"]])  # fmt: skip
         if f.form in ("phrase", "text"):
-            words = Parameter({"type": "string", "description": f"Words in the {label}"}, lambda w: w.record[f.name][:4])
+            words = Parameter(
+                {"type": "string", "description": f"Words in the {label}"}, lambda w: w.record[f.name][:4]
+            )
             yield self._draft("search", f"search_{word}{e.plural}_by_{f.name}", f"Search {many} by words in the {label}",
                               {"words": words} | _limit(), parent, values=values,
                               filters=[["words", f.name, "says"]])  # fmt: skip
@@ -257,7 +270,7 @@ class Rules:
             )  # fmt: skip
         if f.form == "list" and f.schema["items"]["type"] == "string":
             item = singular(f.name)
-            kind = {**f.schema["items"], "description": f"{_said(item).capitalize()} they have"}
+            kind = {**f.schema["items"], "description": f"{_said(item).capitalize()} to look for"}
             yield self._draft(
                 "search", f"{name}_{item}", f"{text} one of their {label}",
                 {item: Parameter(kind, lambda w: w.record[f.name][0])} | _limit(), parent, values=values,
@@ -280,10 +293,10 @@ class Rules:
             yield self._draft("groups", f"count_{word}{e.plural}_by_{f.name}", f"Count {many} for each {label}", {}, parent,
                               by=f.name, values=values)  # fmt: skip
         if f.form in ("person", "name") and not f.name.endswith("s"):
-            yield self._draft("distinct", f"list_{word}{e.entity}_{plural(f.name)}", f"List each {label} of {many} once",
+            yield self._draft("distinct", f"list_{word}{e.entity}_{plural_of(f.name)}", f"List the distinct {_said(plural_of(f.name))} of {many}",
                               {}, parent, by=f.name, values=values)  # fmt: skip
         if f.form in ("integer", "number") and f.unit:
-            for measure in ("total", "average", "highest", "lowest")[f.unit not in ADDITIVE :]:
+            for measure in ("total", "average", "highest", "lowest")[not _adds_up(f) :]:
                 yield self._draft(
                     "measure", f"get_{measure}_{word}{e.entity}_{f.name}", f"Get the {measure} {label} of {many}",
                     {n: _held(g, False) for n, g in e.fields.items() if g.form == "enum"}, parent, by=f.name,
@@ -323,15 +336,13 @@ class Rules:
             "arguments": {n: n for n in parameters}, "values": {}, "filters": [], "returns": [*e.fields, "status"],
             "sign": 1, "defaults": {"status": e.start}, "parent": parent,
         }  # fmt: skip
-        tool = ToolSpec(name, text, _schema(parameters), e.plural, e.category, "evolved", first | operation, "train")
+        tool = ToolSpec(name, text, _schema(parameters), e.plural, e.category, "catalogue", first | operation, "train")
         return Draft(tool, {n: p.draw for n, p in parameters.items()}, suits)
 
 
-def plural(name: str) -> str:
-    """Of a noun in English."""
-    if name.endswith("y") and name[-2] not in "aeiou":
-        return name[:-1] + "ies"
-    return name + ("es" if name.endswith(("s", "sh", "ch", "x")) else "s")
+def _adds_up(f: Field) -> bool:
+    """Whether a sum over records says something."""
+    return f.unit in ADDITIVE and f.name not in ("price", "rate")
 
 
 def _said(name: str) -> str:
@@ -359,7 +370,7 @@ def _held(f: Field, required: bool = True) -> Parameter:
 
 
 def _limit() -> dict[str, Parameter]:
-    return {"limit": _whole("How many at most", 20, 1, 100)}
+    return {"limit": _whole("Most results to return", 20, 1, 100)}
 
 
 def _whole(text: str, value: int, least: int, most: int, required: bool = False) -> Parameter:

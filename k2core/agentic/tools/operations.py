@@ -63,7 +63,9 @@ def _count(operation: Record, arguments: Record, table: Table) -> Record:
 
 def _groups(operation: Record, arguments: Record, table: Table) -> Record:
     rows = _fitting(operation, arguments, table).values()
-    return {"counts": dict(sorted(Counter(str(row[operation["by"]]) for row in rows if operation["by"] in row).items()))}
+    return {
+        "counts": dict(sorted(Counter(str(row[operation["by"]]) for row in rows if operation["by"] in row).items()))
+    }
 
 
 def _distinct(operation: Record, arguments: Record, table: Table) -> Record:
