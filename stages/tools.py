@@ -103,8 +103,8 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
     made, reasons = from_catalogue(params.catalogue, seed, [tool.name for tool in tools])
     if len(made) < params.catalogue:
         raise StageError(
-            f"tools.catalogue = {params.catalogue}: its domains give {len(made)} tools; ask for at most as many, or add "
-            "domains to k2core/agentic/catalogue"
+            f"tools.catalogue = {params.catalogue}: its domains give {len(made)} tools; ask for at most as many, or "
+            "add domains to k2core/agentic/catalogue"
         )
     made = assign_splits(made, {tool.name for tool in made if not tool.semantics["parent"]})
     tools = tools + made

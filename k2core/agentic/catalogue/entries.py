@@ -46,13 +46,24 @@ STRINGS: dict[str, tuple[dict[str, Any], Draw]] = {
     "day": ({"format": "date"}, lambda r: f"{r.randint(1950, 2024)}-{r.randint(1, 12):02}-{r.randint(1, 28):02}"),
 }
 OBJECTS = {
-    "address": {"street": "phrase | street", "city": "name | city or town", "postcode": "phone | postcode, digits alone"},
+    "address": {
+        "street": "phrase | street and number",
+        "city": "name | city or town",
+        "postcode": "phone | postcode, digits alone",
+    },
     "contact": {"name": "person | full name", "phone": "phone | number to call", "email": "email | e-mail address"},
     "period": {"from": "date | first day", "until": "date | last day"},
-    "position": {"latitude": "-85.0..85.0 degrees | north is positive", "longitude": "-180.0..180.0 degrees | east is positive"},
-    "size": {"length": "1..900 cm | longest side", "width": "1..900 cm | shorter side", "height": "1..900 cm | from bottom to top"},
-    "price": {"amount": "0.5..900.0 | how much", "currency": "EUR, USD, GBP, CHF | currency"},
-}  # fmt: skip
+    "position": {
+        "latitude": "-85.0..85.0 degrees | north is positive",
+        "longitude": "-180.0..180.0 degrees | east is positive",
+    },
+    "size": {
+        "length": "1..900 cm | longest side",
+        "width": "1..900 cm | shorter side",
+        "height": "1..900 cm | from bottom to top",
+    },
+    "price": {"amount": "0.5..900.0 | how much", "currency": "EUR, USD, GBP, CHF | currency it is in"},
+}
 _RANGE = re.compile(r"(-?[\d.]+?)\.\.(-?[\d.]+)(?: (\S+))?")
 KEY_KINDS = ("code", "name", "person", "phrase")
 
@@ -149,11 +160,11 @@ def field(name: str, line: str) -> Field:
     """A field from its line.
 
     Raises:
-        ValueError: no such kind, or no description.
+        ValueError: no such kind, or no description of two words.
     """
     kind, bar, text = line.partition(" | ")
-    if not bar:
-        raise ValueError(f"{name}: write `kind | what it is`")
+    if not bar or " " not in text:
+        raise ValueError(f"{name}: write `kind | what it is`, in two words or more")
     form, schema, draw, unit = _kind(name, kind)
     said = text[0].upper() + text[1:] + (f", in {unit}" if unit else "")
     return Field(name.rstrip("?"), form, {**schema, "description": said}, draw, name.endswith("?"), unit)

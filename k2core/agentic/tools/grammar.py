@@ -8,45 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from random import Random
 from typing import Any
 
 from k2core.agentic.catalogue.entries import Entry, Field, plural_of, singular
+from k2core.agentic.tools.parameters import (
+    Parameter, Record, World, array, choice, flag, held, limit, nested, new, schema, whole,
+)  # fmt: skip
 from k2core.agentic.tools.specs import ToolSpec
 
-Record = dict[str, Any]
 ADDITIVE = {
     "EUR", "kg", "g", "km", "m", "hours", "minutes", "days", "nights", "seats", "pieces", "people", "liters", "ml",
     "tonnes", "kWh", "MW", "MWh", "pages", "points", "votes", "animals", "trees", "bottles", "hectares", "seconds",
     "rooms", "beds", "copies", "places", "GB", "visits", "plants", "lessons", "m3",
 }  # fmt: skip
 """Units of which a sum over records says something."""
-COUNTED = {"EUR", "pieces", "seats", "hours", "days", "nights", "beds", "places", "copies", "points", "votes", "animals",
-           "people", "bottles", "minutes", "liters", "GB"}  # fmt: skip
+COUNTED = {
+    "EUR", "pieces", "seats", "hours", "days", "nights", "beds", "places", "copies", "points", "votes", "animals",
+    "people", "bottles", "minutes", "liters", "GB",
+}  # fmt: skip
 """Units of what goes up and down."""
 READS = {"read", "read_many", "exists", "search", "count", "groups", "distinct", "measure", "export", "length"}
-
-
-@dataclass(frozen=True)
-class World:
-    """A table with a record to call on, for the gate."""
-
-    table: dict[str, Record]
-    key: str
-    random: Random
-
-    @property
-    def record(self) -> Record:
-        return self.table[self.key]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """Its JSON Schema, a draw of its value in a right call, and whether it must be given."""
-
-    schema: dict[str, Any]
-    draw: Callable[[World], Any]
-    required: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,29 +64,29 @@ class Rules:
             "create",
             self._create(),
             f"{self._create().split('_')[0].capitalize()} {a_one}",
-            self._new_key() | {f.name: _new(f, not f.optional) for f in fields},
+            self._new_key() | {f.name: new(f, not f.optional) for f in fields},
         )
         yield self._draft("read", f"get_{e.entity}", f"Get {a_one}", self._key() | self._names())
         yield self._draft(
             "update", self._update(), f"Change the given fields of {a_one}",
-            self._key() | {f.name: _new(f, False) for f in fields},
+            self._key() | {f.name: new(f, False) for f in fields},
         )  # fmt: skip
         yield self._draft("delete", f"delete_{e.entity}", f"Delete {a_one}", self._key())
         yield self._draft(
             "search", f"find_{e.plural}", f"Find {_said(e.plural)} that match all given filters",
-            {f.name: _held(f, False) for f in filters} | _limit(), filters=[[f.name, f.name, "is"] for f in filters],
+            {f.name: held(f, False) for f in filters} | limit(), filters=[[f.name, f.name, "is"] for f in filters],
         )  # fmt: skip
         if sortable:
             yield self._draft(
                 "search", f"list_{e.plural}", f"List {_said(e.plural)}, sorted and in pages",
-                {"sort_by": _choice(sortable, "Field to sort by"), "descending": _flag("Largest or latest first"),
-                 "offset": _whole("How many results to skip", 0, 0, 1000), **_limit()},
+                {"sort_by": choice(sortable, "Field to sort by"), "descending": flag("Largest or latest first"),
+                 "offset": whole("How many results to skip", 0, 0, 1000), **limit()},
             )  # fmt: skip
         note = Parameter({"type": "string", "description": "Reason, kept in the record"}, lambda w: "as agreed", False)
         for verb, state in e.steps.items():
             yield self._draft(
                 "update", f"{verb}_{e.entity}", f"{_said(verb).capitalize()} {a_one}; its status becomes {state}",
-                self._key() | {"note": note}, values={"status": state}, suits=lambda r, s=state: r["status"] != s,
+                self._key() | {"note": note}, values={"status": state}, suits=_not_yet(state),
             )  # fmt: skip
 
     def variants(self) -> Iterator[Draft]:
@@ -127,21 +108,20 @@ class Rules:
 
     def _of_tables(self) -> Iterator[Draft]:
         e, one, many = self.entry, _said(self.entry.entity), _said(self.entry.plural)
-        names = [*e.fields, "status"]
         get, update, delete, find = f"get_{e.entity}", self._update(), f"delete_{e.entity}", f"find_{e.plural}"
-        keys = {e.plural: _list(e.key.schema, f"Which {many}", lambda w: [w.key])}
+        keys = {e.plural: array(e.key.schema, f"Which {many}", lambda w: [w.key])}
         yield self._draft("read_many", f"get_{e.plural}", f"Get several {many}", keys | self._names(), get)
         yield self._draft("delete_many", f"delete_{e.plural}", f"Delete several {many}", keys, delete)
         yield self._draft(
             "update_many", f"update_{e.plural}", f"Make the same changes to several {many}",
-            keys | {"changes": _object("New values", {f.name: _new(f, False) for f in e.fields.values()})}, update,
+            keys | {"changes": nested("New values", {f.name: new(f, False) for f in e.fields.values()})}, update,
         )  # fmt: skip
-        row = _object("", self._new_key() | {f.name: _new(f, not f.optional) for f in e.fields.values()})
-        rows = _list(row.schema, f"The {many} to add", lambda w: [row.draw(w)])
+        row = nested("", self._new_key() | {f.name: new(f, not f.optional) for f in e.fields.values()})
+        rows = array(row.schema, f"The {many} to add", lambda w: [row.draw(w)])
         yield self._draft("import", f"import_{e.plural}", f"Add several {many}", {e.plural: rows}, self._create())
         yield self._draft(
             "export", f"export_{e.plural}", f"Export all {many} as JSON or CSV",
-            {"format": _choice(["json", "csv"], "Format of the file", True), **self._names()}, get,
+            {"format": choice(["json", "csv"], "Format of the file", True), **self._names()}, get,
         )  # fmt: skip
         yield self._draft("exists", f"check_{e.entity}_exists", f"Check whether {_a(one)} exists", self._key(), get)
         copied = {
@@ -159,27 +139,28 @@ class Rules:
                           returns=["status"])  # fmt: skip
         status = Parameter({"type": "string", "enum": e.states, "description": "Status they have"},
                            lambda w: w.record["status"])  # fmt: skip
-        yield self._draft("search", f"find_{e.plural}_by_status", f"Find {many} by status", {"status": status} | _limit(),
-                          find, filters=[["status", "status", "is"]])  # fmt: skip
+        yield self._draft("search", f"find_{e.plural}_by_status", f"Find {many} by status",
+                          {"status": status} | limit(), find, filters=[["status", "status", "is"]])  # fmt: skip
         yield self._draft("groups", f"count_{e.plural}_by_status", f"Count the {many} in each status", {}, find,
                           by="status")  # fmt: skip
         for verb, state in e.steps.items():
             yield self._draft(
-                "update_many", f"{verb}_{e.plural}", f"{_said(verb).capitalize()} several {many}; their status becomes {state}",
-                keys, f"{verb}_{e.entity}", values={"status": state}, suits=lambda r, s=state: r["status"] != s,
+                "update_many", f"{verb}_{e.plural}",
+                f"{_said(verb).capitalize()} several {many}; their status becomes {state}",
+                keys, f"{verb}_{e.entity}", values={"status": state}, suits=_not_yet(state),
             )  # fmt: skip
         for word, values in self.fits.items():
-            yield self._draft("search", f"find_{word}_{e.plural}", f"Find {word} {many}", _limit(), find, values=values)
+            yield self._draft("search", f"find_{word}_{e.plural}", f"Find {word} {many}", limit(), find, values=values)
             yield self._draft("count", f"count_{word}_{e.plural}", f"Count {word} {many}", {}, find, values=values)
             if "status" in values:
-                dry = {"dry_run": _flag("Only list what would be deleted")}
+                dry = {"dry_run": flag("Only list what would be deleted")}
                 yield self._draft("purge", f"delete_{word}_{e.plural}", f"Delete all {word} {many}", dry, delete,
                                   values=values)  # fmt: skip
         days = [f for f in e.fields.values() if f.form in ("date", "day")]
         for word, last in (("earliest", False), ("latest", True)) if days else ():
             yield self._draft(
                 "search", f"get_{word}_{e.entity}", f"Find the {one} with the {word} {_said(days[0].name)}",
-                {f.name: _held(f, False) for f in e.fields.values() if f.form == "enum"}, find, by=days[0].name,
+                {f.name: held(f, False) for f in e.fields.values() if f.form == "enum"}, find, by=days[0].name,
                 descending=last, filters=[[n, n, "is"] for n, f in e.fields.items() if f.form == "enum"],
             )  # fmt: skip
 
@@ -189,17 +170,17 @@ class Rules:
         get, update, find = f"get_{e.entity}", self._update(), f"find_{e.plural}"
         if f.form == "boolean":
             yield self._draft("update", f"mark_{e.entity}_{f.name}", f"Record whether {one} is {label}",
-                              self._key() | {f.name: _new(f)}, update)  # fmt: skip
+                              self._key() | {f.name: new(f)}, update)  # fmt: skip
             return
         yield self._draft("read", f"get_{e.entity}_{f.name}", f"Get the {label} of {one}", self._key(), get,
                           returns=[f.name])  # fmt: skip
         yield self._draft("update", f"set_{e.entity}_{f.name}", f"Set the {label} of {one}",
-                          self._key() | {f.name: _new(f)}, update)  # fmt: skip
+                          self._key() | {f.name: new(f)}, update)  # fmt: skip
         if f.optional:
             yield self._draft("clear", f"clear_{e.entity}_{f.name}", f"Clear the {label} of {one}", self._key(), update,
                               by=f.name)  # fmt: skip
             yield self._draft(
-                "search", f"find_{e.plural}_without_{f.name}", f"Find {_said(e.plural)} without {label}", _limit(),
+                "search", f"find_{e.plural}_without_{f.name}", f"Find {_said(e.plural)} without {label}", limit(),
                 find, filters=[[f.name, f.name, "lacks"]],
             )  # fmt: skip
         if f.form == "integer" and f.unit in COUNTED:
@@ -216,7 +197,8 @@ class Rules:
             for verb, sign, how in (("postpone", 1, "later"), ("advance", -1, "earlier")):
                 yield self._draft(
                     "shift", f"{verb}_{e.entity}_{f.name}", f"Move the {label} of {one} to a {how} day",
-                    self._key() | {"days": _whole(f"How many days {how}", 7, 1, 365, True)}, update, by=f.name, sign=sign,
+                    self._key() | {"days": whole(f"How many days {how}", 7, 1, 365, True)}, update,
+                    by=f.name, sign=sign,
                 )  # fmt: skip
         if f.form == "list":
             yield self._draft("length", f"count_{e.entity}_{f.name}", f"Count the {label} of {one}", self._key(), get,
@@ -234,29 +216,28 @@ class Rules:
         """Find records by one field, among those that `word` fits."""
         e, many = self.entry, f"{_said(word)}{_said(self.entry.plural)}"
         name, text, parent = f"find_{word}{e.plural}_by", f"Find {many} by", f"find_{word}{e.plural}"
-        whole, label = {"type": f.schema["type"]}, _said(f.name)
+        kind, label, unit = {"type": f.schema["type"]}, _said(f.name), f", in {f.unit}" if f.unit else ""
         if f.form in ("enum", "person", "name", "code", "email", "phone"):
-            yield self._draft("search", f"{name}_{f.name}", f"{text} {label}", {f.name: _held(f)} | _limit(), parent,
+            yield self._draft("search", f"{name}_{f.name}", f"{text} {label}", {f.name: held(f)} | limit(), parent,
                               values=values, filters=[[f.name, f.name, "is"]])  # fmt: skip
         if f.form in ("phrase", "text"):
             words = Parameter(
                 {"type": "string", "description": f"Words in the {label}"}, lambda w: w.record[f.name][:4]
             )
-            yield self._draft("search", f"search_{word}{e.plural}_by_{f.name}", f"Search {many} by words in the {label}",
-                              {"words": words} | _limit(), parent, values=values,
+            yield self._draft("search", f"search_{word}{e.plural}_by_{f.name}",
+                              f"Search {many} by words in the {label}", {"words": words} | limit(), parent, values=values,
                               filters=[["words", f.name, "says"]])  # fmt: skip
         if f.form in ("integer", "number"):
             ends = {
-                end: Parameter({**whole, "description": f"{end.capitalize()} {label}" + (f", in {f.unit}" if f.unit else "")},
-                               lambda w: w.record[f.name], False) for end in ("minimum", "maximum")
+                end: Parameter({**kind, "description": f"{end.capitalize()} {label}{unit}"}, lambda w: w.record[f.name], False) for end in ("minimum", "maximum")
             }  # fmt: skip
             yield self._draft(
-                "search", f"{name}_{f.name}", f"Find {many} whose {label} lies between two values", ends | _limit(), parent,
-                values=values, filters=[["minimum", f.name, "from"], ["maximum", f.name, "until"]],
+                "search", f"{name}_{f.name}", f"Find {many} whose {label} lies between two values", ends | limit(),
+                parent, values=values, filters=[["minimum", f.name, "from"], ["maximum", f.name, "until"]],
             )  # fmt: skip
             yield self._draft(
                 "search", f"rank_{word}{e.plural}_by_{f.name}", f"List {many} in the order of their {label}",
-                {"descending": _flag("Largest first")} | _limit(), parent, values=values, by=f.name,
+                {"descending": flag("Largest first")} | limit(), parent, values=values, by=f.name,
             )  # fmt: skip
         if f.form in ("date", "day"):
             day = {
@@ -265,7 +246,7 @@ class Rules:
             }  # fmt: skip
             yield self._draft(
                 "search", f"{name}_{f.name}", f"Find {many} whose {label} lies in a period",
-                {"period": _object(f"Days between which the {label} lies", day)} | _limit(), parent, values=values,
+                {"period": nested(f"Days between which the {label} lies", day)} | limit(), parent, values=values,
                 filters=[["period.from", f.name, "from"], ["period.until", f.name, "until"]],
             )  # fmt: skip
         if f.form == "list" and f.schema["items"]["type"] == "string":
@@ -273,7 +254,7 @@ class Rules:
             kind = {**f.schema["items"], "description": f"{_said(item).capitalize()} to look for"}
             yield self._draft(
                 "search", f"{name}_{item}", f"{text} one of their {label}",
-                {item: Parameter(kind, lambda w: w.record[f.name][0])} | _limit(), parent, values=values,
+                {item: Parameter(kind, lambda w: w.record[f.name][0])} | limit(), parent, values=values,
                 filters=[[item, f.name, "has"]],
             )  # fmt: skip
         if f.form == "object" and "city" in f.schema["properties"]:
@@ -281,7 +262,7 @@ class Rules:
             kind = {"type": "string", "description": f"City or town of the {label}"}
             yield self._draft(
                 "search", f"{name}_{city}", f"{text} the city of the {label}",
-                {city: Parameter(kind, lambda w: w.record[f.name]["city"])} | _limit(), parent, values=values,
+                {city: Parameter(kind, lambda w: w.record[f.name]["city"])} | limit(), parent, values=values,
                 filters=[[city, f"{f.name}.city", "is"]],
             )  # fmt: skip
 
@@ -290,16 +271,17 @@ class Rules:
         e, many, label = self.entry, f"{_said(word)}{_said(self.entry.plural)}", _said(f.name)
         parent = f"find_{word}{e.plural}"
         if f.form in ("enum", "person", "name"):
-            yield self._draft("groups", f"count_{word}{e.plural}_by_{f.name}", f"Count {many} for each {label}", {}, parent,
-                              by=f.name, values=values)  # fmt: skip
+            yield self._draft("groups", f"count_{word}{e.plural}_by_{f.name}", f"Count {many} for each {label}", {},
+                              parent, by=f.name, values=values)  # fmt: skip
         if f.form in ("person", "name") and not f.name.endswith("s"):
-            yield self._draft("distinct", f"list_{word}{e.entity}_{plural_of(f.name)}", f"List the distinct {_said(plural_of(f.name))} of {many}",
-                              {}, parent, by=f.name, values=values)  # fmt: skip
+            several = plural_of(f.name)
+            yield self._draft("distinct", f"list_{word}{e.entity}_{several}",
+                              f"List the distinct {_said(several)} of {many}", {}, parent, by=f.name, values=values)  # fmt: skip
         if f.form in ("integer", "number") and f.unit:
             for measure in ("total", "average", "highest", "lowest")[not _adds_up(f) :]:
                 yield self._draft(
                     "measure", f"get_{measure}_{word}{e.entity}_{f.name}", f"Get the {measure} {label} of {many}",
-                    {n: _held(g, False) for n, g in e.fields.items() if g.form == "enum"}, parent, by=f.name,
+                    {n: held(g, False) for n, g in e.fields.items() if g.form == "enum"}, parent, by=f.name,
                     measure=measure, values=values,
                     filters=[[n, n, "is"] for n, g in e.fields.items() if g.form == "enum"],
                 )  # fmt: skip
@@ -324,7 +306,7 @@ class Rules:
     def _names(self) -> dict[str, Parameter]:
         names = [*self.entry.fields, "status"]
         kind = {"type": "string", "enum": names}
-        return {"fields": _list(kind, "Fields to return; all if it is left out", lambda w: names[:2], False)}
+        return {"fields": array(kind, "Fields to return; all if it is left out", lambda w: names[:2], False)}
 
     def _draft(
         self, kind: str, name: str, text: str, parameters: dict[str, Parameter], parent: str = "", *,
@@ -336,7 +318,7 @@ class Rules:
             "arguments": {n: n for n in parameters}, "values": {}, "filters": [], "returns": [*e.fields, "status"],
             "sign": 1, "defaults": {"status": e.start}, "parent": parent,
         }  # fmt: skip
-        tool = ToolSpec(name, text, _schema(parameters), e.plural, e.category, "catalogue", first | operation, "train")
+        tool = ToolSpec(name, text, schema(parameters), e.plural, e.category, "catalogue", first | operation, "train")
         return Draft(tool, {n: p.draw for n, p in parameters.items()}, suits)
 
 
@@ -345,60 +327,13 @@ def _adds_up(f: Field) -> bool:
     return f.unit in ADDITIVE and f.name not in ("price", "rate")
 
 
+def _not_yet(state: str) -> Callable[[Record], bool]:
+    return lambda record: record["status"] != state
+
+
 def _said(name: str) -> str:
     return name.replace("_", " ")
 
 
 def _a(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
-
-
-def _new(f: Field, required: bool = True) -> Parameter:
-    """A value for a field, another than the record has."""
-
-    def draw(world: World) -> Any:
-        while (value := f.draw(world.random)) == world.record.get(f.name):
-            pass
-        return value
-
-    return Parameter(f.schema, draw, required)
-
-
-def _held(f: Field, required: bool = True) -> Parameter:
-    """The value that the record has."""
-    return Parameter(f.schema, lambda w: w.record[f.name], required)
-
-
-def _limit() -> dict[str, Parameter]:
-    return {"limit": _whole("Most results to return", 20, 1, 100)}
-
-
-def _whole(text: str, value: int, least: int, most: int, required: bool = False) -> Parameter:
-    schema = {"type": "integer", "minimum": least, "maximum": most, "description": text}
-    return Parameter(schema, lambda w: value, required)
-
-
-def _flag(text: str) -> Parameter:
-    return Parameter({"type": "boolean", "description": text}, lambda w: False, False)
-
-
-def _choice(values: list[str], text: str, required: bool = False) -> Parameter:
-    schema = {"type": "string", "enum": values, "description": text}
-    return Parameter(schema, lambda w: w.random.choice(values), required)
-
-
-def _list(items: dict[str, Any], text: str, draw: Callable[[World], Any], required: bool = True) -> Parameter:
-    schema = {"type": "array", "items": items, "minItems": 1, "description": text}
-    return Parameter(schema, draw, required)
-
-
-def _object(text: str, parts: dict[str, Parameter]) -> Parameter:
-    schema = _schema(parts) | ({"description": text} if text else {})
-    return Parameter(schema, lambda w: {n: part.draw(w) for n, part in parts.items()})
-
-
-def _schema(parameters: dict[str, Parameter]) -> dict[str, Any]:
-    return {
-        "type": "object", "properties": {n: p.schema for n, p in parameters.items()},
-        "required": [n for n, p in parameters.items() if p.required], "additionalProperties": False,
-    }  # fmt: skip
