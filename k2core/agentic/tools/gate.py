@@ -71,7 +71,7 @@ def from_catalogue(count: int, seed: int, taken: Collection[str]) -> tuple[list[
     """
     gate, refused, tools = Gate(taken), Counter[str](), list[ToolSpec]()
     entries = catalogue() if count else []
-    drafts = [_drafts(entry, seed) for entry in entries]
+    drafts = [drafts_of(entry, seed) for entry in entries]
     worlds = [_world(entry) for entry in entries]
     for turn in zip_longest(*drafts):
         for draft, world in zip(turn, worlds, strict=True):
@@ -86,7 +86,7 @@ def from_catalogue(count: int, seed: int, taken: Collection[str]) -> tuple[list[
     return tools, refused
 
 
-def _drafts(entry: Entry, seed: int) -> Iterator[Draft]:
+def drafts_of(entry: Entry, seed: int) -> Iterator[Draft]:
     """The tools of a domain: the plain ones, then their variants, then those of the variants, in random order."""
     random, rules = Random(f"{seed}/catalogue/{entry.plural}"), Rules(entry)
     yield from rules.plain()

@@ -12,8 +12,19 @@ from typing import Any
 
 from k2core.agentic.catalogue.entries import Entry, Field, plural_of, singular
 from k2core.agentic.tools.parameters import (
-    Parameter, Record, World, array, choice, flag, held, limit, nested, new, schema, whole,
-)  # fmt: skip
+    Parameter,
+    Record,
+    World,
+    array,
+    choice,
+    flag,
+    held,
+    limit,
+    nested,
+    new_value,
+    object_schema,
+    whole,
+)
 from k2core.agentic.tools.specs import ToolSpec
 
 ADDITIVE = {
@@ -64,12 +75,12 @@ class Rules:
             "create",
             self._create(),
             f"{self._create().split('_')[0].capitalize()} {a_one}",
-            self._new_key() | {f.name: new(f, not f.optional) for f in fields},
+            self._new_key() | {f.name: new_value(f, not f.optional) for f in fields},
         )
         yield self._draft("read", f"get_{e.entity}", f"Get {a_one}", self._key() | self._names())
         yield self._draft(
             "update", self._update(), f"Change the given fields of {a_one}",
-            self._key() | {f.name: new(f, False) for f in fields},
+            self._key() | {f.name: new_value(f, False) for f in fields},
         )  # fmt: skip
         yield self._draft("delete", f"delete_{e.entity}", f"Delete {a_one}", self._key())
         yield self._draft(
@@ -114,9 +125,9 @@ class Rules:
         yield self._draft("delete_many", f"delete_{e.plural}", f"Delete several {many}", keys, delete)
         yield self._draft(
             "update_many", f"update_{e.plural}", f"Make the same changes to several {many}",
-            keys | {"changes": nested("New values", {f.name: new(f, False) for f in e.fields.values()})}, update,
+            keys | {"changes": nested("New values", {f.name: new_value(f, False) for f in e.fields.values()})}, update,
         )  # fmt: skip
-        row = nested("", self._new_key() | {f.name: new(f, not f.optional) for f in e.fields.values()})
+        row = nested("", self._new_key() | {f.name: new_value(f, not f.optional) for f in e.fields.values()})
         rows = array(row.schema, f"The {many} to add", lambda w: [row.draw(w)])
         yield self._draft("import", f"import_{e.plural}", f"Add several {many}", {e.plural: rows}, self._create())
         yield self._draft(
@@ -170,12 +181,12 @@ class Rules:
         get, update, find = f"get_{e.entity}", self._update(), f"find_{e.plural}"
         if f.form == "boolean":
             yield self._draft("update", f"mark_{e.entity}_{f.name}", f"Record whether {one} is {label}",
-                              self._key() | {f.name: new(f)}, update)  # fmt: skip
+                              self._key() | {f.name: new_value(f)}, update)  # fmt: skip
             return
         yield self._draft("read", f"get_{e.entity}_{f.name}", f"Get the {label} of {one}", self._key(), get,
                           returns=[f.name])  # fmt: skip
         yield self._draft("update", f"set_{e.entity}_{f.name}", f"Set the {label} of {one}",
-                          self._key() | {f.name: new(f)}, update)  # fmt: skip
+                          self._key() | {f.name: new_value(f)}, update)  # fmt: skip
         if f.optional:
             yield self._draft("clear", f"clear_{e.entity}_{f.name}", f"Clear the {label} of {one}", self._key(), update,
                               by=f.name)  # fmt: skip
@@ -225,11 +236,12 @@ class Rules:
                 {"type": "string", "description": f"Words in the {label}"}, lambda w: w.record[f.name][:4]
             )
             yield self._draft("search", f"search_{word}{e.plural}_by_{f.name}",
-                              f"Search {many} by words in the {label}", {"words": words} | limit(), parent, values=values,
-                              filters=[["words", f.name, "says"]])  # fmt: skip
+                              f"Search {many} by words in the {label}", {"words": words} | limit(), parent,
+                              values=values, filters=[["words", f.name, "says"]])  # fmt: skip
         if f.form in ("integer", "number"):
             ends = {
-                end: Parameter({**kind, "description": f"{end.capitalize()} {label}{unit}"}, lambda w: w.record[f.name], False) for end in ("minimum", "maximum")
+                end: Parameter({**kind, "description": f"{end.capitalize()} {label}{unit}"},
+                               lambda w: w.record[f.name], False) for end in ("minimum", "maximum")
             }  # fmt: skip
             yield self._draft(
                 "search", f"{name}_{f.name}", f"Find {many} whose {label} lies between two values", ends | limit(),
@@ -276,7 +288,8 @@ class Rules:
         if f.form in ("person", "name") and not f.name.endswith("s"):
             several = plural_of(f.name)
             yield self._draft("distinct", f"list_{word}{e.entity}_{several}",
-                              f"List the distinct {_said(several)} of {many}", {}, parent, by=f.name, values=values)  # fmt: skip
+                              f"List the distinct {_said(several)} of {many}", {}, parent, by=f.name,
+                              values=values)  # fmt: skip
         if f.form in ("integer", "number") and f.unit:
             for measure in ("total", "average", "highest", "lowest")[not _adds_up(f) :]:
                 yield self._draft(
@@ -318,7 +331,9 @@ class Rules:
             "arguments": {n: n for n in parameters}, "values": {}, "filters": [], "returns": [*e.fields, "status"],
             "sign": 1, "defaults": {"status": e.start}, "parent": parent,
         }  # fmt: skip
-        tool = ToolSpec(name, text, schema(parameters), e.plural, e.category, "catalogue", first | operation, "train")
+        tool = ToolSpec(
+            name, text, object_schema(parameters), e.plural, e.category, "catalogue", first | operation, "train"
+        )
         return Draft(tool, {n: p.draw for n, p in parameters.items()}, suits)
 
 

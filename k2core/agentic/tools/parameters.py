@@ -34,7 +34,7 @@ class Parameter:
     required: bool = True
 
 
-def new(f: Field, required: bool = True) -> Parameter:
+def new_value(f: Field, required: bool = True) -> Parameter:
     """A value for a field, another than the record has."""
 
     def draw(world: World) -> Any:
@@ -74,11 +74,11 @@ def array(items: dict[str, Any], text: str, draw: Callable[[World], Any], requir
 
 
 def nested(text: str, parts: dict[str, Parameter]) -> Parameter:
-    schema = schema(parts) | ({"description": text} if text else {})
-    return Parameter(schema, lambda w: {n: part.draw(w) for n, part in parts.items()})
+    kind = object_schema(parts) | ({"description": text} if text else {})
+    return Parameter(kind, lambda w: {n: part.draw(w) for n, part in parts.items()})
 
 
-def schema(parameters: dict[str, Parameter]) -> dict[str, Any]:
+def object_schema(parameters: dict[str, Parameter]) -> dict[str, Any]:
     return {
         "type": "object", "properties": {n: p.schema for n, p in parameters.items()},
         "required": [n for n, p in parameters.items() if p.required], "additionalProperties": False,
