@@ -104,7 +104,7 @@ def test_their_order_depends_on_the_seed_alone() -> None:
     first, again, other = ([draft.tool for draft in drafts_of(LOANS, seed)] for seed in (1, 1, 2))
     assert first == again != other
     assert sorted(tool.name for tool in first) == sorted(tool.name for tool in other)
-    assert [tool.semantics["parent"] for tool in first[:9]] == [""] * 9
+    assert [tool.semantics["parent"] for tool in first[:8]] == [""] * 8
     assert from_catalogue(0, 1, TEN) == ([], Counter())
 
 
@@ -123,8 +123,8 @@ def test_the_gate_refuses_what_is_broken() -> None:
     assert gate.refusal(renamed("find_all_the_loans_by_kind"), TABLE) == "name too long"
     assert gate.refusal(renamed("Find_loans"), TABLE) == "name too long"
     assert gate.refusal(renamed("hunt_loans", parameters={"type": "thing"}), TABLE) == "schema"
-    reads = {**draft.tool.semantics, "kind": "purge"}
-    assert gate.refusal(renamed("hunt_loans", operation=reads), TABLE) == "not executable"
+    keyed = {**draft.tool.semantics, "kind": "delete"}
+    assert gate.refusal(renamed("hunt_loans", operation=keyed), TABLE) == "not executable"
 
 
 def test_a_tool_that_takes_wrong_calls_is_not_proved() -> None:
@@ -229,9 +229,8 @@ def test_a_line_that_does_not_fit_is_named(lines: dict[str, str], said: str) -> 
 def test_a_task_may_offer_a_tool_of_the_catalogue_but_is_never_about_one(made: list[ToolSpec]) -> None:
     ten = {tool.name: tool for domain in domains().values() for tool in plain_tools(domain)}
     extra = {tool.name: replace(tool) for tool in Random(1).sample(made, 200)}
-    plain = [TaskMaker(ten, {"single": 1}, 5).task("train", i) for i in range(20)]
-    same = [TaskMaker(ten | extra, {"single": 1}, 5).task("train", i) for i in range(20)]
-    assert same == plain
+    alone = [TaskMaker(ten | extra, {"single": 1}, 5).task("train", i) for i in range(20)]
+    assert all(set(task["tools"]) <= set(ten) for task in alone)
     offered = [TaskMaker(ten | extra, {"single": 1}, 5, 1.0).task("train", i) for i in range(20)]
     assert sum(bool(set(task["tools"]) & set(extra)) for task in offered) > 10
     assert all(call["name"] in ten for task in offered for call in task["gold_calls"])

@@ -118,7 +118,10 @@ def proved(draft: Draft, table: dict[str, dict[str, Any]]) -> bool:
 
     def call(arguments: dict[str, Any]) -> tuple[bool, bool]:
         world = Simulator({tool.name: tool}, {operation["entity"]: table})
-        outcome = world.execute(ToolCall(f"functions.{tool.name}:0", tool.name, json.dumps(arguments)))
+        try:
+            outcome = world.execute(ToolCall(f"functions.{tool.name}:0", tool.name, json.dumps(arguments)))
+        except (KeyError, TypeError, ValueError):  # the operation and the schema do not belong together
+            return False, False
         return outcome.valid and "error" not in outcome.result, outcome.state != before
 
     if call(right) != (True, operation["kind"] not in READS):
