@@ -50,7 +50,7 @@ def run(
     played = []
     with job.progress(len(training), "task", what="oracle") as bar:
         for task in training:
-            played += player.planner(task, params.attempts, params.mistake_rate)
+            played += player.oracle(task, params.attempts, params.mistake_rate)
             bar.update()
     real = read_lines(tasks / "real_tasks.jsonl")
     servers = read_servers(tools / "servers.json")

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator
+from workspace import ROOT
 
 from k2core.agentic.dialogues.agents import LLMAgent
 from k2core.agentic.dialogues.play import Player, figures
 from k2core.agentic.domains.taxonomy import domains
 from k2core.agentic.tasks.task import TaskMaker
 from k2core.agentic.tools.evolve import plain_tools
+from k2core.agentic.tools.specs import write_tools
+from k2core.llm.config import LLMConfig
+from k2core.machine import Compute
+from k2core.recipe import read_recipe, validate
+from k2core.stage import Job
+from k2core.storage import read_lines, write_lines
+from stages import trajectories
 
 TOOLS = {tool.name: tool for domain in domains().values() for tool in plain_tools(domain)}
 TASK = TaskMaker(TOOLS, {"single": 1}, 1).task("train", 0)
@@ -43,6 +52,23 @@ def test_rejection_sampling_stops_at_the_first_that_passes() -> None:
     found = figures([good], played)
     assert (found["accepted/oracle"], found["rejected/oracle"]) == (1.0, 3.0)
     assert sum(value for name, value in found.items() if name.startswith("failed_check/")) >= 3
+
+
+def test_the_stage_writes_what_the_oracle_plays(tmp_path: Path) -> None:
+    tools, tasks = tmp_path / "tools", tmp_path / "tasks"
+    tools.mkdir()
+    tasks.mkdir()
+    write_tools(tools / "tools.jsonl", TOOLS.values())
+    (tools / "servers.json").write_text("{}")
+    write_lines(tasks / "tasks.jsonl", [TaskMaker(TOOLS, {"single": 1}, 1).task("train", i) for i in range(5)])
+    write_lines(tasks / "real_tasks.jsonl", [])
+    recipe = read_recipe(ROOT / "recipes/laptop.yaml")
+    params = trajectories.Params(**recipe["trajectories"] | {"llm_tasks": 0, "mistake_rate": 0.0, "failure_rate": 0.0})
+    llm, compute = validate(LLMConfig, recipe["llm"], "llm"), validate(Compute, recipe["compute"], "compute")
+    job = Job("trajectories", tmp_path / "scratch", None)
+    figures = trajectories.run(params, llm, compute, tools, tasks, tmp_path / "out", job)
+    assert figures["accepted/oracle"] == figures["accepted"] == 5
+    assert {row["agent"] for row in read_lines(tmp_path / "out" / "accepted.jsonl")} == {"oracle"}
 
 
 def test_the_llm_agent_solves_a_task_and_survives_nonsense() -> None:
