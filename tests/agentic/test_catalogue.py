@@ -6,11 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from workspace import ROOT
 
 from k2core.agentic.catalogue.entries import catalogue, entry
 from k2core.agentic.domains.taxonomy import domains
@@ -22,6 +24,12 @@ from k2core.agentic.tools.operations import OPERATIONS
 from k2core.agentic.tools.simulator import Simulator, apply
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.chat.parser import ToolCall
+from k2core.llm.config import LLMConfig
+from k2core.machine import Compute
+from k2core.recipe import load_section
+from k2core.stage import Job, StageError
+from k2core.storage import read_lines
+from stages import tools as stage
 
 TEN = [tool.name for domain in domains().values() for tool in evolve(domain, 16, 1)[0]]
 LOANS = entry("finance", "loans", {
@@ -156,7 +164,8 @@ def test_a_tool_that_takes_wrong_calls_is_not_proved() -> None:
         ("count_loans_by_kind", {}, {"counts": {"car": 2, "home": 1}}),
         ("get_total_approved_loan_amount", {}, {"total": 5700}),
         ("get_average_loan_amount", {"kind": "car"}, {"average": 800.0}),
-        ("get_highest_rejected_loan_amount", {}, {"error": "nothing fits"}),
+        ("get_maximum_rejected_loan_amount", {}, {"error": "nothing fits"}),
+        ("get_minimum_loan_amount", {}, {"minimum": 700}),
         ("list_secured_loan_borrowers", {}, {"values": ["Ann Lee", "Cy Oak"]}),
         ("check_loan_exists", {"loan_id": "X-9"}, {"exists": False}),
         ("get_loans", {"loans": ["A-1", "X-9"]}, {"error": "not found", "loan": "X-9"}),
@@ -234,3 +243,31 @@ def test_a_task_may_offer_a_tool_of_the_catalogue_but_is_never_about_one(made: l
     offered = [TaskMaker(ten | extra, {"single": 1}, 5, 1.0).task("train", i) for i in range(20)]
     assert sum(bool(set(task["tools"]) & set(extra)) for task in offered) > 10
     assert all(call["name"] in ten for task in offered for call in task["gold_calls"])
+
+
+def run_stage(folder: Path, catalogue: int) -> tuple[list[dict], dict[str, float]]:
+    """The rows of `tools.jsonl` and the metrics, without servers and without an LLM."""
+    recipe = ROOT / "recipes/laptop.yaml"
+    params = load_section(stage.Params, recipe, "tools").model_copy(
+        update={"servers": {}, "llm_descriptions": 0, "catalogue": catalogue}
+    )
+    llm, compute = load_section(LLMConfig, recipe, "llm"), load_section(Compute, recipe, "compute")
+    job = Job("tools", folder / "scratch", None)
+    figures = stage.run(params, llm, compute, folder, folder / "out", job)
+    return list(read_lines(folder / "out/tools.jsonl")), figures
+
+
+def test_the_stage_adds_as_many_as_the_recipe_says(tmp_path: Path) -> None:
+    without, with_30 = tmp_path / "0", tmp_path / "30"
+    without.mkdir(), with_30.mkdir()
+    before, _ = run_stage(without, 0)
+    rows, figures = run_stage(with_30, 30)
+    assert rows[: len(before)] == before and len(rows) == len(before) + 30
+    assert figures["catalogue"] == 30
+    assert "| agriculture | " in (with_30 / "out/coverage.md").read_text()
+
+
+def test_more_than_the_grammar_makes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("k2core.agentic.tools.gate.catalogue", lambda: [LOANS])
+    with pytest.raises(StageError, match=r"tools\.catalogue = 900: its domains give \d\d tools; ask for at most"):
+        run_stage(tmp_path, 900)

@@ -291,7 +291,7 @@ class Rules:
                               f"List the distinct {_said(several)} of {many}", {}, parent, by=f.name,
                               values=values)  # fmt: skip
         if f.form in ("integer", "number") and f.unit:
-            for measure in ("total", "average", "highest", "lowest")[not _adds_up(f) :]:
+            for measure in ("total", "average", "maximum", "minimum")[not _adds_up(f) :]:
                 yield self._draft(
                     "measure", f"get_{measure}_{word}{e.entity}_{f.name}", f"Get the {measure} {label} of {many}",
                     {n: held(g, False) for n, g in e.fields.items() if g.form == "enum"}, parent, by=f.name,

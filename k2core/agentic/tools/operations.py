@@ -74,13 +74,13 @@ def _distinct(operation: Record, arguments: Record, table: Table) -> Record:
 
 
 def _measure(operation: Record, arguments: Record, table: Table) -> Record:
-    """total, average, highest or lowest of a number."""
+    """total, average, maximum or minimum of a number."""
     rows = _fitting(operation, arguments, table).values()
     values = [row[operation["by"]] for row in rows if operation["by"] in row]
     if not values:
         return {"error": "nothing fits"}
     measure = operation["measure"]
-    found = max(values) if measure == "highest" else min(values) if measure == "lowest" else sum(values)
+    found = max(values) if measure == "maximum" else min(values) if measure == "minimum" else sum(values)
     return {measure: round(found / len(values) if measure == "average" else found, 2)}
 
 
