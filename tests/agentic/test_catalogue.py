@@ -159,12 +159,16 @@ def test_a_tool_that_takes_wrong_calls_is_not_proved() -> None:
         ("find_loans_by_tag", {"tag": "big"}, {"found": ["B-2"], "count": 1}),
         ("find_loans_without_tags", {}, {"found": ["C-3"], "count": 1}),
         ("find_approved_loans_by_kind", {"kind": "car"}, {"found": ["C-3"], "count": 1}),
-        ("get_latest_loan", {}, {"found": ["C-3", "B-2", "A-1"], "count": 3}),
+        ("get_latest_loan", {}, {"found": ["C-3"], "count": 3}),
         ("count_secured_loans", {}, {"count": 2}),
         ("count_loans_by_kind", {}, {"counts": {"car": 2, "home": 1}}),
         ("get_total_approved_loan_amount", {}, {"total": 5700}),
         ("get_average_loan_amount", {"kind": "car"}, {"average": 800.0}),
         ("get_maximum_rejected_loan_amount", {}, {"error": "nothing fits"}),
+        ("get_earliest_approved_loan", {"kind": "car"}, {"found": ["C-3"], "count": 1}),
+        ("find_secured_approved_loans", {}, {"found": ["C-3"], "count": 1}),
+        ("export_approved_loans", {"format": "json", "fields": ["kind"]},
+         {"rows": [{"loan_id": "B-2", "kind": "home"}, {"loan_id": "C-3", "kind": "car"}]}),
         ("get_minimum_loan_amount", {}, {"minimum": 700}),
         ("list_secured_loan_borrowers", {}, {"values": ["Ann Lee", "Cy Oak"]}),
         ("check_loan_exists", {"loan_id": "X-9"}, {"exists": False}),
@@ -269,5 +273,5 @@ def test_the_stage_adds_as_many_as_the_recipe_says(tmp_path: Path) -> None:
 
 def test_more_than_the_grammar_makes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("k2core.agentic.tools.gate.catalogue", lambda: [LOANS])
-    with pytest.raises(StageError, match=r"tools\.catalogue = 900: its domains give \d\d tools; ask for at most"):
+    with pytest.raises(StageError, match=r"tools\.catalogue = 900: its domains give \d\d\d tools; ask for at most"):
         run_stage(tmp_path, 900)

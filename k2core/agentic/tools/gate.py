@@ -95,9 +95,12 @@ def drafts_of(entry: Entry, seed: int) -> Iterator[Draft]:
 
 
 def _world(entry: Entry) -> dict[str, dict[str, Any]]:
-    """A record in each state, with every field."""
-    random = Random(f"gate/{entry.plural}")
-    return dict(entry.record(random, state) for state in entry.states)
+    """Two records in each state, with every field; what is true or false is each once."""
+    random, table = Random(f"gate/{entry.plural}"), {}
+    for number, state in enumerate(sorted(entry.states * 2)):
+        key, record = entry.record(random, state)
+        table[key] = record | {n: number % 2 == 0 for n, f in entry.fields.items() if f.form == "boolean"}
+    return table
 
 
 def proved(draft: Draft, table: dict[str, dict[str, Any]]) -> bool:

@@ -111,7 +111,19 @@ class Rules:
     def narrower(self) -> Iterator[Draft]:
         """Variants of the variants: for the records that an adjective fits."""
         e = self.entry
+        form = {"format": choice(["json", "csv"], "Format of the file", True), **self._names()}
         for word, values in self.fits.items():
+            many, parent = f"{word} {_said(e.plural)}", f"find_{word}_{e.plural}"
+            yield self._draft("export", f"export_{word}_{e.plural}", f"Export {many} as JSON or CSV", form, parent,
+                              values=values)  # fmt: skip
+            yield from self._ends(f"{word}_", values)
+            for other, more in self.fits.items() if "status" in values else ():
+                if "status" not in more:
+                    both = {"values": values | more}
+                    yield self._draft("search", f"find_{other}_{word}_{e.plural}", f"Find {other} {many}", limit(),
+                                      parent, **both)  # fmt: skip
+                    yield self._draft("count", f"count_{other}_{word}_{e.plural}", f"Count {other} {many}", {}, parent,
+                                      **both)  # fmt: skip
             for f in e.fields.values():
                 if f.name != word:
                     yield from self._searches(f, f"{word}_", values)
@@ -167,12 +179,19 @@ class Rules:
                 dry = {"dry_run": flag("Only list what would be deleted")}
                 yield self._draft("purge", f"delete_{word}_{e.plural}", f"Delete all {word} {many}", dry, delete,
                                   values=values)  # fmt: skip
-        days = [f for f in e.fields.values() if f.form in ("date", "day")]
-        for word, last in (("earliest", False), ("latest", True)) if days else ():
+        yield from self._ends("", {})
+
+    def _ends(self, word: str, values: Record) -> Iterator[Draft]:
+        """The first and the last record by the first of its days, among those that `word` fits."""
+        e = self.entry
+        day = next((f.name for f in e.fields.values() if f.form in ("date", "day")), "")
+        choices = [f for f in e.fields.values() if f.form == "enum"]
+        for end, last in (("earliest", False), ("latest", True)) if day else ():
             yield self._draft(
-                "search", f"get_{word}_{e.entity}", f"Find the {one} with the {word} {_said(days[0].name)}",
-                {f.name: held(f, False) for f in e.fields.values() if f.form == "enum"}, find, by=days[0].name,
-                descending=last, filters=[[n, n, "is"] for n, f in e.fields.items() if f.form == "enum"],
+                "search", f"get_{end}_{word}{e.entity}",
+                f"Find the {_said(word)}{_said(e.entity)} with the {end} {_said(day)}",
+                {f.name: held(f, False) for f in choices}, f"find_{word}{e.plural}", by=day, descending=last,
+                values=values, filters=[[f.name, f.name, "is"] for f in choices], first=1,
             )  # fmt: skip
 
     def _of_field(self, f: Field) -> Iterator[Draft]:
@@ -323,7 +342,7 @@ class Rules:
 
     def _draft(
         self, kind: str, name: str, text: str, parameters: dict[str, Parameter], parent: str = "", *,
-        suits: Callable[[Record], bool] = lambda record: True, **operation: Any,
+        suits: Callable[[Record], bool] | None = None, **operation: Any,
     ) -> Draft:  # fmt: skip
         e = self.entry
         first = {
@@ -334,7 +353,8 @@ class Rules:
         tool = ToolSpec(
             name, text, object_schema(parameters), e.plural, e.category, "catalogue", first | operation, "train"
         )
-        return Draft(tool, {n: p.draw for n, p in parameters.items()}, suits)
+        chosen = operation.get("values", {}) if kind in READS else {}
+        return Draft(tool, {n: p.draw for n, p in parameters.items()}, suits or (lambda r: r.items() >= chosen.items()))
 
 
 def _adds_up(f: Field) -> bool:

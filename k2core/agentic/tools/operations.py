@@ -54,7 +54,7 @@ def _search(operation: Record, arguments: Record, table: Table) -> Record:
     if arguments.get("descending", operation.get("descending", False)):
         keys.reverse()
     first = arguments.get("offset", 0)
-    return {"found": keys[first:][: arguments.get("limit")], "count": len(rows)}
+    return {"found": keys[first:][: arguments.get("limit", operation.get("first"))], "count": len(rows)}
 
 
 def _count(operation: Record, arguments: Record, table: Table) -> Record:
@@ -86,7 +86,10 @@ def _measure(operation: Record, arguments: Record, table: Table) -> Record:
 
 def _export(operation: Record, arguments: Record, table: Table) -> Record:
     names = arguments.get("fields") or operation["returns"]
-    rows = [{operation["key"]: key} | {n: table[key].get(n) for n in names} for key in sorted(table)]
+    rows = [
+        {operation["key"]: key} | {n: table[key].get(n) for n in names}
+        for key in sorted(_fitting(operation, arguments, table))
+    ]
     if arguments["format"] == "json":
         return {"rows": rows}
     text = io.StringIO()
