@@ -119,11 +119,10 @@ class Rules:
             yield from self._ends(f"{word}_", values)
             for other, more in self.fits.items() if "status" in values else ():
                 if "status" not in more:
-                    both = {"values": values | more}
                     yield self._draft("search", f"find_{other}_{word}_{e.plural}", f"Find {other} {many}", limit(),
-                                      parent, **both)  # fmt: skip
+                                      parent, values=values | more)  # fmt: skip
                     yield self._draft("count", f"count_{other}_{word}_{e.plural}", f"Count {other} {many}", {}, parent,
-                                      **both)  # fmt: skip
+                                      values=values | more)  # fmt: skip
             for f in e.fields.values():
                 if f.name != word:
                     yield from self._searches(f, f"{word}_", values)
