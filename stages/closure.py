@@ -31,14 +31,19 @@ def closure(module: str, root: Path) -> list[str]:
             continue
         seen.add(str(file))
         todo += _imports(name, root / file, root)
-    # A data file (prompts, a taxonomy, a template) belongs to the source files beside it that name it, C to its folder.
+    # A data file (prompts, a taxonomy, a template) belongs to the source files beside it that name it or read all of
+    # its kind (`glob("*.yaml")`), C to its folder.
     data = {
         str(path.relative_to(root))
         for file in seen
         for path in (root / file).parent.iterdir()
-        if path.suffix in COMPILED or (path.suffix in DATA and path.name in (root / file).read_text())
+        if path.suffix in COMPILED or (path.suffix in DATA and _names((root / file).read_text(), path))
     }
     return _folded({file for file in seen if _says_something(root / file)} | data, root)
+
+
+def _names(source: str, data: Path) -> bool:
+    return data.name in source or f'glob("*{data.suffix}")' in source
 
 
 def stage_module(cmd: str) -> str:

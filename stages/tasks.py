@@ -26,7 +26,7 @@ class Params(Section):
     texts: int = Field(ge=0, description="English documents that lend the tasks names and words; 0: all are made up")
     real: dict[str, NonNegativeInt] = Field(description="tasks on real MCP servers, for training, by server")
     declared_share: float = Field(
-        ge=0, le=1, description="share of tasks that also offer a tool of the folder tools.declarations"
+        ge=0, le=1, description="share of tasks that also offer a tool of tools.catalogue or tools.declarations"
     )
 
 

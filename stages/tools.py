@@ -1,7 +1,8 @@
 """Tool specifications, evolved from a taxonomy and taken from real MCP servers (K2 §3.1).
 
-A folder of declarations, such as a registry's dump, adds tools that are only declared. A sample of the evolved tools
-has its description worded by the LLM. A fifth of the evolved tools is held out.
+A catalogue of domains gives as many more as the recipe asks for. A folder of declarations, such as a registry's dump,
+adds tools that are only declared. A sample of the evolved tools has its description worded by the LLM. A fifth of the
+evolved tools is held out.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class Params(Section):
     """How many tools, from where."""
 
     tools_per_domain: int = Field(ge=1, description="tools of each domain, the plain ones included")
+    catalogue: int = Field(ge=0, description="tools made by grammar from the catalogue of domains (docs/tools.md)")
     servers: dict[str, ServerSpec] = Field(description="MCP servers whose tools are taken, by name (docs/tools.md)")
     declarations: str = Field(min_length=1, description="folder of JSON files with declarations of MCP tools")
     llm_descriptions: int = Field(ge=0, description="evolved tools whose description the LLM words; 0 asks no LLM")
@@ -36,7 +38,7 @@ class Params(Section):
 
 
 def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, out: Path, job: Job) -> Metrics:
-    """Write `tools.jsonl`, `refused.jsonl` and `servers.json`."""
+    """Write `tools.jsonl`, `refused.jsonl`, `servers.json` and `coverage.md`."""
     llm = llm.with_own(params.llm, "tools.llm")
     from collections import Counter
 
@@ -45,6 +47,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
     from k2core.agentic.tools.declarations import Refused, declared_in
     from k2core.agentic.tools.descriptions import reword
     from k2core.agentic.tools.evolve import assign_splits, evolve, plain_tools
+    from k2core.agentic.tools.gate import coverage, from_catalogue
     from k2core.agentic.tools.mcp import serve
     from k2core.agentic.tools.specs import write_tools
     from k2core.llm.client import LLM
@@ -97,6 +100,16 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
         raise StageError(
             f"two tools are called {', '.join(twice)}; rename the entity of a domain, or leave a server out"
         )
+    made, reasons = from_catalogue(params.catalogue, seed, [tool.name for tool in tools])
+    if len(made) < params.catalogue:
+        raise StageError(
+            f"tools.catalogue = {params.catalogue}: its domains give {len(made)} tools; ask for at most as many, or "
+            "add domains to k2core/agentic/catalogue"
+        )
+    made = assign_splits(made, {tool.name for tool in made if not tool.semantics["parent"]})
+    tools = tools + made
+    figures |= {"catalogue": float(len(made)), "catalogue_heldout": float(sum(t.split == "heldout" for t in made))}
+    figures |= {f"catalogue_refused/{reason.replace(' ', '_')}": float(n) for reason, n in sorted(reasons.items())}
     declared = declared_in(declarations, [tool.name for tool in tools])
     tools, set_aside = tools + declared.tools, set_aside + declared.refused
     figures |= {"declared": float(len(declared.tools)), "declared_refused": float(len(declared.refused))}
@@ -104,6 +117,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
     out.mkdir()
     write_json(out / "servers.json", {name: spec.model_dump() for name, spec in params.servers.items()})
     write_lines(out / "refused.jsonl", [refused.row() for refused in set_aside])
+    (out / "coverage.md").write_text(coverage(tools), encoding="utf-8")
     return {"tools": float(write_tools(out / "tools.jsonl", tools))} | figures
 
 

@@ -148,3 +148,19 @@ def test_help_imports_nothing_heavy(stage: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "--out" in done.stdout
     assert "heavy: []" in done.stdout, done.stdout.splitlines()[-1]
+
+
+def test_a_data_file_belongs_to_the_source_that_names_it_or_reads_all_of_its_kind(tmp_path: Path) -> None:
+    lay(
+        tmp_path,
+        {
+            "stages/x.py": "import k2core.one.read, k2core.two.read, k2core.three.read",
+            "k2core/one/read.py": "f = 'a.yaml'",
+            "k2core/two/read.py": "for path in folder.glob('*.yaml'): ...".replace("'", '"'),
+            "k2core/three/read.py": "i = 1",
+        }
+        | {f"k2core/{room}/{name}.yaml": "i: 1" for room in ("one", "two", "three") for name in ("a", "b", "c", "d")},
+    )
+    found = closure("stages.x", tmp_path)
+    assert "k2core/one/a.yaml" in found and "k2core/two" in found
+    assert not [path for path in found if path.endswith("b.yaml") or path.startswith("k2core/three/a")]

@@ -36,7 +36,7 @@ class TaskMaker:
     """Makes task number i of a split as a pure function of (seed, split, i), the tools and the open values.
 
     Args:
-        declared_share: share of the tasks that also offer a tool which is only declared.
+        declared_share: share of the tasks that also offer a tool of the catalogue or of the folder of declarations.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class TaskMaker:
     ) -> None:  # fmt: skip
         self.mix, self.seed, self.declared_share = dict(mix), seed, declared_share
         self.values = values or Values()
-        self.declared = [tool for tool in tools.values() if tool.origin.startswith("declared:")]
-        self.tools = {name: tool for name, tool in tools.items() if tool.operation}
+        self.declared = [tool for tool in tools.values() if tool.origin.startswith(("declared:", "catalogue"))]
+        self.tools = {name: tool for name, tool in tools.items() if tool.operation and tool.origin != "catalogue"}
         self.planner = Planner(self.tools)
 
     def task(self, split: Split, number: int) -> Task:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+from k2core.agentic.tools.operations import OPERATIONS
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.chat.parser import ToolCall, argument_errors, load_arguments
 
@@ -101,10 +102,12 @@ def check_call(call: ToolCall, tools: Mapping[str, ToolSpec]) -> tuple[ToolSpec,
 def apply(operation: dict[str, Any], arguments: dict[str, Any], state: State) -> dict[str, Any]:
     """Carry out `operation` on `state`, in place, and return the result.
 
-    Kinds: create, get, update (also a transition, by fixed `values`), adjust, delete, find.
+    Kinds: create, get, update (also a transition, by fixed `values`), adjust, delete, find; and those of OPERATIONS.
     """
     entity, kind = operation["entity"], operation["kind"]
     table = state.setdefault(entity, {})
+    if kind in OPERATIONS:
+        return OPERATIONS[kind](operation, arguments, table)
     values = {field: arguments[name] for name, field in operation["arguments"].items() if name in arguments}
     if kind == "find":
         found = [key for key, record in table.items() if all(record.get(f) == v for f, v in values.items())]

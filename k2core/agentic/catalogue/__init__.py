@@ -1,0 +1,1 @@
+"""Domains by category as compact data, and how they are read."""
