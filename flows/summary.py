@@ -50,6 +50,9 @@ class Before:
         return lines
 
 
+ENDED = ("done", "cached")
+
+
 def summary(root: Path, graph: Graph, outcomes: dict[str, Outcome], before: Before) -> None:
     """The graph, the table of stages and the way to MLflow as artifacts; the table and where to look as lines."""
     rows = [
@@ -58,7 +61,8 @@ def summary(root: Path, graph: Graph, outcomes: dict[str, Outcome], before: Befo
             "state": outcome.state,
             "seconds": round(outcome.seconds, 1),
             "attempts": outcome.attempts,
-            "figures": main_figures(root / "metrics" / metrics_file(stage)),
+            # A file of a stage that has not ended is of another run, or of nobody knows which.
+            "figures": main_figures(root / "metrics" / metrics_file(stage)) if outcome.state in ENDED else "",
             "fault": outcome.error,
         }
         for stage, outcome in outcomes.items()
