@@ -136,7 +136,6 @@ def test_a_recorder_that_dies_keeps_what_it_was_told(
     monkeypatch.chdir(store)
     (store / "metrics").mkdir()
     (store / "metrics" / "torn.json").write_text('{"a": ')
-    (store / "dvc.lock").write_text("schema: '2.0'\nstages:\n  torn:\n    cmd: x\n")
     monkeypatch.setattr("sys.argv", ["recorder", "--pid", "0", "--socket", str(store / "i.sock")])
     monkeypatch.setattr(recording, "alive", lambda _: False)
     monkeypatch.setattr(Recorder, "deliver", lambda _: None)
