@@ -197,9 +197,7 @@ def _run(graph: Graph, force: bool, run: Run) -> State:
                 # Before the runner waits for a task that is to be tried again: Prefect waits less long.
                 kept.bring_back(graph, run.outcomes)
                 raise
-        unfinished = {
-            stage: outcome for stage, outcome in run.outcomes.items() if outcome.state not in ("done", "cached")
-        }
+        unfinished = {stage: outcome for stage, outcome in run.outcomes.items() if not outcome.ended_well}
         if not unfinished:
             status, error = "FINISHED", ""
             return Completed(message=f"{len(graph.stages)} stages are up to date")

@@ -24,3 +24,8 @@ class Outcome:
     seconds: float = 0.0
     attempts: int = 0
     error: str = ""
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether the stage's outputs and figures are those of this run."""
+        return self.state in ("done", "cached")

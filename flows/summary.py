@@ -50,9 +50,6 @@ class Before:
         return lines
 
 
-ENDED = ("done", "cached")
-
-
 def summary(root: Path, graph: Graph, outcomes: dict[str, Outcome], before: Before) -> None:
     """The graph, the table of stages and the way to MLflow as artifacts; the table and where to look as lines."""
     rows = [
@@ -62,7 +59,7 @@ def summary(root: Path, graph: Graph, outcomes: dict[str, Outcome], before: Befo
             "seconds": round(outcome.seconds, 1),
             "attempts": outcome.attempts,
             # A file of a stage that has not ended is of another run, or of nobody knows which.
-            "figures": main_figures(root / "metrics" / metrics_file(stage)) if outcome.state in ENDED else "",
+            "figures": main_figures(root / "metrics" / metrics_file(stage)) if outcome.ended_well else "",
             "fault": outcome.error,
         }
         for stage, outcome in outcomes.items()

@@ -93,7 +93,7 @@ class Line:
                         break
         except httpx.TransportError as error:  # whose text may quote what the server sent
             raise type(error)(self._masked(str(error).encode()).decode()) from None
-        if response.is_redirect:
+        if response.has_redirect_location:
             place = self._masked(response.headers["location"].encode()).decode()
             raise Refusal(response.status_code, f"it redirects to {place[:300]}", None)
         said = self._masked(bytes(content))

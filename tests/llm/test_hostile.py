@@ -121,6 +121,12 @@ def test_a_redirect_is_not_followed_and_its_body_not_read(server: Server, tmp_pa
     assert len(server.bodies) == 1 and server.sent < 4 * 10**7
 
 
+def test_a_redirect_to_nowhere_is_a_sentence(server: Server, tmp_path: Path) -> None:
+    server.script = [300]
+    with pytest.raises(RecipeError, match=r"does not answer itself \(status 300"):
+        ask(server, tmp_path)
+
+
 @pytest.mark.parametrize("wish", ["Mon, 01 Jan 2024 00:00:00 +99999999999999", "Mon, 01 Jan " + "9" * 20 + " 00:00:00"])
 def test_a_wait_out_of_all_bounds_is_none(server: Server, tmp_path: Path, wish: str) -> None:
     server.script, server.headers = [503], {"retry-after": wish}

@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k2core.agentic.dialogues.dialogue import converse
 from k2core.agentic.dialogues.model_agent import ModelAgent
@@ -35,6 +35,9 @@ from k2core.evals.intervals import Score, mean, share
 from k2core.evals.passk import pass_hat_k
 from k2core.evals.subject import Measured, Subject
 from k2core.gym.tool_call import ToolCall
+
+if TYPE_CHECKING:
+    from k2core.inference.enforcer import Enforcer
 
 ENVIRONMENT = "tool_call"
 FAILURE_RATE = 0.0
@@ -59,20 +62,26 @@ class Played:
 
 def measure(subject: Subject) -> Measured:
     """Play the first `dialogues` held-out tasks."""
-    environment: Any = subject.environments[ENVIRONMENT]
-    settings = subject.settings
-
-    def agent(temperature: float) -> ModelAgent:
-        return ModelAgent(subject.model, subject.tokenizer, environment.max_new_tokens, temperature, subject.seed)
-
-    played = play(environment, settings.dialogues, agent, settings.samples, subject.seed)
+    played, scored = play_and_score(subject, "dialogues")
     kinds = sorted({one.task["kind"] for one in played})
     passed = {kind: [sum(p.sampled) / len(p.sampled) for p in played if p.task["kind"] == kind] for kind in kinds}
-    return Measured(
-        scores(played, groups(environment.tasks["train"]), subject.seed),
-        {"dialogues/pass_hat_1": passed},
-        readable(played, settings.readable),
-    )
+    return Measured(scored, {"dialogues/pass_hat_1": passed}, readable(played, subject.settings.readable))
+
+
+def play_and_score(
+    subject: Subject, name: str, enforcer: Enforcer | None = None
+) -> tuple[list[Played], dict[str, Score]]:
+    """What becomes of the first `dialogues` held-out tasks, and its scores as `name/...`."""
+    environment: Any = subject.environments[ENVIRONMENT]
+    settings, seed = subject.settings, subject.seed
+
+    def agent(temperature: float) -> ModelAgent:
+        return ModelAgent(
+            subject.model, subject.tokenizer, environment.max_new_tokens, temperature, seed, enforcer=enforcer
+        )
+
+    played = play(environment, settings.dialogues, agent, settings.samples, seed)
+    return played, scores(played, groups(environment.tasks["train"]), seed, name)
 
 
 def play(
