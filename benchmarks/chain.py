@@ -29,6 +29,11 @@ SCORES = {
     "tool_calls/schema_accuracy": "valid by schema, of responses that call",
     "tool_calls/trigger_accuracy": "calls exactly when it should",
     "tool_calls/exact": "calls that are due and exact",
+    "tool_calls/enforced/exact": "… with the Enforcer",
+    "dialogues/answer": "right answers after right calls, greedy",
+    "dialogues/pass_hat_1/single": "whole dialogues of one call passed, sampled at temperature 1",
+    "enforced_dialogues/pass_hat_1/single": "… with the Enforcer",
+    "enforced_dialogues/greedy/single": "… with the Enforcer, greedy",
     "tasks/pass_rate": "**task pass rate**, sampled at temperature 1",
     "tasks/pass_rate/sort_numbers": "… sorting digits",
     "tasks/pass_rate/spell_backward": "… spelling backwards",
@@ -111,7 +116,10 @@ def timings(figures: dict[str, Any]) -> list[Timing]:
     again, tests, stages = figures["seconds_of_a_second_run"], figures["seconds_of_make_test"], figures["stages"]
     return [
         Timing(
-            f"the chain of {stages} stages by `make demo`, after installation", f"{total:.0f} s", "900 s", total <= 900
+            f"the chain of {stages} stages by `make demo`, after installation",
+            f"{total:.0f} s",
+            "1200 s",
+            total <= 1200,
         ),
         Timing("of that outside the stages", f"{rest:.0f} s, {rest / total:.1%}", "8%", rest <= 0.08 * total, False),
         Timing("a second `make demo`", f"{again:.1f} s", "3 s", again <= 3),
