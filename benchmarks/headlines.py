@@ -30,13 +30,19 @@ def block(figures: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         rows: of `benchmarks/results.json`.
     """
     timings = chain.timings(figures)
-    bits = chain.bits(figures["metrics"])
-    passed = [f"{figures['scores'][name]['tasks/pass_rate']['value']:.3f}" for name in figures["scores"]]
+    bits, scores = chain.bits(figures["metrics"]), figures["scores"]
+    passed = [f"{scores[name]['tasks/pass_rate']['value']:.3f}" for name in scores]
+    base, tuned = (scores[name]["heldout/bits_per_byte"]["value"] for name in ("base", "sft"))
+    exact = scores["sft"]["tool_calls/exact"]["value"]
+    enforced = scores["sft"]["tool_calls/enforced/exact"]["value"]
     lines = [
         "| | measured | goal | |", "|---|---|---|---|",
         *(chain.timing_row(timing) for timing in timings if timing.headline),
-        f"| held-out bits per byte, untrained and after pre-training | {bits[0]:.3f}, {bits[-1]:.3f} | | |",
-        f"| held-out tasks passed by the models {', '.join(figures['scores'])} | {', '.join(passed)} | | |",
+        f"| held-out bits per byte, untrained, after pre-training, after SFT | {bits[0]:.3f}, {base:.3f}, "
+        f"{tuned:.3f} ({tuned / base:.2f} × the base's) | 1.08 × | {pages.VERDICTS[tuned <= 1.08 * base]} |",
+        f"| tool calls due and exact after SFT, free and with the Enforcer | {exact:.3f}, {enforced:.3f} | 0.75, "
+        f"0.90 | {pages.VERDICTS[exact >= 0.75 and enforced >= 0.9]} |",
+        f"| held-out tasks passed by the models {', '.join(scores)} | {', '.join(passed)} | | |",
     ]  # fmt: skip
     for row in (row for name in SPEED for row in rows if row["name"] == name):
         lines.append(
