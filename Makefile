@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check browser lint types audit bench ui deps lock recipe clean
+.PHONY: help setup demo chat test check browser lint types audit bench ui deps lock recipe clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,10 +41,14 @@ browser: # Debian's Chromium, for the tests of the Prefect page
 	  echo "no Chromium here: the tests of the Prefect page are skipped (sudo apt-get install chromium)"
 
 test: setup browser lint ## lint and all tests, the chain at a micro recipe included
-	$(BIN)/python -m pytest tests
+	$(FAST)
+	$(BIN)/python -m pytest tests -m slow
 
 check: setup lint ## lint, types and the fast tests, in 3 minutes: not those that start servers, many processes or chains
-	$(BIN)/python -m pytest tests -m "not slow"
+	$(FAST)
+
+# One thread for each process: two that wait for each other on the same cores are slower than one.
+FAST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m "not slow" -n auto --dist loadfile
 
 lint: setup types ## ruff's rules and format, clang-format, the import contracts between the rooms, and types
 	$(BIN)/ruff check .
@@ -60,6 +64,9 @@ audit: setup ## ask the OSV database for known faults of the locked packages (ne
 
 bench: setup ## speed against transformers and torch's optimisers, on an otherwise idle machine (about 12 minutes)
 	$(BIN)/python -m benchmarks
+
+chat: setup ## talk to the model that the chain exported, with tools if you like
+	$(BIN)/python -m k2core.talk
 
 ui: setup ## the Prefect and MLflow pages of this workspace, until Ctrl-C
 	$(BIN)/python -m flows.pages

@@ -74,6 +74,7 @@ def run(
         if (ROOT / path).exists():
             print(f"  {what:<10} {path}")
     print("  the pages  make ui")
+    print("  to talk    make chat")
     for kept in (ROOT / "logs").glob("tracking-*.jsonl"):
         print(f"MLflow was away; send it the records: python -m k2core.tracking.recorder --replay logs/{kept.name}")
 

@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 SLOW = (
     "chain", "flows", "tracking",
-    "corpus/test_sources.py", "llm/test_engine.py", "optim/test_sharded.py", "stages/test_endings.py",
+    "corpus/test_hostile_sources.py", "corpus/test_sources.py", "llm/test_engine.py", "optim/test_sharded.py",
+    "security/test_credentials.py", "security/test_servers.py", "stages/test_endings.py",
     "stages/test_reruns.py", "test_benchmarks.py", "test_benchmarks_corpus.py", "test_extensions.py",
     "training/test_checkpoint.py", "training/test_context_parallel.py", "training/test_kills.py",
     "training/test_ranks.py", "training/test_stages.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from k2core.model.config import ModelConfig
+from k2core.machine.device import here
+from k2core.model.config import ModelConfig, YarnConfig
+from k2core.model.files import read_tensors
 from k2core.model.transformer import Transformer
-from k2core.storage import write_json
+from k2core.recipe import validate
+from k2core.storage import StorageError, write_json
 
 PREFIX = "model."
 HEAD = "lm_head.weight"
@@ -63,6 +67,41 @@ def from_huggingface(state: dict[str, Tensor], config: ModelConfig) -> dict[str,
         else:
             result[name] = state[name if name == HEAD else PREFIX + name].clone()
     return result
+
+
+def load_huggingface(folder: Path) -> Transformer:
+    """The `deepseek_v3` model of a folder, as `save_huggingface`, `transformers` or K2's release write it.
+
+    Raises:
+        StorageError: a file is missing or torn, or it is no such model.
+        RecipeError: a value of `config.json` is not one that `ModelConfig` allows.
+    """
+    path = folder / "config.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StorageError(f"{path}: no such file; name an exported model (`make demo` makes one)") from None
+    except ValueError as error:
+        raise StorageError(f"{path}: not valid JSON ({error}); export the model again") from None
+    kind = content.get("model_type") if isinstance(content, dict) else None
+    if kind != "deepseek_v3":
+        raise StorageError(f"{path}: model_type is {kind!r}, and only 'deepseek_v3' can be loaded; see `stages.export`")
+    yarn = content.get("rope_scaling")
+    known = {name: content[name] for name in ModelConfig.model_fields if name in content} | {"attention": "mla"}
+    if yarn:
+        known["rope_scaling"] = {name: yarn[name] for name in YarnConfig.model_fields if name in yarn}
+    config = validate(ModelConfig, known, str(path))
+    tensors: dict[str, Tensor] = {}
+    for part in sorted(folder.glob("*.safetensors")):
+        tensors |= read_tensors(part)
+    try:
+        state = from_huggingface(tensors, config)
+    except (KeyError, ValueError) as error:
+        raise StorageError(f"{folder}: its weights are not those of its config.json: {error}") from None
+    with torch.random.fork_rng(devices=[]):
+        model = Transformer(config)
+    model.load_state_dict(state)
+    return model.to(here())
 
 
 def _check(config: ModelConfig) -> None:

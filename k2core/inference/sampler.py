@@ -72,7 +72,7 @@ def generate(
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         drawn = [Random(f"{seed}/{streams[index] if streams else index}") for index in indices]
-        tokens_B, cache = _prefill(model, [tuple(prompts[index]) for index in indices], max_new_tokens)
+        tokens_B, cache = prefill(model, [tuple(prompts[index]) for index in indices], max_new_tokens)
         rows = [completions[index] for index in indices]
         held = [constraints[index] if constraints else None for index in indices]
         states = [None if constraint is None else constraint.begin() for constraint in held]
@@ -80,7 +80,7 @@ def generate(
     return completions
 
 
-def _prefill(model: Transformer, prompts: list[tuple[int, ...]], room: int) -> tuple[Tensor, KeyValueCache]:
+def prefill(model: Transformer, prompts: list[tuple[int, ...]], room: int) -> tuple[Tensor, KeyValueCache]:
     """Each prompt's last token, [B], and the cache of all before it; equal ones are computed once."""
     unique = list(dict.fromkeys(prompt[:-1] for prompt in prompts))
     device = model.device

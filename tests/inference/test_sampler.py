@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from k2core.inference.sampler import generate
+from k2core.inference.stream import stream
 from k2core.model.config import ModelConfig, YarnConfig
 from k2core.model.transformer import Transformer
 
@@ -46,6 +47,17 @@ def test_the_cache_holds_only_latents():
 
     cache = KeyValueCache(build().config, 5, 20, torch.zeros(()))
     assert [tuple(layer.shape) for layer in cache.layers] == [(5, 20, 12 + 8)] * 3
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_a_stream_gives_the_tokens_of_the_batch(temperature):
+    model, given = build(), prompts([5, 1, 9])
+    streams = ["a", "b", "c"]
+    for prompt, name, completion in zip(
+        given, streams, sample(model, given, temperature=temperature, streams=streams), strict=True
+    ):
+        options = {"max_new_tokens": 12, "temperature": temperature, "stop_ids": STOP}
+        assert list(stream(model, prompt, seed=f"5/{name}", **options)) == completion.tokens
 
 
 @pytest.mark.parametrize("yarn", [None, YARN], ids=["plain", "yarn"])

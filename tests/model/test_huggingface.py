@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from k2core.formats.huggingface import from_huggingface, save_huggingface, to_huggingface
+from k2core.formats.huggingface import from_huggingface, load_huggingface, save_huggingface, to_huggingface
 from k2core.model.loss import cross_entropy
+from k2core.storage import StorageError
 
 pytestmark = pytest.mark.usefixtures("either_way")
 
@@ -155,3 +156,29 @@ def test_conversion_names_what_is_missing_or_unknown(build):
     state |= {"model.layers.1.mlp.experts.2.up_proj.weight": lost, "model.layers.9.x": lost}
     with pytest.raises(ValueError, match=r"model\.layers\.9\.x"):
         from_huggingface(state, model.config)
+
+
+@pytest.mark.parametrize("yarn", [False, True], ids=["plain", "yarn"])
+def test_a_saved_folder_loads_as_the_same_model(build, tmp_path, yarn):
+    model = build(yarn=yarn)
+    save_huggingface(model, tmp_path, eos_token_ids=[1])
+    loaded = load_huggingface(tmp_path)
+    assert loaded.config == model.config
+    assert_equal(loaded.state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "no such file; name an exported model"),
+        (lambda folder: (folder / "config.json").write_text("{"), "not valid JSON"),
+        (lambda folder: (folder / "config.json").write_text('{"model_type": "llama"}'), "model_type is 'llama'"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "not those of its config.json"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"torn"), "not a whole safetensors file"),
+    ],
+)
+def test_a_folder_that_is_no_such_model_is_a_sentence(build, tmp_path, spoil, message):
+    save_huggingface(build(), tmp_path, eos_token_ids=[1])
+    spoil(tmp_path)
+    with pytest.raises(StorageError, match=message):
+        load_huggingface(tmp_path)

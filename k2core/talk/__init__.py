@@ -1,0 +1,1 @@
+"""A chat with a model at a terminal: `make chat`, or `python -m k2core.talk`."""
