@@ -120,10 +120,7 @@ def test_the_calls_of_a_folder_stay_in_it(tmp_path: Path) -> None:
             assert "PathEscape" in ask(here, "fs_write", path=bad, content="x")
         assert "is no tool of this world" in ask(here, "git_init_repo", repo_path="r")
         assert not (here.folder / "r").exists() and list(outside.iterdir()) == []
-        assert (
-            ask(here, "fs_write", path="sub/n.txt", content="x").startswith('{"written"')
-            or "written" in here.outcomes[-1].text
-        )
+        assert '"written"' in ask(here, "fs_write", path="sub/n.txt", content="x")
 
 
 def test_a_filter_of_a_repository_is_not_run(tmp_path: Path) -> None:

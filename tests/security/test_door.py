@@ -1,0 +1,78 @@
+"""The door of the pages of `make ui`, without a browser: whom it lets in, and what it tells a browser."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+
+from flows.access import IN_PREFECT, Guard
+
+HERE = "http://127.0.0.1:5000"
+LINK = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+
+
+async def page(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+    await send({"type": "http.response.body", "body": b"the page"})
+
+
+def ask(guard: Guard, method: str, path: str, **more: Any) -> httpx.Response:
+    async def once() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(guard), base_url=HERE) as client:
+            return await client.request(method, path, **more)
+
+    return asyncio.run(once())
+
+
+@pytest.fixture
+def guard() -> Guard:
+    return Guard(page, "right")
+
+
+@pytest.mark.parametrize("wrong", [b"wrong", b"", b"righ", b"right ", b"x" * 10**6, b"\xff"])
+def test_a_wrong_link_leaves_a_right_cookie_alone(guard: Guard, wrong: bytes) -> None:
+    answer = ask(guard, "POST", "/open", content=wrong)
+    assert answer.status_code == 401 and "set-cookie" not in answer.headers
+    shown = ask(guard, "GET", "/open").text
+    assert "document.cookie" not in shown and "right" not in shown
+
+
+def test_the_right_link_sets_a_cookie_that_no_script_reads(guard: Guard) -> None:
+    answer = ask(guard, "POST", "/open", content=b"right")
+    assert answer.headers["set-cookie"] == "k2-5000=right; Path=/; HttpOnly; SameSite=Strict"
+    assert ask(guard, "GET", "/", headers={"cookie": "k2-5000=right"}).text == "the page"
+    assert ask(guard, "GET", "/", headers={"cookie": "k2-5000=wrong"}).status_code == 401
+    assert ask(guard, "GET", "/").status_code == 401
+
+
+def test_where_the_application_asks_by_itself_there_is_no_cookie() -> None:
+    guard = Guard(page, "k2:right", IN_PREFECT)
+    assert IN_PREFECT in ask(guard, "GET", "/open").text
+    answer = ask(guard, "POST", "/open", content=b"k2:right")
+    assert answer.status_code == 200 and "set-cookie" not in answer.headers
+    assert ask(guard, "POST", "/open", content=b"k2:wrong").status_code == 401
+    assert ask(guard, "GET", "/").text == "the page"
+
+
+@pytest.mark.parametrize("path", ["/", "/open"])
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_page_of_another_site_or_port_gets_nothing_but_a_link(guard: Guard, path: str, site: str) -> None:
+    """A script, a picture, a form and a frame send no origin, or none that is theirs; the cookie knows no ports."""
+    mine = {"cookie": "k2-5000=right", "sec-fetch-site": site}
+    for mode, dest in (("no-cors", "script"), ("no-cors", "image"), ("cors", "empty"), ("navigate", "iframe")):
+        headers = {**mine, "sec-fetch-mode": mode, "sec-fetch-dest": dest}
+        assert ask(guard, "GET", path, headers=headers).status_code == 403, (mode, dest)
+    assert ask(guard, "GET", path, headers={**mine, **LINK, "sec-fetch-site": site}).status_code == 200
+    form = {**mine, **LINK, "sec-fetch-site": site, "origin": "http://127.0.0.1:9"}
+    assert ask(guard, "POST", path, headers=form, content=b"right").status_code == 403
+    assert ask(guard, "GET", path, headers={**mine, "sec-fetch-site": "same-origin"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/open"])
+@pytest.mark.parametrize("cookie", ["right", "wrong"])
+def test_no_page_frames_ours(guard: Guard, path: str, cookie: str) -> None:
+    answer = ask(guard, "GET", path, headers={"cookie": f"k2-5000={cookie}"})
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
