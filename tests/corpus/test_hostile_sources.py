@@ -288,7 +288,7 @@ def test_the_readme_of_a_data_set_names_no_other_place(tmp_path: Path, where: st
     }[where]  # fmt: skip
     put(tmp_path / "set" / "a.jsonl", lines("mine"))
     put(tmp_path / "set" / "README.md", f"---\nconfigs:\n- config_name: default\n  {named}\n---\n".encode())
-    with pytest.raises(StorageError, match="cannot be loaded .*it names data files outside itself"):
+    with pytest.raises(StorageError, match=r"cannot be loaded .*it names data files outside itself"):
         Collected(source("huggingface", tmp_path / "set"), tmp_path / "out")
     server.shutdown()
     server.server_close()
