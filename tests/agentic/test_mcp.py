@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 import threading
@@ -187,27 +188,27 @@ def test_a_server_by_address(tmp_path: Path, kind: str, key: str, monkeypatch: p
 
 @pytest.mark.parametrize("how", ["long", "compressed"])
 def test_an_answer_by_address_is_bounded(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent = 0
+    async def left(receive: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
     async def floods(scope: Any, receive: Any, send: Any) -> None:
-        nonlocal sent
         if scope["type"] != "http":
             return
         encoding = [(b"content-encoding", b"gzip")] if how == "compressed" else []
         headers = [(b"content-type", b"application/json"), *encoding]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        for _ in range(10_000):
-            sent += 2**16
+        gone = asyncio.ensure_future(left(receive))
+        while not gone.done():
             await send({"type": "http.response.body", "body": b" " * 2**16, "more_body": True})
 
     monkeypatch.setattr(address, "MOST_BYTES", 2**20)
     with listening(floods) as base:
         started = time.monotonic()
         with pytest.raises(StageError, match="does not start"):
-            with serve("bad", ServerSpec(url=f"{base}/mcp", category="x", timeout_s=30.0), tmp_path):
+            with serve("bad", ServerSpec(url=f"{base}/mcp", category="x", timeout_s=60.0), tmp_path):
                 pass
-        assert time.monotonic() - started < 20
-    assert sent < 10_000 * 2**16
+        assert time.monotonic() - started < 45, "the time-out ended it, not the bound"
 
 
 def test_a_missing_key_is_a_sentence(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import httpx2
+import numpy
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -223,10 +224,10 @@ def test_faults_are_counted_and_the_first_ones_kept(tmp_path: Path) -> None:
 
 def test_a_kilobyte_of_millions_of_rows_is_set_aside_in_seconds(tmp_path: Path) -> None:
     folder = tmp_path / "in"
-    put(folder / "faults.jsonl.bz2", bz2.compress(b"1\n" * 3_000_000))
-    put(folder / "texts.jsonl.bz2", bz2.compress(b'{"text": "a"}\n' * 1_000_000))
+    put(folder / "faults.jsonl.bz2", bz2.compress(b"1\n" * 300_000))
+    put(folder / "texts.jsonl.bz2", bz2.compress(b'{"text": "a"}\n' * 200_000))
     put(folder / "z.jsonl", lines("one"))
-    texts = pa.DictionaryArray.from_arrays(pa.array([0] * 2_000_000, pa.int8()), pa.array(["a"]))
+    texts = pa.DictionaryArray.from_arrays(pa.array(numpy.zeros(2_000_000, numpy.int8)), pa.array(["a"]))
     pq.write_table(pa.table({"text": texts}), folder / "rows.parquet", compression="zstd", store_schema=False)
     pq.write_table(pa.table({"text": ["two"]}), folder / "z.parquet")
     assert sum(path.stat().st_size for path in folder.iterdir()) < 20_000
@@ -236,18 +237,18 @@ def test_a_kilobyte_of_millions_of_rows_is_set_aside_in_seconds(tmp_path: Path) 
         assert len(found.texts) == 1 and [row for _, row, _ in found.faults] == [None] * bombs_
         assert {reason for *_, reason in found.faults} == {shard.TOO_LARGE}
         assert "rows" in found.set_aside[0]["detail"]
-    assert time.process_time() - started < 30
+    assert time.process_time() - started < 10
 
 
 def test_what_is_decompressed_is_bounded_by_what_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blank lines are no rows, and no rule of rows counts them."""
     monkeypatch.setattr(shard, "BYTES", 2**20)
-    put(tmp_path / "in" / "a.jsonl.gz", gzip.compress(b"\n" * 2**24))
+    put(tmp_path / "in" / "a.jsonl.bz2", bz2.compress(b"\n" * 2**22))
     put(tmp_path / "in" / "b.jsonl.gz", gzip.compress(lines("one") + b"\n" * 2**18))
-    put(tmp_path / "in" / "c.jsonl", b"\n" * 2**21 + lines("two"))
+    put(tmp_path / "in" / "c.jsonl", b"\n" * 2**20 + lines("two"))
     found = Collected(source("jsonl", tmp_path / "in" / "*"), tmp_path)
     assert found.texts == ["one", "two"]
-    assert found.faults == [("a.jsonl.gz", None, shard.TOO_LARGE)]
+    assert found.faults == [("a.jsonl.bz2", None, shard.TOO_LARGE)]
 
 
 def test_what_rows_say_of_themselves_is_bounded(tmp_path: Path) -> None:

@@ -75,9 +75,9 @@ def test_mask(text: str, masked: str) -> None:
 
 @pytest.mark.parametrize("text", LONG, ids=lambda text: text[:8])
 def test_it_is_linear(text: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     mask(text)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize(

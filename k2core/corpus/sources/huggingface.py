@@ -24,7 +24,8 @@ def list_shards(source: FileSource) -> list[Shard]:
     try:
         with _own_files_only(source.path):
             rows = load_dataset(source.path, source.subset or None, split=source.split, streaming=True)
-        rows = rows.decode(False)  # a column that calls itself a picture would be fetched from any address in it
+        if rows.features:  # a column that calls itself a picture would be fetched from any address in it
+            rows = rows.decode(False)
     except Exception as error:  # `datasets` raises whatever its parts do
         if is_temporary(error) or of_the_machine(error):
             raise

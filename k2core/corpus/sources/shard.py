@@ -27,7 +27,7 @@ LONGEST = 16 * 2**20
 """Most bytes of a line, a record or a text; longer ones are set aside unread."""
 MEMORY = 2 * 2**30
 """Bytes of memory that reading a shard may take in each process; a shard that takes more is set aside."""
-ROWS, BYTES, SWELLING = 100_000, 2**28, 1000
+ROWS, BYTES, SWELLING = 10_000, 2**28, 1000
 """What a file may hold however small it is: rows, and bytes when decompressed. A row more is allowed for each byte that
 is stored, and `SWELLING` bytes: no text shrinks to less, and a kilobyte can be made to hold years of work."""
 LONGEST_FIELD = 4096
