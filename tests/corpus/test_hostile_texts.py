@@ -67,11 +67,12 @@ def test_an_answer_that_is_no_grade_is_none(text: str) -> None:
     assert grade_of(text) is None
 
 
+HALF = LONGEST // 2 - 1
 DEEP = {
     "num": "1," * 8_000_000, "paren": "(" * LONGEST, "brackets": "[" * LONGEST, "braces": "{" * (LONGEST - 3) + "1:2",
-    "plus": "1+" * (LONGEST // 2 - 1) + "1", "dots": "a" + ".a" * (LONGEST // 2 - 1), "not": "not " * (LONGEST // 4 - 1) + "1",
-    "minus": "-" * (LONGEST - 1) + "1", "elif": "if a:\n x\n" + "elif a:\n x\n" * (LONGEST // 11 - 1),
-    "lambda": "lambda:" * (LONGEST // 7 - 1) + "1", "line": "a" * LONGEST, "indents": "".join(" " * i + "if a:\n" for i in range(1000)),
+    "plus": "1+" * HALF + "1", "dots": "a" + ".a" * HALF, "not": "not " * (HALF // 2) + "1", "line": "a" * LONGEST,
+    "minus": "-" * (LONGEST - 1) + "1", "elif": "if a:\n x\n" + "elif a:\n x\n" * (HALF // 6),
+    "lambda": "lambda:" * (HALF // 4) + "1", "indents": "".join(" " * i + "if a:\n" for i in range(1000)),
 }  # fmt: skip
 
 
