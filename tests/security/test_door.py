@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 
 from flows.access import IN_PREFECT, Guard
 
@@ -76,3 +83,76 @@ def test_a_page_of_another_site_or_port_gets_nothing_but_a_link(guard: Guard, pa
 def test_no_page_frames_ours(guard: Guard, path: str, cookie: str) -> None:
     answer = ask(guard, "GET", path, headers={"cookie": f"k2-5000={cookie}"})
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+
+
+@contextmanager
+def served(app: Any) -> Iterator[str]:
+    """The address of a server of `app`."""
+    with socket.socket() as listens:
+        listens.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listens]})
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.02)
+            yield f"http://127.0.0.1:{listens.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(20)
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FRAME = """place => new Promise(loaded => {
+    const frame = document.createElement("iframe")
+    frame.onload = () => loaded()
+    frame.src = place
+    document.body.append(frame)
+})"""
+INCLUDED = """place => new Promise(answered => {
+    const script = document.createElement("script")
+    script.onload = () => answered("loaded")
+    script.onerror = () => answered("refused")
+    script.src = place
+    document.body.append(script)
+})"""
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; `apt-get install chromium` brings it")
+def test_in_a_browser_the_owner_stays_in_and_a_strangers_page_out() -> None:
+    from playwright.sync_api import sync_playwright
+
+    async def script(scope: Any, receive: Any, send: Any) -> None:
+        kind = b"text/javascript" if scope["path"] == "/x.js" else b"text/html"
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+        await send({"type": "http.response.body", "body": b"1" if kind == b"text/javascript" else b"the page"})
+
+    with (
+        served(Guard(script, "right")) as cookies, served(Guard(page, "k2:right", IN_PREFECT)) as stores,
+        served(page) as strange, sync_playwright() as playwright,
+    ):  # fmt: skip
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page()
+        for server, word in ((cookies, "right"), (stores, "k2:right")):
+            tab.goto(f"{server}/open#{word},there")
+            tab.wait_for_url(f"{server}/there")
+            tab.get_by_text("the page").wait_for()
+        assert tab.evaluate("atob(localStorage.getItem('prefect-password'))") == "k2:right"
+        (cookie,) = tab.context.cookies()
+        assert cookie["httpOnly"] and cookie["sameSite"] == "Strict" and cookie["value"] == "right"
+        tab.goto(cookies)
+        assert tab.evaluate("document.cookie") == "" and tab.evaluate(INCLUDED, f"{cookies}/x.js") == "loaded"
+        for server, wrong in ((cookies, "wrong"), (stores, "k2:wrong")):
+            tab.goto(strange)
+            tab.evaluate("place => { location = place }", f"{server}/open#{wrong},")
+            tab.get_by_text("This link is not").wait_for()
+        assert tab.context.cookies() == [cookie]
+        assert tab.evaluate("atob(localStorage.getItem('prefect-password'))") == "k2:right"
+        tab.goto(strange)
+        assert tab.evaluate(INCLUDED, f"{cookies}/x.js") == "refused"
+        tab.evaluate(FRAME, f"{cookies}/")
+        assert tab.frames[1].get_by_text("the page").count() == 0
+        tab.evaluate("place => { location = place }", f"{cookies}/")  # a link, which shows our page alone
+        tab.wait_for_url(f"{cookies}/")
+        tab.get_by_text("the page").wait_for()
+        browser.close()
