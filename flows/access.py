@@ -29,15 +29,22 @@ HOSTS = ("127.0.0.1", "localhost")
 PAGE = """<!doctype html><meta charset="utf-8"><title>Opening</title><script>
 const [, word, page] = location.hash.match(/^#([^,]*),?(.*)$/)
 const secret = decodeURIComponent(word)
-{keep}
-location.replace(location.origin + "/" + page)
-</script>"""
-"""Stores the secret of its own address, then goes to the page that the address names after it."""
+fetch("/open", {method: "POST", body: secret}).then(async answer => {
+    if (!answer.ok) return void (document.body.textContent = await answer.text())
+    {keep}
+    location.replace(location.origin + "/" + page)
+})
+</script><body></body>"""
+"""Shows the server the secret of its own address, then goes to the page that the address names after it. A wrong secret
+changes nothing: whoever makes the owner follow a link does not lock them out."""
 IN_PREFECT = 'localStorage.setItem("prefect-password", btoa(secret))'
 """Where Prefect's pages have what a person types into their form of the same purpose."""
 HEADERS = [
     (b"content-type", b"text/html; charset=utf-8"),
-    (b"content-security-policy", b"default-src 'none'; script-src 'unsafe-inline'"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'",
+    ),
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
@@ -77,15 +84,15 @@ class Guard:
     """An ASGI application behind this one answers only its own host and its own pages.
 
     A `Host` that is not this machine is a name that somebody else made to point here (DNS rebinding). An `Origin` that
-    is not this server is a page of somebody else.
+    is not this server is a page of somebody else, also one that another user serves on this machine.
 
     Args:
-        word: what the browser must show as a cookie, which the link sets. Empty: the application asks by itself, as
-            Prefect does.
-        keep: the script by which the page of the link stores the secret, if it is not the cookie.
+        word: the secret. The browser must show it as a cookie, which the link sets and no script can read.
+        keep: the script by which the page of the link stores the secret, if the application asks for it by itself, as
+            Prefect does; there is no cookie then.
     """
 
-    def __init__(self, app: App, word: str = "", keep: str = "") -> None:
+    def __init__(self, app: App, word: str, keep: str = "") -> None:
         self.app, self.word, self.keep = app, word, keep
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,15 +104,46 @@ class Guard:
         ours = [f"{host}:{port}" for host in HOSTS]
         if headers.get(b"host") not in ours:
             await _refuse(scope, send, 421, f"This server is {ours[0]} and has no other name.")
-        elif headers.get(b"origin", f"http://{ours[0]}") not in [f"http://{host}" for host in ours]:
+        elif _from_elsewhere(headers, [f"http://{host}" for host in ours]):
             await _refuse(scope, send, 403, "This server answers no pages but its own.")
         elif scope["type"] == "http" and scope["path"] == OPEN:
-            cookie = f'document.cookie = "{_cookie(port)}=" + secret + "; path=/; SameSite=Strict"'
-            await _answer(send, 200, PAGE.replace("{keep}", self.keep or cookie))
-        elif self.word and not hmac.compare_digest(_shown(headers, port).encode(), self.word.encode()):
+            await self._open(scope, receive, send, port)
+        elif not self.keep and not self._right(_shown(headers, port).encode()):
             await _refuse(scope, send, 401, "Open the link that `make ui` has printed; it lets this browser in.")
         else:
             await self.app(scope, receive, _unframed(send))
+
+    async def _open(self, scope: Scope, receive: Receive, send: Send, port: int) -> None:
+        """The page of the link; what it posts is the secret, which a browser then keeps."""
+        if scope["method"] != "POST":
+            await _answer(send, 200, PAGE.replace("{keep}", self.keep))
+        elif not self._right(await _body(receive)):
+            await _answer(send, 401, "This link is not, or no longer, this server's. `make ui` prints the right one.")
+        else:
+            cookie = f"{_cookie(port)}={self.word}; Path=/; HttpOnly; SameSite=Strict"
+            await _answer(send, 200, "", *[] if self.keep else [(b"set-cookie", cookie.encode())])
+
+    def _right(self, shown: bytes) -> bool:
+        return hmac.compare_digest(shown, self.word.encode())
+
+
+def _from_elsewhere(headers: dict[bytes, str], ours: list[str]) -> bool:
+    """Whether somebody else's page makes this request; a link there, which shows our page alone, may be followed."""
+    if headers.get(b"origin", ours[0]) not in ours:
+        return True
+    followed = (headers.get(b"sec-fetch-mode"), headers.get(b"sec-fetch-dest")) == ("navigate", "document")
+    return headers.get(b"sec-fetch-site", "none") not in ("none", "same-origin") and not followed
+
+
+async def _body(receive: Receive) -> bytes:
+    """The body of a request; what is longer than any secret counts as none."""
+    content = b""
+    while len(content) < 1000:
+        message = await receive()
+        content += message.get("body", b"")
+        if not message.get("more_body"):
+            return content
+    return b""
 
 
 def _cookie(port: int) -> str:
@@ -127,7 +165,7 @@ def _unframed(send: Send) -> Send:
 
     async def with_header(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            policy = (b"content-security-policy", b"frame-ancestors 'self'")
+            policy = (b"content-security-policy", b"frame-ancestors 'none'")
             message = {**message, "headers": [*message.get("headers", []), policy]}
         await send(message)
 
@@ -141,6 +179,6 @@ async def _refuse(scope: Scope, send: Send, status: int, sentence: str) -> None:
         await _answer(send, status, sentence)
 
 
-async def _answer(send: Send, status: int, text: str) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": HEADERS})
+async def _answer(send: Send, status: int, text: str, *more: tuple[bytes, bytes]) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [*HEADERS, *more]})
     await send({"type": "http.response.body", "body": text.encode()})

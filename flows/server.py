@@ -9,6 +9,7 @@ Submit. It happens on a laptop that trains while its page is used. IMMEDIATE tak
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,10 +32,11 @@ if __name__ == "__main__":
     import prefect.server.api.server as server
     from prefect.cli import app
 
-    from flows.access import IN_PREFECT, Guard
+    from flows.access import IN_PREFECT, Guard, prefect_login
 
     create = server.create_app
-    guarded = lambda *args, **kwargs: Guard(create(*args, **kwargs), keep=IN_PREFECT)  # noqa: E731
+    login = os.environ.get("PREFECT_SERVER_API_AUTH_STRING") or prefect_login()
+    guarded = lambda *args, **kwargs: Guard(create(*args, **kwargs), login, IN_PREFECT)  # noqa: E731
     server.create_app = guarded  # type: ignore[assignment]
     AioSqliteConfiguration.begin_transaction = begin_immediate  # type: ignore[method-assign]
     app()

@@ -49,7 +49,7 @@ def recipe_faults(recipe: Path) -> list[str]:
         sections = {name: valid.get(key) for name, (key, _) in sections_of(need, "").items()}
         if None not in sections.values():
             faults += [f"{recipe}: {fault}" for fault in need(**sections)]
-    return list(dict.fromkeys(faults))
+    return [mask(fault) for fault in dict.fromkeys(faults)]
 
 
 def all_needs() -> list[Callable[..., Iterator[str]]]:

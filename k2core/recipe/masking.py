@@ -6,11 +6,21 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-_LOGIN = re.compile(r"""(?<=://)(?:[^\s/?#"'<>\\]*@|[^\s/?#@:"'<>\\]{1,100}:(?!\d{1,5}(?:[/?#]))[^\s@"<>\\]{0,200}@)""")
-"""A password may hold ``/``, as AWS's do; what looks like a port and a path is none."""
+_LOGIN = re.compile(
+    r"""(:(?:\\?/){1,3}|(?<![:/\\\w])//)(?:[^\s/?#"'<>\\]*(?:@|%40)|"""
+    r"""(?=[^\n@]{0,400}@)[^\s/?#@:"'<>\\\[]{1,100}:(?!\s|\d{1,5}(?:[/?#\s"'),.;]|$))"""
+    r"""(?:[^\n@"<>\\]|\\.|"(?![,:}\]\s)]|$)){0,200}+@)"""
+)
+"""A password may hold ``/``, as AWS's do, spaces and quotes; what looks like a port is none, and a quote that ends a
+JSON string ends it too. One slash, or slashes with the backslashes of JSON, are taken for two."""
+_PLAIN_LOGIN = re.compile(
+    r"""(?<![\w.+/@%-])(?!mailto:)[^\W_][\w.+%-]{0,99}:[^\s@"'<>/\\:][^\s@"'<>]{0,200}@"""
+    r"""(?=[\w-]{0,100}(?:[./]|:\d{1,5}(?!\w)))"""
+)
+"""``user:password@host.org`` and ``user:password@host/path``: an address without its scheme."""
 _QUERY = re.compile(
-    r"""([?&#;](?:sig|[\w.-]{0,40}(?:key|token|secret|passw(?:or)?d|pwd|auth(?!or)|signature|credential)[\w.-]{0,40})=)"""
-    r"""[^\s&#;"'<>\\]+""",
+    r"""([?&#;](?:sig|code|pass|[\w.%-]{0,40}(?:key|token|secret|passw(?:or)?d|passphrase|pwd|auth(?!or)|signature|"""
+    r"""credential)[\w.%-]{0,40})=)[^\s&#;"'<>\\]+""",
     re.I,
 )
 _WORDS = {
@@ -27,7 +37,7 @@ def mask(text: str) -> str:
 
     Keys and signatures in their queries become ``***``. Linear in the length of `text`.
     """
-    return _QUERY.sub(r"\1***", _LOGIN.sub("", text))
+    return _QUERY.sub(r"\1***", _PLAIN_LOGIN.sub("", _LOGIN.sub(r"\1", text)))
 
 
 def passwords(value: Any, where: str) -> Iterator[str]:
@@ -42,7 +52,7 @@ def passwords(value: Any, where: str) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value):
             yield from passwords(item, f"{where}.{number}")
-    elif isinstance(value, str) and "://" in value and mask(value) != value:
+    elif isinstance(value, str) and mask(value) != value:
         scheme = value.partition("://")[0].lower()
         advice = _WORDS.get(where.rpartition(".")[2]) or next(
             (words for name, words in _WORDS.items() if scheme.startswith(name)), "put it into an environment variable"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Strict, ValidationError
 
-from k2core.recipe.masking import passwords
+from k2core.recipe.masking import mask, passwords
 from k2core.recipe.overlay import read_recipe
 from k2core.recipe.reading import RecipeError
 
@@ -54,7 +54,8 @@ def validate(cls: type[S], value: Any, where: str) -> S:
         where: prefix of the key in messages, e.g. ``params.yaml: curate``.
     """
     if not isinstance(value, dict):
-        raise RecipeError(f"{where}: expected a mapping with the keys {', '.join(cls.model_fields)}; found {value!r}")
+        keys = ", ".join(cls.model_fields)
+        raise RecipeError(mask(f"{where}: expected a mapping with the keys {keys}; found {value!r}"))
     if faults := list(passwords(value, where)):
         raise RecipeError("\n".join(faults))
     try:
@@ -64,7 +65,7 @@ def validate(cls: type[S], value: Any, where: str) -> S:
     try:
         return cls.model_validate(value)
     except ValidationError as error:
-        raise RecipeError("\n".join(_sentence(cls, where, value, item) for item in error.errors())) from None
+        raise RecipeError(mask("\n".join(_sentence(cls, where, value, item) for item in error.errors()))) from None
 
 
 def load_section(cls: type[S], path: Path, *keys: str) -> S:

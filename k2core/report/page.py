@@ -133,7 +133,8 @@ def _corpus(corpus: Corpus, funnel: list[dict[str, Any]]) -> dict[str, Any]:
     figures = [made for made in (quality.histograms(corpus), quality.agreement(corpus)) if made is not None]
     return {
         "funnel": funnel_table(funnel), "card": corpus.card, "set_aside": corpus.set_aside[:FAULTS],
-        "set_aside_count": len(corpus.set_aside), "rejections": rejections(corpus), "examples": EXAMPLES, "run": RUN,
+        "set_aside_count": sum(row.get("more", 1) for row in corpus.set_aside),
+        "rejections": rejections(corpus), "examples": EXAMPLES, "run": RUN,
         "quality": [pictures.as_html(figure, f"quality-{place}") for place, figure in enumerate(figures)],
         "best_and_worst": best_and_worst(corpus), "rates": "rate" in corpus.documents[0], "mixture": corpus.mixture,
         "questions": questions(corpus),

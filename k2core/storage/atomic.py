@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -62,11 +63,29 @@ def _follow_umask(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a folder if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
+    """Delete a file or a folder if it is there, however deep it is."""
+    if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
+        return
+    try:
+        shutil.rmtree(path)
+    except (RecursionError, OSError):  # it calls itself and opens a folder for each level; and some forbid to be read
+        _remove_level_by_level(path)
+
+
+def _remove_level_by_level(folder: Path) -> None:
+    """Delete a folder; what lies deeper is moved up to its first level, so that no path gets long."""
+    folder.chmod(0o700)
+    while levels := [entry.path for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]:
+        for level in levels:
+            os.chmod(level, 0o700)
+            for entry in list(os.scandir(level)):
+                if entry.is_dir(follow_symlinks=False):
+                    os.rename(entry.path, folder / secrets.token_hex(16))
+                else:
+                    os.unlink(entry.path)
+            os.rmdir(level)
+    shutil.rmtree(folder)
 
 
 def write_text(path: Path, text: str) -> None:

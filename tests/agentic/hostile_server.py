@@ -1,6 +1,7 @@
 """An MCP server in a few lines of the standard library, which does wrong what its argument says."""
 
 import json
+import os
 import sys
 import time
 
@@ -29,6 +30,33 @@ def answer(request: dict) -> None:
         return
     elif MODE == "dies":
         sys.exit("out of memory")
+    elif MODE == "errors":  # for a second
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            os.write(2, b"e" * 2**20)
+        os.write(2, b"\nthe last line\n")
+        sys.exit(1)
+    elif MODE == "line":
+        while True:
+            os.write(1, b"a" * 2**20)
+    elif MODE == "hides":  # a child of its own session, whose parent is gone
+        if not os.fork():
+            os.setsid()
+            if not os.fork():
+                for number in (0, 1, 2):
+                    os.close(number)
+                time.sleep(600)
+            os._exit(0)
+        os.wait()
+        result = {"content": [{"type": "text", "text": "hidden"}]}
+    elif MODE == "world":  # what no reader of the folder expects
+        with open(b"not-\xff-utf8", "wb") as file:
+            file.write(b"\xff")
+        os.symlink("/dev/zero", "endless")
+        for _ in range(3000):
+            os.mkdir("d")
+            os.chdir("d")
+        result = {"content": [{"type": "text", "text": "done"}]}
     elif MODE == "silent":
         time.sleep(60)
     elif MODE == "garbage":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from k2core.agentic.tools import address, child
 from k2core.agentic.tools.mcp import MAX_RESULT, McpServer, ServerFault, ServerSpec, serve
 from k2core.chat.special_tokens import SPECIAL_TOKENS
 from k2core.chat.template import pieces
@@ -104,9 +106,57 @@ def test_a_listed_tool_that_cannot_be_declared_is_refused_and_pages_end(tmp_path
     assert {entry.reason for entry in refused} == {"control tokens"} and refused[0].source == "mcp:bad"
 
 
-@pytest.mark.parametrize("kind", ["url", "sse"])
-def test_a_server_by_address(tmp_path: Path, kind: str) -> None:
+def test_a_flood_of_errors_fills_no_disk_and_no_memory(tmp_path: Path) -> None:
+    with hostile("errors", tmp_path) as server:
+        with pytest.raises(ServerFault, match=r"\[its last line: the last line\]"):
+            server.call("look", {})
+        assert server.child and len(server.child.said) <= child.KEPT
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_line_without_an_end_ends_the_server(tmp_path: Path) -> None:
+    with hostile("line", tmp_path) as server:
+        with pytest.raises(ServerFault, match=r"\[it wrote a line of more than 16,777,216 bytes\]"):
+            server.call("look", {})
+        assert server.broken
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process adopt orphans")
+def test_what_a_server_hides_ends_with_it(tmp_path: Path) -> None:
+    import psutil
+
+    def there() -> list[int]:
+        return [p.pid for p in psutil.process_iter(["cmdline"]) if HOSTILE in (p.info["cmdline"] or [])]
+
+    before = there()
+    with hostile("hides", tmp_path) as server:
+        assert server.call("look", {}) == "hidden"
+        assert len(set(there()) - set(before)) == 2
+    assert set(there()) <= set(before)
+
+
+@contextmanager
+def listening(app: Any) -> Iterator[str]:
+    """The address of a server of `app`."""
     import uvicorn
+
+    with socket.socket() as listens:
+        listens.bind(("127.0.0.1", 0))
+        running = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listens]})
+        thread.start()
+        try:
+            while not running.started:
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{listens.getsockname()[1]}"
+        finally:
+            running.should_exit = True
+            thread.join(20)
+
+
+@pytest.mark.parametrize("key", ["", "planted-key"])
+@pytest.mark.parametrize("kind", ["url", "sse"])
+def test_a_server_by_address(tmp_path: Path, kind: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from mcp.server.mcpserver import MCPServer
 
     made = MCPServer("adder")
@@ -117,21 +167,54 @@ def test_a_server_by_address(tmp_path: Path, kind: str) -> None:
         return f"it is {a + b}"
 
     app = made.streamable_http_app() if kind == "url" else made.sse_app()
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-        running = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            while not running.started:
-                time.sleep(0.05)
-            address = f"http://127.0.0.1:{port}/{'mcp' if kind == 'url' else 'sse'}"
-            with serve("adder", ServerSpec(**{kind: address}, category="maths"), tmp_path) as server:
-                (tool,), refused = server.tools()
-                assert (tool.name, tool.category, tool.origin, refused) == ("add", "maths", "mcp:adder", [])
-                assert server.call("add", {"a": 2, "b": 3}) == "it is 5"
-                assert "rror" in server.call("add", {"a": "x", "b": 3}) and not server.broken
-        finally:
-            running.should_exit = True
-            thread.join(20)
+    shown = set()
+
+    async def asks(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            shown.add(dict(scope["headers"]).get(b"authorization", b"").decode())
+        await app(scope, receive, send)
+
+    monkeypatch.setenv("ADDER_KEY", "planted-key")
+    variable = {"api_key_variable": "ADDER_KEY"} if key else {}
+    with listening(asks) as base:
+        place = f"{base}/{'mcp' if kind == 'url' else 'sse'}"
+        with serve("adder", ServerSpec(**{kind: place}, category="maths", **variable), tmp_path) as server:
+            (tool,), refused = server.tools()
+            assert (tool.name, tool.category, tool.origin, refused) == ("add", "maths", "mcp:adder", [])
+            assert server.call("add", {"a": 2, "b": 3}) == "it is 5"
+            assert "rror" in server.call("add", {"a": "x", "b": 3}) and not server.broken
+    assert shown == {f"Bearer {key}" if key else ""}, "no other credentials, and none where none are named"
+
+
+@pytest.mark.parametrize("how", ["long", "compressed"])
+def test_an_answer_by_address_is_bounded(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def left(receive: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def floods(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        encoding = [(b"content-encoding", b"gzip")] if how == "compressed" else []
+        headers = [(b"content-type", b"application/json"), *encoding]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        gone = asyncio.ensure_future(left(receive))
+        while not gone.done():
+            await send({"type": "http.response.body", "body": b" " * 2**16, "more_body": True})
+
+    monkeypatch.setattr(address, "MOST_BYTES", 2**20)
+    with listening(floods) as base:
+        started = time.monotonic()
+        with pytest.raises(StageError, match="does not start"):
+            with serve("bad", ServerSpec(url=f"{base}/mcp", category="x", timeout_s=60.0), tmp_path):
+                pass
+        assert time.monotonic() - started < 45, "the time-out ended it, not the bound"
+
+
+def test_a_missing_key_is_a_sentence(tmp_path: Path) -> None:
+    spec = ServerSpec(url="http://127.0.0.1:9/mcp", api_key_variable="NO_SUCH_KEY", category="x")
+    with pytest.raises(StageError, match=r"tools\.servers\.bad\.api_key_variable: no environment variable NO_SUCH_KEY"):
+        with serve("bad", spec, tmp_path):
+            pass
+    with pytest.raises(RecipeError, match="a command takes no api_key_variable"):
+        validate(ServerSpec, {"command": ["a"], "api_key_variable": "KEY", "category": "x"}, "servers.a")

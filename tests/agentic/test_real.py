@@ -118,8 +118,6 @@ def test_a_call_outside_the_task_is_not_carried_out(tmp_path: Path) -> None:
             assert not world.execute(ToolCall("functions.git_create_branch:0", "git_create_branch", bad)).valid
         converse(task, OracleAgent(task["goal"], declared, Random(0)), world)
         assert world.outcomes[-1].valid and world.state != task["initial_state"]
-    refusal = real_domains()["sqlite"].refusal
-    assert refusal({"sql": "attach '/etc/x' as y"}, {}) and not refusal({"sql": "SELECT 1 FROM attachments"}, {})
 
 
 def test_a_server_that_dies_costs_its_dialogue_and_no_other(tmp_path: Path) -> None:
@@ -159,5 +157,5 @@ def test_a_tampered_git_task_writes_nothing_outside_its_folder(tmp_path: Path, c
 def test_no_argument_becomes_an_option_of_git() -> None:
     git, initial = real_domains()["git"], {"git": {"repo": {}}}
     for bad in ({"branch_name": "--help"}, {"files": ["notes.txt", "-A"]}, {"deep": {"er": ["-c"]}}):
-        assert "would be an option" in git.refusal({"repo_path": "repo", **bad}, initial)
-    assert git.refusal({"repo_path": "repo", "branch_name": "a-b"}, initial) == ""
+        assert "would be an option" in git.refusal({"repo_path": "repo", **bad}, Path(), initial)
+    assert git.refusal({"repo_path": "repo", "branch_name": "a-b"}, Path(), initial) == ""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
 import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import httpx2
+import numpy
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,9 +26,10 @@ from test_readers import PAGE, PARAGRAPHS, Collected, archive, lines, put, sourc
 from workspace import ROOT
 
 from k2core.corpus.signals import code
-from k2core.corpus.sources import huggingface, shard, warc
+from k2core.corpus.sources import card, huggingface, set_aside, shard, warc, watch
 from k2core.corpus.sources.collection import SEEN
 from k2core.corpus.sources.shard import is_temporary
+from k2core.stage import Job
 from k2core.storage import StorageError
 
 GIB = 2**30
@@ -200,3 +206,125 @@ def test_parquet_gives_its_rows_one_by_one_and_in_order(tmp_path: Path) -> None:
     assert found.texts == [text.strip() for text in texts if text]
     assert [row["id"] for row in found.rows] == [f"found/{i}" for i, text in enumerate(texts) if text]
     assert io.BytesIO(found.content[0]).getbuffer().nbytes > 0
+
+
+# ---- rows without end
+
+
+def test_faults_are_counted_and_the_first_ones_kept(tmp_path: Path) -> None:
+    most = set_aside.MOST
+    rows = b"1\n" * (most + 5) + b'{"text": ""}\n' + b'{"text": "a", "id": "same"}\n' * (most + 3)
+    found = Collected(source("jsonl", put(tmp_path / "a.jsonl", rows), columns={"text": "text", "id": "id"}), tmp_path)
+    assert found.texts == ["a"]
+    assert found.card.faults == {shard.NOT_JSON: most + 5, shard.NO_COLUMN: 1, SEEN: most + 2}
+    counted = {entry["reason"]: entry["more"] for entry in found.set_aside if "more" in entry}
+    assert counted == {shard.NOT_JSON: 5, SEEN: 2} and len(found.set_aside) == 2 * most + 3
+    assert f"set aside {2 * most + 8:,}" in found.card.first_fault()
+
+
+def test_a_kilobyte_of_millions_of_rows_is_set_aside_in_seconds(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    put(folder / "faults.jsonl.bz2", bz2.compress(b"1\n" * 300_000))
+    put(folder / "texts.jsonl.bz2", bz2.compress(b'{"text": "a"}\n' * 200_000))
+    put(folder / "z.jsonl", lines("one"))
+    texts = pa.DictionaryArray.from_arrays(pa.array(numpy.zeros(2_000_000, numpy.int8)), pa.array(["a"]))
+    pq.write_table(pa.table({"text": texts}), folder / "rows.parquet", compression="zstd", store_schema=False)
+    pq.write_table(pa.table({"text": ["two"]}), folder / "z.parquet")
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 20_000
+    started = time.process_time()
+    for kind, pattern, bombs_ in (("jsonl", "*.jsonl*", 2), ("parquet", "*.parquet", 1)):
+        found = Collected(source(kind, folder / pattern), tmp_path / kind)
+        assert len(found.texts) == 1 and [row for _, row, _ in found.faults] == [None] * bombs_
+        assert {reason for *_, reason in found.faults} == {shard.TOO_LARGE}
+        assert "rows" in found.set_aside[0]["detail"]
+    assert time.process_time() - started < 10
+
+
+def test_what_is_decompressed_is_bounded_by_what_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blank lines are no rows, and no rule of rows counts them."""
+    monkeypatch.setattr(shard, "BYTES", 2**20)
+    put(tmp_path / "in" / "a.jsonl.bz2", bz2.compress(b"\n" * 2**22))
+    put(tmp_path / "in" / "b.jsonl.gz", gzip.compress(lines("one") + b"\n" * 2**18))
+    put(tmp_path / "in" / "c.jsonl", b"\n" * 2**20 + lines("two"))
+    found = Collected(source("jsonl", tmp_path / "in" / "*"), tmp_path)
+    assert found.texts == ["one", "two"]
+    assert found.faults == [("a.jsonl.bz2", None, shard.TOO_LARGE)]
+
+
+def test_what_rows_say_of_themselves_is_bounded(tmp_path: Path) -> None:
+    rows = [{"text": f"text {i}", "by": f"license {i}"} for i in range(card.COUNTED + 50)]
+    rows += [{"text": "long", "by": "x" * (shard.LONGEST_FIELD + 1)}]
+    content = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+    columns = {"text": "text", "license": "by", "attribution": "by", "language": "by"}
+    found = Collected(source("jsonl", put(tmp_path / "a.jsonl", content), columns=columns), tmp_path)
+    assert found.faults == [("a.jsonl", len(rows), shard.TOO_LONG)] and len(found.set_aside[0]["detail"]) < 200
+    for counts in (found.card.licenses, found.card.attributions, found.card.languages):
+        assert len(counts) == card.COUNTED + 1 and counts[card.OTHERS] == 50
+    assert f"and {card.COUNTED - card.MOST + 1:,} more in the table" in card.render([found.card])
+
+
+# ---- what leads out of a folder
+
+
+@pytest.mark.parametrize("where", ["url", "file", "up", "folder"])
+def test_the_readme_of_a_data_set_names_no_other_place(tmp_path: Path, where: str) -> None:
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_GET = do_HEAD
+
+        def log_message(self, *arguments: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    outside = put(tmp_path / "outside.jsonl", lines("OUTSIDE"))
+    named = {
+        "url": f"data_files: http://127.0.0.1:{server.server_port}/x.jsonl", "file": f"data_files: {outside}",
+        "up": "data_files: ../outside.jsonl", "folder": f"data_dir: {tmp_path}",
+    }[where]  # fmt: skip
+    put(tmp_path / "set" / "a.jsonl", lines("mine"))
+    put(tmp_path / "set" / "README.md", f"---\nconfigs:\n- config_name: default\n  {named}\n---\n".encode())
+    with pytest.raises(StorageError, match=r"cannot be loaded .*it names data files outside itself"):
+        Collected(source("huggingface", tmp_path / "set"), tmp_path / "out")
+    server.shutdown()
+    server.server_close()
+    assert asked == []
+
+
+def test_a_readme_may_name_its_own_files(tmp_path: Path) -> None:
+    put(tmp_path / "set" / "data" / "a.jsonl", lines("mine"))
+    put(tmp_path / "set" / "data" / "b.jsonl", lines("other"))
+    readme = "---\nconfigs:\n- config_name: default\n  data_files: data/a.jsonl\n---\n"
+    put(tmp_path / "set" / "README.md", readme.encode())
+    assert Collected(source("huggingface", tmp_path / "set"), tmp_path / "out").texts == ["mine"]
+
+
+def test_a_column_that_calls_itself_a_picture_is_not_fetched(tmp_path: Path) -> None:
+    import datasets
+
+    secret = put(tmp_path / "secret.txt", b"OUTSIDE")
+    picture = datasets.Features({"text": datasets.Value("string"), "picture": datasets.Image()})
+    made = datasets.Dataset.from_dict({"text": ["mine"], "picture": [{"path": str(secret), "bytes": None}]}, picture)
+    (tmp_path / "set").mkdir()
+    made.to_parquet(tmp_path / "set" / "a.parquet")
+    found = Collected(source("huggingface", tmp_path / "set"), tmp_path / "out")
+    assert found.texts == ["mine"] and not found.faults
+
+
+def test_links_and_pipes_among_own_files_hold_nothing_up(tmp_path: Path) -> None:
+    for kind, pattern in (("text", "*.txt"), ("huggingface", "")):
+        folder = tmp_path / kind
+        put(folder / "a.txt", b"mine")
+        (folder / "zero.txt").symlink_to("/dev/zero")
+        os.mkfifo(folder / "pipe.txt")
+        (folder / "linked.txt").symlink_to(folder / "pipe.txt")
+        (folder / "circle").symlink_to(folder)
+        job = Job("sources", tmp_path, None)
+        state = watch.state_of(source(kind, folder / pattern), tmp_path / "seen.sqlite", job)
+        assert state["files"] == 1 and state["bytes"] == 4
+        assert Collected(source(kind, folder / pattern), tmp_path / f"{kind}-out").texts == ["mine"]

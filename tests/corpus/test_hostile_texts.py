@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from hostile import texts, too_slow
+from workspace import ROOT
 
 from k2core.corpus import tagging
 from k2core.corpus.documents import COLUMNS, DOMAINS, document_schema
@@ -18,6 +21,7 @@ from k2core.corpus.quality.damage import KINDS, damage
 from k2core.corpus.quality.judge import grade_of
 from k2core.corpus.quality.similarity import Similarity
 from k2core.corpus.signals import mathematics, pii
+from k2core.corpus.signals.code import LONGEST
 from k2core.corpus.tagging import SET_ASIDE, SIGNALS, tag
 from k2core.stage import Job
 from k2core.storage import read_lines, read_table, write_table
@@ -61,6 +65,26 @@ def test_no_text_is_slow_for_the_quality() -> None:
 )
 def test_an_answer_that_is_no_grade_is_none(text: str) -> None:
     assert grade_of(text) is None
+
+
+HALF = LONGEST // 2 - 1
+DEEP = {
+    "num": "1," * 8_000_000, "paren": "(" * LONGEST, "brackets": "[" * LONGEST, "braces": "{" * (LONGEST - 3) + "1:2",
+    "plus": "1+" * HALF + "1", "dots": "a" + ".a" * HALF, "not": "not " * (HALF // 2) + "1", "line": "a" * LONGEST,
+    "minus": "-" * (LONGEST - 1) + "1", "elif": "if a:\n x\n" + "elif a:\n x\n" * (HALF // 6),
+    "lambda": "lambda:" * (HALF // 4) + "1", "indents": "".join(" " * i + "if a:\n" for i in range(1000)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_no_source_is_too_deep_or_too_long_to_look_at(name: str) -> None:
+    """In a process of its own, which may take 2 GiB: the parser is C, and may end all of it."""
+    script = "import sys; from k2core.corpus.signals import code; print(code.attributes(sys.stdin.read())['parses'])"
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_DATA, (2**31, 2**31)); {script}"
+    done = subprocess.run(
+        [sys.executable, "-c", limited], input=DEEP[name], capture_output=True, text=True, timeout=120, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) in [(0, "True\n"), (0, "False\n")], done.stderr[-300:]
 
 
 def test_the_inputs_of_the_reports() -> None:

@@ -105,6 +105,14 @@ ATTACK = """async ([method, address, body]) => {
 }"""
 
 
+FRAME = """place => new Promise(loaded => {
+    const frame = document.createElement("iframe")
+    frame.onload = () => loaded()
+    frame.src = place
+    document.body.append(frame)
+})"""
+
+
 def test_a_page_of_another_origin_gets_nothing(pages: Pages, page: PrefectPage) -> None:
     """The owner has opened both pages in this browser, then a page of somebody else's."""
     page.page.goto(pages.links[1])
@@ -128,6 +136,27 @@ def test_a_page_of_another_origin_gets_nothing(pages: Pages, page: PrefectPage) 
     (after,) = pages.api("deployments", deployments={"name": {"any_": ["chain"]}})
     steps = ("pull_steps", "entrypoint", "path")
     assert [after[key] for key in steps] == [chain[key] for key in steps]
+
+
+def test_a_link_of_a_stranger_leaves_the_owner_in(pages: Pages, page: PrefectPage) -> None:
+    """A page of somebody else's makes this browser open links with wrong secrets, and our pages in a frame."""
+    page.page.goto(pages.links[1])
+    page.page.get_by_text("Run Name").first.wait_for()
+    (cookie,) = page.page.context.cookies()
+    assert cookie["httpOnly"] and cookie["sameSite"] == "Strict" and page.page.evaluate("document.cookie") == ""
+    with somebody_elses_page() as address:
+        for server, wrong in ((pages.mlflow, "wrong"), (pages.prefect, "k2:wrong")):
+            page.page.goto(address)
+            page.page.evaluate("place => { location = place }", f"{server}/open#{wrong},")
+            page.page.get_by_text("This link is not").wait_for()
+        page.page.goto(address)
+        page.page.evaluate(FRAME, f"{pages.mlflow}/")
+        (frame,) = page.page.frames[1:]
+        assert frame.get_by_text("Run Name").count() == 0
+    assert page.page.context.cookies() == [cookie]
+    page.page.goto(f"{pages.prefect}/deployments")
+    login = pages.links[0].partition("#")[2].partition(",")[0]
+    assert page.page.evaluate("atob(localStorage.getItem('prefect-password'))") == login
 
 
 def test_a_password_among_the_overrides_is_refused_before_it_is_stored(pages: Pages) -> None:

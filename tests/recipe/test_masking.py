@@ -27,6 +27,25 @@ MASKED = {
     "mail me@host or http://host/~me@home": "mail me@host or http://host/~me@home",
     "limits.stages.pretrain@stable=3": "limits.stages.pretrain@stable=3",
     "s3://bucket/a@b": "s3://bucket/a@b",
+    "https://host/x?code=planted&pass=planted": "https://host/x?code=***&pass=***",
+    "https://host/?password%20=planted": "https://host/?password%20=***",
+    "mysql://u:pl anted@h/db": "mysql://h/db",
+    "postgresql://u:pl'an\"ted@h/db": "postgresql://h/db",
+    '{"a": "postgresql://u:pl\\"anted@h/db"}': '{"a": "postgresql://h/db"}',
+    '{"a": "http://h:x", "b": "me@h"}': '{"a": "http://h:x", "b": "me@h"}',
+    "http://127.0.0.1:4200 or write to me@h.org": "http://127.0.0.1:4200 or write to me@h.org",
+    "http://[::1]:5000/~me@home": "http://[::1]:5000/~me@home",
+    "cannot reach http://host: stage pretrain@stable": "cannot reach http://host: stage pretrain@stable",
+    "u:planted@host/v1": "host/v1",
+    "--dsn=u:pl/anted@host.org:5432": "--dsn=host.org:5432",
+    "u:planted@localhost:8000": "localhost:8000",
+    "//u:planted@host/v1": "//host/v1",
+    "http:/u:planted@h": "http:/h",
+    "http:\\/\\/u:planted@h": "http:\\/\\/h",
+    "http://u%3Aplanted%40h": "http://h",
+    "Stage 'dvc.yaml:pretrain@stable' failed": "Stage 'dvc.yaml:pretrain@stable' failed",
+    "mailto:me@host.org, 12:30 me@host.org": "mailto:me@host.org, 12:30 me@host.org",
+    "reg/repo:tag@sha256:1ab": "reg/repo:tag@sha256:1ab",
 }
 LLM = {
     "model": "m", "api_key_variable": "", "context": 512, "timeout_s": 1.0, "max_attempts": 1, "max_wait_s": 1.0,
@@ -41,6 +60,10 @@ LONG = [
     "@" * 10**5,
     "?" + "a" * 10**5,
     "://a:" * 10**5,
+    "a:" * 10**5,
+    "a" * 10**6,
+    ('//a:"' * 10**5) + "@",
+    "a:b " * 10**5,
 ]
 
 
@@ -52,12 +75,14 @@ def test_mask(text: str, masked: str) -> None:
 
 @pytest.mark.parametrize("text", LONG, ids=lambda text: text[:8])
 def test_it_is_linear(text: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     mask(text)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
-@pytest.mark.parametrize("address", ["http://me:planted@host/v1", "http://host/v1?api_key=planted"])
+@pytest.mark.parametrize(
+    "address", ["http://me:planted@host/v1", "http://host/v1?api_key=planted", "me:planted@host/v1"]
+)
 def test_a_server_with_a_password_is_refused(address: str) -> None:
     with pytest.raises(
         RecipeError, match=r"llm.base_url: the address holds a password.*llm.api_key_variable"

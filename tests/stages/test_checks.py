@@ -94,6 +94,12 @@ def test_no_questions_and_no_rewrites_are_a_choice(tmp_path: Path) -> None:
     assert faults_of(tmp_path, put("rephrase.rewrites", {})) == []
 
 
+def test_a_message_repeats_no_password(tmp_path: Path) -> None:
+    for address in ("http://me:planted@host/v1", "me:planted@host/v1", "http://host/v1?code=planted"):
+        found = faults_of(tmp_path, put("llm", address), put("ingest.files", [OWN | {"path": address}]))
+        assert found and "planted" not in " ".join(found), found
+
+
 TIME = {"command": ["python", "-m", "mcp_server_time"], "category": "time"}
 
 

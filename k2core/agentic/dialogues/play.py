@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -17,6 +18,7 @@ from k2core.agentic.tasks.judge import Evidence, judge
 from k2core.agentic.tasks.task import Task
 from k2core.agentic.tools.simulator import Simulator, state_hash
 from k2core.agentic.tools.specs import ToolSpec
+from k2core.stage import StageError
 from k2core.storage.atomic import remove
 
 if TYPE_CHECKING:
@@ -72,24 +74,37 @@ class Player:
         return [played[start : start + samples] for start in range(0, len(played), samples)]
 
     def real(self, tasks: Sequence[Task], servers: Mapping[str, ServerSpec], folder: Path) -> list[Trajectory]:
-        """The oracle's dialogues with real servers, each in a folder below `folder`, which is emptied first.
+        """The oracle's dialogues with real servers, each in a folder of its own below `folder`, which is emptied first.
 
-        A server that leaves a call without an answer costs that dialogue; the next task gets a new one.
+        A server that leaves a call without an answer, or a world that cannot be read, costs that dialogue; the next
+        task gets a new server in a new folder.
+
+        Raises:
+            StageError: a world cannot be set up even there.
         """
-        from k2core.agentic.tasks.real_domain import RealWorld, real_domains
+        from k2core.agentic.tasks.real_domain import RealWorld, WorldFault, real_domains
         from k2core.agentic.tools.mcp import serve
 
         played = []
         for name, domain in real_domains().items():
             todo = [task for task in tasks if task["domain"] == name]
             remove(folder / name)
-            (folder / name).mkdir(parents=True)
-            while todo:
-                domain.make(folder / name, {})
-                with serve(name, servers[name], folder / name, domain.environment) as server:
+            for started in count():
+                if not todo:
+                    break
+                place, new = folder / name / str(started), True
+                place.mkdir(parents=True)
+                domain.make(place, {})
+                with serve(name, servers[name], place, domain.environment) as server:
                     while todo and not server.broken:
-                        task = todo.pop(0)
-                        world = RealWorld(domain, server, folder / name, self._declared(task), task["initial_state"])
+                        task = todo[0]
+                        try:
+                            world = RealWorld(domain, server, place, self._declared(task), task["initial_state"])
+                        except WorldFault as fault:
+                            if new:
+                                raise StageError(f"{task['id']}: its world cannot be set up ({fault})") from fault
+                            break  # what the last task left is in the way
+                        todo, new = todo[1:], False
                         agent = OracleAgent(task["goal"], self._declared(task), Random(task["id"]))
                         played.append(self._play(f"{task['id']}/oracle/0", task, agent, world))
         return played

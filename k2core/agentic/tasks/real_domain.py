@@ -5,8 +5,8 @@ Real execution stands beside simulation (K2 §3.1). The files in `k2core/agentic
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,8 +21,20 @@ from k2core.agentic.tools.simulator import Outcome, State, check_call, state_has
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.chat.parser import ToolCall
 from k2core.recipe import modules_in
+from k2core.stage import StageError
+from k2core.storage.atomic import remove
+from k2core.storage.disk import of_the_machine
+from k2core.storage.foreign import one_line
 
 CONSONANTS, VOWELS = "bdfgklmnprstvz", "aeiou"
+UNREADABLE: State = {"unreadable": {"world": {}}}
+"""The state of a world that cannot be told; no task wants it."""
+_PLAIN = re.compile(r"\w[\w.-]*")
+"""Names of this project's tasks: none leads out of a folder or is an option."""
+
+
+class WorldFault(Exception):
+    """A world cannot be set up where another one was: the sentence says why."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,8 @@ class RealDomain:
 
     name: str
     system: str
+    tools: Collection[str]
+    """What its tasks may call: a server offers more, such as git tools that run the commands of a repository."""
     environment: Mapping[str, str] = {}
     """Variables that the server is given, so that its results depend on nothing of the machine or the day."""
 
@@ -62,13 +76,13 @@ class RealDomain:
     def make(self, folder: Path, state: State) -> None:
         """Set up the world `state` in `folder`, in which the server runs; what was there before goes."""
         for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            remove(path)
 
     def state(self, folder: Path, initial: State) -> State:
         """The world as it is now, in the form of `initial`."""
         return initial
 
-    def refusal(self, arguments: Mapping[str, Any], initial: State) -> str:
+    def refusal(self, arguments: Mapping[str, Any], folder: Path, initial: State) -> str:
         """Why a call would leave the world of the task; empty if it does not."""
         return ""
 
@@ -103,6 +117,9 @@ class RealDomain:
 class RealWorld:
     """The world of one task, which a running server works on.
 
+    Raises:
+        WorldFault: what was there before cannot be cleared away.
+
     Args:
         folder: in which the server runs.
         tools: those that the task declares.
@@ -116,13 +133,22 @@ class RealWorld:
     outcomes: list[Outcome] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.domain.make(self.folder, self.initial)
+        try:
+            self.domain.make(self.folder, self.initial)
+        except StageError:
+            raise  # the task is not one of ours
+        except Exception as error:
+            if of_the_machine(error):
+                raise
+            raise WorldFault(f"{type(error).__name__}: {one_line(error)}") from error
 
     def execute(self, call: ToolCall) -> Outcome:
         """Carry out one call; one that would leave the task's world counts as malformed."""
         try:
             _, arguments = check_call(call, self.tools)
-            if refusal := self.domain.refusal(arguments, self.initial):
+            if call.name not in self.domain.tools:
+                raise ValueError(f"{call.name[:40]} is no tool of this world")
+            if refusal := self.domain.refusal(arguments, self.folder, self.initial):
                 raise ValueError(refusal)
             outcome = Outcome(self.domain.recorded(self.server.call(call.name, arguments)), tool=call.name)
         except ValueError as error:
@@ -134,14 +160,33 @@ class RealWorld:
 
     @property
     def state(self) -> State:
-        """The world as it is now."""
-        return self.domain.state(self.folder, self.initial)
+        """The world as it is now; `UNREADABLE` where somebody made of it what no task does, which costs this task."""
+        try:
+            state = self.domain.state(self.folder, self.initial)
+            state_hash(state)
+        except Exception as error:
+            if of_the_machine(error):
+                raise
+            self.server.broken = True  # the next task gets a new one
+            return UNREADABLE
+        return state
 
 
 @cache
 def real_domains() -> dict[str, RealDomain]:
     """The domains by the name of their server."""
     return {name: module.DOMAIN for name, module in modules_in("k2core.agentic.tasks.real").items()}
+
+
+def check_plain(*names: str) -> None:
+    """Refuse names that no task of this project has: the file of the tasks may come from a bucket.
+
+    Raises:
+        StageError: one may lead out of its folder, or be an option.
+    """
+    for name in names:
+        if not _PLAIN.fullmatch(name):
+            raise StageError(f"real_tasks.jsonl: {name[:80]!r} is no name of this project's; run `tasks` again")
 
 
 def call(name: str, says: Mapping[str, Any], turn: int = 0, **arguments: Any) -> dict[str, Any]:

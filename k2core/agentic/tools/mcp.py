@@ -1,7 +1,7 @@
 """Any MCP server, by command or by address: its tools as specs, and calls that are really executed.
 
 A server is somebody else's program. Whatever it does (hang, end, answer with megabytes or without JSON) becomes a
-sentence within `timeout_s`, and no answer is longer than `MAX_RESULT`.
+sentence within `timeout_s`, and no answer is longer than `MAX_RESULT`. One by command is a `Child`.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, model_validator
 
+from k2core.agentic.tools.address import connected
+from k2core.agentic.tools.child import Child
 from k2core.agentic.tools.declarations import Refused, declared_tool
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.recipe import Section, validate
@@ -49,6 +50,9 @@ class ServerSpec(Section):
         [],
         description="environment variables that the command is given: NAME takes the value of this run, or NAME=VALUE",
     )
+    api_key_variable: str = Field(
+        "", description="url and sse: environment variable with the server's key, a bearer token; empty: it wants none"
+    )
     category: str = Field(min_length=1, description="category of its tools")
     timeout_s: float = Field(120.0, gt=0, description="seconds that it may take to start, and to answer a call")
 
@@ -56,6 +60,8 @@ class ServerSpec(Section):
     def _one_way(self) -> ServerSpec:
         if sum(map(bool, (self.command, self.url, self.sse))) != 1:
             raise ValueError("give one of command, url and sse")
+        if self.command and self.api_key_variable:
+            raise ValueError("a command takes no api_key_variable; name the variable in environment")
         return self
 
     @property
@@ -80,7 +86,7 @@ class McpServer:
     spec: ServerSpec
     portal: BlockingPortal
     client: Client
-    log: TextIO
+    child: Child | None
     broken: bool = False
 
     def tools(self) -> tuple[list[ToolSpec], list[Refused]]:
@@ -128,7 +134,8 @@ class McpServer:
         from mcp_types import CONNECTION_CLOSED, REQUEST_TIMEOUT
 
         def fault(reason: str) -> ServerFault:
-            return ServerFault(f"the MCP server {self.name} failed at {what}: {reason}{last_words(self.log)}")
+            words = self.child.last_words() if self.child else ""
+            return ServerFault(f"the MCP server {self.name} failed at {what}: {reason}{words}")
 
         try:
             return self.portal.call(request)
@@ -144,7 +151,7 @@ class McpServer:
 def serve(
     name: str, spec: ServerSpec, folder: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[McpServer]:
-    """Connect to a server; one by command is started in `folder`, as a child process that ends with the block.
+    """Connect to a server; one by command is started in `folder`, and ends with the block as all that it starts does.
 
     Args:
         environment: variables that it is given beside those of its `spec`.
@@ -155,8 +162,9 @@ def serve(
     from anyio.from_thread import start_blocking_portal
     from mcp import Client
 
-    with tempfile.TemporaryFile("w+", errors="replace") as log, start_blocking_portal() as portal:
-        transport = _transport(name, spec, folder, environment or {}, log)
+    child = Child(spec.command, _given(name, spec, environment or {}), folder) if spec.command else None
+    transport = child.transport() if child else _by_address(name, spec)
+    with start_blocking_portal() as portal:
         client = Client(transport, read_timeout_seconds=spec.timeout_s, cache=None)
         opened = portal.wrap_async_context_manager(client)
         try:
@@ -167,12 +175,13 @@ def serve(
                 first = first.exceptions[0]
             if of_the_machine(first):
                 raise
+            words = child.last_words() if child else ""
             raise StageError(
                 f"tools.servers.{name}: the MCP server `{spec.place}` does not start "
-                f"({type(first).__name__}: {one_line(str(first))}{last_words(log)}); try it by hand"
+                f"({type(first).__name__}: {one_line(str(first))}{words}); try it by hand"
             ) from error
         try:
-            yield McpServer(name, spec, portal, client, log)
+            yield McpServer(name, spec, portal, client, child)
         finally:
             opened.__exit__(None, None, None)
 
@@ -190,30 +199,26 @@ def bounded(text: str) -> str:
     return text if whole <= MAX_RESULT else f"{text}… (cut; {whole} characters in all)"
 
 
-def last_words(log: TextIO) -> str:
-    """The last line that a server wrote to its standard error, in brackets."""
-    log.seek(0, os.SEEK_END)
-    log.seek(max(0, log.tell() - 2000))
-    lines = [line for line in log.read().splitlines() if line.strip()]
-    return f" [its last line: {one_line(lines[-1])}]" if lines else ""
+def _given(name: str, spec: ServerSpec, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a server by command."""
+    from mcp.client.stdio import get_default_environment
 
-
-def _transport(name: str, spec: ServerSpec, folder: Path, environment: Mapping[str, str], log: TextIO) -> Any:
-    from mcp import StdioServerParameters, stdio_client
-    from mcp.client.sse import sse_client
-    from mcp.client.streamable_http import streamable_http_client
-
-    if spec.url:
-        return streamable_http_client(spec.url)
-    if spec.sse:
-        return sse_client(spec.sse, timeout=spec.timeout_s, sse_read_timeout=spec.timeout_s)
-    given = dict(environment)
+    given = get_default_environment() | dict(environment)
     for entry in spec.environment:
         variable, sign, value = entry.partition("=")
-        if not sign and variable not in os.environ:
-            raise StageError(f"tools.servers.{name}.environment: no environment variable {variable}; export it")
-        given[variable] = value if sign else os.environ[variable]
+        given[variable] = value if sign else _variable(name, "environment", variable)
     # The programs of this environment come first, so that `python` is the one with the project's packages.
     given["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    command, *arguments = spec.command
-    return stdio_client(StdioServerParameters(command=command, args=arguments, env=given, cwd=folder), errlog=log)
+    return given
+
+
+def _by_address(name: str, spec: ServerSpec) -> AbstractAsyncContextManager[Any]:
+    variable = spec.api_key_variable
+    key = _variable(name, "api_key_variable", variable) if variable else ""
+    return connected(spec.url or spec.sse, bool(spec.sse), key, spec.timeout_s)
+
+
+def _variable(name: str, key: str, variable: str) -> str:
+    if variable not in os.environ:
+        raise StageError(f"tools.servers.{name}.{key}: no environment variable {variable}; export it")
+    return os.environ[variable]

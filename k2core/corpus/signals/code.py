@@ -16,6 +16,8 @@ COLUMNS = {
     "ascii_share": "float32",
 }
 DOMAIN = "code"
+LONGEST = 2**20
+"""Most characters of what is parsed: 16 MB of ``1,`` become gigabytes of syntax tree. Longer files are data."""
 
 
 def attributes(text: str) -> dict[str, Any]:
@@ -36,6 +38,8 @@ def attributes(text: str) -> dict[str, Any]:
 
 
 def _parse(text: str) -> ast.Module | None:
+    if len(text) > LONGEST:
+        return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # escapes and comparisons of other people's code

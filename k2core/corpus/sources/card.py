@@ -11,6 +11,9 @@ from k2core.storage.foreign import printable
 
 MOST = 12
 """Licences, names and languages that the card spells out; every document carries its own in the table."""
+COUNTED = 1000
+"""Licences, names and languages that are counted one by one: a source may have as many as documents."""
+OTHERS = "others"
 
 
 @dataclass
@@ -33,13 +36,18 @@ class SourceCard:
         """Count a row of a documents' table."""
         self.documents += 1
         self.characters += len(row["text"])
-        self.licenses[row["license"]] += 1
-        self.attributions[row["attribution"]] += 1
-        self.languages[row["language"]] += 1
+        for counts, name in (
+            (self.licenses, "license"),
+            (self.attributions, "attribution"),
+            (self.languages, "language"),
+        ):
+            known = row[name] in counts or len(counts) < COUNTED
+            counts[row[name] if known else OTHERS] += 1
 
     def set_aside(self, entry: Mapping[str, Any]) -> None:
-        """Count an entry of the table of what was set aside: `shard`, `row` (None: all of it), `reason`, `detail`."""
-        self.faults[entry["reason"]] += 1
+        """Count an entry of the table of what was set aside: `shard`, `row` (None: all of it), `reason`, `detail`; with
+        `more`, it stands for that many."""
+        self.faults[entry["reason"]] += entry.get("more", 1)
         self.examples.setdefault(entry["reason"], entry)
 
     def first_fault(self) -> str:

@@ -17,6 +17,7 @@ from k2core.corpus.documents import COLUMNS, Document, document_schema
 from k2core.corpus.sources import huggingface, jsonl, parquet, text, warc
 from k2core.corpus.sources.card import SourceCard
 from k2core.corpus.sources.files import FileSource
+from k2core.corpus.sources.set_aside import SetAside
 from k2core.corpus.sources.shard import (
     EMPTY_SHARD,
     MEMORY,
@@ -29,6 +30,7 @@ from k2core.corpus.sources.shard import (
     one_line,
     reached,
     too_large,
+    too_many_rows,
 )
 from k2core.machine.memory import limited_memory
 from k2core.stage import Job
@@ -124,8 +126,8 @@ def _read_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pat
         known = error if isinstance(error, Unusable) else too_large()
         with publish(folder) as scratch:
             scratch.mkdir()
-            entry = _entry(source, shard, Fault(None, known.reason, known.detail))
-            (scratch / "set_aside.jsonl").write_text(entry, encoding="utf-8")
+            with (scratch / "set_aside.jsonl").open("w", encoding="utf-8") as file:
+                SetAside(source.name, shard.name, file.write).add(Fault(None, known.reason, known.detail))
 
 
 def _write_shard(source: FileSource, shard: Shard, limit: int | None, folder: Path) -> None:
@@ -133,17 +135,19 @@ def _write_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pa
     import pyarrow.parquet as pq
 
     schema = document_schema(("row", pa.int64()))
-    count = faults = characters = 0
+    count = characters = 0
     rows: list[dict[str, Any]] = []
     with (
         closing(_read(source, shard)) as found,
         pq.ParquetWriter(folder / "documents.parquet", schema, compression="zstd") as documents,
-        (folder / "set_aside.jsonl").open("w", encoding="utf-8") as set_aside,
+        (folder / "set_aside.jsonl").open("w", encoding="utf-8") as file,
     ):
+        set_aside = SetAside(source.name, shard.name, file.write)
         for item in found:
+            if item.row is not None and item.row > shard.most_rows:
+                raise too_many_rows(shard)
             if isinstance(item, Fault):
-                set_aside.write(_entry(source, shard, item))
-                faults += 1
+                set_aside.add(item)
                 continue
             rows.append({**vars(_document(source, shard, item)), "row": item.row})
             count += 1
@@ -155,8 +159,9 @@ def _write_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pa
                 break
         if rows:
             documents.write_table(pa.Table.from_pylist(rows, schema=schema))
-        if not count and not faults:
-            set_aside.write(_entry(source, shard, Fault(None, EMPTY_SHARD, "there is nothing in it")))
+        if not count and not set_aside.counts:
+            set_aside.add(Fault(None, EMPTY_SHARD, "there is nothing in it"))
+        set_aside.close()
 
 
 def _read(source: FileSource, shard: Shard) -> Generator[Record | Fault]:
@@ -180,11 +185,6 @@ def _document(source: FileSource, shard: Shard, record: Record) -> Document:
     )
 
 
-def _entry(source: FileSource, shard: Shard, fault: Fault) -> str:
-    entry = {"source": source.name, "shard": shard.name, **vars(fault)}
-    return json.dumps(entry, ensure_ascii=False) + "\n"
-
-
 def _count(folder: Path) -> int:
     import pyarrow.parquet as pq
 
@@ -201,27 +201,31 @@ def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path) -> 
     schema, seen = document_schema(), set()
     with (
         pq.ParquetWriter(out / f"{source.name}.parquet", schema, compression="zstd") as documents,
-        (out / f"{source.name}.set_aside.jsonl").open("w", encoding="utf-8") as set_aside,
+        (out / f"{source.name}.set_aside.jsonl").open("w", encoding="utf-8") as file,
     ):
+
+        def write(entry: str) -> None:
+            file.write(entry)
+            card.set_aside(json.loads(entry))
+
         for shard, folder in finished:
             with (folder / "set_aside.jsonl").open(encoding="utf-8") as entries:
                 for entry in entries:
-                    set_aside.write(entry)
-                    card.set_aside(json.loads(entry))
+                    write(entry)
+            repeated = SetAside(source.name, shard.name, write)
             for rows in _batches(folder / "documents.parquet") if _count(folder) else ():
                 kept = []
                 for row in rows:
                     digest = hashlib.blake2b(row["id"].encode(), digest_size=8).digest()
                     if digest in seen:
-                        entry = _entry(source, shard, Fault(row["row"], SEEN, row["id"]))
-                        set_aside.write(entry)
-                        card.set_aside(json.loads(entry))
+                        repeated.add(Fault(row["row"], SEEN, row["id"]))
                     else:
                         seen.add(digest)
                         kept.append({name: row[name] for name in COLUMNS})
                         card.add(row)
                 if kept:
                     documents.write_table(pa.Table.from_pylist(kept, schema=schema))
+            repeated.close()
     if not card.documents:
         raise StorageError(f"ingest.files: {source.name}: no document in {len(finished)} shards; {card.first_fault()}")
     return card

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from k2core.corpus.sources.files import FileSource
 from k2core.corpus.sources.shard import CORRUPT, Fault, Record, Shard, Unusable, is_temporary, one_line, to_record
@@ -19,7 +22,10 @@ def list_shards(source: FileSource) -> list[Shard]:
     from datasets import load_dataset
 
     try:
-        rows = load_dataset(source.path, source.subset or None, split=source.split, streaming=True)
+        with _own_files_only(source.path):
+            rows = load_dataset(source.path, source.subset or None, split=source.split, streaming=True)
+        if rows.features:  # a column that calls itself a picture would be fetched from any address in it
+            rows = rows.decode(False)
     except Exception as error:  # `datasets` raises whatever its parts do
         if is_temporary(error) or of_the_machine(error):
             raise
@@ -53,6 +59,32 @@ def read(shard: Shard, columns: Mapping[str, str]) -> Iterator[Record | Fault]:
             return
         row += 1
         yield to_record(row, values, columns)
+
+
+@contextmanager
+def _own_files_only(path: str) -> Iterator[None]:
+    """Within the block `datasets` looks for data files in the dataset alone: its README may name any file and address.
+
+    Raises:
+        ValueError: the README names another place.
+    """
+    from datasets import data_files
+    from datasets.utils.file_utils import is_relative_path
+
+    resolve = data_files.resolve_pattern
+
+    def inside(pattern: str, base_path: str, *rest: Any, **more: Any) -> list[str]:
+        parts = PurePosixPath(base_path, pattern).parts
+        own = base_path.startswith("hf://") or Path(base_path).is_relative_to(Path(path).resolve())
+        if not (own and is_relative_path(pattern)) or ".." in parts:
+            raise ValueError(f"it names data files outside itself: {pattern}")
+        return resolve(pattern, base_path, *rest, **more)
+
+    data_files.resolve_pattern = inside
+    try:
+        yield
+    finally:
+        data_files.resolve_pattern = resolve
 
 
 def _reason(error: Exception) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,11 @@ LONGEST = 16 * 2**20
 """Most bytes of a line, a record or a text; longer ones are set aside unread."""
 MEMORY = 2 * 2**30
 """Bytes of memory that reading a shard may take in each process; a shard that takes more is set aside."""
+ROWS, BYTES, SWELLING = 10_000, 2**28, 1000
+"""What a file may hold however small it is: rows, and bytes when decompressed. A row more is allowed for each byte that
+is stored, and `SWELLING` bytes: no text shrinks to less, and a kilobyte can be made to hold years of work."""
+LONGEST_FIELD = 4096
+"""Most characters of an id, an origin, a licence and so on."""
 _BYTE_ORDER_MARK = "\ufeff"
 BAD_UTF8, CORRUPT, VANISHED = "bad UTF-8", "corrupt", "vanished"
 EMPTY_SHARD, FORBIDDEN, NO_COLUMN = "empty shard", "access denied", "no such column"
@@ -47,12 +53,24 @@ class Shard:
         key: its name within the source, part of the documents' ids.
         state: changes when its content does (size, and ETag or time).
         content: `(filesystem, path)`, or the rows of a dataset.
+        size: bytes as stored; None where nobody says.
     """
 
     name: str
     key: str
     state: str
     content: Any
+    size: int | None = None
+
+    @property
+    def most_rows(self) -> float:
+        """Rows that it may have."""
+        return math.inf if self.size is None else ROWS + self.size
+
+    @property
+    def most_bytes(self) -> float:
+        """Bytes that it may have when decompressed."""
+        return math.inf if self.size is None else BYTES + SWELLING * self.size
 
 
 @dataclass(frozen=True)
@@ -119,6 +137,7 @@ def list_files(source: FileSource) -> list[Shard]:
             key=_named(place.removeprefix(root)),
             state=f"{info['size']} {info.get('ETag') or info.get('mtime', '')}",
             content=(filesystem, place),
+            size=info["size"],
         )
         for place, info in files.items()
     ]
@@ -143,7 +162,26 @@ def open_shard(shard: Shard) -> Iterator[BinaryIO]:
     codec = _CODECS.get(PurePosixPath(shard.key).suffix)
     with open_raw(shard) as raw:
         stream: Any = pa.PythonFile(raw, "r")
-        yield io.BufferedReader(pa.CompressedInputStream(stream, codec) if codec else stream, 2**20)
+        if codec:
+            stream = _Bounded(pa.CompressedInputStream(stream, codec), shard)
+        yield io.BufferedReader(stream, 2**20)
+
+
+class _Bounded(io.RawIOBase):
+    """A decompressed shard, which ends as unusable where it has more than `most_bytes`."""
+
+    def __init__(self, stream: Any, shard: Shard) -> None:
+        self.stream, self.shard, self.left = stream, shard, shard.most_bytes
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = int(self.stream.readinto(buffer))
+        self.left -= count
+        if self.left < 0:
+            raise Unusable(TOO_LARGE, f"its {self.shard.size:,} bytes are more than {self.shard.most_bytes:,} decoded")
+        return count
 
 
 def to_record(row: int, values: Any, columns: Mapping[str, str]) -> Record | Fault:
@@ -163,7 +201,10 @@ def to_record(row: int, values: Any, columns: Mapping[str, str]) -> Record | Fau
     if len(text) > LONGEST:
         return Fault(row, TOO_LONG, f"{len(text):,} characters; {LONGEST:,} are allowed")
     given = {name: values.get(column) for name, column in columns.items() if name != "text"}
-    return Record(row, text, {name: str(value) for name, value in given.items() if value is not None})
+    fields = {name: str(value) for name, value in given.items() if value is not None}
+    if long := [columns[name] for name, value in fields.items() if len(value) > LONGEST_FIELD]:
+        return Fault(row, TOO_LONG, f"more than {LONGEST_FIELD:,} characters in {', '.join(long)}")
+    return Record(row, text, fields)
 
 
 def no_column(missing: list[str], there: Any) -> str:
@@ -176,6 +217,11 @@ def no_column(missing: list[str], there: Any) -> str:
 def too_large() -> Unusable:
     """The fault of a shard that takes more memory than `MEMORY`."""
     return Unusable(TOO_LARGE, f"to read it takes more than {MEMORY / 2**30:g} GiB of memory")
+
+
+def too_many_rows(shard: Shard) -> Unusable:
+    """The fault of a file with more rows than anybody writes into so few bytes."""
+    return Unusable(TOO_LARGE, f"its {shard.size:,} bytes hold more than {shard.most_rows:,} rows")
 
 
 @contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from k2core.agentic.tasks.real_domain import RealDomain, Wish, call, made_up
+from k2core.agentic.tasks.real_domain import RealDomain, Wish, call, check_plain, made_up
 from k2core.agentic.tasks.script import Read, Text, at
 from k2core.agentic.tools.simulator import State
 
@@ -14,6 +15,8 @@ ENDINGS = ("txt", "md", "csv", "log", "cfg")
 KINDS = ("read", "list", "search", "write", "move", "copy", "missing", "find_and_move")
 ABSENT = {"absent": "FileNotFoundError"}
 TOOLS = ("fs_read", "fs_write", "fs_list", "fs_search", "fs_move")
+LONGEST_PATH, MOST_BYTES = 200, 2**20
+"""Characters of a path, and bytes of a file that is still read back."""
 
 
 class Filesystem(RealDomain):
@@ -21,6 +24,7 @@ class Filesystem(RealDomain):
 
     name = "filesystem"
     system = "You look after the files in a folder."
+    tools = TOOLS
 
     def wish(self, number: int, random: Random) -> Wish:
         kind = KINDS[number % len(KINDS)]
@@ -75,12 +79,25 @@ class Filesystem(RealDomain):
     def make(self, folder: Path, state: State) -> None:
         super().make(folder, state)
         for name, file in state.get("files", {}).items():
+            check_plain(*name.split("/"))
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(file["text"], encoding="utf-8")
 
     def state(self, folder: Path, initial: State) -> State:
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        if sum(path.stat().st_size for path in paths) > MOST_BYTES:
+            raise ValueError(f"the files have more than {MOST_BYTES:,} bytes")
         return _state({str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in paths})
+
+    def refusal(self, arguments: Mapping[str, Any], folder: Path, initial: State) -> str:
+        for name in ("path", "source", "destination"):
+            path = str(arguments.get(name, "."))
+            if len(path) > LONGEST_PATH:
+                return f"a path of more than {LONGEST_PATH} characters"
+            place = folder / path
+            if any(part.is_symlink() for part in (place, *place.parents) if part != folder and folder in part.parents):
+                return f"{path} leads through a link"  # the server writes through one whose target is missing
+        return ""
 
 
 DOMAIN = Filesystem()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from k2core.agentic.tasks.real_domain import RealDomain, Wish, call
+from k2core.agentic.tasks.real_domain import RealDomain, Wish, call, check_plain
 from k2core.agentic.tasks.script import at
 from k2core.agentic.tools.simulator import State
 from k2core.stage import StageError
@@ -20,10 +19,6 @@ REPOSITORIES = ("shop", "blog", "wiki", "game", "map", "radio", "bank", "lab")
 BRANCHES = ("login", "search", "basket", "photos", "prices", "menus", "alerts", "themes", "exports", "quotes")
 FILES = ("notes.txt", "plan.txt", "todo.txt", "ideas.txt", "costs.txt")
 KINDS = ("create", "switch", "stage", "create_and_switch", "current")
-_PLAIN = re.compile(r"\w[\w.-]*")
-"""Names of repositories, branches and files: none leads out of the folder or is an option."""
-
-
 _SWITCHED = "Switched to branch '(.+)'"
 
 
@@ -33,6 +28,7 @@ class Git(RealDomain):
 
     name = "git"
     system = "You work on git repositories."
+    tools = ("git_add", "git_checkout", "git_create_branch", "git_status")
     environment = {  # noqa: RUF012 (a constant)
         "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_AUTHOR_NAME": "Author", "GIT_AUTHOR_EMAIL": "author@example.org",
@@ -60,11 +56,7 @@ class Git(RealDomain):
     def make(self, folder: Path, state: State) -> None:
         super().make(folder, state)
         for name, wanted in state.get("git", {}).items():
-            for written in (name, wanted["branch"], *wanted["branches"], *wanted["files"]):
-                if not _PLAIN.fullmatch(written):
-                    raise StageError(
-                        f"real_tasks.jsonl: {written[:80]!r} is no name of this project's; run `tasks` again"
-                    )
+            check_plain(name, wanted["branch"], *wanted["branches"], *wanted["files"])
             path = folder / name
             path.mkdir()
             _git(path, "init", "--quiet", f"--initial-branch={wanted['branch']}")
@@ -78,7 +70,7 @@ class Git(RealDomain):
     def state(self, folder: Path, initial: State) -> State:
         return {"git": {name: _now(folder / name) for name in initial["git"]}}
 
-    def refusal(self, arguments: Mapping[str, Any], initial: State) -> str:
+    def refusal(self, arguments: Mapping[str, Any], folder: Path, initial: State) -> str:
         name = arguments.get("repo_path")
         if option := next((text for text in _texts(dict(arguments)) if text.startswith("-")), None):
             return f"{option[:40]} would be an option of git's"

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from k2core.agentic.tasks.real_domain import RealDomain, Wish, call, made_up
+from k2core.agentic.tasks.real_domain import RealDomain, Wish, call, check_plain, made_up
 from k2core.agentic.tasks.script import Read, Text, at
 from k2core.agentic.tools.simulator import State
 
@@ -26,7 +26,12 @@ KINDS = ("read", "change", "count", "add", "remove", "largest", "unknown", "look
 NO_ROWS = r"^0 rows"
 UPDATE = "UPDATE {} SET {} = {} WHERE name = '{}'"
 READ, LOOK = "execute_sql", "search_objects"
-OUTSIDE = re.compile(r"\b(attach|detach|vacuum|pragma|load_extension)\b", re.IGNORECASE)
+STATEMENTS = re.compile(r"\s*(select|insert|update|delete|replace|with|values)\b", re.IGNORECASE)
+"""What reads and writes rows: a task needs no other statement, and others reach files or keep the database locked."""
+OUTSIDE = re.compile(r"\b(pragma_\w+|load_extension|sqlite_\w+)\b", re.IGNORECASE)
+"""Functions and tables of SQLite's own, which tell of the machine or change what the others mean."""
+MOST_ROWS = 10_000
+"""Rows of a table that is still read back; a task has seven."""
 
 
 class Sqlite(RealDomain):
@@ -34,6 +39,7 @@ class Sqlite(RealDomain):
 
     name = "sqlite"
     system = "You answer questions about a database, whose tables have a column name, and keep it up to date."
+    tools = (READ, LOOK)
 
     def wish(self, number: int, random: Random) -> Wish:
         kind = KINDS[number % len(KINDS)]
@@ -115,6 +121,7 @@ class Sqlite(RealDomain):
             for (old,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
                 database.execute(f'DROP TABLE "{old}"')
             for table, rows in state.items():
+                check_plain(table)
                 place, amount = TABLES[table]
                 database.execute(f"CREATE TABLE {table} (name TEXT PRIMARY KEY, {place} TEXT, {amount} INTEGER)")
                 values = [(name, row[place], row[amount]) for name, row in rows.items()]
@@ -124,13 +131,20 @@ class Sqlite(RealDomain):
         now: State = {}
         with closing(sqlite3.connect(folder / FILE)) as database:
             for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-                rows = database.execute(f'SELECT * FROM "{table}"')
-                columns = [column[0] for column in rows.description]
+                found = database.execute(f'SELECT * FROM "{table}"')
+                columns = [column[0] for column in found.description]
+                rows = found.fetchmany(MOST_ROWS + 1)
+                if len(rows) > MOST_ROWS:
+                    raise ValueError(f"the table {table} has more than {MOST_ROWS:,} rows")
                 now[table] = {str(row[0]): dict(zip(columns[1:], row[1:], strict=True)) for row in rows}
         return now
 
-    def refusal(self, arguments: Mapping[str, Any], initial: State) -> str:
-        return "another database" if OUTSIDE.search(str(arguments.get("sql", ""))) else ""
+    def refusal(self, arguments: Mapping[str, Any], folder: Path, initial: State) -> str:
+        sql = str(arguments.get("sql", "select"))
+        if not STATEMENTS.match(sql):
+            return "only statements that read or write rows are allowed here"
+        outside = OUTSIDE.search(sql)
+        return f"{outside[0][:40]} is not part of this database" if outside else ""
 
 
 DOMAIN = Sqlite()

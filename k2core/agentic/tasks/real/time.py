@@ -31,6 +31,7 @@ class Time(RealDomain):
 
     name = "time"
     system = "You know the time in every zone."
+    tools = ("convert_time", "get_current_time")
 
     def wish(self, number: int, random: Random) -> Wish:
         kind = KINDS[number % len(KINDS)]
