@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.overrides import override
+from k2core.recipe import read_recipe
 from k2core.storage import write_text
 from k2core.tracking.recipe import keep_aside
 
@@ -36,7 +37,9 @@ class Choice:
         if not self.recipe and not self.overrides:
             return
         active = root / ACTIVE
-        before = active.read_text(encoding="utf-8")
+        if not self.recipe:
+            read_recipe(active)  # which says what to do where there is none
+        before = active.read_text(encoding="utf-8") if active.exists() else ""
         text = override(_stages(root, "show", self.recipe) if self.recipe else before, self.overrides)
         if text == before:
             return
