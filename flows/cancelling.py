@@ -21,8 +21,8 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelled
 
 CANCELLED = (
-    "cancelled; every stage's process has ended; finished stages and checkpoints are kept, and the same command goes on "
-    "from there"
+    "cancelled; every stage's process has ended; finished stages and checkpoints are kept, and the same command goes "
+    "on from there"
 )
 CANCELLED_STATUS = 130
 ASK_SECONDS = 5.0

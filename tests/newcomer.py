@@ -36,7 +36,8 @@ ENTRY = (
 )
 PAGE = """# A newcomer's half hour
 
-Typed and clicked by `python tests/newcomer.py FOLDER`, which writes this page and the pictures in [running](running.md).
+Typed and clicked by `python tests/newcomer.py FOLDER`, which writes this page and the pictures in
+[running](running.md).
 These are the times of one walk, on {day} ({machine}; commit {commit}).
 The project has changed since: how long the chain takes now is in [measurements](measurements.md).
 

@@ -15,7 +15,7 @@ WALKS = dict(
 
 
 class Step(NamedTuple):
-    """A block of a walk: `sh` are commands, a `diff` edits `file`, any other language is the content of a new `file`."""
+    """A block of a walk: `sh` are commands, a `diff` edits `file`, any other language is what a new `file` holds."""
 
     language: str
     file: str

@@ -30,7 +30,8 @@ def _whole(path: Path, above: tuple[str, ...]) -> dict[str, Any]:
     own = read_yaml(path)
     if EXTENDS not in own:
         for key in (key for key, value in own.items() if isinstance(value, str) and _looks_like_extends(key)):
-            raise RecipeError(f"{path}: {ascii(key)} is no key; write {EXTENDS} in plain letters, with nothing before it")
+            advice = f"write {EXTENDS} in plain letters, with nothing before it"
+            raise RecipeError(f"{path}: {key!a} is no key; {advice}")
         return own
     name, way = own.pop(EXTENDS), (*above, path.stem)
     base = path.parent / f"{name}.yaml"

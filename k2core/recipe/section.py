@@ -54,7 +54,8 @@ def validate(cls: type[S], value: Any, where: str) -> S:
         where: prefix of the key in messages, e.g. ``params.yaml: curate``.
     """
     if not isinstance(value, dict):
-        raise RecipeError(f"{where}: expected a mapping with the keys {', '.join(cls.model_fields)}; found {_kind(value)}")
+        found = "a list" if isinstance(value, list) else repr(value)
+        raise RecipeError(f"{where}: expected a mapping with the keys {', '.join(cls.model_fields)}; found {found}")
     if faults := list(passwords(value, where)):
         raise RecipeError("\n".join(faults))
     try:
@@ -96,11 +97,6 @@ def _sentence(cls: type[Section], where: str, value: Any, item: ErrorDetails) ->
     if item["type"] == "value_error":  # a sentence of ours
         return f"{key}{shown}: {item['ctx']['error']}"
     return f"{key}{shown}: {item['msg'][0].lower()}{item['msg'][1:]}"
-
-
-def _kind(value: Any) -> str:
-    """What `value`, which is no mapping, is called."""
-    return "a list" if isinstance(value, list) else repr(value)
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

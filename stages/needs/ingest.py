@@ -37,8 +37,8 @@ BUILT_IN = {name: source.DOMAIN for name, source in SOURCES.items()}
 FILES, ROWS, BYTES = 8, 1000, 64 * 2**20
 """What is looked at of an entry: so many files, so many rows of each, and so many bytes of JSON lines."""
 ANOTHER_KIND = (
-    "set `kind` to what the file is: jsonl (one JSON object per line), parquet, text, warc, or huggingface (a folder of "
-    "CSV files, too)"
+    "set `kind` to what the file is: jsonl (one JSON object per line), parquet, text, warc, or huggingface (a folder "
+    "of CSV files, too)"
 )
 
 

@@ -28,7 +28,7 @@ KILLS = {
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def chain(tmp_path_factory: pytest.TempPathFactory, empty_history: Path) -> Workspace:
     """A copy of the project's tracked and new files, with the micro recipe."""
     root = tmp_path_factory.mktemp("chain") / "k2"
     for name in project_files():
@@ -38,6 +38,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = Workspace(root)
     workspace.run("git", "init", "-q", ".")
     workspace.run("python", "-m", "stages", "use", "micro")
+    (root / ".prefect").mkdir()
+    shutil.copy(empty_history, root / ".prefect")
     return workspace
 
 
@@ -151,7 +153,7 @@ def test_the_commands_of_the_page_on_trying_a_change_work(chain: Workspace) -> N
         follow(chain, walks[name])
         (step,) = steps(sections[name])
         said = "".join(chain.type(step.block))
-        assert re.findall(r"Running stage '(.*)':", said)[-len(stages):] == stages and figure in said
+        assert re.findall(r"Running stage '(.*)':", said)[-len(stages) :] == stages and figure in said
 
 
 def _repro_and_kill(chain: Workspace, stage: str, pattern: str) -> bool:

@@ -62,7 +62,7 @@ def test_a_choice_that_is_not_valid_changes_nothing(toy: Workspace, monkeypatch:
     assert "  steps: 5              # how far to count\n" in recipe.read_text()
     assert yaml.safe_load((toy.root / "work" / "params-before.yaml").read_text())["count"]["steps"] == 9
     recipe.unlink()
-    with pytest.raises(RecipeError, match="params.yaml: no such recipe; `make recipe NAME=laptop` writes it anew"):
+    with pytest.raises(RecipeError, match=r"params\.yaml: no such recipe; `make recipe NAME=laptop` writes it anew"):
         Choice(overrides=("count.steps=9",)).apply(toy.root)
     Choice(recipe="toy").apply(toy.root)
     assert yaml.safe_load(recipe.read_text()) == yaml.safe_load(before)

@@ -45,10 +45,10 @@ def test_mappings_merge_and_everything_else_replaces(tmp_path: Path) -> None:
     ("extends: twice\n", r"twice\.yaml: not valid YAML: key x appears twice"),
     ("extends: bytes\n", r"bytes\.yaml: not UTF-8 text"),
     ("\u3000extends: base\n", r"own\.yaml: '\\u3000extends' is no key; write extends in plain letters, with nothing"),
-    ("\uff45\uff58\uff54\uff45\uff4e\uff44\uff53: base\na: {x: 2}\n", r"own\.yaml: '\\uff45.* is no key; write extends"),
+    ("\uff45\uff58\uff54\uff45\uff4e\uff44\uff53: base\na: {x: 2}\n", r"own\.yaml: '\\uff45.* is no key"),
     ("\u5168extends: base\n", r"own\.yaml: '\\u5168extends' is no key"),
     ("extend: base\n", r"own\.yaml: 'extend' is no key; write extends"),
-    ("extends\uff1abase\n", r"own\.yaml: expected a mapping of sections \(`model: …`\), found text; is a colon missing"),
+    ("extends\uff1abase\n", r"own\.yaml: expected a mapping of sections \(`model: …`\), found text; is a colon"),
     ("- extends\n", "found a list"),
     ("", r"own\.yaml: nothing is in this file; run from the project's root or name another file"),
 ])  # fmt: skip
@@ -60,7 +60,7 @@ def test_a_fault_is_a_sentence(tmp_path: Path, text: str, sentence: str) -> None
 
 
 def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="cannot be read .Is a directory.; run from the project's root or name another"):
+    with pytest.raises(RecipeError, match=r"cannot be read \(Is a directory\); run from the project's root or"):
         read_recipe(tmp_path)
 
 

@@ -66,7 +66,7 @@ def entry(path: str, kind: str = "jsonl", **more: Any) -> dict[str, Any]:
         (entry("own/cut.parquet", "warc"), "own/cut.parquet: corrupt ("),
         (entry("own/torn.jsonl.gz"), "own/torn.jsonl.gz: corrupt ("),
         (entry("own/picture.txt", "text"), "own/picture.txt, row 1: bad UTF-8 ("),
-        (entry("own/void.jsonl"), "own/void.jsonl: empty shard (there is nothing in it), read as jsonl; correct `path`"),
+        (entry("own/void.jsonl"), "own/void.jsonl: empty shard (there is nothing in it), read as jsonl; correct"),
         (entry("own/empty"), "there is no file in own/empty; put files there or correct `path`"),
         (entry("own/empty/**"), "own/empty/**"),
         (entry("own/nested/**"), "own/nested/**"),
