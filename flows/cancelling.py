@@ -20,7 +20,10 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelled
 
-CANCELLED = "cancelled; every stage's process has ended, the next run continues from here"
+CANCELLED = (
+    "cancelled; every stage's process has ended; finished stages and checkpoints are kept, and the same command goes "
+    "on from there"
+)
 CANCELLED_STATUS = 130
 ASK_SECONDS = 5.0
 ROUNDS = 4
@@ -38,8 +41,11 @@ def server_answers() -> bool:
 
 
 def end_without_server() -> NoReturn:
-    """End this process, whose stages have ended: Prefect would wait for a server that nobody starts again."""
-    print(CANCELLED, "(Prefect's server is gone and does not know of it)", file=sys.stderr, flush=True)
+    """End this process, whose stages have ended: Prefect would wait for a server that nobody starts again.
+
+    Ctrl-C at a terminal ends the temporary server, too.
+    """
+    print(CANCELLED, file=sys.stderr, flush=True)
     os._exit(CANCELLED_STATUS)
 
 

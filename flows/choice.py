@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.overrides import override
+from k2core.recipe import RecipeError, read_recipe
 from k2core.storage import write_text
 from k2core.tracking.recipe import keep_aside
 
@@ -31,12 +32,17 @@ class Choice:
         """Write the chosen recipe to `params.yaml`, if it is valid; values found in no recipe are kept aside.
 
         Raises:
-            ValueError: the choice is not a valid recipe; `params.yaml` is as it was.
+            ValueError: the choice is not a valid recipe, or there is none; `params.yaml` is as it was.
         """
+        active = root / ACTIVE
+        if not self.recipe:
+            try:
+                read_recipe(active)
+            except RecipeError as error:  # DVC's words for it are about something else
+                raise RecipeError(str(error).removeprefix(f"{root}/")) from None
         if not self.recipe and not self.overrides:
             return
-        active = root / ACTIVE
-        before = active.read_text(encoding="utf-8")
+        before = active.read_text(encoding="utf-8") if active.exists() else ""
         text = override(_stages(root, "show", self.recipe) if self.recipe else before, self.overrides)
         if text == before:
             return

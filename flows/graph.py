@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from flows.choice import ACTIVE, check_recipe
+
 if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
@@ -108,6 +110,10 @@ def read_graph(root: Path, targets: tuple[str, ...] = (), from_stage: str = "", 
     except SCMError:
         raise SystemExit(NO_GIT) from None
     except DvcException as error:
+        try:
+            check_recipe(root, root / ACTIVE)
+        except ValueError as fault:  # such as a section that a command in dvc.yaml names
+            raise SystemExit(str(fault)) from None
         raise SystemExit(f"DVC cannot read the project: {error}; `dvc status` says more") from None
     changed = {name.removeprefix("dvc.yaml:") for name in status}
     for found in looks:

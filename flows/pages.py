@@ -190,20 +190,26 @@ def deploy() -> None:
         SystemExit: Prefect does not accept them; the sentence says why.
     """
     import yaml
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.workers.process import ProcessWorker
 
+    pool = WorkPoolCreate(
+        name=POOL,
+        type="process",
+        base_job_template=ProcessWorker.get_default_base_job_template(),
+        concurrency_limit=1,  # two runs in one folder would remove each other's outputs
+    )
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(pool, overwrite=True)
     entries = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     names = [word for entry in entries if entry["work_pool"]["name"] == POOL for word in ("--name", entry["name"])]
-    prefect, schedules = str(BIN / "prefect"), _schedules()
-    for words in (
-        [prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"],
-        # Two runs in one folder would remove each other's outputs.
-        [prefect, "work-pool", "set-concurrency-limit", POOL, "1"],
-        [prefect, "--no-prompt", "deploy", *names],
-    ):
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            said = " ".join((done.stdout + done.stderr).split())[-600:]
-            raise SystemExit(f"`prefect {' '.join(words[1:3])}` failed: {said}")
+    schedules = _schedules()
+    words = [str(BIN / "prefect"), "--no-prompt", "deploy", *names]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = " ".join((done.stdout + done.stderr).split())[-600:]
+        raise SystemExit(f"`prefect deploy` failed: {said}")
     _put_back(schedules)
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, get_args
 import yaml
 
 from k2core.recipe import Section
+from k2core.tracking.recipe import stamp
 
 WIDTH = 120
 COLUMN = 48
@@ -44,6 +45,7 @@ def written(name: str, content: Mapping[str, Any], classes: Mapping[str, type[Se
     head = [
         f"# The recipe `{name}` in full, with what each key means; written by `make recipe NAME={name}`.",
         f"# A change here counts until a recipe is chosen again; one that is to stay belongs in recipes/{name}.yaml.",
+        stamp(dict(content)),
     ]
     parts = [head]
     for key, value in content.items():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from workspace import ROOT, SLOW, Workspace, make_workspace
+from workspace import BIN, ROOT, SLOW, Workspace, make_workspace
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -27,6 +29,24 @@ def toy(tmp_path: Path) -> Iterator[Workspace]:
     for process in [*workspace.processes("stages."), *workspace.processes("flows."), *workspace.processes("prefect")]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+@pytest.fixture(scope="session")
+def empty_history(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Prefect database without runs. Making one takes Prefect ten seconds, so it is made once and copied."""
+    home = tmp_path_factory.mktemp("prefect")
+    environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    words = [BIN / "prefect", "server", "database", "upgrade", "-y"]
+    subprocess.run(words, env=environment, capture_output=True, check=True)
+    return home / "prefect.db"
+
+
+@pytest.fixture
+def with_history(toy: Workspace, empty_history: Path) -> Workspace:
+    """The toy chain with a Prefect database."""
+    (toy.root / ".prefect").mkdir()
+    shutil.copy(empty_history, toy.root / ".prefect")
+    return toy
 
 
 @pytest.fixture

@@ -37,14 +37,16 @@ class Descent:
     def gradient_norm(self) -> float:
         import torch
 
-        return float(torch.nn.utils.get_total_norm([parameter.grad for parameter in self.parameters.values()]))
+        found = (parameter.grad for parameter in self.parameters.values())
+        return float(torch.nn.utils.get_total_norm([gradient for gradient in found if gradient is not None]))
 
     def step(self, lr_scale: float, norm: float | None = None) -> dict[str, float]:
         import torch
 
         with torch.no_grad():
             for parameter in self.parameters.values():
-                parameter.add_(parameter.grad, alpha=-self.lr * lr_scale)
+                if parameter.grad is not None:
+                    parameter.add_(parameter.grad, alpha=-self.lr * lr_scale)
         return {}
 
     def detail(self) -> dict[str, Tensor]:

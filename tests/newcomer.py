@@ -34,6 +34,15 @@ ENTRY = (
     "[{name: own, kind: jsonl, path: own.jsonl, columns: {text: text, id: id}, domain: web, "
     "license: CC0-1.0, attribution: the newcomer, limit: null}]"
 )
+PAGE = """# A newcomer's half hour
+
+Typed and clicked by `python tests/newcomer.py FOLDER`, which writes this page and the pictures in
+[running](running.md).
+These are the times of one walk, on {day} ({machine}; commit {commit}).
+The project has changed since: how long the chain takes now is in [measurements](measurements.md).
+
+{table}
+"""
 Step = Callable[["Newcomer"], str]
 
 
@@ -219,10 +228,9 @@ def main(folder: Path) -> None:
         me.close()
     words = ["git", "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-    (SHOTS / "newcomer.md").write_text(
-        "# A newcomer's half hour\n\nTyped and clicked by `python tests/newcomer.py FOLDER`, which writes this page "
-        f"and the pictures in [running](running.md).\n\n{me.table()}\n\nMeasured on {machine()}, commit {commit}.\n"
-    )
+    (SHOTS / "newcomer.md").write_text(PAGE.format(
+        day=time.strftime("%Y-%m-%d"), machine=machine(), commit=commit, table=me.table()
+    ))  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -5,16 +5,13 @@
 
 from __future__ import annotations
 
-import re
+import subprocess
 from pathlib import Path
 
 import pytest
-from workspace import ROOT, Workspace, project_files
+from walks import WALKS, edited, follow, steps
+from workspace import BIN, ROOT, Workspace, project_files
 
-WALKS = dict(
-    re.findall(r"^### (.+?: \d) files?\n(.+?)(?=^### |\Z)", (ROOT / "CONTRIBUTING.md").read_text(), re.M | re.S)
-)
-"""Title, with the number of files → text."""
 BEFORE = """
 from pathlib import Path
 from k2core.recipe import load_section, modules_in
@@ -98,32 +95,11 @@ class Project(Workspace):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(content)
 
-    def add(self, file: str, text: str) -> None:
-        assert not (self.root / file).exists()
-        (self.root / file).write_text(text)
-
     def changed(self) -> set[str]:
         """Files that are new or differ, but for what is made and ignored."""
         now = {str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file()}
         now = {name for name in now if "__pycache__" not in name and not name.startswith("work/")}
         return {name for name in now if self.before.get(name) != (self.root / name).read_bytes()}
-
-    def follow(self, walk: str) -> None:
-        """Do what a walk says: each block is a new file, an edit of the file named last, or commands."""
-        for before, language, block in re.findall(r"(.*?)^```(\w+)\n(.*?)^```$", walk, re.M | re.S):
-            if language == "sh":
-                for command in block.splitlines():
-                    self.run(*command.split())
-                continue
-            file = re.findall(r"`([\w/.]+)`", before.rstrip().rpartition("\n\n")[2])[-1]
-            if language == "diff":
-                old, new = (
-                    "".join(f"{line[1:]}\n" for line in block.splitlines() if line[:1] != sign) for sign in "+-"
-                )
-                assert f"\n{(self.root / file).read_text()}".count(f"\n{old}") == 1, f"{file} has not once:\n{old}"
-                self.edit(file, old, new)
-            else:
-                self.add(file, block)
 
 
 def test_each_walk_has_its_check() -> None:
@@ -134,6 +110,25 @@ def test_each_walk_has_its_check() -> None:
 def test_a_walk_works_and_touches_as_many_files_as_it_says(tmp_path: Path, title: str) -> None:
     name, _, files = title.partition(": ")
     project = Project(tmp_path)
-    project.follow(WALKS[title])
+    follow(project, WALKS[title])
     project.run("python", "-c", BEFORE + WORKS[name])
     assert len(project.changed()) == int(files), sorted(project.changed())
+
+
+def test_the_code_of_the_walks_has_the_types_that_make_lint_asks_for(tmp_path: Path) -> None:
+    """As modules of their own: all that they import comes from mypy's cache, which `make lint` fills."""
+    files = []
+    for language, file, block in (step for text in WALKS.values() for step in steps(text)):
+        if language == "sh":
+            copied = [line.split()[1] for line in block.splitlines() if line.startswith("cp ")]
+            code = [(name, (ROOT / name).read_text()) for name in copied]
+        elif language == "diff":
+            code = [(file, edited(file, (ROOT / file).read_text(), block))] if file.endswith(".py") else []
+        else:
+            code = [(file, block)] if language == "python" else []
+        for name, content in code:
+            files.append(tmp_path / Path(name).name)
+            files[-1].write_text(content)
+    assert len({file.name for file in files}) == len(files) >= 8
+    done = subprocess.run([BIN / "mypy", *files], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout

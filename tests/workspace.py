@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -45,10 +46,16 @@ class Workspace:
         assert not check or done.returncode == 0, f"{' '.join(words)}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
+    def type(self, commands: str) -> list[str]:
+        """Run the lines of a listing, one after the other; what each has printed."""
+        return [self.run(*shlex.split(line, comments=True)).stdout for line in commands.splitlines() if line.strip()]
+
+    def start(self, *words: str, own_group: bool = False) -> subprocess.Popen[str]:
+        """Start a command; `own_group` as a shell does, so that `os.killpg` reaches what Ctrl-C reaches."""
         return subprocess.Popen(
-            words, cwd=self.root, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
+            words, cwd=self.root, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            process_group=0 if own_group else None,
+        )  # fmt: skip
 
     def edit(self, file: str, old: str, new: str) -> None:
         text = (self.root / file).read_text()

@@ -6,8 +6,10 @@ replaces the base's. `null` in place of a mapping of the base removes that mappi
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from k2core.recipe.reading import RecipeError, read_yaml
 
@@ -27,6 +29,9 @@ def _whole(path: Path, above: tuple[str, ...]) -> dict[str, Any]:
     """Args: above: the recipes that extend this one, the outermost first."""
     own = read_yaml(path)
     if EXTENDS not in own:
+        for key in (key for key, value in own.items() if isinstance(value, str) and _looks_like_extends(key)):
+            advice = f"write {EXTENDS} in plain letters, with nothing before it"
+            raise RecipeError(f"{path}: {key!a} is no key; {advice}")
         return own
     name, way = own.pop(EXTENDS), (*above, path.stem)
     base = path.parent / f"{name}.yaml"
@@ -36,6 +41,11 @@ def _whole(path: Path, above: tuple[str, ...]) -> dict[str, Any]:
     if name in way:
         raise RecipeError(f"{path}: extends = {name!r}: a circle ({' → '.join((*way, name))}); one must extend nothing")
     return _merged(_whole(base, way), own)
+
+
+def _looks_like_extends(key: str) -> bool:
+    """Without it the recipe would lack every section: ``extend``, or one in wide letters or with a wide space."""
+    return bool(get_close_matches(normalize("NFKC", key).lower(), [EXTENDS]))
 
 
 def _merged(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

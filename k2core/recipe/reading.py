@@ -30,16 +30,27 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a recipe file, unchanged.
 
     Raises:
-        RecipeError: the file is missing, is not UTF-8 or YAML, has a key twice, or is not a mapping of sections.
+        RecipeError: the file cannot be read, is not UTF-8 or YAML, has a key twice, or is not a mapping of sections.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe; run from the project's root or name another file") from None
+        raise RecipeError(f"{path}: no such recipe; {_way_to(path)}") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error.strerror}); {_way_to(path)}") from None
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if content is None:
+        raise RecipeError(f"{path}: nothing is in this file; {_way_to(path)}")
     if not isinstance(content, dict):
-        raise RecipeError(f"{path}: expected a mapping of sections, found {type(content).__name__}")
+        found = "a list" if isinstance(content, list) else "text"
+        raise RecipeError(f"{path}: expected a mapping of sections (`model: …`), found {found}; is a colon missing?")
     return content
+
+
+def _way_to(path: Path) -> str:
+    if path.name == "params.yaml":
+        return "`make recipe NAME=laptop` writes it anew"
+    return "run from the project's root or name another file"

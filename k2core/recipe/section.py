@@ -54,8 +54,8 @@ def validate(cls: type[S], value: Any, where: str) -> S:
         where: prefix of the key in messages, e.g. ``params.yaml: curate``.
     """
     if not isinstance(value, dict):
-        keys = ", ".join(cls.model_fields)
-        raise RecipeError(mask(f"{where}: expected a mapping with the keys {keys}; found {value!r}"))
+        keys, found = ", ".join(cls.model_fields), "a list" if isinstance(value, list) else repr(value)
+        raise RecipeError(mask(f"{where}: expected a mapping with the keys {keys}; found {found}"))
     if faults := list(passwords(value, where)):
         raise RecipeError("\n".join(faults))
     try:
@@ -93,7 +93,10 @@ def _sentence(cls: type[Section], where: str, value: Any, item: ErrorDetails) ->
         return f"{key}: missing; it must be given"
     if item["type"] in ("int_type", "float_type") and _is_number(item["input"]):
         return f"{key} = {item['input']!r}: a number as text; write it without quotes, and 1e-6 as 1.0e-6"
-    return f"{key} = {item['input']!r}: {item['msg'][0].lower()}{item['msg'][1:]}"
+    shown = "" if isinstance(item["input"], dict | list) else f" = {item['input']!r}"  # as Python writes it, not YAML
+    if item["type"] == "value_error":  # a sentence of ours
+        return f"{key}{shown}: {item['ctx']['error']}"
+    return f"{key}{shown}: {item['msg'][0].lower()}{item['msg'][1:]}"
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import sys
 import typing
 from collections.abc import Callable
@@ -23,10 +24,13 @@ from k2core.tracking.address import INVOCATION
 
 TEMPORARY_FAILURE = 75
 """Exit status (sysexits' EX_TEMPFAIL) of a stage that lost a service: the flow tries it again."""
+CANCELLED = 128 + signal.SIGINT
 
 
 def main(run: Callable[..., Metrics], section: str, *, recorded: bool = True) -> None:
-    """The command line of a stage: read, check, run, publish. Exit status 0, 1 (a fault to mend) or 75 (try again).
+    """The command line of a stage: read, check, run, publish.
+
+    Exit status 0, 1 (a fault to mend), 75 (try again) or 130 (Ctrl-C).
 
     Args:
         recorded: whether an execution is a run in MLflow.
@@ -50,6 +54,9 @@ def main(run: Callable[..., Metrics], section: str, *, recorded: bool = True) ->
         except (ConnectionError, TimeoutError) as error:
             _say(f"{error}; worth another try")
             raise typer.Exit(TEMPORARY_FAILURE) from None
+        except KeyboardInterrupt:
+            _say("cancelled; what is finished is kept, and the same command goes on from there")
+            raise typer.Exit(CANCELLED) from None
         except Exception as error:
             if not (said := disk.sentence(error)):
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +46,22 @@ def against_base(root: Path) -> RecipeChange:
     return min(changes, key=lambda change: len(change.changed), default=RecipeChange("params.yaml", {}))
 
 
+def stamp(content: dict[str, Any]) -> str:
+    """The line of `params.yaml` that tells whether its values are still those that were written."""
+    values = repr(sorted(flat(content).items()))
+    return f"# Values as written: {hashlib.blake2b(values.encode(), digest_size=8).hexdigest()}"
+
+
 def keep_aside(root: Path) -> None:
-    """Before another recipe replaces `root/params.yaml`: keep a copy, unless its values are those of a recipe."""
+    """Before another recipe replaces `root/params.yaml`: keep a copy of values that are nowhere else.
+
+    Those of a recipe are in `recipes/`. Values that are as they were written came from a recipe, which may have been
+    edited since.
+    """
     active = root / "params.yaml"
-    here, known = _read(active), [_read(path) for path in (root / "recipes").glob("*.yaml")]
-    if not active.exists() or (here is not None and here in known):
+    text, here = active.read_bytes() if active.exists() else b"", _read(active)
+    known = [_read(path) for path in (root / "recipes").glob("*.yaml")]
+    if not text.strip() or (here is not None and (here in known or stamp(here).encode() in text)):
         return
     kept = root / "work" / "params-before.yaml"
     kept.parent.mkdir(exist_ok=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from walks import WALKS, follow, steps
 from workspace import ROOT, Workspace, project_files, project_git
 
 pytestmark = pytest.mark.chain
@@ -27,7 +28,7 @@ KILLS = {
 
 
 @pytest.fixture(scope="module")
-def chain(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def chain(tmp_path_factory: pytest.TempPathFactory, empty_history: Path) -> Workspace:
     """A copy of the project's tracked and new files, with the micro recipe."""
     root = tmp_path_factory.mktemp("chain") / "k2"
     for name in project_files():
@@ -37,6 +38,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace = Workspace(root)
     workspace.run("git", "init", "-q", ".")
     workspace.run("python", "-m", "stages", "use", "micro")
+    (root / ".prefect").mkdir()
+    shutil.copy(empty_history, root / ".prefect")
     return workspace
 
 
@@ -134,6 +137,23 @@ def test_a_phase_on_two_processes_survives_a_dead_rank_and_ends_like_one(chain: 
     assert figures["train/tokens_seen"] == wanted["train/tokens_seen"]
     for name in ("train/loss", "heldout/bits_per_byte"):
         assert abs(figures[name] - wanted[name]) < 5e-3, name
+
+
+def test_the_commands_of_the_page_on_trying_a_change_work(chain: Workspace) -> None:
+    """After the walk of CONTRIBUTING that each section names: what is new is in the figures, and little has run."""
+    sections = dict(re.findall(r"^## (.+?)\n(.+?)(?=^## |\Z)", (ROOT / "docs/trying.md").read_text(), re.M | re.S))
+    walks = {title.partition(":")[0]: text for title, text in WALKS.items()}
+    expected = {
+        "A gym environment": (["evaluate@base"], "tasks/pass_rate/next_number"),
+        "A signal": (["tag"], "Name: exclamations"),
+        "A source": (["ingest"], "- origin: Web: one line of verse."),
+    }
+    assert [*sections] == [*expected, "Back"]
+    for name, (stages, figure) in expected.items():
+        follow(chain, walks[name])
+        (step,) = steps(sections[name])
+        said = "".join(chain.type(step.block))
+        assert re.findall(r"Running stage '(.*)':", said)[-len(stages) :] == stages and figure in said
 
 
 def _repro_and_kill(chain: Workspace, stage: str, pattern: str) -> bool:

@@ -90,6 +90,7 @@ def test_a_file_is_read_once(tmp_path: Path, job: Said, monkeypatch: pytest.Monk
     [("none/*.txt", "ingest.files: own: no file is named"), ("", "is a folder; say which files in it, e.g.")],
 )
 def test_what_is_not_there_is_one_sentence(tmp_path: Path, job: Said, path: str, message: str) -> None:
+    (tmp_path / "a.txt").write_text("one")
     with pytest.raises(StorageError, match=message) as fault:
         state(source(tmp_path / path), job, tmp_path)
     assert "path" in str(fault.value) and "\n" not in str(fault.value)

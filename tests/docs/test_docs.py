@@ -154,10 +154,13 @@ def test_a_missed_goal_is_said() -> None:
 
 
 def fine_figures(text: str) -> set[str]:
-    """Figures that nobody types by chance: three digits behind the point, or four in all."""
+    """Figures that nobody types by chance: three digits behind the point, four in all, or hundreds of seconds."""
     found = re.findall(r"(?<![\d.,/])\d+\.\d{2,}(?![\d.]*\d)", text)
     digits = {figure: (len(figure.partition(".")[2]), len(figure.replace(".", "").lstrip("0"))) for figure in found}
-    return {figure for figure, (behind, significant) in digits.items() if significant >= (3 if behind > 2 else 4)}
+    seconds = {figure.replace(",", "") for figure in re.findall(r"(?<![\d.,])\d[\d,]{2,} s\b", text)}
+    return seconds | {
+        figure for figure, (behind, significant) in digits.items() if significant >= (3 if behind > 2 else 4)
+    }
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != DATED], ids=name_of)
@@ -166,3 +169,9 @@ def test_no_sentence_repeats_a_written_figure(page: Path) -> None:
     written = "\n".join(content for one in PAGES for _, content in BLOCK.findall(one.read_text()))
     repeated = fine_figures(written) & fine_figures(BLOCK.sub("", prose(page)))
     assert not repeated, f"{name_of(page)}: {sorted(repeated)}"
+
+
+def test_the_page_of_one_walk_says_when_and_where_it_was() -> None:
+    """It has times of what `benchmarks/chain.json` times as well."""
+    page = (ROOT / "docs/newcomer.md").read_text()
+    assert re.search(r"one walk, on \d{4}-\d\d-\d\d \(\d+ cores, .+; commit [0-9a-f]{7,}\)\.$", page, re.MULTILINE)

@@ -1,4 +1,7 @@
-"""One `make ui` for all tests of the pages: it takes most of a minute to come up, and each test makes its own runs."""
+"""What takes Prefect long is done once: one `make ui` for all tests of the pages, one database for the other ones.
+
+Each test makes its own runs. The database of `make ui` is made by itself, and so are those of tests/security.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from pages import Pages
-from workspace import ROOT, make_workspace
+from workspace import ROOT, Workspace, make_workspace
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +22,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     yield running
     if running.process.poll() is None:
         running.stop()
+
+
+@pytest.fixture
+def toy(with_history: Workspace) -> Workspace:
+    return with_history

@@ -20,9 +20,9 @@ STEPS = itertools.count(40)
 """A number of steps of its own for each run: DVC brings back what it has made before."""
 
 
-def under_way(pages: Pages) -> str:
+def under_way(pages: Pages, seconds_a_step: float = 0.15) -> str:
     """Start a slow run; its id once its first stage counts."""
-    run = pages.start("chain", f"count.steps={next(STEPS)}", "count.seconds_a_step=0.25")
+    run = pages.start("chain", f"count.steps={next(STEPS)}", f"count.seconds_a_step={seconds_a_step}")
     wait_until(lambda: pages.toy.processes("stages.count"), 60, "no stage was started")
     time.sleep(1.5)
     return run
@@ -48,7 +48,7 @@ def test_a_killed_worker_is_started_again_and_the_run_ends_well(pages: Pages) ->
 
 
 def test_a_run_whose_worker_was_killed_can_be_cancelled(pages: Pages) -> None:
-    run = under_way(pages)
+    run = under_way(pages, 0.25)  # the run itself hears of it after twenty seconds
     os.kill(pages.server("worker"), signal.SIGKILL)
     pages.cancel(run)
     pages.await_state(run, "CANCELLED", 60)

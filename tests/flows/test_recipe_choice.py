@@ -7,6 +7,7 @@ import yaml
 from workspace import ROOT, Workspace
 
 from flows.choice import Choice
+from flows.graph import read_graph
 from flows.overrides import override
 from k2core.recipe import RecipeError
 
@@ -61,3 +62,22 @@ def test_a_choice_that_is_not_valid_changes_nothing(toy: Workspace, monkeypatch:
     assert yaml.safe_load(recipe.read_text()) == yaml.safe_load(before)
     assert "  steps: 5              # how far to count\n" in recipe.read_text()
     assert yaml.safe_load((toy.root / "work" / "params-before.yaml").read_text())["count"]["steps"] == 9
+    recipe.unlink()
+    for changes in ((), ("count.steps=9",)):
+        with pytest.raises(
+            RecipeError, match=r"^params\.yaml: no such recipe; `make recipe NAME=laptop` writes it anew"
+        ):
+            Choice(overrides=changes).apply(toy.root)
+    Choice(recipe="toy").apply(toy.root)
+    assert yaml.safe_load(recipe.read_text()) == yaml.safe_load(before)
+
+
+def test_a_section_that_a_command_needs_is_named(toy: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC would say only that it cannot parse the command."""
+    monkeypatch.setenv("PATH", toy.env["PATH"])
+    toy.edit("dvc.yaml", "--name source", "--name ${count.steps}")
+    content = yaml.safe_load((toy.root / "params.yaml").read_text())
+    del content["count"]
+    (toy.root / "params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(SystemExit, match="the chosen recipe cannot be used: count: missing section"):
+        read_graph(toy.root)

@@ -44,12 +44,29 @@ def test_mappings_merge_and_everything_else_replaces(tmp_path: Path) -> None:
     ("extends: base\nextends: twice\n", "key extends appears twice"),
     ("extends: twice\n", r"twice\.yaml: not valid YAML: key x appears twice"),
     ("extends: bytes\n", r"bytes\.yaml: not UTF-8 text"),
+    ("\u3000extends: base\n", r"own\.yaml: '\\u3000extends' is no key; write extends in plain letters, with nothing"),
+    ("\uff45\uff58\uff54\uff45\uff4e\uff44\uff53: base\na: {x: 2}\n", r"own\.yaml: '\\uff45.* is no key"),
+    ("\u5168extends: base\n", r"own\.yaml: '\\u5168extends' is no key"),
+    ("extend: base\n", r"own\.yaml: 'extend' is no key; write extends"),
+    ("extends\uff1abase\n", r"own\.yaml: expected a mapping of sections \(`model: …`\), found text; is a colon"),
+    ("- extends\n", "found a list"),
+    ("", r"own\.yaml: nothing is in this file; run from the project's root or name another file"),
 ])  # fmt: skip
 def test_a_fault_is_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     write(tmp_path, base="a: {x: 1}\n", twice="a: {x: 1, x: 2}\n", own=text)
     (tmp_path / "bytes.yaml").write_bytes("a: {x: ç}\n".encode("latin-1"))
     with pytest.raises(RecipeError, match=sentence):
         read_recipe(tmp_path / "own.yaml")
+
+
+def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"cannot be read \(Is a directory\); run from the project's root or"):
+        read_recipe(tmp_path)
+
+
+def test_a_byte_order_mark_is_no_part_of_extends(tmp_path: Path) -> None:
+    write(tmp_path, base="a: {x: 1}\n", own="\ufeffextends: base\n")
+    assert read_recipe(tmp_path / "own.yaml") == {"a": {"x": 1}}
 
 
 def test_a_circle_of_two_is_named(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def test_what_is_planted_is_found(tmp_path: Path) -> None:
     assert found(tmp_path, *WORDS) == [("a", "planted-endpoint")]
 
 
+@pytest.mark.usefixtures("with_history")
 @pytest.mark.parametrize("mlflow", ["here", "away"])
 def test_a_run_writes_none_of_the_environment(toy: Workspace, mlflow: str) -> None:
     """If MLflow is away, its address goes through the recorder's faults and spool, the links and the logs as well."""

@@ -207,6 +207,25 @@ def _numbers(node: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
             yield f"{key}.{last}", node, last
 
 
+def test_what_is_wrong_with_a_list_is_said_without_the_list(tmp_path: Path) -> None:
+    assert faults_of(tmp_path, put("ingest.files", [OWN, OWN])) == [
+        "ingest.files: two sources are named own; every source needs a name of its own"
+    ]
+    (fault,) = faults_of(tmp_path, put("rl.pool", [{"sort_numbers": 256}] * 30))
+    assert fault == "rl.pool: input should be a valid dictionary"
+    (fault,) = faults_of(tmp_path, put("model", ["hidden_size"] * 30))
+    assert fault.startswith("model: expected a mapping with the keys ") and fault.endswith("; found a list")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n# nothing\n"])
+def test_a_recipe_that_is_not_there_or_empty_is_a_sentence(tmp_path: Path, content: bytes | None) -> None:
+    (tmp_path / "params.yaml").unlink()
+    if content is not None:
+        (tmp_path / "params.yaml").write_bytes(content)
+    why = "no such recipe" if content is None else "nothing is in this file"
+    assert recipe_faults(Path("params.yaml")) == [f"params.yaml: {why}; `make recipe NAME=laptop` writes it anew"]
+
+
 def test_nothing_read_is_a_fault(tmp_path: Path) -> None:
     off = [put(f"ingest.{name}.limit", 0) for name in ("wikipedia", "python", "package_docs", "mathematics")]
     assert "ingest: every source has limit 0; raise one of the limits or give ingest.files a source" in faults_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 from workspace import Workspace
@@ -38,3 +40,18 @@ def test_a_stage_can_say_where_to_look_when_all_is_in_place(toy: Workspace) -> N
     said = toy.run("dvc", "repro").stdout.splitlines()
     (place,) = [number for number, line in enumerate(said) if line == "[join] look at data/join"]
     assert said[place - 1].startswith("[join] done in ")
+
+
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(toy: Workspace) -> None:
+    toy.env["K2_TRACKING"] = "off"
+    toy.edit("params.yaml", "seconds_a_step: 0.02", "seconds_a_step: 0.5")
+    repro = toy.start("dvc", "repro", "source", own_group=True)
+    deadline = time.monotonic() + 60
+    while not list(toy.root.glob("work/source/*/place")):
+        assert time.monotonic() < deadline, "no stage was started"
+        time.sleep(0.05)
+    os.killpg(repro.pid, signal.SIGINT)
+    said, _ = repro.communicate(timeout=60)
+    assert repro.returncode != 0 and "Traceback" not in said and "Aborted" not in said
+    assert "count: cancelled; what is finished is kept, and the same command goes on from there" in said.splitlines()
+    assert "[source] continues at" in toy.run("dvc", "repro", "source").stdout

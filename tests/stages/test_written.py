@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,31 @@ def test_use_and_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "kept as work/params-before.yaml" in done.stdout
     assert "tau: 0.7" in Path("work/params-before.yaml").read_text()
 
+    Path("params.yaml").write_text("")
+    assert "changes of its own" not in runner.invoke(app, ["use", "laptop"]).stdout, "an empty file has none"
+
     before = Path("params.yaml").read_text()
     done = runner.invoke(app, ["use", "evenign"])
     assert done.exit_code == 1 and "no recipe evenign; there are: evening, k2, laptop, micro" in done.output
     assert Path("params.yaml").read_text() == before
+
+
+def test_an_edited_recipe_is_no_change_of_params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the values that were written, though no recipe has them any more."""
+    from typer.testing import CliRunner
+
+    for name in ("dvc.yaml", "styles", "declarations"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    monkeypatch.chdir(tmp_path)
+    runner, recipe, params = CliRunner(), Path("recipes/laptop.yaml"), Path("params.yaml")
+
+    def edit_and_use(file: Path, before: str, after: str) -> str:
+        file.write_text(file.read_text().replace(f"tau: {before}", f"tau: {after}"))
+        return runner.invoke(app, ["use", "laptop"]).stdout
+
+    runner.invoke(app, ["use", "laptop"])
+    assert "changes of its own" not in edit_and_use(recipe, "0.1", "0.2")
+    assert "tau: 0.2" in params.read_text() and not Path("work").exists()
+    assert "kept as work/params-before.yaml" in edit_and_use(params, "0.2", "0.3")
+    assert "tau: 0.3" in Path("work/params-before.yaml").read_text() and "tau: 0.2" in params.read_text()

@@ -138,7 +138,7 @@ def _write_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pa
     count = characters = 0
     rows: list[dict[str, Any]] = []
     with (
-        closing(_read(source, shard)) as found,
+        closing(read(source, shard)) as found,
         pq.ParquetWriter(folder / "documents.parquet", schema, compression="zstd") as documents,
         (folder / "set_aside.jsonl").open("w", encoding="utf-8") as file,
     ):
@@ -164,8 +164,13 @@ def _write_shard(source: FileSource, shard: Shard, limit: int | None, folder: Pa
         set_aside.close()
 
 
-def _read(source: FileSource, shard: Shard) -> Generator[Record | Fault]:
-    """What the reader yields, its faults named. Faults of the consumer, which writes, do not come through here."""
+def read(source: FileSource, shard: Shard) -> Generator[Record | Fault]:
+    """What the reader of a source's kind yields. Faults of the consumer, which writes, do not come through here.
+
+    Raises:
+        Unusable: the shard as a whole cannot be used.
+        ConnectionError: it cannot be reached now.
+    """
     columns: Mapping[str, str] = {field: column for field, column in source.columns.items()}
     with named_faults():
         yield from READERS[source.kind](shard, columns)

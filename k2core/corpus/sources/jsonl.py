@@ -26,8 +26,8 @@ def read(shard: Shard, columns: Mapping[str, str]) -> Iterator[Record | Fault]:
 
     with open_shard(shard) as file:
         for row, line in enumerate(_lines(file), 1):
-            if isinstance(line, int):
-                yield Fault(row, TOO_LONG, f"{line:,} bytes; {LONGEST:,} are allowed")
+            if line is None:
+                yield Fault(row, TOO_LONG, f"more than {LONGEST:,} bytes")
             elif line.strip():
                 try:
                     yield to_record(row, orjson.loads(line.removeprefix(codecs.BOM_UTF8)), columns)
@@ -43,14 +43,12 @@ def _fault(row: int, line: bytes, error: ValueError) -> Fault:
     return Fault(row, NOT_JSON, one_line(error))
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes | int]:
-    """Every line, or the number of bytes of one that is too long."""
+def _lines(file: BinaryIO) -> Iterator[bytes | None]:
+    """Every line; None in place of one that is too long."""
     while line := file.readline(LONGEST + 1):
-        length = len(line)
-        if length <= LONGEST:
+        if len(line) <= LONGEST:
             yield line
             continue
         while line and not line.endswith(b"\n"):
             line = file.readline(LONGEST)
-            length += len(line)
-        yield length
+        yield None

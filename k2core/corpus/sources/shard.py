@@ -14,11 +14,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from k2core.corpus.sources.files import FileSource
+from k2core.recipe import did_you_mean
 from k2core.storage import StorageError
 from k2core.storage.disk import LOST, of_the_machine
 from k2core.storage.foreign import one_line, printable
@@ -122,12 +124,14 @@ def list_files(source: FileSource) -> list[Shard]:
         ) from None
     files = {place: info for place, info in sorted(found.items()) if info["type"] == "file"}
     if not files:
-        folder = any(info["type"] == "directory" for info in found.values())
-        raise StorageError(
-            f"ingest.files: {source.name}: "
-            + (f"path {path} is a folder; " if folder else f"no file is named {path} or fits that pattern; ")
-            + (f"say which files in it, e.g. {path.rstrip(chr(47))}/**" if folder else "correct `path`")
-        )
+        folders = [place for place, info in found.items() if info["type"] == "directory"]
+        if not folders:
+            why = f"no file is named {path} or fits that pattern; correct `path`"
+        elif path.endswith("**") or not filesystem.ls(folders[0], detail=False):
+            why = f"there is no file in {path}; put files there or correct `path`"
+        else:
+            why = f"path {path} is a folder; say which files in it, e.g. {path.rstrip(chr(47))}/**"
+        raise StorageError(f"ingest.files: {source.name}: {why}")
     fixed = re.split(r"[*?\[]", pattern)[0]
     root = fixed[: fixed.rfind("/") + 1]
     local = "://" not in path
@@ -208,10 +212,15 @@ def to_record(row: int, values: Any, columns: Mapping[str, str]) -> Record | Fau
 
 
 def no_column(missing: list[str], there: Any) -> str:
-    """The missing columns and the existing ones, the first of them, and not the whole of a long name."""
-    names = [str(name)[:_NAME] for name in islice(there, _NAMES + 1)]
+    """The missing columns, what they may be meant to be, and the first existing ones, their names cut if long."""
+    names = tuple(str(name)[:_NAME] for name in islice(there, _NAMES + 1))
     shown = ", ".join(names[:_NAMES]) + (", …" if len(names) > _NAMES else "")
-    return f"no column {', '.join(missing)}; it has {shown}"
+    return f"no column {', '.join(name + _nearest(name, names) for name in missing)}; it has {shown}"
+
+
+@lru_cache(maxsize=64)  # a file may lack it in each of a million rows
+def _nearest(missing: str, names: tuple[str, ...]) -> str:
+    return did_you_mean(missing, names)
 
 
 def too_large() -> Unusable:
