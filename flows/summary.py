@@ -16,7 +16,7 @@ from flows.outcome import COLOURS, Outcome
 from k2core.tracking.experiment import run_link
 from k2core.tracking.headlines import headlines, metrics_file, verdict
 from k2core.tracking.lock import read_lock
-from k2core.tracking.recipe import flat
+from k2core.tracking.recipe import flat, shortly
 
 MOST_LINES = 12
 
@@ -36,11 +36,9 @@ class Before:
         return cls(recipe, headlines(root, root / "params.yaml"))
 
     def against(self, now: Before) -> list[str]:
-        """What is different `now`, one line each."""
-        if not self.recipe:
-            return []
-        keys = [key for key in now.recipe if now.recipe[key] != self.recipe.get(key)]
-        lines = [f"{key}: {self.recipe.get(key, 'absent')} → {now.recipe[key]}" for key in keys[:MOST_LINES]]
+        """What is different `now`, one line each; nothing of stages that had no outputs before."""
+        keys = [key for key in now.recipe if key in self.recipe and now.recipe[key] != self.recipe[key]]
+        lines = [shortly(key, f"{self.recipe[key]} → {now.recipe[key]}") for key in keys[:MOST_LINES]]
         lines += [f"and {len(keys) - MOST_LINES} more keys of the recipe"] if len(keys) > MOST_LINES else []
         for name, after in now.figures.items():
             before = self.figures.get(name)
