@@ -12,13 +12,13 @@ from workspace import ROOT
 
 from k2core.tracking.holding import held_by_another, hold
 
-ASK = "from pathlib import Path; from k2core.tracking.holding import held_by_another; print(held_by_another(Path({!r})))"
+ASK = "import sys, pathlib, k2core.tracking.holding as h; print(h.held_by_another(pathlib.Path(sys.argv[1])))"
 
 
 def test_a_runs_own_processes_pass_and_others_are_told_who_holds_it(tmp_path: Path) -> None:
     assert held_by_another(tmp_path) == "", "nobody"
     with hold(tmp_path, {"flow run": "laptop"}):
-        child = [sys.executable, "-c", ASK.format(str(tmp_path))]
+        child = [sys.executable, "-c", ASK, str(tmp_path)]
         assert subprocess.run(child, cwd=ROOT, capture_output=True, text=True, check=True).stdout == "\n"
         owner = tmp_path / "work" / "pipeline.json"
         owner.write_text(json.dumps({**json.loads(owner.read_text()), "pid": "999999999"}))  # nobody above this process
@@ -39,9 +39,7 @@ def test_what_a_killed_run_has_left_holds_nothing(tmp_path: Path) -> None:
         pass
 
 
-def test_a_recipe_is_not_chosen_while_a_run_works_with_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_recipe_is_not_chosen_while_a_run_works_with_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from stages.__main__ import use
 
     for name in ("dvc.yaml", "recipes", "styles", "declarations"):
