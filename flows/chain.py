@@ -212,6 +212,9 @@ def _run(graph: Graph, force: bool, run: Run) -> State:
         status, error = "FAILED", f"{failed[0]}: {run.outcomes[failed[0]].error}"
         also = f"; also failed: {', '.join(failed[1:])}" if failed[1:] else ""
         return Failed(message=f"{error} (the whole output: logs/{failed[0]}.log{also})")
+    except SystemExit as fault:  # DVC cannot read the project any more
+        status, error = "FAILED", str(fault)
+        return Failed(message=error)
     finally:
         run.trees.stop()
         kept.bring_back(graph, run.outcomes)

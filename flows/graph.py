@@ -76,7 +76,7 @@ def read_graph(root: Path, targets: tuple[str, ...] = (), from_stage: str = "", 
     from networkx import ancestors, topological_sort
 
     try:
-        repo = Repo(str(root))
+        repo = Repo(str(root), _wait_for_lock=True)  # as `dvc --wait-for-lock`: somebody may type `dvc repro`
         graph = repo.index.graph
         nodes = {stage.addressing: stage for stage in graph}
         named = [*targets, *filter(None, [from_stage])]
