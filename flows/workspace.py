@@ -145,8 +145,9 @@ def _members(groups: set[int]) -> list[psutil.Process]:
 
 
 def _transient(tail: list[str], returncode: int) -> bool:
-    """DVC hides the stage's exit status in its message: `exited with N`."""
-    return returncode == -9 or any(f"exited with {code}" in line for line in tail for code in TRANSIENT_EXITS)
+    """DVC hides the stage's exit status in its message: `exited with N`; and it does not wait for a path in use."""
+    told = [*(f"exited with {code}" for code in TRANSIENT_EXITS), "is busy, it is being blocked by"]
+    return returncode == -9 or any(words in line for line in tail for words in told)
 
 
 def sentence(tail: list[str]) -> str:
