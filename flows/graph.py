@@ -133,7 +133,7 @@ def read_graph(root: Path, targets: tuple[str, ...] = (), from_stage: str = "", 
 
 
 def patiently(ask: Callable[[], T], seconds: float = LOCK_PATIENCE_SECONDS) -> T:
-    """What `ask` returns, asked again for a while if another `dvc` holds a lock: a `dvc repro` that is refused ends soon.
+    """What `ask` returns; asked again for a while if another `dvc` holds a lock: one that is refused ends soon.
 
     Raises:
         LockError: it did not end.
