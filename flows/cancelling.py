@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 from uuid import UUID
@@ -18,7 +18,6 @@ from uuid import UUID
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
-from prefect.states import Cancelled
 
 CANCELLED = (
     "cancelled; every stage's process has ended; finished stages and checkpoints are kept, and the same command goes "
@@ -50,31 +49,31 @@ def end_without_server() -> NoReturn:
 
 
 @contextmanager
-def obey(run: UUID) -> Iterator[None]:
-    """Within the block, this process sends itself SIGTERM if the page asked to cancel flow run `run` and nobody has."""
+def obey(run: UUID, is_ending: Callable[[], bool], obeyed: threading.Event) -> Iterator[None]:
+    """Within the block, this process sends itself SIGTERM if the page asked to cancel flow run `run` and nobody has.
+
+    Args:
+        is_ending: whether the run is ending its stages. A signal would interrupt that, which takes a while.
+        obeyed: set before the signal is sent. Then no worker tells the server how the run has ended.
+    """
     over = threading.Event()
-    asked = 0
 
     def watch() -> None:
-        nonlocal asked
-        while not over.wait(ASK_SECONDS):
+        asked = 0
+        while not over.wait(ASK_SECONDS) and not is_ending():
             try:
                 with get_client(sync_client=True) as client:
                     state = client.read_flow_run(run).state
             except httpx.HTTPError:
                 continue  # the server is away; it will be asked again
             asked = asked + 1 if state and state.type == StateType.CANCELLING else 0
-            if asked == ROUNDS:
+            if asked == ROUNDS and not is_ending():
+                obeyed.set()
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
     threading.Thread(target=watch, name="obey-the-page", daemon=True).start()
     try:
         yield
-    except BaseException:
-        if asked >= ROUNDS:
-            with get_client(sync_client=True) as client:
-                client.set_flow_run_state(run, Cancelled(message="cancelled on the page"), force=True)
-        raise
     finally:
         over.set()

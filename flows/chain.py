@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,10 +27,12 @@ from flows.outcome import Outcome
 from flows.overrides import Change
 from flows.settings import ROOT, apply_settings
 from flows.summary import Before, summary
-from flows.workspace import ProcessTrees, StageFailed, TransientFailure, hold
+from flows.workspace import ProcessTrees, StageFailed, TransientFailure
 from k2core.recipe import Limits, load_section
 from k2core.tracking.address import INVOCATION
 from k2core.tracking.client import tell
+from k2core.tracking.holding import hold
+from k2core.tracking.recipe import shortly
 
 RETRY_DELAYS = (2, 20)
 SKIPPED = "didn't change, skipping"
@@ -130,7 +133,8 @@ def run_stage(stage: str, needed: bool, force: bool, address: str = "") -> State
 def _name() -> str:
     """The run's name on the page: what was asked for."""
     asked = runtime.flow_run.parameters
-    changes, targets = asked.get("overrides") or [], asked.get("targets") or []
+    changes = [shortly(*change.partition("=")[::2]) for change in asked.get("overrides") or []]
+    targets = asked.get("targets") or []
     recipe, after = asked.get("recipe", AS_IT_IS), asked.get("from_stage", BEGINNING)
     words = [recipe if recipe != AS_IT_IS else "", *changes, *targets, f"from {after}" if after != BEGINNING else ""]
     return ", ".join(filter(None, words)) or "the whole chain"
@@ -161,6 +165,7 @@ def pipeline(
     # From the page a run waits for its turn; at a terminal a person would rather know at once.
     deployed = runtime.deployment.id  # asked of the server, which may be gone at the end
     waits = get_run_logger().info if deployed else None
+    obeyed = threading.Event()
     try:
         with hold(ROOT, holder, waits):
             try:
@@ -171,10 +176,11 @@ def pipeline(
                 return Failed(message=str(error))
             if graph.lacking:
                 return Failed(message=graph.lacking)
-            with obey(runtime.flow_run.id):
+            trees = RUN.trees
+            with obey(runtime.flow_run.id, lambda: trees.stopping, obeyed):
                 return _run(graph, force, RUN)
     except (KeyboardInterrupt, TerminationSignal):
-        if deployed:  # its worker tells the server
+        if deployed and not obeyed.is_set():  # its worker tells the server
             raise
         if not server_answers():
             end_without_server()
@@ -206,6 +212,9 @@ def _run(graph: Graph, force: bool, run: Run) -> State:
         status, error = "FAILED", f"{failed[0]}: {run.outcomes[failed[0]].error}"
         also = f"; also failed: {', '.join(failed[1:])}" if failed[1:] else ""
         return Failed(message=f"{error} (the whole output: logs/{failed[0]}.log{also})")
+    except SystemExit as fault:  # DVC cannot read the project any more
+        status, error = "FAILED", str(fault)
+        return Failed(message=error)
     finally:
         run.trees.stop()
         kept.bring_back(graph, run.outcomes)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
@@ -16,6 +16,8 @@ from flows.choice import ACTIVE, check_recipe
 if TYPE_CHECKING:
     from dvc.stage import PipelineStage
 
+T = TypeVar("T")
+LOCK_PATIENCE_SECONDS = 60.0
 NO_GIT = "this folder is not a git repository; `dvc config --local core.no_scm true` (or `make setup`) lets DVC run so"
 
 
@@ -106,7 +108,7 @@ def read_graph(root: Path, targets: tuple[str, ...] = (), from_stage: str = "", 
             for out in above.outs if not (root / str(out)).exists()
         ]  # fmt: skip
         looks = [_Look(nodes[address], root) for address in always.values() if look]
-        status = repo.status()  # of all: with targets DVC takes four times as long
+        status = patiently(repo.status)  # of all: with targets DVC takes four times as long
     except SCMError:
         raise SystemExit(NO_GIT) from None
     except DvcException as error:
@@ -114,7 +116,8 @@ def read_graph(root: Path, targets: tuple[str, ...] = (), from_stage: str = "", 
             check_recipe(root, root / ACTIVE)
         except ValueError as fault:  # such as a section that a command in dvc.yaml names
             raise SystemExit(str(fault)) from None
-        raise SystemExit(f"DVC cannot read the project: {error}; `dvc status` says more") from None
+        said = " ".join(str(error).split())
+        raise SystemExit(f"DVC cannot read the project: {said}; `dvc status` says more") from None
     changed = {name.removeprefix("dvc.yaml:") for name in status}
     for found in looks:
         if found.differs():
@@ -133,6 +136,21 @@ def read_graph(root: Path, targets: tuple[str, ...] = (), from_stage: str = "", 
         from_stage=from_stage,
         lacking="".join(lacking[:1]),
     )
+
+
+def patiently(ask: Callable[[], T], seconds: float = LOCK_PATIENCE_SECONDS) -> T:
+    """What `ask` returns; asked again for a while if another `dvc` holds a lock: one that is refused ends soon.
+
+    Raises:
+        LockError: it did not end.
+    """
+    from dvc.lock import LockError
+    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+    again = Retrying(
+        retry=retry_if_exception_type(LockError), stop=stop_after_delay(seconds), wait=wait_fixed(0.5), reraise=True
+    )
+    return again(ask)
 
 
 class _Look:

@@ -22,7 +22,7 @@ from flows.graph import stage_names
 from flows.links import flow_run_address, mlflow_address
 from flows.overrides import Change, as_text, override, values_of
 from flows.settings import ROOT, apply_settings
-from flows.workspace import ProcessTrees, StageFailed, hold
+from flows.workspace import ProcessTrees, StageFailed
 from k2core.recipe import Limits, RecipeError, load_section
 from k2core.storage import write_text
 from k2core.storage.foreign import one_line
@@ -31,6 +31,7 @@ from k2core.tracking.address import RECORDS
 from k2core.tracking.client import StageRun, connect
 from k2core.tracking.experiment import ensure_experiment, found_link
 from k2core.tracking.headlines import headlines
+from k2core.tracking.holding import hold
 from k2core.tracking.uri import tracking_uri
 
 GRID = "k2.grid"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import socket
@@ -17,89 +16,20 @@ import typer
 
 from flows.access import link, prefect_login, secret
 from flows.links import MLFLOW, PREFECT
+from flows.records import Records
+from flows.servers import WORKER, Servers, end_leftovers
 from flows.settings import PAGES, ROOT, apply_settings, running_pages
-from flows.workspace import end_groups, hold
 from k2core.recipe import mask
 from k2core.storage import write_json
-from k2core.storage.private import log_folder
 from k2core.tracking.experiment import runs_page
+from k2core.tracking.holding import hold
 from k2core.tracking.uri import tracking_uri
 
 if TYPE_CHECKING:
     import httpx
 
-POOL, WORKER = "k2", "worker"
-WORKER_PATIENCE_SECONDS = 45.0
-"""Prefect's worker gives the runs that it ends 30 s."""
-MOST_DEATHS = 3
+POOL = "k2"
 BIN = Path(sys.executable).parent
-
-
-class Servers:
-    """Server processes that are started again if they die, and end with this process, whatever ends it."""
-
-    def __init__(self) -> None:
-        self.commands: dict[str, tuple[str, ...]] = {}
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-        self.deaths: dict[str, int] = {}
-
-    def start(self, name: str, *words: str) -> None:
-        """Start a server; its output is added to `logs/NAME.log`."""
-        self.commands[name] = words
-        # The servers' databases are this user's alone; the worker's runs make outputs, whose modes the user decides.
-        umask = -1 if name == WORKER else 0o077
-        with (log_folder(ROOT) / f"{name}.log").open("a") as log:
-            self.running[name] = subprocess.Popen(
-                words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                preexec_fn=_end_with_parent, umask=umask,
-            )  # fmt: skip
-
-    def await_answer(self, name: str, address: str) -> None:
-        """Wait until a server answers.
-
-        Raises:
-            SystemExit: it ended, or did not answer within five minutes, which a busy machine may need.
-        """
-        import httpx
-        from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
-
-        @retry(
-            retry=retry_if_exception_type(httpx.HTTPError),
-            wait=wait_fixed(0.3),
-            stop=stop_after_delay(300),
-            reraise=True,
-        )
-        def ask() -> None:
-            if self.running[name].poll() is not None:
-                raise SystemExit(f"{name} has ended; logs/{name}.log says why")
-            httpx.get(address, trust_env=False)
-
-        try:
-            ask()
-        except httpx.HTTPError as error:
-            raise SystemExit(f"{name} does not answer at {address} ({error}); logs/{name}.log says why") from None
-
-    def mend(self) -> None:
-        """Start again what has died.
-
-        Raises:
-            SystemExit: a server has died for the third time.
-        """
-        for name, process in self.running.items():
-            if process.poll() is None:
-                continue
-            about = f"{name} has ended with status {process.returncode}; logs/{name}.log says why"
-            self.deaths[name] = self.deaths.get(name, 0) + 1
-            if self.deaths[name] >= MOST_DEATHS:
-                raise SystemExit(about)
-            print(f"{about}; starting it again", flush=True)
-            self.start(name, *self.commands[name])
-
-    def stop(self) -> None:
-        """End them all, the worker first: it ends its runs, which still have something to tell the server."""
-        workers = [process.pid for name, process in self.running.items() if name == WORKER]
-        end_groups(workers, patience=WORKER_PATIENCE_SECONDS)
-        end_groups(process.pid for process in self.running.values())
 
 
 def main() -> None:
@@ -123,6 +53,7 @@ def main() -> None:
         ) from None
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
+    end_leftovers()
     prefect = free_address(PREFECT)
     login = os.environ.setdefault("PREFECT_SERVER_API_AUTH_STRING", prefect_login())
     os.environ.update(PREFECT_API_URL=f"{prefect}/api", PREFECT_API_AUTH_STRING=login)
@@ -148,8 +79,12 @@ def main() -> None:
         print(f"MLflow   {_mlflow_link(mlflow)}   compare runs")
         print("These links let in whoever has them, to all that you may do here: keep them to yourself.")
         print("Runs of `make demo` show there too. Ctrl-C ends the pages and what runs there.", flush=True)
+        records = Records(ROOT)
         while True:
             servers.mend()
+            if said := records.lost():
+                print(said, flush=True)
+                servers.start_again("mlflow-server")  # it would show the file that it has open
             time.sleep(0.5)
     except KeyboardInterrupt:
         print("ending", flush=True)
@@ -272,13 +207,6 @@ def _announce(**addresses: str) -> None:
 
     me = {"pid": str(os.getpid()), "born": str(psutil.Process().create_time())}
     write_json(PAGES, {**me, **addresses})
-
-
-def _end_with_parent() -> None:
-    """In a server's process: SIGTERM when `make ui` dies, even of SIGKILL (Linux only)."""
-    PR_SET_PDEATHSIG = 1
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _interrupt(signum: int, frame: object) -> None:

@@ -33,7 +33,7 @@ def run(
     apply_settings()
     from flows.choice import Choice, recipe_names
     from flows.graph import read_graph
-    from flows.workspace import hold
+    from k2core.tracking.holding import hold
 
     if recipe and recipe not in recipe_names(ROOT):
         raise SystemExit(f"no recipe {recipe}; there are: {', '.join(recipe_names(ROOT))}")

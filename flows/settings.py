@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from k2core.machine.proxies import is_loopback, spare_all, spare_loopback
+from k2core.tracking.address import lives
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "work" / "pages.json"
@@ -73,11 +74,8 @@ def running_pages() -> dict[str, str]:
 
     Without addresses it is still starting.
     """
-    import psutil
-
     try:
         pages: dict[str, str] = json.loads(PAGES.read_text())
-        alive = psutil.Process(int(pages["pid"])).create_time() == float(pages["born"])
-    except (FileNotFoundError, ValueError, KeyError, psutil.NoSuchProcess):
+        return pages if lives(int(pages["pid"]), float(pages["born"])) else {}
+    except (FileNotFoundError, ValueError, KeyError):
         return {}
-    return pages if alive else {}

@@ -18,7 +18,7 @@ from k2core.tracking.headlines import headlines, metrics_file, verdict
 from k2core.tracking.lock import read_lock
 from k2core.tracking.recipe import flat
 
-MOST_LINES = 12
+MOST_LINES, MOST_OF_A_LINE = 12, 80
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,9 @@ class Before:
         return cls(recipe, headlines(root, root / "params.yaml"))
 
     def against(self, now: Before) -> list[str]:
-        """What is different `now`, one line each."""
-        if not self.recipe:
-            return []
-        keys = [key for key in now.recipe if now.recipe[key] != self.recipe.get(key)]
-        lines = [f"{key}: {self.recipe.get(key, 'absent')} → {now.recipe[key]}" for key in keys[:MOST_LINES]]
+        """What is different `now`, one line each; nothing of stages that had no outputs before."""
+        keys = [key for key in now.recipe if key in self.recipe and now.recipe[key] != self.recipe[key]]
+        lines = [_change(key, self.recipe[key], now.recipe[key]) for key in keys[:MOST_LINES]]
         lines += [f"and {len(keys) - MOST_LINES} more keys of the recipe"] if len(keys) > MOST_LINES else []
         for name, after in now.figures.items():
             before = self.figures.get(name)
@@ -48,6 +46,11 @@ class Before:
             if before is not None and told != "same":
                 lines.append(f"{name.partition(':')[0]}: {before:.4g} → {after:.4g} ({told})")
         return lines
+
+
+def _change(key: str, before: Any, now: Any) -> str:
+    line = f"{key}: {before} → {now}"
+    return line if len(line) <= MOST_OF_A_LINE else f"{key} changed"
 
 
 def summary(root: Path, graph: Graph, outcomes: dict[str, Outcome], before: Before) -> None:

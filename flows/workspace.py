@@ -1,16 +1,14 @@
-"""One pipeline run at a time in a workspace, and a stage's process tree that ends with it."""
+"""A stage's process tree, which ends with the run that started it."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,46 +31,6 @@ class StageFailed(RuntimeError):
 
 class TransientFailure(StageFailed):
     """A stage ended in a way that another attempt may mend; it continues from its scratch."""
-
-
-@contextmanager
-def hold(root: Path, holder: dict[str, str], say: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold the workspace for one run.
-
-    Args:
-        say: told every minute who holds it, while this run waits for its turn. Without it a run that finds the
-            workspace held ends at once.
-
-    Raises:
-        SystemExit: another run holds the workspace; the sentence says which.
-    """
-    from filelock import FileLock, Timeout
-
-    path = root / "work" / "pipeline.lock"
-    path.parent.mkdir(exist_ok=True)
-    owner = path.with_suffix(".json")
-    lock = FileLock(path)
-    while not lock.is_locked:
-        try:
-            lock.acquire(timeout=60 if say else 0)
-        except Timeout:
-            about = f"this workspace is held by another pipeline run ({_holder(owner)})"
-            if not say:
-                raise SystemExit(f"{about}; wait for it or cancel it") from None
-            say(f"{about}; this run starts when that one has ended")
-    try:
-        owner.write_text(json.dumps({"pid": str(os.getpid()), **holder}))
-        yield
-    finally:
-        owner.unlink(missing_ok=True)
-        lock.release()
-
-
-def _holder(owner: Path) -> str:
-    try:
-        return ", ".join(f"{key} {value}" for key, value in json.loads(owner.read_text()).items())
-    except (FileNotFoundError, ValueError):  # it has just ended, or is just writing it
-        return "its name is not known yet"
 
 
 class ProcessTrees:
@@ -187,8 +145,9 @@ def _members(groups: set[int]) -> list[psutil.Process]:
 
 
 def _transient(tail: list[str], returncode: int) -> bool:
-    """DVC hides the stage's exit status in its message: `exited with N`."""
-    return returncode == -9 or any(f"exited with {code}" in line for line in tail for code in TRANSIENT_EXITS)
+    """DVC hides the stage's exit status in its message: `exited with N`; and it does not wait for a path in use."""
+    told = [*(f"exited with {code}" for code in TRANSIENT_EXITS), "is busy, it is being blocked by"]
+    return returncode == -9 or any(words in line for line in tail for words in told)
 
 
 def sentence(tail: list[str]) -> str:

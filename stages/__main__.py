@@ -9,6 +9,7 @@ import typer
 
 from k2core.recipe import read_recipe
 from k2core.storage import write_text
+from k2core.tracking.holding import hold
 from k2core.tracking.recipe import keep_aside
 from stages.checks import GRAPH, declared_sections, recipe_faults
 from stages.closure import rewrite
@@ -46,9 +47,10 @@ def show(name: str) -> None:
 @app.command()
 def use(name: str) -> None:
     """Make recipes/NAME.yaml the active recipe, written out in params.yaml; DVC then re-runs what it changes."""
-    text = _whole(name)
-    keep_aside(Path("."))
-    write_text(Path("params.yaml"), text)
+    with hold(Path("."), {"doing": f"make recipe NAME={name}"}):  # a run's own changes are in params.yaml
+        text = _whole(name)
+        keep_aside(Path("."))
+        write_text(Path("params.yaml"), text)
     print(f"params.yaml is now the recipe {name}; `dvc params diff` shows what changed, `make demo` runs it")
 
 

@@ -2,6 +2,8 @@
 
 `ingest` depends on the table that this writes: a file that was changed, added or removed, another object in a bucket,
 another commit of a dataset or another release of a package re-runs it, and nothing else does.
+
+It also refuses a `dvc repro` that is typed while a pipeline run is at work: both would remove each other's outputs.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import yaml
 
 from k2core.corpus.sources.watch import state_of
 from k2core.recipe import RecipeError
-from k2core.stage import WORK, Job, Metrics, main
+from k2core.stage import WORK, Job, Metrics, StageError, main
+from k2core.tracking.holding import held_by_another
 from stages.checks import recipe_faults
 from stages.ingest import SOURCES, Params
 
@@ -21,6 +24,8 @@ SECTION = "ingest"
 
 def run(params: Params, out: Path, job: Job) -> Metrics:
     """Write the state of every source that is not left out, by name."""
+    if other := held_by_another(Path()):
+        raise StageError(other)
     if faults := recipe_faults(job.recipe):
         raise RecipeError("\n".join(faults))
     built_in = {name: (source, getattr(params, name)) for name, source in SOURCES.items()}

@@ -36,6 +36,16 @@ def invocation_pid() -> int:
     return pid
 
 
+def lives(pid: int, born: float) -> bool:
+    """Whether process `pid` is still the one that began at `born` (psutil's `create_time`): numbers are used again."""
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).create_time() == born)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def socket_path(root: Path, pid: int) -> Path:
     """Where the recorder of process `pid` in workspace `root` listens.
 

@@ -9,6 +9,7 @@ from math import isclose
 from pathlib import Path
 
 from k2core.recipe import RecipeError, read_recipe
+from k2core.tracking.lock import read_lock
 
 HIGHER, LOWER = "higher is better", "lower is better"
 
@@ -69,11 +70,16 @@ def headlines(root: Path, recipe: Path, without: Collection[str] = ()) -> dict[s
     """Metric name → value, in the table's order; figures whose file or key is missing are left out.
 
     Args:
-        root: where the folder `metrics` is.
+        root: where `dvc.lock` and the folder `metrics` are.
         without: stages whose metrics files belong to an earlier state of the workspace.
     """
-    files = {path.name: json.loads(path.read_text()) for path in sorted((root / "metrics").glob("*.json"))}
-    return select(files, recipe, without)
+    return select(metrics_of(root), recipe, without)
+
+
+def metrics_of(root: Path) -> dict[str, dict[str, float]]:
+    """File name → figures of the files in `metrics/` that a stage in `dvc.lock` has made: others may lie there too."""
+    made = (root / out for stage in read_lock(root).values() for out in stage.outs if Path(out).parts[0] == "metrics")
+    return {path.name: json.loads(path.read_text()) for path in sorted(made) if path.exists()}
 
 
 def select(files: Mapping[str, Mapping[str, float]], recipe: Path, without: Collection[str] = ()) -> dict[str, float]:

@@ -11,8 +11,8 @@ from typing import Any
 from k2core.recipe import RecipeError, mask, read_recipe
 
 ABSENT = "absent"
-IN_A_NAME = 2
-"""Changes that a run's name spells out."""
+IN_A_NAME, MOST_OF_A_VALUE = 2, 40
+"""Changes that a run's name gives, and most characters of a value in it."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,14 @@ class RecipeChange:
     @property
     def title(self) -> str:
         """One line, e.g. `laptop, rl.tau=0.2, +3 more`."""
-        words = [f"{key}={here}" for key, (_, here) in self.changed.items() if len(here) <= 40][:IN_A_NAME]
-        more = len(self.changed) - len(words)
-        return ", ".join([self.base, *words, *([f"+{more} more" if words else f"{more} changed"] if more else [])])
+        words = [shortly(key, here) for key, (_, here) in self.changed.items()]
+        more = len(words) - IN_A_NAME
+        return ", ".join([self.base, *words[:IN_A_NAME], *([f"+{more} more"] if more > 0 else [])])
+
+
+def shortly(key: str, value: str) -> str:
+    """A change of the recipe in a name: `rl.tau=0.2`, or `ingest.files changed` where the value is long."""
+    return f"{key}={value}" if len(value) <= MOST_OF_A_VALUE else f"{key} changed"
 
 
 def against_base(root: Path) -> RecipeChange:

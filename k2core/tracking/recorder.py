@@ -25,6 +25,7 @@ from k2core.recipe import mask
 from k2core.storage import write_json
 from k2core.storage.foreign import one_line
 from k2core.storage.private import hide, log_folder
+from k2core.tracking.headlines import metrics_of
 from k2core.tracking.lock import read_lock
 from k2core.tracking.spool import Message, Spool, say
 
@@ -215,9 +216,8 @@ def alive(pid: int) -> bool:
 
 def last_words(root: Path) -> dict[str, Any]:
     """The message that ends a pipeline run: what the workspace is like now, which may be sent much later."""
-    figures = {path.name: json.loads(path.read_text()) for path in sorted((root / "metrics").glob("*.json"))}
     lock = [asdict(stage) for stage in read_lock(root).values()]
-    return {"type": "finish", "time": now(), "lock": lock, "metrics": figures}
+    return {"type": "finish", "time": now(), "lock": lock, "metrics": metrics_of(root)}
 
 
 def _known(root: Path) -> dict[str, Any]:

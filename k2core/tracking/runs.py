@@ -19,10 +19,13 @@ from typing import Any
 
 import psutil
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.db import utils as database
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
+from k2core.tracking.address import lives
 from k2core.tracking.experiment import KIND, PIPELINE, ensure_experiment, run_link, stages_link
 from k2core.tracking.headlines import SECONDS, STAGE_SECONDS, metrics_file, select
 from k2core.tracking.lock import LockedStage, downstream, is_code, outdated
@@ -74,13 +77,27 @@ class PipelineRuns:
         return values | {"experiment": self.experiment_id, "open": self.open, "recipe": asdict(self.recipe)}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from the `state` of a process that has ended."""
+        """Go on from the `state` of a process that has ended; with new runs, if the store is not the one it knew."""
         for name in STATE:
             setattr(self, name, state[name])
         self.open = {number: (stage, run_id) for number, (stage, run_id) in state["open"].items()}
         self.recipe = _recipe(state["recipe"])
-        self.client.set_tag(self.parent, "k2.recorder", _identity(os.getpid()))
+        try:
+            self.client.set_tag(self.parent, "k2.recorder", _identity(os.getpid()))
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            self._begin_anew()
         self._close_orphans()  # one made just before the kill is in no state
+
+    def _begin_anew(self) -> None:
+        """A new pipeline run with the stages under way: what has ended went with the store that was removed."""
+        under_way, self.open = self.open, {}
+        self.parent, self.stages, self.statuses, self.errors, self.skipped = "", {}, {}, {}, {}
+        facts = {"recipe": asdict(self.recipe), "time": self.began, "invocation": self.invocation, "pid": self.pid}
+        self.begin(facts)
+        for number, (stage, _) in under_way.items():
+            self.start_stage(number, {"stage": stage, "time": self.began, "params": {}, "inputs": {}}, watch=False)
 
     def begin(self, message: dict[str, Any]) -> None:
         """The pipeline run, with the keys of the recipe that differ from its base as parameters."""
@@ -326,10 +343,7 @@ def _alive(identity: str) -> bool:
     if machine != platform.node():
         return True  # for all that can be known here: machines may share a store
     pid, _, born = process.partition(":")
-    try:
-        return str(psutil.Process(int(pid)).create_time()) == born
-    except psutil.NoSuchProcess:
-        return False
+    return bool(pid and born) and lives(int(pid), float(born))
 
 
 def made_by(client: MlflowClient, experiment: str, stage: LockedStage) -> Run | None:

@@ -54,6 +54,7 @@ def test_a_run_whose_worker_was_killed_can_be_cancelled(pages: Pages) -> None:
     pages.await_state(run, "CANCELLED", 60)
     wait_until(lambda: not pages.toy.processes("stages.count"), 10, "the stage outlived its flow")
     goes_on(pages)
+    assert pages.api_get(f"flow_runs/{run}")["state_type"] == "CANCELLED", "and nothing else after that"
 
 
 def test_a_killed_flow_leaves_no_process_and_the_next_run_goes_on(pages: Pages) -> None:

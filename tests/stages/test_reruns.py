@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from dvc.repo import Repo
+from filelock import FileLock
 from workspace import ROOT, Workspace, project_files
 
 from k2core.recipe import read_recipe
@@ -213,6 +214,19 @@ def test_nothing_changed_runs_the_first_stage_alone_and_leaves_the_lock(project:
     assert said.count("Running stage") == 1 and f"Running stage '{SOURCES}'" in said
     assert said.count("didn't change, skipping") == len(graph.stages) - 1
     assert lock.stat().st_mtime_ns == before and graph.changed() == set()
+
+
+def test_a_repro_during_a_run_of_the_flow_is_refused_and_takes_nothing_from_it(project: Workspace) -> None:
+    manifest, lock = project.root / "data/sources.yaml", project.root / "dvc.lock"
+    before = manifest.read_bytes(), lock.read_bytes()
+    with FileLock(project.root / "work/pipeline.lock"):
+        (project.root / "work/pipeline.json").write_text('{"pid": "999999999", "flow run": "laptop"}')
+        done = project.run("dvc", "repro", "--force", check=False)
+    (project.root / "work/pipeline.json").unlink()
+    assert done.returncode != 0 and done.stdout.count("Running stage") == 1
+    sentence = "held by another pipeline run (pid 999999999, flow run laptop); wait for it or cancel it"
+    assert done.stderr.count(sentence) == 1 and "Traceback" not in done.stderr
+    assert (manifest.read_bytes(), lock.read_bytes()) == before
 
 
 def test_a_faulty_recipe_ends_before_the_first_stage_and_says_all(project: Workspace) -> None:

@@ -7,15 +7,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
 from mlflow.utils.validation import _validate_metric_name
 from workspace import ROOT
 
 from k2core.tracking.headlines import HIGHER, LOWER, SECONDS, headlines, table, verdict
 
 
-def write(root: Path, stage: str, figures: dict[str, float]) -> None:
+def write(root: Path, stage: str, figures: dict[str, float], locked: bool = True) -> None:
+    """As a run of `stage` leaves it: its figures, and their file in the lock."""
     (root / "metrics").mkdir(exist_ok=True)
-    (root / "metrics" / f"{stage}.json").write_text(json.dumps(figures))
+    file, lock = root / "metrics" / f"{stage}.json", root / "dvc.lock"
+    file.write_text(json.dumps(figures))
+    if locked:
+        stages = yaml.safe_load(lock.read_text())["stages"] if lock.exists() else {}
+        lock.write_text(yaml.safe_dump({"stages": stages | {stage: {"outs": [{"path": f"metrics/{file.name}"}]}}}))
 
 
 def test_figures_are_named_by_what_is_better_and_those_missing_are_left_out(tmp_path: Path) -> None:
@@ -24,6 +30,7 @@ def test_figures_are_named_by_what_is_better_and_those_missing_are_left_out(tmp_
     recipe.write_text("pretrain: {first: {}, stable: {}}\n")
     write(tmp_path, "evaluate-rl", {"tasks/pass_rate": 0.6, "tasks/greedy": 0.7})
     write(tmp_path, "pretrain-stable", {"heldout/bits_per_byte": 2.2})
+    write(tmp_path, "evaluate-sft", {"tasks/pass_rate": 0.9}, locked=False)  # which no run has made
     assert headlines(tmp_path, recipe) == {
         "RL tasks passed: higher is better": 0.6,
         "bits per byte 2 stable: lower is better": 2.2,

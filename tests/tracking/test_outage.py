@@ -136,6 +136,7 @@ def test_a_recorder_that_dies_keeps_what_it_was_told(
     monkeypatch.chdir(store)
     (store / "metrics").mkdir()
     (store / "metrics" / "torn.json").write_text('{"a": ')
+    (store / "dvc.lock").write_text("stages: {torn: {cmd: x, outs: [{path: metrics/torn.json, md5: a}]}}")
     monkeypatch.setattr("sys.argv", ["recorder", "--pid", "0", "--socket", str(store / "i.sock")])
     monkeypatch.setattr(recording, "alive", lambda _: False)
     monkeypatch.setattr(Recorder, "deliver", lambda _: None)

@@ -40,4 +40,4 @@ def test_what_cannot_be_read_is_called_so(workspace: Path) -> None:
 
 
 def test_long_values_do_not_make_a_name() -> None:
-    assert RecipeChange("laptop", {"ingest.files": ("[]", "x" * 99)}).title == "laptop, 1 changed"
+    assert RecipeChange("laptop", {"ingest.files": ("[]", "x" * 99)}).title == "laptop, ingest.files changed"

@@ -23,10 +23,12 @@ def pipelines(toy: Workspace) -> list:
     return [run for run in runs(toy) if run.data.tags.get("k2.kind") == "pipeline"]
 
 
-def headline(toy: Workspace, value: float) -> None:
-    """A figure of the real chain among those of the toy."""
-    (toy.root / "metrics").mkdir(exist_ok=True)
-    (toy.root / "metrics" / "evaluate-rl.json").write_text(json.dumps({"tasks/pass_rate": value}))
+def headline(toy: Workspace, before: str, after: str) -> None:
+    """The last stage's figure becomes one of the real chain's, in the file of the real chain's stage."""
+    toy.edit("stages/join.py", before, after)
+
+
+FIGURE, HALF, MORE = '"characters": float(len(out.read_text()))', '"tasks/pass_rate": 0.5', '"tasks/pass_rate": 0.6'
 
 
 def wait_for_recorder(toy: Workspace) -> None:
@@ -37,13 +39,17 @@ def wait_for_recorder(toy: Workspace) -> None:
 
 
 def test_a_repro_is_a_pipeline_run_with_nested_stage_runs(toy: Workspace) -> None:
-    headline(toy, 0.5)
+    headline(toy, FIGURE, HALF)
+    toy.edit("dvc.yaml", "metrics/join.json", "metrics/evaluate-rl.json")
+    (toy.root / "metrics").mkdir()
+    (toy.root / "metrics" / "evaluate-sft.json").write_text('{"tasks/pass_rate": 0.9}')  # no run has made it
     toy.run("dvc", "repro")
     wait_for_recorder(toy)
     (parent,) = pipelines(toy)
     assert parent.info.run_name == "toy: 4 ran"
     assert parent.data.params == {"recipe": "toy"}
     assert parent.data.metrics["RL tasks passed: higher is better"] == 0.5
+    assert not any(name.startswith("SFT") for name in parent.data.metrics)
     assert parent.data.metrics["seconds of all stages: lower is better"] > 0
     stages = {run.info.run_name: run for run in runs(toy, "executed")}
     assert set(stages) == {"source", "branch@left", "branch@right", "join"}
@@ -65,7 +71,7 @@ def test_a_repro_is_a_pipeline_run_with_nested_stage_runs(toy: Workspace) -> Non
 
     # One parameter of the last stage changes: the others are shown as skipped, linked to the run that made them.
     toy.edit("params.yaml", 'fail: ""', "fail: none")
-    headline(toy, 0.6)
+    headline(toy, HALF, MORE)
     toy.run("dvc", "repro")
     wait_for_recorder(toy)
     after = pipelines(toy)[0]

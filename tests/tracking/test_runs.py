@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,24 @@ def test_runs_that_nobody_will_end_are_closed_and_those_of_other_machines_are_no
     assert [runs.client.get_run(run).info.status for run in (ours, theirs, runs.parent)] == [
         "KILLED", "RUNNING", "RUNNING",
     ]  # fmt: skip
+
+
+def test_a_run_whose_store_was_removed_goes_on_in_the_new_one(
+    runs: PipelineRuns, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, stage in (("1", "sft"), ("2", "rl")):
+        runs.start_stage(number, {"stage": stage, "time": now(), **STAGE}, watch=False)
+    runs.end_stage("1", {"status": "FINISHED", "error": "", "time": now()})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{shutil.copy(empty_store, tmp_path / 'new.db')}")
+    again = PipelineRuns(runs.root)
+    again.resume(runs.state())
+    again.metrics("2", {"values": {"loss": 1.0}, "step": 0, "time": now()})
+    again.end_stage("2", {"status": "FINISHED", "error": "", "time": now()})
+    again.finish({**NOTHING, "time": now()})
+    stage, pipeline = sorted(again.client.search_runs(["1"]), key=lambda run: run.data.tags.get("k2.kind", ""))
+    assert (stage.info.run_name, stage.info.status, stage.data.metrics["loss"]) == ("rl", "FINISHED", 1.0)
+    assert (pipeline.info.run_name, pipeline.info.status) == ("laptop: 1 ran", "FINISHED")
+    assert stage.data.tags["mlflow.parentRunId"] == pipeline.info.run_id
 
 
 def test_the_page_opens_on_pipeline_runs_with_their_figures(runs: PipelineRuns, tmp_path: Path) -> None:
