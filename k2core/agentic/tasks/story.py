@@ -7,6 +7,7 @@ gold path is found by carrying out the goals in the simulator: those that no rul
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -134,6 +135,6 @@ def _reads(tool: ToolSpec) -> bool:
     return tool.semantics["kind"] in {"get", "find", *READS}
 
 
-def pick(random: Random, weights: dict[str, float]) -> str:
+def pick(random: Random, weights: Mapping[str, float]) -> str:
     """A key, by its weight."""
     return random.choices(list(weights), list(weights.values()))[0]

@@ -75,7 +75,8 @@ class Scene:
         """
         table = self.random.choice(list(self.world.tables))
         key, legs, last = self.add(table), [], None
-        start = (table, key)
+        place: Any = key
+        words = f"the {table} {quote(key)}"
         for _ in range(hops):
             ways = [(name, table, target, False) for name, target in self.world.links(table).items()]
             for other in self.world.tables:
@@ -94,17 +95,13 @@ class Scene:
             legs.append((table, name, target, new, back))
             table, key = target, new
         self.fill()
-        table, here = start[0], start[1]
-        words, place = f"the {table} {quote(start[1])}", Read(here, {})
-        place = here
-        for table, name, target, new, back in legs:
+        for holder, name, target, new, back in legs:
             if back:
-                tool = f"find_{self.world.tables[target].plural}_by_{name}"
-                place = self._found(tool, name, place, new)
+                place = self._found(f"find_{self.world.tables[target].plural}_by_{name}", name, place, new)
             else:
-                place = self.read(table, place, name)
-            words = f"the {target if back else name.replace('_', ' ')} of {words}"
-        return legs[-1][2] if legs else start[0], place, words
+                place = self.read(holder, place, name)
+            words = f"the {target if back else name} of {words}"
+        return table, place, words
 
     def read(self, table: str, key: Any, name: str, needed: bool = True) -> Read:
         """The value of a field, as the call shows that reads the record.
@@ -119,7 +116,7 @@ class Scene:
             self.goals.append(_look(f"get_{table}", arguments, {"thing": _thing(table, key)}))
         number, value = self.looks[table, record], self.state[table][record][name]
         if needed:
-            self.goals[number].facts.extend({record: 0, str(value): 0})
+            self.goals[number].facts.extend([record, str(value)])
         return Read(value, at(number, name))
 
     def _found(self, tool: str, name: str, key: Any, found: str) -> Read:
@@ -233,8 +230,7 @@ def branch(scene: Scene, calls: int) -> Story | None:
         replace(goal, unless=[{"when": [[read, test, [value]]], "says": {}}])
         for goal, test in ((then, "not_in"), (other, "in"))
     ]
-    label = name.replace("_", " ")
-    return scene.story(f"{then.clause} if the {label} of {words} is {quote(value)}, else {other.clause}")
+    return scene.story(f"{then.clause} if the {name} of {words} is {quote(value)}, else {other.clause}")
 
 
 def policed(wanted: str) -> Callable[[Scene, int], Story | None]:
