@@ -9,7 +9,7 @@ from typing import Any
 from k2core.report.results import MODELS, Results
 
 Score = Mapping[str, float]
-_SCORE = re.compile(r"(?:enforced_)?dialogues/(?P<measure>\w+)(?:/(?P<group>\w+))?")
+_SCORE = re.compile(r"(?:enforced_|richer_)?dialogues/(?P<measure>\w+)(?:/(?P<group>\w+))?")
 
 
 def of_a_group(score: str) -> bool:

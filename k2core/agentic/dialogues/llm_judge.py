@@ -29,6 +29,15 @@ SCHEMA = {
 MAX_TOKENS = 90
 
 
+def sample(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """About `count` trajectories, half of them accepted by the rules, evenly spread."""
+    found = []
+    for passed in (True, False):
+        of = [row for row in rows if row["verdict"]["passed"] == passed]
+        found += of[:: max(1, 2 * len(of) // count)][: (count + passed) // 2]
+    return found
+
+
 def judged(llm: LLM, rows: Sequence[dict[str, Any]], tasks: dict[str, Task], seed: int) -> dict[str, float]:
     """Judge the trajectories `rows`, whose verdicts get the check `clear`; the agreement with the rules.
 

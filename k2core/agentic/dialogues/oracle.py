@@ -95,7 +95,7 @@ class OracleAgent:
         """Whether a rule keeps the call from being made, by what was said and read."""
         for rule in call.get("unless", ()):
             if holds(rule["when"], lambda value: resolve(value, self.results)):
-                self.declined = self._say(**rule["says"]) if rule["says"] else ""
+                self.declined = self._say(rule["says"]["words"], **rule["says"]) if rule["says"] else ""
                 return True
         return False
 

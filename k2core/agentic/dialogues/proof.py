@@ -46,10 +46,10 @@ def fault(task: Task, tools: Mapping[str, ToolSpec]) -> str:
 def wrong_ways(task: Task) -> Iterator[tuple[str, dict[str, Any]]]:
     """Goals that an agent follows who stops before the last call, forgets the rules, does not listen, or pushes on."""
     goal, calls = task["goal"], task["goal"]["calls"]
-    if len(task["gold_calls"]) > 1:
-        kept = [call for call in calls if call["name"] != task["gold_calls"][-1]["name"] or call["turn"] == 0]
-        yield "unfinished", goal | {"calls": kept if len(kept) < len(calls) else calls[:-1]}
-    if any(call.get("unless") for call in calls):
+    done = [call["turn"] for call in task["gold_calls"]]
+    if len(done) > 1:
+        yield "unfinished", goal | {"calls": [call for call in calls if call["turn"] != done[-1]]}
+    if len(done) < len(calls) and any(call.get("unless") for call in calls):
         yield "heedless", goal | {"calls": [call | {"unless": []} for call in calls]}
     if any(call.get("heard") for call in calls):
         yield "deaf", goal | {"calls": [call for call in calls if not call["heard"]]}

@@ -5,53 +5,47 @@ The five kinds of `k2core.agentic.tasks.plans` do not change when these are adde
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from random import Random
-
-from pydantic import Field
 
 from k2core.agentic.domains.taxonomy import Draws, Split
 from k2core.agentic.tasks import world_stories
 from k2core.agentic.tasks.store_stories import Shelf, shelves, story
-from k2core.agentic.tasks.story import Story, pick, write
+from k2core.agentic.tasks.story import Story, write
 from k2core.agentic.tasks.task import Task
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.agentic.worlds.world import worlds
-from k2core.recipe import Section
 from k2core.synthesis.values import Values
 
 STORE = "store"
 KINDS = (*world_stories.KINDS, STORE)
 
 
-class Richer(Section):
-    """How many, of which kinds."""
-
-    train: int = Field(ge=0, description="tasks for training")
-    heldout: int = Field(ge=0, description="tasks for evaluation")
-    mix: dict[str, float] = Field(description=f"weight of each kind: {', '.join(KINDS)}")
-    calls: list[float] = Field(
-        min_length=1, max_length=7, description="of the kind steps, weight of chains of 2, 3, ... and at most 8 calls"
-    )
-
-
 class RicherMaker:
-    """Makes task number i of a split as a pure function of (seed, split, i, attempt), the tools and the open values."""
+    """Makes task number i of a split as a pure function of (seed, split, i, attempt), the tools and the open values.
 
-    def __init__(self, tools: Mapping[str, ToolSpec], richer: Richer, seed: int, values: Values) -> None:
-        self.richer, self.seed, self.values = richer, seed, values
+    Args:
+        mix: weight of each kind.
+        calls: of the kind steps, the weights of chains of 2, 3, … calls.
+    """
+
+    def __init__(
+        self, tools: Mapping[str, ToolSpec], mix: Mapping[str, float], calls: Sequence[float], seed: int,
+        values: Values | None = None,
+    ) -> None:  # fmt: skip
+        self.mix, self.calls, self.seed, self.values = mix, calls, seed, values or Values()
         self.tools = {
             name: {tool.name: tool for tool in tools.values() if (tool.origin, tool.domain) == ("world", name)}
             for name in worlds()
         }
-        self.shelves: list[Shelf] = shelves(tools) if richer.mix.get(STORE) else []
+        self.shelves: list[Shelf] = shelves(tools) if mix.get(STORE) else []
 
     def task(self, split: Split, number: int, attempt: int = 0) -> Task:
         """Task `number`; another `attempt` gives another task of the same kind."""
         name = f"{split}-richer-{number:05}"
         random = Random(f"{self.seed}/richer/{name}")
-        kind = pick(random, self.richer.mix)
-        calls = 2 + random.choices(range(len(self.richer.calls)), self.richer.calls)[0]
+        kind = random.choices(list(self.mix), list(self.mix.values()))[0]
+        calls = 2 + random.choices(range(len(self.calls)), self.calls)[0]
         draws = Draws(Random(f"{self.seed}/richer/{name}/{attempt}"), split, self.values)
         drawn = None
         while drawn is None:  # what is drawn may not suit the kind

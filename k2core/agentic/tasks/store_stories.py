@@ -19,6 +19,8 @@ from k2core.agentic.tools.specs import ToolSpec
 OPEN = {"person": "person", "name": "name", "phrase": "phrase", "text": "text", "code": "code", "phone": "digits"}
 """Forms of the catalogue's fields whose values tasks can draw, and their draw."""
 RECORDS, PAGE = (3, 5), 2
+WIDE = 40
+"""A range of integers with values for both splits."""
 SIMPLE = ("plain", "timeout", "late", "stale", "denied", "ambiguous")
 """Conditions for a call about one record."""
 
@@ -35,10 +37,12 @@ class Shelf:
 
 def shelves(tools: Mapping[str, ToolSpec]) -> list[Shelf]:
     """The domains of the catalogue that have such tools."""
-    found = []
+    found, by_domain = list[Shelf](), dict[str, list[ToolSpec]]()
+    for tool in tools.values():
+        if tool.origin == "catalogue":
+            by_domain.setdefault(tool.domain, []).append(tool)
     for entry in catalogue():
-        domain = as_domain(entry)
-        own = [tool for tool in tools.values() if (tool.origin, tool.domain) == ("catalogue", entry.plural)]
+        domain, own = as_domain(entry), by_domain.get(entry.plural, [])
         one = {tool.name: tool for tool in own if _of_one(tool, domain)}
         if one:
             listing = [tool for tool in own if tool.name == f"list_{entry.plural}"]
@@ -57,7 +61,7 @@ def as_domain(entry: Entry) -> Domain:
     for f in entry.fields.values():
         if f.form == "enum":
             fields[f.name] = FieldSpec(enum=f.schema["enum"])
-        elif f.form == "integer":
+        elif f.form == "integer" and f.schema["maximum"] - f.schema["minimum"] >= WIDE:
             fields[f.name] = FieldSpec(integer=(f.schema["minimum"], f.schema["maximum"]))
         elif f.form in OPEN:
             fields[f.name] = FieldSpec(open=OPEN[f.form])  # type: ignore[arg-type]

@@ -7,9 +7,7 @@ gold path is found by carrying out the goals in the simulator: those that no rul
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from random import Random
 from typing import Any
 
 from k2core.agentic.domains.taxonomy import Draws
@@ -66,9 +64,12 @@ def write(story: Story, name: str, kind: str, draws: Draws) -> Task:
         if not broken:
             done.append(goal)
             call = ToolCall(f"functions.{goal.tool}:0", goal.tool, json.dumps(gold(goal.arguments)))
-            while not world.execute(call).ok:
-                pass
-    calls = [{"name": g.tool, "arguments": gold(g.arguments), "turn": turn} for turn, g in enumerate(done)]
+            if not world.execute(call).ok:  # what a store does, it does once
+                world.execute(call)
+    calls = [
+        {"name": goal.tool, "arguments": gold(goal.arguments), "turn": turn}
+        for turn, goal in enumerate(story.goals) if goal in done
+    ]  # fmt: skip
     needed = list(dict.fromkeys(goal.tool for goal in story.goals))
     others = [tool for tool in story.tools if tool not in needed]
     count = min(len(others), random.choices(list(DISTRACTORS), list(DISTRACTORS.values()))[0])
@@ -133,8 +134,3 @@ def _rules(tool: ToolSpec) -> list[dict[str, Any]]:
 
 def _reads(tool: ToolSpec) -> bool:
     return tool.semantics["kind"] in {"get", "find", *READS}
-
-
-def pick(random: Random, weights: Mapping[str, float]) -> str:
-    """A key, by its weight."""
-    return random.choices(list(weights), list(weights.values()))[0]
