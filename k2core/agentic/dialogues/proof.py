@@ -38,7 +38,8 @@ def fault(task: Task, tools: Mapping[str, ToolSpec]) -> str:
     if (task["gold_calls"] or task["gold_question"]) and passes(Silent(task["gold_answer"])):
         return "nothing"
     for name, goal in wrong_ways(task):
-        if passes(OracleAgent(goal, declared, Random(task["id"]))):
+        mistake = "no_question" if name == "pushy" else None
+        if passes(OracleAgent(goal, declared, Random(task["id"]), mistake)):
             return name
     return ""
 
@@ -54,4 +55,4 @@ def wrong_ways(task: Task) -> Iterator[tuple[str, dict[str, Any]]]:
     if any(call.get("heard") for call in calls):
         yield "deaf", goal | {"calls": [call for call in calls if not call["heard"]]}
     if goal.get("stops"):
-        yield "pushy", goal | {"withheld": None}
+        yield "pushy", goal

@@ -84,7 +84,8 @@ def write(story: Story, name: str, kind: str, draws: Draws) -> Task:
         {"check": "tools", "only": useful}, {"check": "facts", "each": [goal.facts for goal in done if goal.facts]},
     ]  # fmt: skip
     last = [goal for goal in done if goal.heard == max(each.heard for each in done)]
-    answer = " ".join(dict.fromkeys([*(goal.answer for goal in last), *(f"I cannot do that. {r}" for r in refusals)]))
+    answers = [*(goal.answer for goal in last), *(f"I cannot do that. {rule}" for rule in refusals)]
+    answer = " ".join(filter(None, dict.fromkeys(answers)))
     question = None
     first: dict[str, Any] = {"calls": [], "state": state_hash(story.state), "facts": [], "tools": [], "says": []}
     if story.withheld:
