@@ -48,7 +48,7 @@ def wrong_ways(task: Task) -> Iterator[tuple[str, dict[str, Any]]]:
     """Goals that an agent follows who stops before the last call, forgets the rules, does not listen, or pushes on."""
     goal, calls = task["goal"], task["goal"]["calls"]
     done = [call["turn"] for call in task["gold_calls"]]
-    if len(done) > 1:
+    if len(done) > 1 and not any(check["check"] == "declines" for check in task["rubric"]):
         yield "unfinished", goal | {"calls": [call for call in calls if call["turn"] != done[-1]]}
     if len(done) < len(calls) and any(call.get("unless") for call in calls):
         yield "heedless", goal | {"calls": [call | {"unless": []} for call in calls]}
