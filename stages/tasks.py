@@ -77,7 +77,9 @@ def run(params: Params, compute: Compute, tools: Path, documents: Path, out: Pat
     made = [maker.task("train", i) for i in range(params.train)]
     made += [maker.task("heldout", i) for i in range(params.heldout)]
     richer = RicherMaker(specs, params.richer.mix, params.richer.calls, compute.seed, values)
-    job.say(f"{params.richer.train} training and {params.richer.heldout} held-out tasks of the richer kinds, each proved")
+    job.say(
+        f"{params.richer.train} training and {params.richer.heldout} held-out tasks of the richer kinds, each proved"
+    )
     wanted = [("train", i) for i in range(params.richer.train)] + [("heldout", i) for i in range(params.richer.heldout)]
     unproved = Counter[str]()
     for split, number in wanted:
@@ -87,11 +89,15 @@ def run(params: Params, compute: Compute, tools: Path, documents: Path, out: Pat
                 break
             unproved[f"{task['kind']}/{reason}"] += 1
         else:
-            raise StageError(f"task {task['id']}: no proof of {ATTEMPTS} tasks of kind {task['kind']} ({reason}); mend it")
+            raise StageError(
+                f"task {task['id']}: no proof of {ATTEMPTS} tasks of kind {task['kind']} ({reason}); mend it"
+            )
         made.append(task)
     for task in made:
         if task["split"] == "heldout" and (reason := fault(task, specs)):
-            raise StageError(f"task {task['id']}: its path '{reason}' gets the wrong verdict; mend its kind in plans.py")
+            raise StageError(
+                f"task {task['id']}: its path '{reason}' gets the wrong verdict; mend its kind in plans.py"
+            )
         verdict = judge_completion(task, specs, reply_text(gold_reply(task)))
         if not verdict.passed:
             raise StageError(f"task {task['id']}: its own solution fails {verdict.checks}; mend its kind in tasks.py")

@@ -61,7 +61,9 @@ BY_KIND = {kind: tasks_of(kind, 15) for kind in KINDS}
 ALL = [task for tasks in BY_KIND.values() for task in tasks]
 
 
-def play(task: Task, state: State | None = None, goal: dict[str, Any] | None = None) -> tuple[Messages, Simulator, Verdict]:
+def play(
+    task: Task, state: State | None = None, goal: dict[str, Any] | None = None
+) -> tuple[Messages, Simulator, Verdict]:
     declared = {name: TOOLS[name] for name in task["tools"]}
     world = Simulator(declared, task["initial_state"] if state is None else state)
     messages = converse(task, OracleAgent(goal or task["goal"], declared, Random(task["id"])), world)
@@ -150,14 +152,16 @@ def test_an_allowed_wish_has_been_looked_at_too() -> None:
     for task in BY_KIND["allowed"]:
         assert play(task)[2].passed
         *_, change = task["goal"]["calls"]
-        blind = judge(task, Evidence([{"role": "assistant", "content": task["gold_answer"]}], [], task["rubric"][1]["hash"]))
+        blind = judge(
+            task, Evidence([{"role": "assistant", "content": task["gold_answer"]}], [], task["rubric"][1]["hash"])
+        )
         assert not blind.checks["facts"] and change["unless"]
 
 
 def test_people_change_their_mind_correct_themselves_and_stop() -> None:
     for kind, asked in (("mind", "."), ("correct", "."), ("stop", "?")):
         for task in BY_KIND[kind]:
-            messages, world, verdict = play(task)
+            messages, _, verdict = play(task)
             assert verdict.passed, verdict
             (turn,) = task["later"]
             place = next(i for i, message in enumerate(messages) if message["content"] == turn["says"])

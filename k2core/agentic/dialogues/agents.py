@@ -51,7 +51,9 @@ class LLMAgent:
     def _choice(self, messages: list[Message]) -> str:
         """The name of a tool, or anything else to speak."""
         last = messages[-1]
-        if last["role"] == "tool" and not any(mark in last["content"] for mark in PASSING):  # a small model would call for ever
+        if last["role"] == "tool" and not any(
+            mark in last["content"] for mark in PASSING
+        ):  # a small model would call for ever
             return ""
         lines = "\n".join([SPEAK, *map(_declared, self.tools.values())])
         schema = {

@@ -20,11 +20,10 @@ from k2core.storage import parse_json
 if TYPE_CHECKING:
     from k2core.llm.client import LLM
 
+YES_NO = {"enum": ["yes", "no"]}
 SCHEMA = {
     "type": "object", "required": ["reason", "done", "clear"],
-    "properties": {
-        "reason": {"type": "string", "maxLength": 160}, "done": {"enum": ["yes", "no"]}, "clear": {"enum": ["yes", "no"]},
-    },
+    "properties": {"reason": {"type": "string", "maxLength": 160}, "done": YES_NO, "clear": YES_NO},
 }  # fmt: skip
 MAX_TOKENS = 90
 

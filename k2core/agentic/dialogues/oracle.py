@@ -3,7 +3,8 @@
 It is given the script of the task's goal (`k2core.agentic.tasks.script`) and the declared tools; the world, the gold
 calls and the gold answer are not within its reach. It uses no value before the user has said it or a tool has returned
 it. It asks for what is missing, calls again after a temporary failure, leaves out what a rule forbids by what it has
-read, waits for what the user will say later, and says what the tools returned. It makes a realistic mistake now and then, so that the judge has something to reject.
+read, waits for what the user will say later, and says what the tools returned. It makes a realistic mistake now and
+then, so that the judge has something to reject.
 """
 
 from __future__ import annotations

@@ -289,7 +289,9 @@ def stop(scene: Scene, calls: int) -> Story | None:
     if not goal.withheld:
         return None
     scene.goals.append(goal)
-    return scene.story("", withheld=scene.random.choice(list(goal.withheld)), later=[_later("stop", scene, "", "question")])
+    return scene.story(
+        "", withheld=scene.random.choice(list(goal.withheld)), later=[_later("stop", scene, "", "question")]
+    )
 
 
 KINDS: dict[str, Callable[[Scene, int], Story | None]] = {

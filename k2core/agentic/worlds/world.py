@@ -2,7 +2,8 @@
 
 A table is a domain (`k2core.agentic.domains.taxonomy`) of which a field may be a `link`: the key of a record of another
 table, or of the same one. A line of the policy is a sentence of the system prompt and a rule: the tools refuse a call
-for which everything in `when` holds. Each part of `when` is a path, a test and an operand (`k2core.agentic.tools.policy`).
+for which everything in `when` holds. Each part of `when` is a path, a test and an operand
+(`k2core.agentic.tools.policy`).
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class World(Section):
 
     @model_validator(mode="after")
     def _whole(self) -> World:
-        unknown = [target for table in self.tables for target in self.links(table).values() if target not in self.tables]
+        unknown = [
+            target for table in self.tables for target in self.links(table).values() if target not in self.tables
+        ]
         if unknown or self.me not in self.tables:
             raise ValueError(f"no table {', '.join(unknown) or self.me}; there are {', '.join(self.tables)}")
         return self

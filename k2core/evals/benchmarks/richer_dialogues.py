@@ -1,7 +1,7 @@
 """The first `dialogues` held-out tasks of the richer kinds, played whole as in `dialogues.py`: `richer_dialogues/...`.
 
-They have scores of their own, so that those of the five kinds stay comparable. `unseen_domains` are worlds that training
-never sees. There are no scores where the recipe makes no such tasks (`tasks.richer.heldout`).
+They have scores of their own, so that those of the five kinds stay comparable. `unseen_domains` are worlds that
+training never sees. There are no scores where the recipe makes no such tasks (`tasks.richer.heldout`).
 """
 
 from __future__ import annotations
