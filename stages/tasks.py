@@ -6,13 +6,22 @@ held-out tools. Tasks on real MCP servers have a file of their own: they cannot 
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field, NonNegativeInt
 
 from k2core.machine import Compute
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
+
+if TYPE_CHECKING:
+    from k2core.agentic.tasks.richer import RicherMaker
+    from k2core.agentic.tasks.task import Task
+    from k2core.agentic.tools.specs import ToolSpec
+    from k2core.storage import Split
 
 SECTION = "tasks"
 ATTEMPTS = 20
@@ -52,8 +61,6 @@ def run(params: Params, compute: Compute, tools: Path, documents: Path, out: Pat
     The gold path of a task passes the judge, and wrong ones fail, or the stage ends; a task of the richer kinds is
     drawn again until this holds.
     """
-    from collections import Counter
-
     from k2core.agentic.dialogues.proof import fault
     from k2core.agentic.tasks.judge import judge_completion
     from k2core.agentic.tasks.plans import KINDS
@@ -80,19 +87,9 @@ def run(params: Params, compute: Compute, tools: Path, documents: Path, out: Pat
     job.say(
         f"{params.richer.train} training and {params.richer.heldout} held-out tasks of the richer kinds, each proved"
     )
-    wanted = [("train", i) for i in range(params.richer.train)] + [("heldout", i) for i in range(params.richer.heldout)]
     unproved = Counter[str]()
-    for split, number in wanted:
-        for attempt in range(ATTEMPTS):
-            task = richer.task(split, number, attempt)
-            if not (reason := fault(task, specs)):
-                break
-            unproved[f"{task['kind']}/{reason}"] += 1
-        else:
-            raise StageError(
-                f"task {task['id']}: no proof of {ATTEMPTS} tasks of kind {task['kind']} ({reason}); mend it"
-            )
-        made.append(task)
+    for split, count in (("train", params.richer.train), ("heldout", params.richer.heldout)):
+        made += [_proved(richer, split, number, specs, unproved) for number in range(count)]
     for task in made:
         if task["split"] == "heldout" and (reason := fault(task, specs)):
             raise StageError(
@@ -122,6 +119,22 @@ def run(params: Params, compute: Compute, tools: Path, documents: Path, out: Pat
         figures |= {f"{name}/{value}": float(count) for value, count in sorted(counts.items())}
     distinct = len({(task["instruction"], *task["tools"]) for task in made})
     return figures | {"distinct_share": distinct / len(made)}
+
+
+def _proved(
+    maker: RicherMaker, split: Split, number: int, specs: Mapping[str, ToolSpec], unproved: Counter[str]
+) -> Task:
+    """Task `number` of the richer kinds, drawn until it is proved; `unproved` counts those before."""
+    from k2core.agentic.dialogues.proof import fault
+
+    for attempt in range(ATTEMPTS):
+        task = maker.task(split, number, attempt)
+        if not (reason := fault(task, specs)):
+            return task
+        unproved[f"{task['kind']}/{reason}"] += 1
+    raise StageError(
+        f"task {task['id']}: no proof of {ATTEMPTS} tasks of kind {task['kind']} ({reason}); mend that kind"
+    )
 
 
 def _texts(documents: Path, count: int) -> list[str]:
