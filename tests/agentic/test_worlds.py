@@ -80,6 +80,8 @@ def test_every_rule_can_forbid_and_can_let_pass() -> None:
                         arguments[name] = (
                             random.randint(1, 9000) if name == "amount" else domain.fields[field].draw(draws)
                         )
+                if len(outcomes) == 2:
+                    break
                 outcomes.add(rule.says in [each["says"] for each in broken(tool.semantics, arguments, state)])
             assert outcomes == {True, False}, rule
 

@@ -162,7 +162,8 @@ class OracleAgent:
         return self.random.choice(words()[kind]).format(**slots)
 
     def _spoil(self, mistake: str) -> None:
-        number = self.random.randrange(len(self.calls)) if self.calls else None
+        sure = [n for n, call in enumerate(self.calls) if not call.get("unless")] or range(len(self.calls))
+        number = sure[self.random.randrange(len(sure))] if self.calls else None
         call = None if number is None else self.calls[number]
         if mistake == "no_question" and call and self.withheld:
             call["wrong"], self.withheld = self.withheld, None  # guesses the value it should have asked for
