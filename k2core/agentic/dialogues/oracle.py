@@ -58,7 +58,7 @@ class OracleAgent:
         self.retries = 0
         self.results: dict[int, str] = {}
         if mistake:
-            self._spoil(mistake)
+            self._spoil("no_question" if self.stops else mistake)
 
     def reply(self, messages: list[Message]) -> Message:
         """A question if one is due, else failed calls again, else the next turn of calls, else the answer.
