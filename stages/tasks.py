@@ -91,7 +91,7 @@ def run(params: Params, compute: Compute, tools: Path, documents: Path, out: Pat
     for split, count in (("train", params.richer.train), ("heldout", params.richer.heldout)):
         made += [_proved(richer, split, number, specs, unproved) for number in range(count)]
     for task in made:
-        if task["split"] == "heldout" and (reason := fault(task, specs)):
+        if task["kind"] in KINDS and (reason := fault(task, specs)):
             raise StageError(
                 f"task {task['id']}: its path '{reason}' gets the wrong verdict; mend its kind in plans.py"
             )

@@ -130,7 +130,7 @@ class OracleAgent:
             return field.draw(Draws(self.random, "train"), other_than=value)
         if others := [each for each in tool.parameters["properties"][name].get("enum", []) if each != value]:
             return self.random.choice(others)
-        return value + 1 if isinstance(value, int) else value[1:] if value else value
+        return value + 1 if isinstance(value, int) else value[1:] if isinstance(value, str | list) else value
 
     def _told(self, number: int) -> tuple[str, dict[str, Any]]:
         """What is to be said of the result of a call: which words, and what goes into them."""

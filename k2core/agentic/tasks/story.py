@@ -14,7 +14,6 @@ from k2core.agentic.domains.taxonomy import Draws
 from k2core.agentic.tasks.personas import heldout_personas, personas
 from k2core.agentic.tasks.script import at, gold, stated
 from k2core.agentic.tasks.task import (
-    DISTRACTORS,
     HELDOUT_PERSONA_SHARE,
     LEVELS,
     MAX_ANSWER,
@@ -29,14 +28,17 @@ from k2core.agentic.tools.simulator import Simulator, State, state_hash
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.chat.parser import ToolCall
 
+OTHERS = {0: 0.7, 1: 0.3}
+"""Tools beyond those that are needed: how many, and how often. Few, because their schemas are most of a prompt."""
+
 
 @dataclass
 class Story:
     """A world, the goals in order, and what the user says.
 
     Attributes:
-        tools: those that the task may declare; it declares what the goals need, and up to two others.
-        speaker: a sentence of the system prompt.
+        tools: those that the task may declare; it declares what the goals need, and some others.
+        speaker: a sentence of the system prompt, where rules are in it: they may be about whom the agent talks to.
         later: turns of the user after the first: `says`, once the agent has given an `answer` or asked a `question`
             (`after`).
         withheld: the parameter of the only goal that the user leaves out, and never gives.
@@ -72,7 +74,7 @@ def write(story: Story, name: str, kind: str, draws: Draws) -> Task:
     ]  # fmt: skip
     needed = list(dict.fromkeys(goal.tool for goal in story.goals))
     others = [tool for tool in story.tools if tool not in needed]
-    count = min(len(others), random.choices(list(DISTRACTORS), list(DISTRACTORS.values()))[0])
+    count = min(len(others), random.choices(list(OTHERS), list(OTHERS.values()))[0])
     declared = [*needed, *random.sample(others, count)]
     random.shuffle(declared)
     rules = [rule["says"] for tool in story.tools if tool in declared for rule in _rules(story.tools[tool])]
@@ -102,7 +104,7 @@ def write(story: Story, name: str, kind: str, draws: Draws) -> Task:
         rubric.append({"check": "mentions", "all": mentions})
     return {
         "id": name, "split": draws.split, "kind": kind, "difficulty": LEVELS[min(2, max(1, len(calls)) - 1)],
-        "domain": story.domain, "system": " ".join([story.system, *dict.fromkeys(rules), story.speaker]).strip(),
+        "domain": story.domain, "system": " ".join([story.system, *dict.fromkeys(rules), *([story.speaker] if rules else [])]),
         "tools": declared, "persona": persona, "instruction": instruction, "follow_up": None, "later": story.later,
         "goal": _script(story), "initial_state": story.state, "rubric": rubric, "gold_calls": calls,
         "gold_answer": answer or REFUSALS[0], "gold_question": question, "first_turn": first,

@@ -3,7 +3,7 @@
 Kinds:
 
 - steps: a chain of calls, each of which needs what the one before returned; its length is drawn by `Calls`;
-- branch: "… if the X of A is …, else …": what is to be done hangs on a value that only a call shows;
+- branch: "… if the X is …, else …": what is to be done hangs on a value that only a call shows;
 - allowed, forbidden, rights: a wish that the policy may forbid: it does not; it does; it does to this user;
 - insist: the same, forbidden or without rights, and the user asks again after the refusal;
 - mind: after the answer, the user wants another value;
@@ -32,6 +32,8 @@ from k2core.recipe.reading import read_yaml
 
 FILLERS = 2
 """Records of each table that no wish is about."""
+HOP_SHARE = 0.3
+"""Share of branches and policed wishes about a record that another one leads to."""
 
 
 @dataclass
@@ -210,7 +212,7 @@ def steps(scene: Scene, calls: int) -> Story | None:
 
 
 def branch(scene: Scene, calls: int) -> Story | None:
-    if (found := scene.route(scene.random.randint(0, 1))) is None:
+    if (found := scene.route(int(scene.random.random() < HOP_SHARE))) is None:
         return None
     table, key, words = found
     tools = scene.changes(table, ruled=False)
@@ -230,12 +232,13 @@ def branch(scene: Scene, calls: int) -> Story | None:
         replace(goal, unless=[{"when": [[read, test, [value]]], "says": {}}])
         for goal, test in ((then, "not_in"), (other, "in"))
     ]
-    return scene.story(f"{then.clause} if the {name} of {words} is {quote(value)}, else {other.clause}")
+    again = other.clause.replace(words, f"the {table}")
+    return scene.story(f"{then.clause} if the {name} is {quote(value)}, else {again}")
 
 
 def policed(wanted: str) -> Callable[[Scene, int], Story | None]:
     def draw(scene: Scene, calls: int) -> Story | None:
-        if (found := scene.route(scene.random.randint(0, 1))) is None:
+        if (found := scene.route(int(scene.random.random() < HOP_SHARE))) is None:
             return None
         goal = _change(scene, *found, True, wanted)
         if goal is None:
@@ -252,7 +255,7 @@ def insist(scene: Scene, calls: int) -> Story | None:
 
 
 def mind(scene: Scene, calls: int) -> Story | None:
-    if (found := scene.route(scene.random.randint(0, 1))) is None:
+    if (found := scene.route(0)) is None:
         return None
     table, key, words = found
     tools = [tool for tool in scene.changes(table, ruled=False) if len(tool.parameters["required"]) == 2]
