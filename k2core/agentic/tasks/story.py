@@ -78,6 +78,7 @@ def write(story: Story, name: str, kind: str, draws: Draws) -> Task:
     declared = [*needed, *random.sample(others, count)]
     random.shuffle(declared)
     rules = [rule["says"] for tool in story.tools if tool in declared for rule in _rules(story.tools[tool])]
+    prompted = [*dict.fromkeys(rules), story.speaker] if rules else []
     useful = [tool for tool in declared if _reads(story.tools[tool]) or any(goal.tool == tool for goal in done)]
     persona, instruction = _instruction(story, draws)
     rubric: list[dict[str, Any]] = [
@@ -104,7 +105,7 @@ def write(story: Story, name: str, kind: str, draws: Draws) -> Task:
         rubric.append({"check": "mentions", "all": mentions})
     return {
         "id": name, "split": draws.split, "kind": kind, "difficulty": LEVELS[min(2, max(1, len(calls)) - 1)],
-        "domain": story.domain, "system": " ".join([story.system, *dict.fromkeys(rules), *([story.speaker] if rules else [])]),
+        "domain": story.domain, "system": " ".join([story.system, *prompted]),
         "tools": declared, "persona": persona, "instruction": instruction, "follow_up": None, "later": story.later,
         "goal": _script(story), "initial_state": story.state, "rubric": rubric, "gold_calls": calls,
         "gold_answer": answer or REFUSALS[0], "gold_question": question, "first_turn": first,
