@@ -23,8 +23,8 @@ from k2core.agentic.dialogues.play import Player
 from k2core.agentic.domains.taxonomy import domains
 from k2core.agentic.tasks.plans import KINDS
 from k2core.agentic.tasks.richer import RicherMaker
-from k2core.agentic.tasks.world_stories import KINDS as RICHER_KINDS
 from k2core.agentic.tasks.task import REFUSALS, TaskMaker, first_prompt
+from k2core.agentic.tasks.world_stories import KINDS as RICHER_KINDS
 from k2core.agentic.tools.evolve import assign_splits, evolve, plain_tools, world_tools
 from k2core.agentic.tools.simulator import Outcome, Simulator
 from k2core.agentic.worlds.world import worlds
