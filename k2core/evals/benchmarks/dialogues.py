@@ -7,8 +7,8 @@
 | `dialogues/answer[/GROUP]` | given the right calls and their results, share that answers rightly, greedy | Wilson |
 | `dialogues/pass_hat_K[/GROUP]` | K dialogues at temperature 1 all pass (tau-bench's pass^K) | bootstrap over tasks |
 
-An answer is right if it is brief and says what the rubric wants mentioned: the value that a tool returned, or what was
-done. It is measured on tasks that need calls.
+An answer is right if it is brief and says what the rubric wants said: the value that a tool returned, what was done, or
+that the policy forbids it. It is measured on tasks that need calls.
 
 Groups are the kinds of tasks (`k2core/agentic/tasks/plans.py`), and what no training task has: `unseen_tools`,
 `unseen_personas`, `unseen_domains`, where there are such tasks; `unseen_values` are the tasks with nothing else unseen.
@@ -116,7 +116,7 @@ def answers_after_results(environment: ToolCall, tasks: Sequence[Task], agent: M
     answers = {}
     for task, world, (_, before, _), reply in zip(due, worlds, asked, agent.replies(asked), strict=True):
         checks = judge(task, Evidence([*before, reply], world.outcomes, state_hash(world.state))).checks
-        answers[task["id"]] = all(checks.get(name, True) for name in ("mentions", "brief", "format"))
+        answers[task["id"]] = all(checks.get(name, True) for name in ("mentions", "declines", "brief", "format"))
     return answers
 
 
