@@ -8,9 +8,9 @@ from typing import Any
 
 from k2core.agentic.catalogue.entries import Entry, catalogue
 from k2core.agentic.domains.taxonomy import Domain, Draws, FieldSpec, Transition
+from k2core.agentic.tasks.people import later
 from k2core.agentic.tasks.script import Read, at
 from k2core.agentic.tasks.story import Story
-from k2core.agentic.tasks.world_stories import later_words
 from k2core.agentic.tools.goals import Goal, draw_goal, quote
 from k2core.agentic.tools.policy import SESSION, session
 from k2core.agentic.tools.simulator import State
@@ -151,9 +151,8 @@ class Told:
             goal, arguments=goal.arguments | {self.shelf.domain.key: first}, facts=sorted([key, other]), mentions=[],
             says={"thing": f"{_said(self.shelf.domain.entity)} {first}"}, reads="",
         )  # fmt: skip
-        later = [{"after": "question", "says": later_words("which", quote(key), self.draws.random)}]
-        goals = [asked, replace(goal, heard=1)]
-        return self._story(goals, goal.clause.replace(quote(key), first), goal.question, later)
+        goals, which = [asked, replace(goal, heard=1)], later("which", self.draws.random, quote(key), "question")
+        return self._story(goals, goal.clause.replace(quote(key), first), goal.question, [which])
 
     def pages(self) -> Story | None:
         if not self.shelf.listing:
@@ -189,8 +188,8 @@ class Told:
         return self._story(goals, f"{_said(step.verb)} the {thing}", False)
 
     def _story(
-        self, goals: list[Goal], clause: str, question: bool, later: list[dict[str, str]] | None = None
+        self, goals: list[Goal], clause: str, question: bool, turns: list[dict[str, str]] | None = None
     ) -> Story:
         needed = {tool.name: tool for tool in [*self.shelf.listing, *self.shelf.many] if tool.name == goals[0].tool}
         return Story(self.shelf.domain.domain, self.shelf.domain.system, self.shelf.one | needed, self.state, goals,
-                     clause, question, later=later or [])  # fmt: skip
+                     clause, question, later=turns or [])  # fmt: skip

@@ -15,12 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
-from pathlib import Path
 from random import Random
 from typing import Any
 
 from k2core.agentic.domains.taxonomy import Draws
+from k2core.agentic.tasks.people import later
 from k2core.agentic.tasks.script import Read, Text, at, gold
 from k2core.agentic.tasks.story import Story
 from k2core.agentic.tools.goals import Goal, draw_goal, quote
@@ -28,7 +27,6 @@ from k2core.agentic.tools.policy import SESSION, broken, holds, operand, session
 from k2core.agentic.tools.simulator import State
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.agentic.worlds.world import World
-from k2core.recipe.reading import read_yaml
 
 FILLERS = 2
 """Records of each table that no wish is about."""
@@ -251,7 +249,7 @@ def policed(wanted: str) -> Callable[[Scene, int], Story | None]:
 
 def insist(scene: Scene, calls: int) -> Story | None:
     story = policed(scene.random.choice(["forbidden", "rights"]))(scene, calls)
-    return story and replace(story, later=[_later("insist", scene)])
+    return story and replace(story, later=[later("insist", scene.random)])
 
 
 def mind(scene: Scene, calls: int) -> Story | None:
@@ -268,7 +266,7 @@ def mind(scene: Scene, calls: int) -> Story | None:
     if first.arguments[name] == second.arguments[name]:
         return None
     scene.goals += [first, replace(second, heard=1)]
-    return scene.story(first.clause, later=[_later("mind", scene, quote(second.arguments[name]))])
+    return scene.story(first.clause, later=[later("mind", scene.random, quote(second.arguments[name]))])
 
 
 def correct(scene: Scene, calls: int) -> Story | None:
@@ -282,7 +280,7 @@ def correct(scene: Scene, calls: int) -> Story | None:
     if first.reads != second.reads:
         return None
     scene.goals += [first, replace(second, heard=1)]
-    return scene.story(first.clause, question=True, later=[_later("correct", scene, named[1])])
+    return scene.story(first.clause, question=True, later=[later("correct", scene.random, named[1])])
 
 
 def stop(scene: Scene, calls: int) -> Story | None:
@@ -293,7 +291,7 @@ def stop(scene: Scene, calls: int) -> Story | None:
         return None
     scene.goals.append(goal)
     return scene.story(
-        "", withheld=scene.random.choice(list(goal.withheld)), later=[_later("stop", scene, "", "question")]
+        "", withheld=scene.random.choice(list(goal.withheld)), later=[later("stop", scene.random, after="question")]
     )
 
 
@@ -317,19 +315,3 @@ def _look(tool: str, arguments: dict[str, Any], says: dict[str, Any]) -> Goal:
 
 def _thing(table: str, key: Any) -> Any:
     return Text(f"{table} {{}}", (key,)) if isinstance(key, Read) else f"{table} {quote(key)}"
-
-
-def _later(behaviour: str, scene: Scene, value: str = "", after: str = "answer") -> dict[str, str]:
-    return {"after": after, "says": later_words(behaviour, value, scene.random)}
-
-
-def later_words(behaviour: str, value: str, random: Random) -> str:
-    """What a user of this behaviour says."""
-    said: str = random.choice(_people()[behaviour]).replace("{}", value)
-    return said[:1].upper() + said[1:]
-
-
-@cache
-def _people() -> dict[str, list[str]]:
-    found: dict[str, list[str]] = read_yaml(Path(__file__).with_name("people.yaml"))
-    return found
