@@ -88,7 +88,8 @@ def run(params: Params, compute: Compute, tools: Path, documents: Path, out: Pat
         f"{params.richer.train} training and {params.richer.heldout} held-out tasks of the richer kinds, each proved"
     )
     unproved = Counter[str]()
-    for split, count in (("train", params.richer.train), ("heldout", params.richer.heldout)):
+    wanted: dict[Split, int] = {"train": params.richer.train, "heldout": params.richer.heldout}
+    for split, count in wanted.items():
         made += [_proved(richer, split, number, specs, unproved) for number in range(count)]
     for task in made:
         if task["kind"] in KINDS and (reason := fault(task, specs)):

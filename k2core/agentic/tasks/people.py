@@ -1,4 +1,4 @@
-"""What users say after their first sentence: they change their mind, correct themselves, insist, stop (`people.yaml`)."""
+"""What users say after their first sentence: a change of mind, a correction, once more, an end (`people.yaml`)."""
 
 from __future__ import annotations
 
