@@ -46,10 +46,11 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
     from k2core.agentic.tasks.real_domain import real_domains
     from k2core.agentic.tools.declarations import Refused, declared_in
     from k2core.agentic.tools.descriptions import reword
-    from k2core.agentic.tools.evolve import assign_splits, evolve, plain_tools
+    from k2core.agentic.tools.evolve import assign_splits, evolve, plain_tools, world_tools
     from k2core.agentic.tools.gate import coverage, from_catalogue
     from k2core.agentic.tools.mcp import serve
     from k2core.agentic.tools.specs import write_tools
+    from k2core.agentic.worlds.world import worlds
     from k2core.llm.client import LLM
     from k2core.storage import write_json, write_lines
     from k2core.storage.atomic import remove
@@ -95,10 +96,12 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
             listed, bad = server.tools()
         figures |= {f"mcp/{name}": float(len(listed)), f"mcp_refused/{name}": float(len(bad))}
         tools, set_aside = tools + listed, set_aside + bad
+    of_worlds = [tool for world in worlds().values() for tool in world_tools(world)]
+    tools, figures["worlds"] = tools + of_worlds, float(len(of_worlds))
     twice = [name for name, count in Counter(tool.name for tool in tools).items() if count > 1]
     if twice:
         raise StageError(
-            f"two tools are called {', '.join(twice)}; rename the entity of a domain, or leave a server out"
+            f"two tools are called {', '.join(twice)}; rename the entity of a domain or a world, or leave a server out"
         )
     made, reasons = from_catalogue(params.catalogue, seed, [tool.name for tool in tools])
     if len(made) < params.catalogue:

@@ -2,7 +2,7 @@
 
 Only training tasks are played. A task is tried again until a dialogue passes (rejection sampling) or the attempts
 are spent; what the judge rejected is kept. A few dialogues come from a real LLM, and some tasks are played on real MCP
-servers.
+servers. An LLM judges a sample beside the rules.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Params(Section):
     failure_rate: float = Field(ge=0, lt=1, description="share of calls that find the tool unavailable at that moment")
     mistake_rate: float = Field(ge=0, le=1, description="share of the oracle's dialogues with a deliberate mistake")
     llm_tasks: int = Field(ge=0, description="tasks that the LLM agent plays too; 0 asks no LLM")
+    llm_judged: int = Field(ge=0, description="dialogues that the LLM judges too, half of them rejected by the rules")
     llm_max_tokens: int = Field(ge=16, description="tokens of one reply of the LLM agent, at most")
     llm_temperature: float = Field(ge=0, le=2, description="sampling temperature of the LLM agent")
     llm: dict[str, Any] = own_llm()
@@ -37,6 +38,7 @@ def run(
 ) -> Metrics:  # fmt: skip
     """Write `accepted.jsonl` and `rejected.jsonl`."""
     llm = llm.with_own(params.llm, "trajectories.llm")
+    from k2core.agentic.dialogues.llm_judge import judged, sample
     from k2core.agentic.dialogues.play import Player, figures
     from k2core.agentic.tools.mcp import read_servers
     from k2core.agentic.tools.specs import read_tools
@@ -63,6 +65,12 @@ def run(
         with LLM.open(llm, compute, job.answers) as client:
             for task in chosen:
                 played.append(player.llm(task, client, params.llm_temperature, params.llm_max_tokens))
+    found: dict[str, float] = {}
+    if params.llm_judged:
+        rows = sample(played, params.llm_judged)
+        job.say(f"{len(rows)} dialogues judged by {llm.model}")
+        with LLM.open(llm, compute, job.answers) as client:
+            found = judged(client, rows, {task["id"]: task for task in [*training, *real]}, compute.seed)
     accepted = [row for row in played if row["verdict"]["passed"]]
     rejected = [row for row in played if not row["verdict"]["passed"]]
     if not accepted:
@@ -70,7 +78,7 @@ def run(
     out.mkdir()
     write_lines(out / "accepted.jsonl", accepted)
     write_lines(out / "rejected.jsonl", rejected)
-    return figures(accepted, rejected)
+    return figures(accepted, rejected) | found
 
 
 if __name__ == "__main__":

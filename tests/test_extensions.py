@@ -45,6 +45,17 @@ for split in ('train', 'heldout'):
     assert len(reader.split()) == 2 and loan['kind'] in ('book', 'film', 'map')
 assert any('loan' in tool.name for tool in plain_tools(library))
 """,
+    "A world": """
+from k2core.agentic.dialogues.proof import fault
+from k2core.agentic.tasks.richer import RicherMaker
+from k2core.agentic.tools.evolve import world_tools
+from k2core.agentic.worlds.world import worlds
+tools = {tool.name: tool for world in worlds().values() for tool in world_tools(world)}
+makers = [RicherMaker(tools, {kind: 1}, [1], 1) for kind in ('steps', 'allowed', 'forbidden', 'rights')]
+tasks = [maker.task(split, i) for maker in makers for split in ('train', 'heldout') for i in range(20)]
+of_it = [task for task in tasks if task['domain'] == 'library']
+assert len(of_it) > 9 and not any(fault(task, tools) for task in of_it)
+""",
     "A kind of recall document": """
 assert modules_in('k2core.synthesis.recall.kinds')['echo'].make(None, None, 'Oh!', 600) == 'Oh! Oh!'
 """,

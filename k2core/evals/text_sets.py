@@ -28,4 +28,5 @@ def text_sets(tasks: Path) -> list[EvaluationSet]:
     for row in read_lines(tasks / "tasks.jsonl"):
         if row["split"] == "heldout":
             texts |= {f"{row['id']}/{part}": row[part] for part in ("instruction", "follow_up") if row[part]}
+            texts |= {f"{row['id']}/later/{n}": turn["says"] for n, turn in enumerate(row.get("later", []))}
     return [EvaluationSet("tool_call", texts)]

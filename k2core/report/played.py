@@ -9,7 +9,7 @@ from typing import Any
 from k2core.report.results import MODELS, Results
 
 Score = Mapping[str, float]
-_SCORE = re.compile(r"(?:enforced_)?dialogues/(?P<measure>\w+)(?:/(?P<group>\w+))?")
+_SCORE = re.compile(r"(?P<of>(?:enforced_|richer_)?dialogues)/(?P<measure>\w+)(?:/(?P<group>\w+))?")
 
 
 def of_a_group(score: str) -> bool:
@@ -21,15 +21,16 @@ def of_a_group(score: str) -> bool:
 def table(scorecards: Mapping[str, Mapping[str, Score]]) -> dict[str, Any] | None:
     """`measures`, and `rows` of a group and, by measure, the models' scores (None: no such score); None if unplayed."""
     cards = [scorecards[model] for model in MODELS]
-    found = [matched for name in cards[-1] if name.startswith("dialogues/") and (matched := _SCORE.fullmatch(name))]
+    found = [m for name in cards[-1] if (m := _SCORE.fullmatch(name)) and m["of"] != "enforced_dialogues"]
     if not found:
         return None
     measures = list(dict.fromkeys(matched["measure"] for matched in found))
     rows = []
-    for group in dict.fromkeys(matched["group"] for matched in found):
-        names = [f"dialogues/{measure}" + (f"/{group}" if group else "") for measure in measures]
+    for of, group in dict.fromkeys((matched["of"], matched["group"]) for matched in found):
+        names = [f"{of}/{measure}" + (f"/{group}" if group else "") for measure in measures]
         cells = [[card[name] for card in cards] if all(name in card for card in cards) else None for name in names]
-        rows.append({"group": group or "all", "cells": cells})
+        of_these = "all" if of == "dialogues" else "richer kinds"
+        rows.append({"group": group or of_these, "cells": cells})
     return {"measures": measures, "rows": rows}
 
 

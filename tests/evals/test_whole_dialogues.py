@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -22,14 +22,19 @@ from k2core.agentic.dialogues.oracle import OracleAgent
 from k2core.agentic.dialogues.play import Player
 from k2core.agentic.domains.taxonomy import domains
 from k2core.agentic.tasks.plans import KINDS
+from k2core.agentic.tasks.richer import RicherMaker
 from k2core.agentic.tasks.task import REFUSALS, TaskMaker, first_prompt
-from k2core.agentic.tools.evolve import assign_splits, evolve, plain_tools
+from k2core.agentic.tasks.world_stories import KINDS as RICHER_KINDS
+from k2core.agentic.tools.evolve import assign_splits, evolve, plain_tools, world_tools
 from k2core.agentic.tools.simulator import Outcome, Simulator
+from k2core.agentic.worlds.world import worlds
 from k2core.chat.parser import ToolCall
 from k2core.chat.special_tokens import SPECIAL_TOKENS, TOOL_CALLS_SECTION_BEGIN
 from k2core.chat.template import encode_dialogue, reply_text
 from k2core.chat.tokenizer import Tokenizer
+from k2core.evals.benchmarks import richer_dialogues
 from k2core.evals.benchmarks.dialogues import groups, play, readable, scores
+from k2core.evals.subject import Measured
 from k2core.gym.tool_call import ToolCall as Environment
 from k2core.inference.constraint import WORD
 from k2core.inference.enforcer import Enforcer
@@ -42,12 +47,16 @@ TOOLS = {
     tool.name: tool
     for domain in domains().values()
     for tool in assign_splits(evolve(domain, 14, 1)[0], {plain.name for plain in plain_tools(domain)})
-}
+} | {tool.name: tool for world in worlds().values() for tool in world_tools(world)}
 MIX = {"single": 0.4, "parallel": 0.15, "chain": 0.15, "ask": 0.15, "none": 0.15}
 MAKER = TaskMaker(TOOLS, MIX, 3)
 HELDOUT = [MAKER.task("heldout", number) for number in range(60)]
-ENVIRONMENT = Environment(TOOLS, {"train": [MAKER.task("train", number) for number in range(300)], "heldout": HELDOUT})
-TASKS = {task["id"]: task for task in HELDOUT}
+RICHER_MAKER = RicherMaker(TOOLS, dict.fromkeys(RICHER_KINDS, 1.0), [1.0, 1.0], 3)
+RICHER = [RICHER_MAKER.task("heldout", number) for number in range(60)]
+TRAIN = [MAKER.task("train", number) for number in range(300)]
+TRAIN += [RICHER_MAKER.task("train", number) for number in range(60)]
+ENVIRONMENT = Environment(TOOLS, {"train": TRAIN, "heldout": HELDOUT + RICHER})
+TASKS = {task["id"]: task for task in HELDOUT + RICHER}
 TOKENIZER = Tokenizer.train(["a tool said that the task is done and the task said that a tool is done"], 280)
 SAMPLES = 4
 
@@ -95,8 +104,8 @@ def wild(name: str, messages: list[Message], tools: list[dict]) -> str:
     return random.choice([section, section[:-9], call, "Done.", "Which one?", "", "ä" * 99]) + "<|im_end|>"
 
 
-def found(write: Callable[..., str]) -> dict[str, float]:
-    made = play(ENVIRONMENT, len(HELDOUT), lambda _: Scripted(write), SAMPLES, 0)
+def found(write: Callable[..., str], kinds: Collection[str] = KINDS) -> dict[str, float]:
+    made = play(ENVIRONMENT, len(HELDOUT), lambda _: Scripted(write), SAMPLES, 0, kinds)
     return {
         name: score["value"] for name, score in scores(made, groups(ENVIRONMENT.tasks["train"]), 0).items()
     }  # fmt: skip
@@ -110,6 +119,20 @@ def test_a_perfect_agent_scores_everything() -> None:
     assert {f"pass_hat_{k}" for k in (1, 2, 3, 4)} <= measured
     assert {f"greedy/unseen_{what}" for what in ("values", "tools", "personas")} <= measured
     assert "answer/none" not in measured and "answer/chain" in measured
+
+
+def test_the_richer_kinds_are_played_apart() -> None:
+    values = found(perfect(), RICHER_KINDS)
+    assert set(values.values()) == {1.0}
+    assert {f"dialogues/greedy/{kind}" for kind in RICHER_KINDS} <= set(values)
+    assert "dialogues/greedy/unseen_domains" in values and "dialogues/greedy/single" not in values
+    assert set(found(lambda *_: "All right.<|im_end|>", RICHER_KINDS).values()) == {0.0}
+    assert found(wild, RICHER_KINDS)["dialogues/greedy"] < 0.05
+
+
+def test_a_recipe_without_richer_tasks_has_no_scores_of_them() -> None:
+    subject: Any = SimpleNamespace(environments={"tool_call": Environment(TOOLS, {"train": [], "heldout": HELDOUT})})
+    assert richer_dialogues.measure(subject) == Measured({})
 
 
 def test_a_silent_agent_scores_nothing_and_one_that_refuses_only_refusals() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2core.agentic.dialogues.dialogue import Message, calling
-from k2core.agentic.tools.simulator import UNAVAILABLE
+from k2core.agentic.tools.simulator import PASSING
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.recipe.reading import read_yaml
 from k2core.storage import parse_json
@@ -51,7 +51,9 @@ class LLMAgent:
     def _choice(self, messages: list[Message]) -> str:
         """The name of a tool, or anything else to speak."""
         last = messages[-1]
-        if last["role"] == "tool" and UNAVAILABLE not in last["content"]:  # a small model would call for ever
+        if last["role"] == "tool" and not any(
+            mark in last["content"] for mark in PASSING
+        ):  # a small model would call for ever
             return ""
         lines = "\n".join([SPEAK, *map(_declared, self.tools.values())])
         schema = {
@@ -68,7 +70,7 @@ class LLMAgent:
         chat = [{"role": "system", "content": f"{messages[0]['content']} {prompt['rule']}"}]
         for example in prompt["examples"]:
             chat += [{"role": "user", "content": example["shown"]}, {"role": "assistant", "content": example["answer"]}]
-        shown = "\n".join(filter(None, [tools, *map(_told, messages[1:])])).replace('"', "")
+        shown = "\n".join(filter(None, [tools, *map(told, messages[1:])])).replace('"', "")
         return self.llm.complete(
             [*chat, {"role": "user", "content": shown}], max_tokens=self.max_tokens, temperature=self.temperature,
             seed=self.seed, schema=schema,
@@ -85,7 +87,7 @@ def _declared(tool: ToolSpec) -> str:
     return f"{tool.name}({', '.join(tool.parameters.get('properties', {}))}): {tool.description}"
 
 
-def _told(message: Message) -> str:
+def told(message: Message) -> str:
     """A message as a line of a report: a small model knows no tool messages."""
     if calls := message.get("tool_calls"):
         return "\n".join(f"You called {c['function']['name']} with {c['function']['arguments']}" for c in calls)

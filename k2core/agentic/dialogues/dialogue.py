@@ -16,7 +16,7 @@ from k2core.chat.parser import ToolCall
 
 Message = dict[str, Any]
 Turns = Generator[list[Message], Message, list[Message]]
-MAX_REPLIES = 6
+MAX_REPLIES, RETRIES = 6, 3
 MAX_RESULT = 20_000
 """Characters of a tool's result that the agent gets to see."""
 
@@ -43,13 +43,17 @@ class Agent(Protocol):
 def turns(task: Task, world: World) -> Turns:
     """The dialogue: yields the messages so far when a reply is due, is sent the reply, returns all messages.
 
-    It ends at an answer without a call that leaves the user nothing to add. The user gives the withheld detail when
-    the agent asks a question, once. A dialogue that does not end within `MAX_REPLIES` replies is cut there; the judge
-    then finds no answer. A malformed reply ends it too, and the judge fails it.
+    It ends at a reply without a call that leaves the user nothing to say. The user gives the withheld detail when
+    the agent asks a question, once; and says what `later` has next when the agent has done what it waits for: asked a
+    question, or given an answer. A dialogue is cut after `MAX_REPLIES` replies, or as many as the job and
+    `RETRIES` failures take; the judge then finds no answer. A malformed reply ends it too, and the judge fails it.
     """
     messages: list[Message] = list(first_prompt(task))
-    index, follow_up = count(), task["follow_up"]  # K2's ids are counted over the whole dialogue
-    for _ in range(MAX_REPLIES):
+    index = count()  # K2's ids are counted over the whole dialogue
+    later = list(task.get("later", []))
+    if task["follow_up"] is not None:
+        later.append({"after": "question", "says": task["follow_up"]})
+    for _ in range(max(MAX_REPLIES, len(task["gold_calls"]) + len(later) + 1 + RETRIES)):
         reply = yield messages
         said = _writable(reply["content"])
         if reply.get("errors"):
@@ -66,10 +70,9 @@ def turns(task: Task, world: World) -> Turns:
             content = _writable(world.execute(call).text[:MAX_RESULT])
             messages.append({"role": "tool", "tool_call_id": call.id, "content": content})
         if not calls:
-            if follow_up is None or "?" not in said:
+            if not later or later[0]["after"] != ("question" if "?" in said else "answer"):
                 break
-            messages.append({"role": "user", "content": follow_up})
-            follow_up = None
+            messages.append({"role": "user", "content": later.pop(0)["says"]})
     return messages
 
 

@@ -38,6 +38,7 @@ class FieldSpec(Section):
     )
     integer: FromList[tuple[int, int]] | None = None
     time: FromList[tuple[int, int]] | None = None
+    link: str | None = Field(None, description="the key of a record of this table (k2core.agentic.worlds)")
     phrase: str = Field("{}", description="how a sentence gives a value")
     aliases: list[str] = Field([], description="other names a parameter for it may have")
     optional: bool = Field(False, description="a tool that creates the entity need not ask for it")
@@ -107,7 +108,7 @@ class Domain(Section):
     fields: dict[str, FieldSpec]
     transitions: list[Transition] = Field([])
     adjustments: list[Adjustment] = Field([])
-    create_words: list[str]
+    create_words: list[str] = Field([], description="verbs of a wish for a new entity")
 
     @property
     def details(self) -> dict[str, FieldSpec]:
@@ -115,9 +116,9 @@ class Domain(Section):
         return {n: spec for n, spec in self.fields.items() if n != self.key and not spec.internal}
 
     def record(self, draws: Draws) -> tuple[str, dict[str, Value]]:
-        """A random entity: its key and its other fields."""
+        """A random entity: its key and its other fields, links apart."""
         key = str(self.fields[self.key].draw(draws))
-        return key, {n: spec.draw(draws) for n, spec in self.fields.items() if n != self.key}
+        return key, {n: spec.draw(draws) for n, spec in self.fields.items() if n != self.key and not spec.link}
 
 
 def split_of(value: Value) -> Split:

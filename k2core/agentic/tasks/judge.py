@@ -1,7 +1,7 @@
 """The judge: a dialogue, or a first reply alone, against the rubric of its task.
 
 A verdict looks at the end state (as tau2-bench does), at what tools returned, and at what was said; it never asks
-for the reference path. Thin: the rubrics are programs; there is no LLM judge of tone or style yet.
+for the reference path. What programs cannot decide is asked of an LLM (`k2core.agentic.dialogues.llm_judge`).
 """
 
 from __future__ import annotations
@@ -133,5 +133,6 @@ CHECKS: dict[str, Callable[[dict[str, Any], Evidence], bool]] = {
     "mentions": lambda check, e: all(_mentions(word, e.answer) for word in check["all"]),
     "brief": lambda check, e: 0 < len(e.answer) <= check["at_most"],
     "asks": _asked,
+    "declines": lambda check, e: _says(check["any"], e.answer),
     "refuses": lambda check, e: not e.outcomes and _says(check["any"], e.answer),
 }

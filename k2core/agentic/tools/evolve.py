@@ -18,6 +18,7 @@ from k2core.agentic.domains.taxonomy import Adjustment, Domain, Draws, FieldSpec
 from k2core.agentic.tools.goals import draw_goal, draw_state
 from k2core.agentic.tools.simulator import Simulator
 from k2core.agentic.tools.specs import ToolSpec
+from k2core.agentic.worlds.world import World
 from k2core.chat.parser import ToolCall, schema_fault
 
 SYNONYMS = {
@@ -65,6 +66,32 @@ def plain_tools(domain: Domain) -> Iterator[ToolSpec]:
         yield _tool(domain, "update", f"{step.verb}_{entity}", [key], [], step=step)
     for change in domain.adjustments:
         yield _tool(domain, "adjust", f"{change.verb}_{entity}", [key], [], step=change)
+
+
+def world_tools(world: World) -> list[ToolSpec]:
+    """The tools of a world, with the rules they obey: read, find by each link, set a field, take a step, adjust.
+
+    Raises:
+        ValueError: a rule is for a tool that the world does not have.
+    """
+    links = {table: world.links(table) for table in world.tables}
+    made: list[ToolSpec] = []
+    for entity, table in world.tables.items():
+        key = table.key
+        made.append(_tool(table, "get", f"get_{entity}", [key], [], returns=[n for n in table.fields if n != key]))
+        made += [_tool(table, "find", f"find_{table.plural}_by_{name}", [name], []) for name in links[entity]]
+        own = [name for name, spec in table.details.items() if not spec.link]
+        made += [_tool(table, "update", f"set_{entity}_{name}", [key, name], []) for name in own]
+        made += [_tool(table, "update", f"{step.verb}_{entity}", [key], [], step=step) for step in table.transitions]
+        made += [_tool(table, "adjust", f"{step.verb}_{entity}", [key], [], step=step) for step in table.adjustments]
+    if unknown := {name for rule in world.policy for name in rule.tools} - {tool.name for tool in made}:
+        raise ValueError(f"worlds: {world.world}: a rule is for {', '.join(sorted(unknown))}, which is no tool of it")
+    rules = {
+        tool.name: [rule.model_dump(include={"says", "when"}) for rule in world.policy if tool.name in rule.tools]
+        for tool in made
+    }
+    ruled = {name: {"rules": own, "links": links} if own else {} for name, own in rules.items()}
+    return [replace(t, origin="world", operation=t.semantics | ruled[t.name]) for t in made]
 
 
 def refusal(domain: Domain, tool: ToolSpec, population: list[ToolSpec]) -> str | None:

@@ -26,6 +26,8 @@ class Goal:
         mentions: what the last answer must say.
         says, reads: how an oracle answers: the words with their slots, and the result's field for the slot `value`.
         withheld: parameter → (clause without it, its label, the value as the user says it).
+        unless: rules by which the call is not made: the tests (`when`) and what is then said (`says`).
+        heard: how many later turns of the user come before the call.
     """
 
     tool: str
@@ -38,6 +40,8 @@ class Goal:
     says: dict[str, str]
     reads: str = ""
     withheld: dict[str, tuple[str, str, str]] = field(default_factory=dict)
+    unless: list[dict[str, Any]] = field(default_factory=list)
+    heard: int = 0
 
 
 def draw_state(domain: Domain, draws: Draws) -> State:
@@ -63,7 +67,7 @@ def draw_goal(
     key = _new_key(domain, table, draws, avoid) if absent else _old_key(domain, table, draws, avoid)
     if kind == "create":
         return _create(domain, tool, key, draws)
-    if kind == "get":
+    if kind in ("get", "read"):
         goal = _get(domain, tool, key, table.get(key), draws)
     elif kind == "delete":
         goal = _delete(domain, tool, key)
@@ -83,7 +87,7 @@ def quote(value: Value) -> str:
 
 
 def _named(domain: Domain, key: str) -> str:
-    return f"{domain.entity} {quote(key)}"
+    return f"{_label(domain.entity)} {quote(key)}"
 
 
 def _label(name: str) -> str:
@@ -170,8 +174,7 @@ def _update(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Value] |
 
 
 def _transition(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Value] | None) -> Goal:
-    operation = tool.semantics
-    step = next(step for step in domain.transitions if step.verb == operation["verb"])
+    step = next(step for step in domain.transitions if tool.semantics["values"] == {step.field: step.value})
     if record and record[step.field] == step.value:
         record[step.field] = next(value for value in domain.fields[step.field].enum or () if value != step.value)
     return Goal(

@@ -1,6 +1,7 @@
 """The tool simulator: a small world that keeps its state between calls (K2 §3.1's world model).
 
-The state is `{entity: {key: {field: value}}}`. A call never raises: what cannot be done comes back as an error
+The state is `{entity: {key: {field: value}}}`. A tool obeys the rules of its world (`policy`), and the store of a task
+may have a condition (`store`). A call never raises: what cannot be done comes back as an error
 result and leaves the state as it was. Controlled randomness makes a share of the calls fail temporarily; which
 ones depends on the seed and the number of the call alone.
 """
@@ -16,11 +17,15 @@ from random import Random
 from typing import Any
 
 from k2core.agentic.tools.operations import OPERATIONS
+from k2core.agentic.tools.policy import SESSION, broken
 from k2core.agentic.tools.specs import ToolSpec
+from k2core.agentic.tools.store import STALE, TIMED_OUT, respond
 from k2core.chat.parser import ToolCall, argument_errors, load_arguments
 
 State = dict[str, dict[str, dict[str, Any]]]
 UNAVAILABLE = "temporarily unavailable, try again"
+PASSING = (UNAVAILABLE, TIMED_OUT, STALE)
+"""What a result says that calls for the same call once more."""
 NOT_RUNNING = "this tool is not running here"
 
 
@@ -36,7 +41,8 @@ class Outcome:
     @property
     def ok(self) -> bool:
         """Whether the call did something or answered something, "not found" included."""
-        return self.valid and self.result != {"error": UNAVAILABLE}
+        passing = isinstance(self.result, dict) and {self.result.get("error"), self.result.get("note")} & {*PASSING}
+        return self.valid and not passing
 
     @property
     def text(self) -> str:
@@ -80,6 +86,9 @@ class Simulator:
             return Outcome({"error": UNAVAILABLE})
         if tool.operation is None:  # declared alone
             return Outcome({"error": NOT_RUNNING})
+        if store := self.state.get(SESSION, {}).get("store"):
+            past = [outcome.result for outcome in self.outcomes]
+            return Outcome(respond(store, past, tool.semantics, arguments, self.state, apply))
         return Outcome(apply(tool.semantics, arguments, self.state))
 
 
@@ -105,6 +114,8 @@ def apply(operation: dict[str, Any], arguments: dict[str, Any], state: State) ->
     Kinds: create, get, update (also a transition, by fixed `values`), adjust, delete, find; and those of OPERATIONS.
     """
     entity, kind = operation["entity"], operation["kind"]
+    if against := broken(operation, arguments, state):
+        return {"error": f"not allowed: {against[0]['says']}"}
     table = state.setdefault(entity, {})
     if kind in OPERATIONS:
         return OPERATIONS[kind](operation, arguments, table)

@@ -7,8 +7,8 @@
 | `dialogues/answer[/GROUP]` | given the right calls and their results, share that answers rightly, greedy | Wilson |
 | `dialogues/pass_hat_K[/GROUP]` | K dialogues at temperature 1 all pass (tau-bench's pass^K) | bootstrap over tasks |
 
-An answer is right if it is brief and says what the rubric wants mentioned: the value that a tool returned, or what was
-done. It is measured on tasks that need calls.
+An answer is right if it is brief and says what the rubric wants said: the value that a tool returned, what was done, or
+that the policy forbids it. It is measured on tasks that need calls.
 
 Groups are the kinds of tasks (`k2core/agentic/tasks/plans.py`), and what no training task has: `unseen_tools`,
 `unseen_personas`, `unseen_domains`, where there are such tasks; `unseen_values` are the tasks with nothing else unseen.
@@ -18,7 +18,7 @@ Names and values of held-out tasks are always unseen.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from k2core.agentic.dialogues.model_agent import ModelAgent
 from k2core.agentic.dialogues.oracle import OracleAgent
 from k2core.agentic.dialogues.play import Player, Trajectory
 from k2core.agentic.tasks.judge import Evidence, judge, judge_completion
+from k2core.agentic.tasks.plans import KINDS
 from k2core.agentic.tasks.task import Task
 from k2core.agentic.tools.simulator import Simulator, state_hash
 from k2core.chat.template import reply_text
@@ -61,7 +62,7 @@ class Played:
 
 
 def measure(subject: Subject) -> Measured:
-    """Play the first `dialogues` held-out tasks."""
+    """Play the first `dialogues` held-out tasks of the five kinds."""
     played, scored = play_and_score(subject, "dialogues")
     kinds = sorted({one.task["kind"] for one in played})
     passed = {kind: [sum(p.sampled) / len(p.sampled) for p in played if p.task["kind"] == kind] for kind in kinds}
@@ -69,9 +70,9 @@ def measure(subject: Subject) -> Measured:
 
 
 def play_and_score(
-    subject: Subject, name: str, enforcer: Enforcer | None = None
+    subject: Subject, name: str, enforcer: Enforcer | None = None, kinds: Collection[str] = KINDS
 ) -> tuple[list[Played], dict[str, Score]]:
-    """What becomes of the first `dialogues` held-out tasks, and its scores as `name/...`."""
+    """What becomes of the first `dialogues` held-out tasks of `kinds`, and its scores as `name/...`."""
     environment: Any = subject.environments[ENVIRONMENT]
     settings, seed = subject.settings, subject.seed
 
@@ -80,15 +81,16 @@ def play_and_score(
             subject.model, subject.tokenizer, environment.max_new_tokens, temperature, seed, enforcer=enforcer
         )
 
-    played = play(environment, settings.dialogues, agent, settings.samples, seed)
+    played = play(environment, settings.dialogues, agent, settings.samples, seed, kinds)
     return played, scores(played, groups(environment.tasks["train"]), seed, name)
 
 
 def play(
-    environment: ToolCall, count: int, agent: Callable[[float], ModelAgent], samples: int, seed: int
-) -> list[Played]:
-    """What becomes of the first `count` held-out tasks; `agent` makes an agent for a temperature."""
-    tasks = environment.tasks["heldout"][:count]
+    environment: ToolCall, count: int, agent: Callable[[float], ModelAgent], samples: int, seed: int,
+    kinds: Collection[str] = KINDS,
+) -> list[Played]:  # fmt: skip
+    """What becomes of the first `count` held-out tasks of `kinds`; `agent` makes an agent for a temperature."""
+    tasks = [task for task in environment.tasks["heldout"] if task["kind"] in kinds][:count]
     player = Player(environment.tools, seed, FAILURE_RATE)
     greedy = [row for (row,) in player.model(tasks, agent(0.0), 1)]
     sampled = player.model(tasks, agent(1.0), samples)
@@ -114,7 +116,7 @@ def answers_after_results(environment: ToolCall, tasks: Sequence[Task], agent: M
     answers = {}
     for task, world, (_, before, _), reply in zip(due, worlds, asked, agent.replies(asked), strict=True):
         checks = judge(task, Evidence([*before, reply], world.outcomes, state_hash(world.state))).checks
-        answers[task["id"]] = all(checks.get(name, True) for name in ("mentions", "brief", "format"))
+        answers[task["id"]] = all(checks.get(name, True) for name in ("mentions", "declines", "brief", "format"))
     return answers
 
 
