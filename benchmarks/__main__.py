@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: all topics (`command.py`), or `gpu`, which also runs on a machine that lacks most packages."""
+"""`python -m benchmarks`: the topics of `command.py`, or `gpu`, which also runs where most packages are missing."""
 
 import sys
 

@@ -40,7 +40,7 @@ def main(words: list[str]) -> int:
         for part in (*right.PARTS, *fast.PARTS):
             try:
                 part(found)
-            except Exception as error:  # noqa: BLE001: a part that fails is a finding, and the others still count
+            except Exception as error:  # noqa: BLE001 (a part that fails is a finding)
                 traceback.print_exc()
                 found.note(
                     part.__name__, "failed", bound=None, met=False, note=f"{type(error).__name__}: {error}"[:500]

@@ -122,17 +122,9 @@ def _loop(found: Findings, learner: Learner, rows: int, context: int, step: floa
     ratio = sum(rates) / len(rates) / parts
     found.note("training loop over its parts, G", ratio, floor=0.95, note=note)
     stall = max(stalls)
-    found.note(
-        "checkpoint: training waits",
-        stall,
-        "s",
-        note=f"6 steps with the writing: {whole:.0f} s",
-        met=_at_most(found, stall, 1),
-    )
-
-
-def _at_most(found: Findings, value: float, most: float) -> bool | None:
-    return value <= most if found.floored else None
+    met = stall <= 1 if found.floored else None
+    note = f"≤ 1; 6 steps with the writing: {whole:.0f} s"
+    found.note("checkpoint: training waits", stall, "s", met=met, note=note)
 
 
 def _torch_muon(found: Findings, config: ModelConfig, ours: float) -> None:

@@ -119,7 +119,7 @@ def whole_model(found: Findings) -> None:
         gradients = torch.cat([p.grad.float().flatten() for p in model.parameters() if p.grad is not None])
         return logits_BTV.cpu(), loss.detach().cpu(), gradients.cpu()
 
-    reference = build(found, SMALL, on_cpu=True)
+    reference, names = build(found, SMALL, on_cpu=True), ("logits", "loss", "gradients")
     with found.computing("fp32", "cpu"):
         expected = run(reference)
     for precision, compiled, bounds in (
@@ -132,7 +132,7 @@ def whole_model(found: Findings) -> None:
             model.load_state_dict(reference.state_dict())
             if compiled:
                 compile_layers(model)
-            for name, ours, theirs, bound in zip(("logits", "loss", "gradients"), run(model), expected, bounds):
+            for name, ours, theirs, bound in zip(names, run(model), expected, bounds, strict=True):
                 label = f"model, {precision}{', compiled' * compiled}: {name}"
                 found.note(label, _error(ours, theirs), "relative error", bound=bound)
 

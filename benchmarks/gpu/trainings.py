@@ -1,7 +1,8 @@
 """Every stage that computes, for a few steps at the micro recipe; and a training that dies and goes on.
 
-The stages `pretrain` and `extend_context` run as they are; of the others, which read dialogues that need a tokenizer and
-the gym, the training that they start."""
+The stages `pretrain` and `extend_context` run as they are; of the others, whose dialogues need a tokenizer and the gym,
+the training that they start.
+"""
 
 from __future__ import annotations
 
@@ -119,8 +120,8 @@ def _write_tokens(folder: Path) -> None:
     write_shards(
         folder,
         (
-            TokenizedDocument("heldout" if n < 12 else "train", "web", [random.randrange(3, 500) for _ in range(600)], 600)
-            for n in range(40)
+            TokenizedDocument(split, "web", [random.randrange(3, 500) for _ in range(600)], 600)
+            for split in ["heldout"] * 12 + ["train"] * 28
         ),
         vocab_size=MODEL.vocab_size, eos_id=0,
     )  # fmt: skip

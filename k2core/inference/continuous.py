@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from random import Random
 
 import torch
-from torch import Tensor
 
 from k2core import ops
 from k2core.inference.completion import Completion

@@ -23,9 +23,8 @@ from k2core.ops.reach import Reach
 
 __all__ = [
     "DecoderWeights", "LayerWeights", "PackedDecoder", "Reach", "Rotation", "RoutedWeights", "attention",
-    "grouped_linear", "head_loss",
-    "latent_attention", "linear", "newton_schulz", "packed_decoder", "prepare", "rms_norm", "rotate", "routed_experts", "sample",
-    "swiglu", "token_losses", "using",
+    "grouped_linear", "head_loss", "latent_attention", "linear", "newton_schulz", "packed_decoder", "prepare",
+    "rms_norm", "rotate", "routed_experts", "sample", "swiglu", "token_losses", "using",
 ]  # fmt: skip
 
 Rotation = tuple[Tensor, Tensor]

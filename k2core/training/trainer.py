@@ -45,7 +45,7 @@ from k2core.training.throughput import Clock, memory_gib, peak_flops, training_f
 __all__ = ["Batch", "BatchSource", "Plan", "TrainResult", "train"]
 
 EXPECTED_SHARE = {("cpu", "fp32"): 0.4, ("cuda", "fp32"): 0.025, ("cuda", "bf16"): 0.25}
-"""Share of the peak by device and precision, for the announcement: two cores; an H200 at 1.2B parameters (docs/gpu.md)."""
+"""Share of the peak by device and precision, for the announcement: on two cores, and on an H200 (docs/gpu.md)."""
 
 
 class BatchSource(Protocol):

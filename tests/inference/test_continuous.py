@@ -50,11 +50,13 @@ def test_the_same_seeds_give_the_same_tokens(rows, temperature):
 
 
 def test_a_place_is_taken_while_others_go_on(monkeypatch):
-    entered = []
-    enter = Steps.enter
-    monkeypatch.setattr(
-        Steps, "enter", lambda self, model, given: (entered.append(sorted(given)), enter(self, model, given))[1]
-    )
+    entered, enter = [], Steps.enter
+
+    def noted(self, model, given):
+        entered.append(sorted(given))
+        enter(self, model, given)
+
+    monkeypatch.setattr(Steps, "enter", noted)
     decoded(build(), prompts([4] * 24), rows=4)
     assert entered[0] == [0, 1, 2, 3] and sum(map(len, entered)) == 24
     assert any(0 < len(places) < 4 for places in entered[1:-1])
@@ -71,9 +73,13 @@ def test_constraints_hold_as_in_batches(rows):
 
 def test_the_host_looks_once_a_window(monkeypatch):
     """Between two looks a step asks nothing of the host: no value of a tensor is read."""
-    windows, run, inside = [], Steps.run, []
-    monkeypatch.setattr(Steps, "run", lambda self, drawn: (windows.append(len(drawn)), run(self, drawn))[1])
-    step = Steps._step
+    windows, inside, run, step = [], [], Steps.run, Steps._step
+
+    def noted(self, drawn):
+        windows.append(len(drawn))
+        return run(self, drawn)
+
+    monkeypatch.setattr(Steps, "run", noted)
 
     def watched(self):
         def refuse(*_):

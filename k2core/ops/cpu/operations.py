@@ -19,8 +19,8 @@ from k2core.ops.cpu.decoding import Decoder as packed_decoder
 from k2core.ops.reach import Reach
 
 __all__ = [
-    "accepts", "grouped_linear", "head_loss", "latent_attention", "linear", "newton_schulz", "packed_decoder", "rms_norm",
-    "routed_experts", "sample", "swiglu", "token_losses",
+    "accepts", "grouped_linear", "head_loss", "latent_attention", "linear", "newton_schulz", "packed_decoder",
+    "rms_norm", "routed_experts", "sample", "swiglu", "token_losses",
 ]  # fmt: skip
 
 PLAIN = (Tensor, nn.Parameter)
