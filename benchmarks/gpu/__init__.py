@@ -46,12 +46,16 @@ def main(words: list[str]) -> int:
                     part.__name__, "failed", bound=None, met=False, note=f"{type(error).__name__}: {error}"[:500]
                 )
             found.free()
-    except TimeoutError:
+    except TimeIsUp:
         found.note("time", "up", note=f"after {options.seconds} s; what comes later was not looked at")
     finally:
         signal.alarm(0)
     return int(any(row["met"] is False for row in found.rows))
 
 
+class TimeIsUp(BaseException):
+    """No part may take it for a fault of its own."""
+
+
 def _time_is_up(signum: int, frame: FrameType | None) -> None:
-    raise TimeoutError
+    raise TimeIsUp

@@ -21,6 +21,7 @@ from k2core import ops
 from k2core.inference.completion import Completion
 from k2core.inference.constraint import State, barred
 from k2core.inference.prefill import prefill
+from k2core.machine.compiler import compiled
 from k2core.model.cache import FixedCache
 from k2core.model.transformer import Transformer
 
@@ -138,11 +139,8 @@ class Steps:
 
     def _captured(self) -> Callable[[], None]:
         """`_step` as one CUDA graph of compiled layers."""
-        from torch._dynamo import config
-
-        config.recompile_limit = 64
         for layer in self.model.blocks():
-            layer.decode = torch.compile(layer.decode)
+            layer.decode = compiled(layer.decode)  # type: ignore[method-assign]
         try:
             graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
             with _in_any_order():

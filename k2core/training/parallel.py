@@ -36,6 +36,7 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from k2core import ops
+from k2core.machine.compiler import compiled
 from k2core.model.experts import Experts, MixtureOfExperts
 from k2core.model.transformer import Transformer
 from k2core.optim.sharding import local
@@ -59,9 +60,8 @@ def compile_layers(model: Transformer, **options: Any) -> None:
     Args:
         options: of `torch.compile`.
     """
-    torch._dynamo.config.recompile_limit = 64  # beyond it layers would run uncompiled, without a word
     for layer in model.layers:
-        layer.forward = torch.compile(layer.forward, **options)
+        layer.forward = compiled(layer.forward, **options)
 
 
 def recompute_activations(model: Transformer) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
 
+from k2core.machine.compiler import compiled
 from k2core.ops import reference
 from k2core.ops.reach import Reach
 from k2core.ops.reference import rotate
@@ -23,7 +24,7 @@ candidates at the widths of gpu.md's model and of K2 and prints the fastest. Non
 NARROWEST = 16
 """Head width below which FlexAttention has no kernel."""
 
-_compiled = torch.compile(flex_attention)
+_compiled = compiled(flex_attention)
 
 
 def latent(

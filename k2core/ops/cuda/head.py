@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from k2core.machine.compiler import compiled
+
 LOGITS = 2**27
 """Logits that are there at once: 0.5 GB in fp32."""
 
@@ -52,7 +54,7 @@ def _plain_loss(logits_RV: Tensor, targets_R: Tensor, ignored: int) -> tuple[Ten
     return -torch.where(wanted_R, found_R, 0.0).sum(), gradient_RV.to(logits_RV.dtype)
 
 
-_compiled_loss = torch.compile(_plain_loss)
+_compiled_loss = compiled(_plain_loss)
 
 
 def _loss(logits_RV: Tensor, targets_R: Tensor, ignored: int) -> tuple[Tensor, Tensor]:
