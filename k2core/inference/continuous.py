@@ -139,7 +139,8 @@ class Steps:
 
     def _captured(self) -> Callable[[], None]:
         """`_step` as one CUDA graph of compiled layers."""
-        for layer in self.model.blocks():
+        layers = self.model.blocks() if self.model.dtype == torch.bfloat16 else []  # as in `Ranks.spread`
+        for layer in layers:
             layer.decode = compiled(layer.decode)  # type: ignore[method-assign]
         try:
             graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
@@ -153,7 +154,7 @@ class Steps:
                 with torch.cuda.graph(graph):
                     self._step()
         finally:
-            for layer in self.model.blocks():
+            for layer in layers:
                 del layer.decode
         return graph.replay
 

@@ -75,7 +75,9 @@ class Ranks:
         from k2core.training.parallel import compile_layers, recompute_activations, shard, shard_experts
 
         model.to(self.device)
-        if self.device.type == "cuda":
+        if (
+            self.device.type == "cuda" and model.dtype == torch.bfloat16
+        ):  # the compiler takes no grouped products in fp32
             compile_layers(model)
         if config.recompute:
             recompute_activations(model)
