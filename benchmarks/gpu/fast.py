@@ -142,7 +142,8 @@ def _torch_muon(found: Findings, config: ModelConfig, ours: float) -> None:
 
 
 def _peer(found: Findings, config: ModelConfig) -> Any:
-    """transformers' model of this shape, in bf16, by its fastest means."""
+    """transformers' model of this shape, in bf16, by its fastest means: it need not repeat."""
+    torch.set_deterministic_debug_mode("default")
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 

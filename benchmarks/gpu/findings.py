@@ -104,10 +104,14 @@ class Findings:
 
     @contextmanager
     def computing(self, precision: Precision, where: Literal["here", "cpu"] = "here") -> Iterator[None]:
-        """Within the block the recipe would say so; a CPU that is compared with computes as the reference does."""
+        """Within the block all is as `Compute.apply` makes it; a CPU to compare with computes as the reference."""
+        before = torch.get_deterministic_debug_mode()
+        torch.set_deterministic_debug_mode("error")
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         on_cpu = where == "cpu" or not self.cuda
         device.choose("cpu" if on_cpu else "cuda", "reference" if where == "cpu" else "auto", precision)
         try:
             yield
         finally:
+            torch.set_deterministic_debug_mode(before)
             device.choose("cpu" if not self.cuda else "cuda", "auto", "fp32")

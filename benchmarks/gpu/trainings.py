@@ -67,7 +67,7 @@ class Quiet(Job):
 
 
 def every_training(found: Findings, root: Path) -> None:
-    """A finite loss of each, in bf16; torch refuses from then on what does not repeat."""
+    """A finite loss of each, in bf16."""
     from stages import extend_context, pretrain, sft
     from stages.rl import Params as RL
 

@@ -5,9 +5,11 @@ FlexAttention has no backward pass on a CPU: where one is needed, the same mask 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
-from test_backends import cuda_on_the_cpu, random, threads
+from test_backends import cuda_on_the_cpu, random
 from torch import Tensor
 from torch._dynamo import config as dynamo
 
@@ -20,7 +22,7 @@ from k2core.ops.cuda.operations import cumulative
 from k2core.optim.qk_clip import qk_clip
 from k2core.training.parallel import compile_layers, recompute_activations
 
-__all__ = ["cuda_on_the_cpu", "threads"]  # fixtures
+__all__ = ["cuda_on_the_cpu"]  # a fixture
 SHAPE = ModelConfig(
     vocab_size=96, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=3,
     num_attention_heads=2, attention="mla", q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=8, qk_rope_head_dim=8,
@@ -28,6 +30,16 @@ SHAPE = ModelConfig(
     routed_scaling_factor=2.827, rope_theta=50000.0, rope_scaling=None, max_position_embeddings=64, rms_norm_eps=1e-6,
     initializer_range=0.2,
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def strict(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in a stage, nothing may compute what does not repeat; and memory is full of NaN before it is written."""
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("error")
+    yield
+    torch.set_deterministic_debug_mode(before)
 
 
 def build() -> Transformer:
@@ -98,6 +110,21 @@ def test_compiled_layers_are_whole_graphs_made_once(plain_products, monkeypatch,
     torch._dynamo.reset()
 
 
+def test_flex_attention_and_its_mask_are_part_of_a_compiled_layer():
+    """Its forward pass, which is all that a CPU has."""
+    model, other = build(), build()
+    compile_layers(model, backend="eager", fullgraph=True)
+    for step in range(3):
+        tokens = torch.randint(96, (2, 40), generator=torch.Generator().manual_seed(step))
+        with torch.no_grad(), using("cuda"), dynamo.patch(error_on_recompile=step > 0):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(device, "precision", "bf16")
+                found = model(tokens, segments_BT=segments(step))
+                expected = other(tokens, segments_BT=segments(step))
+        assert torch.allclose(found, expected, atol=5e-2), step
+    torch._dynamo.reset()
+
+
 def test_every_visit_has_a_row_and_empty_experts_have_none():
     chosen = torch.tensor([[5, 1], [1, 5], [1, 7], [5, 7]])
     order, token, place, ends = experts.sort_visits(chosen, 9)
@@ -108,7 +135,7 @@ def test_every_visit_has_a_row_and_empty_experts_have_none():
 
 
 def test_tokens_and_gradients_travel_by_gathers():
-    """Against the definition, with NaN wherever memory is not written (the fixture `threads`)."""
+    """Against the definition, with NaN wherever memory is not written (the fixture `strict`)."""
     chosen, x, weights = torch.tensor([[5, 1], [1, 5], [1, 7], [5, 7]]), random(4, 3), random(4, 2, seed=1)
     order, token, place, _ = experts.sort_visits(chosen, 9)
     leaves = [leaf.clone().requires_grad_() for leaf in (x, weights)]
