@@ -25,6 +25,7 @@ from k2core.formats.huggingface import huggingface_config
 from k2core.inference.continuous import WINDOW
 from k2core.inference.continuous import Steps as Decoding
 from k2core.inference.sampler import generate
+from k2core.machine.compiler import compiled
 from k2core.model.config import ModelConfig
 from k2core.model.lowered import lowered
 from k2core.model.transformer import Transformer
@@ -239,9 +240,10 @@ def attention_options(found: Findings) -> None:
     """Which of FlexAttention's options are fastest at the widths of G and of K2, for `k2core/ops/cuda/attention.py`."""
     if not found.cuda or found.small:
         return
-    from k2core.model.visibility import WholeRows
-    from k2core.ops.cuda import attention
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
+    attend = compiled(flex_attention)
+    mask = create_block_mask(lambda b, h, t, s: t >= s, None, None, 4096, 4096, device=found.device)
     candidates: list[dict[str, int]] = [
         {}, *(
             {"fwd_BLOCK_M": 128, "fwd_BLOCK_N": 64, "fwd_num_warps": 8, "fwd_num_stages": 3, "bwd_BLOCK_M1": a,
@@ -254,24 +256,23 @@ def attention_options(found: Findings) -> None:
             torch.randn(2, heads, 4096, width, device=found.device, dtype=torch.bfloat16, requires_grad=True)
             for width in (d, d, v)
         )
-        mask = attention.mask_of(WholeRows().reach(4096, None), found.device)
         times: dict[str, float] = {}
         for options in candidates if found.left > 40 else []:
-            with mock.patch.dict(attention.OPTIONS, {(d, v): options} if options else {}):
-                try:
-                    times[str(options)] = found.seconds(partial(_attended, q, k, values, mask), 5)
-                except RuntimeError as error:  # more shared memory than a block may have
-                    print(f"       {options}: {str(error).splitlines()[0][:100]}", flush=True)
+            try:
+                times[str(options)] = found.seconds(partial(_attended, attend, q, k, values, mask, options), 5)
+            except RuntimeError as error:  # more shared memory than a block may have
+                print(f"       {options}: {str(error).splitlines()[0][:100]}", flush=True)
         if times:
             best = min(times, key=lambda name: times[name])
             note = f"{best}; torch's own {1e3 * times['{}']:.2f} ms"
             found.note(f"attention {d}/{v}, the fastest options", 1e3 * times[best], "ms", note=note)
 
 
-def _attended(q: Tensor, k: Tensor, v: Tensor, mask: Any) -> None:
-    from k2core.ops.cuda import attention
+def _attended(attend: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, options: dict[str, int]) -> None:
+    from torch.nn.attention.flex_attention import AuxRequest
 
-    out, _ = attention.scores(q, k, v, mask, q.shape[-1] ** -0.5)
+    aux = AuxRequest(max_scores=True)
+    out, _ = attend(q, k, v, block_mask=mask, return_aux=aux, kernel_options=options or None)
     out.backward(torch.ones_like(out))
 
 

@@ -90,7 +90,7 @@ class Muon:
 
 
 def _orthogonalize_blocks(blocks: int, matrices_BMN: Tensor) -> Tensor:
-    return orthogonalize(matrices_BMN.unflatten(1, (blocks, -1)).flatten(0, 1)).view_as(matrices_BMN)
+    return orthogonalize(matrices_BMN.unflatten(1, (blocks, -1)).flatten(0, 1)).reshape(matrices_BMN.shape)
 
 
 def _gradient(name: str, parameter: nn.Parameter) -> Tensor:
