@@ -59,15 +59,16 @@ def generate(
     drawn = [Random(f"{seed}/{streams[index] if streams else index}") for index in range(len(prompts))]
     held = [None if held_to is None else held_to.begin() for held_to in constraints or [None] * len(prompts)]
     if model.device.type == "cuda":
-        rows = [Row(tuple(prompts[index]), completions[index], drawn[index], held[index]) for index in order]
-        continuous(model, rows, max_new_tokens, temperature, stop_ids, batch_size)
+        waiting = [Row(tuple(prompts[index]), completions[index], drawn[index], held[index]) for index in order]
+        continuous(model, waiting, max_new_tokens, temperature, stop_ids, batch_size)
         return completions
     decoder = decoder_for(model)
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
         tokens_B, cache = prefill(model, [tuple(prompts[index]) for index in indices], max_new_tokens)
-        parts = [[part[index] for index in indices] for part in (completions, drawn, held)]
-        _decode(decoder, tokens_B, cache, *parts, max_new_tokens, temperature, stop_ids)
+        rows, states = [completions[index] for index in indices], [held[index] for index in indices]
+        own = [drawn[index] for index in indices]
+        _decode(decoder, tokens_B, cache, rows, own, states, max_new_tokens, temperature, stop_ids)
     return completions
 
 
