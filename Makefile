@@ -13,10 +13,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat test check browser lint types audit bench ui deps lock recipe clean
+.PHONY: help setup demo chat test check browser lint types audit bench gpu-check ui deps lock recipe clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 # One stamp for the environment: it is newer than every file that says what belongs in it.
 .venv/.ready: requirements-uv.txt requirements-torch.txt requirements.txt requirements-data.txt
@@ -64,6 +64,9 @@ audit: setup ## ask the OSV database for known faults of the locked packages (ne
 
 bench: setup ## speed against transformers and torch's optimisers, on an otherwise idle machine (about 12 minutes)
 	$(BIN)/python -m benchmarks
+
+gpu-check: setup ## whether this machine's GPU computes the same, and how fast (8 minutes; docs/gpu.md)
+	$(BIN)/python -m benchmarks gpu
 
 chat: setup ## talk to the model that the chain exported, with tools if you like
 	$(BIN)/python -m k2core.talk

@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import psutil
-
 from k2core.storage import write_json
 
 ROOT = Path(__file__).parents[1]
@@ -121,6 +119,8 @@ def save(entries: Sequence[Entry], path: Path) -> list[dict]:
 @functools.cache
 def machine() -> str:
     """Cores that this process may use, memory, and the processor with what else its speed depends on."""
+    import psutil
+
     cores = len(psutil.Process().cpu_affinity())
     facts = [f"{cores} cores", f"{psutil.virtual_memory().total / 2**30:.0f} GiB"]
     try:

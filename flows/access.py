@@ -161,11 +161,14 @@ def _shown(headers: dict[bytes, str], port: int) -> str:
 
 
 def _unframed(send: Send) -> Send:
-    """`send`, which tells the browser to show the page in no other page: clicks there would be the owner's."""
+    """`send`, which tells the browser to show the page in no page of another origin: clicks there would be the owner's.
+
+    Pages of its own may: MLflow shows artifacts such as the report in a frame.
+    """
 
     async def with_header(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            policy = (b"content-security-policy", b"frame-ancestors 'none'")
+            policy = (b"content-security-policy", b"frame-ancestors 'self'")
             message = {**message, "headers": [*message.get("headers", []), policy]}
         await send(message)
 

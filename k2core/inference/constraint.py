@@ -33,12 +33,11 @@ class Constraint(Protocol):
         """The state of a response before its first token."""
 
 
-def mask(logits_BV: Tensor, states: Sequence[State | None]) -> None:
-    """Set the logits of tokens that `states` do not allow to minus infinity, in place; None allows all."""
-    vocabulary = logits_BV.shape[1]
+def barred(states: Sequence[State | None], vocabulary: int) -> Tensor:
+    """Which tokens `states` do not allow, [B, V], bool; None allows all."""
     words_BW = np.full((len(states), -(-vocabulary // WORD)), -1, dtype=np.int32)
     for words_W, state in zip(words_BW, states, strict=True):
         if state is not None:
             state.allow(words_W)
     barred_BV = 1 - np.unpackbits(words_BW.view(np.uint8), axis=1, count=vocabulary, bitorder="little")
-    logits_BV.masked_fill_(torch.from_numpy(barred_BV.view(bool)).to(logits_BV.device), -torch.inf)
+    return torch.from_numpy(barred_BV.view(bool))

@@ -6,43 +6,31 @@ prompts of a batch do not matter (up to the rounding of differently shaped matri
 
 A prompt may have a constraint: tokens that it does not allow get probability 0, and the rest is as without it.
 
-Shapes: B sequences, T positions, V vocabulary, U different prompts.
+On a GPU `continuous.py` decodes: the same tokens up to rounding, without batches.
+
+Shapes: B sequences, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from random import Random
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from k2core import ops
-from k2core.inference.constraint import Constraint, State, mask
+from k2core.inference.completion import Completion
+from k2core.inference.constraint import Constraint, State, barred
+from k2core.inference.continuous import Row, continuous
 from k2core.inference.decoders import Decoder, decoder_for
+from k2core.inference.prefill import prefill
 from k2core.model.cache import KeyValueCache
+from k2core.model.lowered import lowered
 from k2core.model.transformer import Transformer
 
 COMPACT_BELOW = 0.75
 """Finished sequences leave the batch once fewer than this share of it is unfinished: copying the cache costs."""
-
-
-@dataclass
-class Completion:
-    """What followed a prompt.
-
-    Attributes:
-        tokens: sampled ids; a stop token is the last one.
-        log_probs: of each token in nats, at the sampling temperature (at temperature 1 for greedy decoding), among the
-            tokens that the prompt's constraint allows: 0 where it leaves no choice.
-        finish_reason: "stop" after a stop token, "length" when the budget ended first.
-    """
-
-    tokens: list[int]
-    log_probs: list[float]
-    finish_reason: Literal["stop", "length"]
 
 
 @torch.inference_mode()
@@ -66,33 +54,22 @@ def generate(
     empty = [index for index, prompt in enumerate(prompts) if not len(prompt)]
     if empty:
         raise ValueError(f"prompt {empty[0]} is empty; a model needs at least one token to go on from")
-    completions = [Completion([], [], "length") for _ in prompts]
-    decoder = decoder_for(model)
+    completions, model = [Completion([], [], "length") for _ in prompts], lowered(model)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    drawn = [Random(f"{seed}/{streams[index] if streams else index}") for index in range(len(prompts))]
+    held = [None if held_to is None else held_to.begin() for held_to in constraints or [None] * len(prompts)]
+    if model.device.type == "cuda":
+        waiting = [Row(tuple(prompts[index]), completions[index], drawn[index], held[index]) for index in order]
+        continuous(model, waiting, max_new_tokens, temperature, stop_ids, batch_size)
+        return completions
+    decoder = decoder_for(model)
     for start in range(0, len(order), batch_size):
         indices = order[start : start + batch_size]
-        drawn = [Random(f"{seed}/{streams[index] if streams else index}") for index in indices]
         tokens_B, cache = prefill(model, [tuple(prompts[index]) for index in indices], max_new_tokens)
-        rows = [completions[index] for index in indices]
-        held = [constraints[index] if constraints else None for index in indices]
-        states = [None if constraint is None else constraint.begin() for constraint in held]
-        _decode(decoder, tokens_B, cache, rows, drawn, states, max_new_tokens, temperature, stop_ids)
+        rows, states = [completions[index] for index in indices], [held[index] for index in indices]
+        own = [drawn[index] for index in indices]
+        _decode(decoder, tokens_B, cache, rows, own, states, max_new_tokens, temperature, stop_ids)
     return completions
-
-
-def prefill(model: Transformer, prompts: list[tuple[int, ...]], room: int) -> tuple[Tensor, KeyValueCache]:
-    """Each prompt's last token, [B], and the cache of all before it; equal ones are computed once."""
-    unique = list(dict.fromkeys(prompt[:-1] for prompt in prompts))
-    device = model.device
-    width = max(map(len, unique))
-    tokens_UT = torch.tensor([[*prompt, *[0] * (width - len(prompt))] for prompt in unique], device=device)
-    cache = KeyValueCache(model.config, len(unique), width + room, like=model.lm_head.weight)
-    if width:
-        model.prefill(tokens_UT, cache)  # causal: the padding on the right is never seen
-    cache.lengths_B = torch.tensor([len(prompt) for prompt in unique], device=device)
-    place = {prompt: number for number, prompt in enumerate(unique)}
-    cache.select(torch.tensor([place[prompt[:-1]] for prompt in prompts], device=device))
-    return torch.tensor([prompt[-1] for prompt in prompts], device=device), cache
 
 
 def _decode(
@@ -104,7 +81,7 @@ def _decode(
     for _ in range(max_new_tokens):
         logits_BV = decoder.decode(tokens_B, cache)
         if any(state is not None for state in states):
-            mask(logits_BV, states)
+            logits_BV.masked_fill_(barred(states, logits_BV.shape[1]).to(logits_BV.device), -torch.inf)
         drawn = [1 - stream.random() for stream in streams]
         drawn_B = torch.tensor(drawn, dtype=torch.float32, device=logits_BV.device)
         tokens_B, log_probs_B = ops.sample(logits_BV, temperature, drawn_B)

@@ -11,9 +11,10 @@ from random import Random
 import torch
 
 from k2core import ops
-from k2core.inference.constraint import Constraint, mask
+from k2core.inference.constraint import Constraint, barred
 from k2core.inference.decoders import decoder_for
-from k2core.inference.sampler import prefill
+from k2core.inference.prefill import prefill
+from k2core.model.lowered import lowered
 from k2core.model.transformer import Transformer
 
 
@@ -27,7 +28,7 @@ def stream(
         seed: name of the random stream, `SEED/NAME` for `generate`'s seed and stream.
         constraint: what the completion is held to.
     """
-    random, state = Random(seed), constraint.begin() if constraint else None
+    random, state, model = Random(seed), constraint.begin() if constraint else None, lowered(model)
     with torch.inference_mode():
         tokens_B, cache = prefill(model, [tuple(prompt)], max_new_tokens)
         decoder = decoder_for(model)
@@ -35,7 +36,7 @@ def stream(
         with torch.inference_mode():
             logits_BV = decoder.decode(tokens_B, cache)
             if state is not None:
-                mask(logits_BV, [state])
+                logits_BV.masked_fill_(barred([state], logits_BV.shape[1]).to(logits_BV.device), -torch.inf)
             drawn_B = torch.tensor([1 - random.random()], dtype=torch.float32, device=logits_BV.device)
             tokens_B, _ = ops.sample(logits_BV, temperature, drawn_B)
         token = int(tokens_B)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import os
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from k2core.machine.device import Backend, Device, choose
+from k2core.machine.device import Backend, Device, Precision, choose
 from k2core.machine.memory import keep_freed_memory
 from k2core.machine.processes import local_world
 from k2core.recipe.section import Section
@@ -22,27 +22,22 @@ class Compute(Section):
     device: Device = Field(description="device of every torch stage; auto: a GPU where torch finds one, else the CPU")
     backend: Backend = Field(
         description="backend of the operations of k2core.ops; auto: the fastest on the device; reference: plain "
-        "torch; cpu: the kernels in C, which must then be there"
+        "torch; cpu: the kernels in C, which must then be there; cuda: FlexAttention and grouped products"
     )
-    precision: Literal["fp32", "bf16"] = Field(description="type of weights and activations")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.backend == "cuda":
-            raise ValueError("backend cuda is not there yet; set it to auto, which runs on a GPU as plain torch")
-        if self.precision == "bf16":
-            raise ValueError("precision bf16 is not there yet; set it to fp32")
-        return self
+    precision: Precision = Field(
+        description="type of activations and products; weights and optimiser are fp32, as are router, norms and loss"
+    )
 
     def apply(self) -> None:
         """Set up torch for reproducible work: device, thread count, deterministic kernels, seed.
 
         Raises:
-            RecipeError: this machine has no such device.
+            RecipeError: this machine has no such device, or the backend is not for it.
         """
         import torch
 
-        choose(self.device, self.backend)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may differ between two runs
+        choose(self.device, self.backend, self.precision)
         keep_freed_memory()
         torch.set_num_threads(max(1, self.threads // local_world()))
         # As use_deterministic_algorithms, which also imports the compiler: 2 s where nothing else does.

@@ -56,4 +56,4 @@ class Attention(nn.Module):
     def observe(self, largest_BH: Tensor) -> None:
         """Record each sequence's and head's largest logit, while `observing`."""
         if self.observing:
-            torch.maximum(self.max_logit_H, largest_BH.amax(0), out=self.max_logit_H)
+            self.max_logit_H.copy_(torch.maximum(self.max_logit_H, largest_BH.amax(0)))

@@ -5,6 +5,7 @@ Shapes: B sequences, T positions, S key positions, C numbers cached per token, D
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from k2core.model.attention import Attention
@@ -42,9 +43,11 @@ class Block(nn.Module):
         x_BTD = x_BTD + self.self_attn(normed, cached_BSC, rotation, reach)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
-    def decode(self, x_BD: Tensor, rotation: Rotation, mask_B1S: Tensor, cache: KeyValueCache) -> Tensor:
-        """One new token per sequence."""
+    def decode(
+        self, x_BD: Tensor, rotation: Rotation, mask_B1S: Tensor, cache_BSC: Tensor, lengths_B: Tensor
+    ) -> Tensor:  # fmt: skip
+        """One new token per sequence, which enters this layer's cache at the sequence's length."""
         normed = self.input_layernorm(x_BD)
-        cached_BSC = cache.append(self.index, self.self_attn.cached(normed, rotation), mask_B1S.shape[-1])
-        x_BD = x_BD + self.self_attn.decode(normed, cached_BSC, rotation, mask_B1S)
+        cache_BSC[torch.arange(len(x_BD), device=x_BD.device), lengths_B] = self.self_attn.cached(normed, rotation)
+        x_BD = x_BD + self.self_attn.decode(normed, cache_BSC[:, : mask_B1S.shape[-1]], rotation, mask_B1S)
         return x_BD + self.mlp(self.post_attention_layernorm(x_BD))

@@ -26,15 +26,13 @@ class KeyValueCache:
         """Store right-padded prompts; padding lands in slots that later tokens overwrite."""
         self.layers[layer][:, : cached_BTC.shape[1]] = cached_BTC
 
-    def append(self, layer: int, cached_BC: Tensor, slots: int) -> Tensor:
-        """Store one token per sequence at its length; returns the first `slots` slots, [B, S, C]."""
-        cache, rows = self.layers[layer], torch.arange(len(cached_BC), device=cached_BC.device)
-        cache[rows, self.lengths_B] = cached_BC
-        return cache[:, :slots]
+    def slots(self) -> int:
+        """S: how many slots the next step reads."""
+        return int(self.lengths_B.max()) + 1
 
     def mask(self) -> Tensor:
         """0 for the slots up to and including the token to append, -inf after it, [B, 1, S]."""
-        slots = torch.arange(int(self.lengths_B.max()) + 1, device=self.lengths_B.device)
+        slots = torch.arange(self.slots(), device=self.lengths_B.device)
         hidden = slots > self.lengths_B[:, None]
         return torch.zeros(hidden.shape, device=hidden.device).masked_fill(hidden, -torch.inf)[:, None]
 
@@ -42,3 +40,10 @@ class KeyValueCache:
         """Keep the given sequences, in that order; one may be taken several times."""
         self.layers = [cache.index_select(0, rows) for cache in self.layers]
         self.lengths_B = self.lengths_B.index_select(0, rows)
+
+
+class FixedCache(KeyValueCache):
+    """A cache whose steps read all slots, so that each is like the other and none waits for the lengths."""
+
+    def slots(self) -> int:
+        return self.layers[0].shape[1]

@@ -58,4 +58,5 @@ class MultiHeadAttention(Attention):
         q_BHd = self._rotated(self.q_proj(x_BD) * self.scale, rotation)
         k_BSHd, v_BSHv = self._keys_and_values(cache_BSC)
         logits_BHS = torch.einsum("bhd,bshd->bhs", q_BHd, k_BSHd) + mask_B1S
-        return self.o_proj(torch.einsum("bhs,bshv->bhv", logits_BHS.softmax(dim=-1), v_BSHv).flatten(1))
+        weights_BHS = logits_BHS.softmax(dim=-1).to(x_BD.dtype)  # mask, and so logits: fp32
+        return self.o_proj(torch.einsum("bhs,bshv->bhv", weights_BHS, v_BSHv).flatten(1))

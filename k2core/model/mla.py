@@ -69,9 +69,9 @@ class MultiHeadLatentAttention(Attention):
 
     def decode(self, x_BD: Tensor, cache_BSC: Tensor, rotation: Rotation, mask_B1S: Tensor) -> Tensor:
         nope_BHn, rope_BHr = self._queries(x_BD, rotation)
-        up_HeR = self.kv_b_proj.weight.unflatten(0, (self.heads, -1))
+        up_HeR = self.kv_b_proj.weight.to(x_BD.dtype).unflatten(0, (self.heads, -1))
         absorbed_HBR = nope_BHn.transpose(0, 1) @ up_HeR[:, : self.nope]
         query_BHC = torch.cat([absorbed_HBR.transpose(0, 1), rope_BHr], dim=-1)
-        weights_BHS = (query_BHC @ cache_BSC.transpose(1, 2) + mask_B1S).softmax(dim=-1)
+        weights_BHS = (query_BHC @ cache_BSC.transpose(1, 2) + mask_B1S).softmax(dim=-1).to(x_BD.dtype)  # mask: fp32
         context_HBR = (weights_BHS @ cache_BSC[..., : self.rank]).transpose(0, 1)
         return self.o_proj((context_HBR @ up_HeR[:, self.nope :].transpose(1, 2)).transpose(0, 1).flatten(1))

@@ -39,5 +39,6 @@ class Router(nn.Module):
         chosen_NK = scores_NE.gather(1, experts_NK)
         weights_NK = chosen_NK / (chosen_NK.sum(dim=-1, keepdim=True) + 1e-20) * self.scaling
         if self.observing:
-            self.tokens_per_expert_E += torch.bincount(experts_NK.flatten(), minlength=len(self.weight))
+            chosen = experts_NK.flatten()  # `bincount` would wait for a GPU, to see how long its result is
+            self.tokens_per_expert_E.scatter_add_(0, chosen, torch.ones_like(chosen))
         return experts_NK, weights_NK

@@ -12,11 +12,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from k2core import ops
+from k2core.machine import device
 from k2core.model.attention import Attention
 from k2core.model.block import Block
 from k2core.model.cache import KeyValueCache
 from k2core.model.config import ModelConfig
 from k2core.model.linear import Linear
+from k2core.model.loss import IGNORE
 from k2core.model.norm import RMSNorm
 from k2core.model.rope import RotaryEmbedding
 from k2core.model.router import Router
@@ -51,17 +54,29 @@ class Transformer(nn.Module):
         """The device of the weights, where a forward pass's inputs must be too."""
         return self.lm_head.weight.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of activations and of the cache: the weights', unless the recipe says bf16.
+
+        The operations use weights in the type of what they multiply, so fp32 weights stay fp32 for the optimiser, and
+        their gradients are fp32. Router, rotation, statistics of norms, and loss are fp32 in either case.
+        """
+        return torch.bfloat16 if device.precision == "bf16" else self.lm_head.weight.dtype
+
     def forward(
         self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None,
-        wanted_BT: Tensor | None = None,
+        wanted_BT: Tensor | None = None, targets_BT: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Logits of the next token, [B, T, V], or [M, V] at the M positions where `wanted_BT` is true.
 
         Args:
             positions_BT: rotary positions; the columns 0, 1, 2, … by default.
             segments_BT: attention stays within equal segment numbers (packed documents); one segment by default.
+            targets_BT: with them the result is their loss instead: the sum over all that are not `IGNORE`, in nats.
         """
         hidden_BTD = self.hidden(tokens_BT, positions_BT, segments_BT)
+        if targets_BT is not None:
+            return ops.head_loss(hidden_BTD.flatten(0, 1), self.lm_head.weight, targets_BT.flatten(), IGNORE)
         return self.lm_head(hidden_BTD if wanted_BT is None else hidden_BTD[wanted_BT])
 
     def on_cpu(self, *inputs: Tensor, **named: Tensor) -> Tensor:
@@ -77,9 +92,10 @@ class Transformer(nn.Module):
         T = tokens_BT.shape[1]
         if positions_BT is None:
             positions_BT = self.rows.columns(T, tokens_BT.device)[None]
-        x_BTD = self.embed_tokens(tokens_BT)
+        x_BTD = self._embedded(tokens_BT)
         reach = self.rows.reach(T, segments_BT)
-        rotation = self._rotation(positions_BT, x_BTD)
+        ops.prepare(reach, x_BTD)
+        rotation = self.rotary(positions_BT)
         with self._observed(torch.is_grad_enabled()):
             for layer in self.blocks():
                 x_BTD = layer(x_BTD, rotation, reach)
@@ -87,9 +103,10 @@ class Transformer(nn.Module):
 
     def prefill(self, tokens_BT: Tensor, cache: KeyValueCache) -> None:
         """Store right-padded sequences in `cache`; the last layer's output is not needed and not computed."""
-        x_BTD = self.embed_tokens(tokens_BT)
+        x_BTD = self._embedded(tokens_BT)
         reach = self.rows.reach(tokens_BT.shape[1], None)
-        rotation = self._rotation(self.rows.columns(tokens_BT.shape[1], tokens_BT.device)[None], x_BTD)
+        ops.prepare(reach, x_BTD)
+        rotation = self.rotary(self.rows.columns(tokens_BT.shape[1], tokens_BT.device)[None])
         *before, last = self.blocks()
         for layer in before:
             x_BTD = layer(x_BTD, rotation, reach, cache)
@@ -97,16 +114,15 @@ class Transformer(nn.Module):
 
     def decode(self, tokens_B: Tensor, cache: KeyValueCache) -> Tensor:
         """Logits [B, V] after one more token per sequence, which enters `cache`."""
-        x_BD, mask_B1S = self.embed_tokens(tokens_B), cache.mask()
-        rotation = self._rotation(cache.lengths_B, x_BD)
+        x_BD, mask_B1S = self._embedded(tokens_B), cache.mask()
+        rotation = self.rotary(cache.lengths_B)
         for layer in self.blocks():
-            x_BD = layer.decode(x_BD, rotation, mask_B1S, cache)
-        cache.lengths_B = cache.lengths_B + 1
+            x_BD = layer.decode(x_BD, rotation, mask_B1S, cache.layers[layer.index], cache.lengths_B)
+        cache.lengths_B += 1
         return self.lm_head(self.norm(x_BD))
 
-    def _rotation(self, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        cos, sin = self.rotary(positions)
-        return cos.to(like.dtype), sin.to(like.dtype)
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        return self.embed_tokens(tokens).to(self.dtype)
 
     @contextmanager
     def _observed(self, on: bool) -> Iterator[None]:

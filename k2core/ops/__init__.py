@@ -9,6 +9,8 @@ Shapes: B sequences (or matrices), N tokens (or columns of a matrix), T queries 
 vocabulary, D last axis, H heads, E experts, K experts per token, F inner width of a feed-forward, M visits sorted by
 expert (or rows of a matrix), n head width without position, r rotary head width, v head width of the values, d = n + r,
 e = n + v.
+
+Matrices are used in the type of what they multiply: fp32 weights serve bf16 activations, and get fp32 gradients.
 """
 
 from __future__ import annotations
@@ -21,9 +23,8 @@ from k2core.ops.reach import Reach
 
 __all__ = [
     "DecoderWeights", "LayerWeights", "PackedDecoder", "Reach", "Rotation", "RoutedWeights", "attention",
-    "grouped_linear",
-    "latent_attention", "linear", "newton_schulz", "packed_decoder", "rms_norm", "rotate", "routed_experts", "sample",
-    "swiglu", "token_losses", "using",
+    "grouped_linear", "head_loss", "latent_attention", "linear", "newton_schulz", "packed_decoder", "prepare",
+    "rms_norm", "rotate", "routed_experts", "sample", "swiglu", "token_losses", "using",
 ]  # fmt: skip
 
 Rotation = tuple[Tensor, Tensor]
@@ -31,17 +32,19 @@ Rotation = tuple[Tensor, Tensor]
 
 
 def rms_norm(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    """x / √(mean(x²) + eps) · weight over the last axis of `x` [..., D], computed in fp32."""
+    """x / √(mean(x²) + eps) · weight over the last axis of `x` [..., D], computed in fp32, in the type of `x`."""
     return implementation("rms_norm", x, weight_D)(x, weight_D, eps)
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x Wᵀ, [..., out], of `x` [..., in] and `weight` [out, in]."""
+    weight = weight.to(x.dtype)
     return implementation("linear", x, weight)(x, weight)
 
 
 def grouped_linear(x_MD: Tensor, weights_EFD: Tensor, ends_E: Tensor) -> Tensor:
     """x Wᵀ, [M, F], with the weights of layer e for the rows from `ends_E[e - 1]` to `ends_E[e]` (int32)."""
+    weights_EFD = weights_EFD.to(x_MD.dtype)
     return implementation("grouped_linear", x_MD, weights_EFD)(x_MD, weights_EFD, ends_E)
 
 
@@ -57,17 +60,23 @@ def routed_experts(
 
     Sorts the visits by expert, computes and adds up. No token is dropped.
     """
+    gate_up_E2FD, down_EDF = gate_up_E2FD.to(x_ND.dtype), down_EDF.to(x_ND.dtype)
     compute = implementation("routed_experts", x_ND, weights_NK, gate_up_E2FD, down_EDF)
     return compute(x_ND, experts_NK, weights_NK, gate_up_E2FD, down_EDF)
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Rotate the pairs (0, 1), (2, 3), … of the last axis of `x` [..., r]: (x cos - y sin, y cos + x sin).
+    """Rotate the pairs (0, 1), (2, 3), … of the last axis of `x` [..., r]: (x cos - y sin, y cos + x sin), in its type.
 
     Cosines and sines [..., r / 2] broadcast against the other axes. The result holds the pairs' first members, then the
     second ones: queries and keys are permuted alike, so their products are those of the interleaved layout.
     """
     return implementation("rotate", x, *rotation)(x, rotation)
+
+
+def prepare(reach: Reach, x_BTD: Tensor) -> None:
+    """Work out what all layers share of `reach`, before the first of them: their code may be compiled, this is not."""
+    implementation("prepare", x_BTD)(reach, x_BTD)
 
 
 def latent_attention(
@@ -102,6 +111,14 @@ def attention(q_BTHd: Tensor, k_BSHd: Tensor, v_BSHv: Tensor, reach: Reach) -> t
 def token_losses(logits_NV: Tensor, targets_N: Tensor, ignored: int) -> Tensor:
     """log Σ_v exp(logits[n, v]) - logits[n, targets[n]] in nats, [N], fp32; 0 where the target is `ignored`."""
     return implementation("token_losses", logits_NV)(logits_NV, targets_N, ignored)
+
+
+def head_loss(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, ignored: int) -> Tensor:
+    """Σ `token_losses` of the logits `linear(hidden, weight)` where there is a target, a scalar, fp32.
+
+    Rows without a target cost nothing, or a backend never holds all logits at once: that is its choice.
+    """
+    return implementation("head_loss", hidden_ND, weight_VD)(hidden_ND, weight_VD, targets_N, ignored)
 
 
 def sample(logits_BV: Tensor, temperature: float, drawn_B: Tensor) -> tuple[Tensor, Tensor]:

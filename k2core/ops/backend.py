@@ -19,8 +19,9 @@ from torch import Tensor
 from k2core.machine import device
 from k2core.ops import reference
 from k2core.ops.cpu import operations as cpu
+from k2core.ops.cuda import operations as cuda
 
-ASKED: dict[str, tuple[ModuleType, ...]] = {"auto": (cpu,), "cpu": (cpu,), "reference": ()}
+ASKED: dict[str, tuple[ModuleType, ...]] = {"auto": (cpu, cuda), "cpu": (cpu,), "cuda": (cuda,), "reference": ()}
 """Setting → the backends that are asked before the reference, in order."""
 
 _within: str | None = None

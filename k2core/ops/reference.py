@@ -25,7 +25,7 @@ fast as `scaled_dot_product_attention`."""
 
 
 def rms_norm(x: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    return weight_D * F.rms_norm(x.float(), weight_D.shape, eps=eps).to(x.dtype)
+    return (weight_D * F.rms_norm(x.float(), weight_D.shape, eps=eps)).to(x.dtype)
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -60,7 +60,11 @@ def routed_experts(
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin = rotation
     first, second = x[..., 0::2], x[..., 1::2]
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
+
+
+def prepare(reach: Reach, x_BTD: Tensor) -> None:
+    """Nothing: blocks are made when the first layer asks."""
 
 
 def latent_attention(
@@ -91,6 +95,12 @@ def attention(q_BTHd: Tensor, k_BSHd: Tensor, v_BSHv: Tensor, reach: Reach) -> t
 
 def token_losses(logits_NV: Tensor, targets_N: Tensor, ignored: int) -> Tensor:
     return F.cross_entropy(logits_NV.float(), targets_N, ignore_index=ignored, reduction="none")
+
+
+def head_loss(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, ignored: int) -> Tensor:
+    wanted_N = targets_N != ignored
+    logits_MV = linear(hidden_ND[wanted_N], weight_VD.to(hidden_ND.dtype))
+    return token_losses(logits_MV, targets_N[wanted_N], ignored).sum()
 
 
 def sample(logits_BV: Tensor, temperature: float, drawn_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,8 @@ Shapes: B matrices, M their rows, N their columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,16 +31,23 @@ class Muon:
     The last two axes are a matrix; leading ones (experts, gate and up) are batches of matrices, each orthogonalised on
     its own. Matrices of equal shape, whatever their parameter, go through Newton-Schulz together. Parameters may be
     spread over processes: momenta are spread likewise, and each matrix is orthogonalised whole on one of them.
+
+    Args:
+        blocks: name → equal blocks of rows (heads) of its matrices that are each orthogonalised alone; 1 by default.
     """
 
-    def __init__(self, parameters: Iterable[tuple[str, nn.Parameter]], momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self, parameters: Iterable[tuple[str, nn.Parameter]], momentum: float, weight_decay: float,
+        blocks: Mapping[str, int] | None = None,
+    ) -> None:  # fmt: skip
         self.momentum, self.weight_decay = momentum, weight_decay
-        self.groups: dict[Layout, list[tuple[str, nn.Parameter]]] = {}
+        self.groups: dict[tuple[Layout, int], list[tuple[str, nn.Parameter]]] = {}
         for name, parameter in parameters:
-            self.groups.setdefault(Layout.of(name, parameter), []).append((name, parameter))
+            group = Layout.of(name, parameter), (blocks or {}).get(name, 1)
+            self.groups.setdefault(group, []).append((name, parameter))
         self.buffers = {
-            layout: torch.cat([torch.zeros_like(_matrices(parameter)) for _, parameter in members])
-            for layout, members in self.groups.items()
+            group: torch.cat([torch.zeros_like(_matrices(parameter)) for _, parameter in members])
+            for group, members in self.groups.items()
         }
 
     @torch.no_grad()
@@ -53,15 +61,16 @@ class Muon:
             ValueError: a parameter has no gradient.
         """
         squares, count = torch.zeros(()), 0
-        for layout, members in self.groups.items():
+        for (layout, blocks), members in self.groups.items():
             gradient = torch.cat([_matrices(_gradient(name, parameter)) for name, parameter in members])
-            buffer = self.buffers[layout]
+            buffer = self.buffers[layout, blocks]
             buffer.mul_(self.momentum).add_(gradient, alpha=gradient_scale)
             # Nesterov's gradient · scale + momentum · buffer, up to a factor that orthogonalising removes.
             nesterov = gradient.add_(buffer, alpha=self.momentum / gradient_scale)
-            factor = UPDATE_RMS * max(layout.shape) ** 0.5
-            update = layout.apply(orthogonalize, nesterov)
-            squares = squares + layout.total(torch.linalg.vector_norm(update).square()).cpu() * factor**2
+            rows, columns = layout.shape
+            factor = UPDATE_RMS * max(rows // blocks, columns) ** 0.5
+            update = layout.apply(partial(_orthogonalize_blocks, blocks), nesterov)
+            squares = squares + layout.total(torch.linalg.vector_norm(update).square()) * factor**2
             count += sum(parameter.numel() for _, parameter in members)
             for (_, parameter), part in zip(members, self._parts(members, update), strict=True):
                 local(parameter).mul_(1 - lr * self.weight_decay).add_(part, alpha=-lr * factor)
@@ -69,8 +78,8 @@ class Muon:
 
     def momenta(self) -> Iterator[tuple[str, Tensor]]:
         """Each parameter's momentum, as a view in the parameter's shape and spread like it."""
-        for layout, members in self.groups.items():
-            for (name, parameter), part in zip(members, self._parts(members, self.buffers[layout]), strict=True):
+        for group, members in self.groups.items():
+            for (name, parameter), part in zip(members, self._parts(members, self.buffers[group]), strict=True):
                 yield name, like(part, parameter)
 
     @staticmethod
@@ -78,6 +87,10 @@ class Muon:
         shapes = [local(parameter).shape for _, parameter in members]
         parts = stacked.split([shape[:-2].numel() for shape in shapes])
         return [part.view(shape) for shape, part in zip(shapes, parts, strict=True)]
+
+
+def _orthogonalize_blocks(blocks: int, matrices_BMN: Tensor) -> Tensor:
+    return orthogonalize(matrices_BMN.unflatten(1, (blocks, -1)).flatten(0, 1)).reshape(matrices_BMN.shape)
 
 
 def _gradient(name: str, parameter: nn.Parameter) -> Tensor:

@@ -46,7 +46,9 @@ class MuonClip:
         self.parameters = dict(model.named_parameters())
         matrices = {n: p for n, p in self.parameters.items() if p.ndim > 1 and n not in ADAMW_MATRICES}
         others = [p for n, p in self.parameters.items() if n not in matrices]
-        self.muon = Muon(matrices.items(), config.momentum, config.weight_decay)
+        self.muon = Muon(
+            matrices.items(), config.momentum, config.weight_decay, self._heads() if config.per_head else {}
+        )
         self.adamw = torch.optim.AdamW(
             [
                 {"params": [p for p in others if p.ndim > 1], "weight_decay": config.weight_decay},
@@ -58,6 +60,11 @@ class MuonClip:
             fused=True,
         )
         self.reset_state()
+
+    def _heads(self) -> dict[str, int]:
+        """Heads of MLA's up-projections, whose rows are the heads' queries, and their keys and values."""
+        heads = self.model.config.num_attention_heads
+        return {n: heads for n in self.parameters if n.endswith(("q_b_proj.weight", "kv_b_proj.weight"))}
 
     def zero_grad(self) -> None:
         """Forget the gradients, and the maxima and counts that belong to them."""
@@ -180,7 +187,7 @@ class MuonClip:
         for group in self.adamw.param_groups:
             for parameter in group["params"]:
                 self.adamw.state[parameter] = {
-                    "step": torch.zeros(()),
+                    "step": torch.zeros((), device=parameter.device),
                     "exp_avg": torch.zeros_like(parameter),
                     "exp_avg_sq": torch.zeros_like(parameter),
                 }

@@ -1,9 +1,10 @@
 """One model over several processes: FSDP2, expert parallelism for the routed experts, recomputation (K2 §2.4).
 
     mesh = init_device_mesh(device, (processes,))
-    recompute_activations(model)        # optional
-    shard_experts(model, mesh)          # optional
-    shard(model, mesh)                  # after the two
+    compile_layers(model)               # optional, as the two that follow
+    recompute_activations(model)
+    shard_experts(model, mesh)
+    shard(model, mesh)                  # after the three
     optimizer = config.build(model)
 
 Every process starts from the same seed or weights and runs its own share of each batch; the optimiser's `step` then
@@ -23,6 +24,7 @@ processes.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -34,6 +36,7 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
 from k2core import ops
+from k2core.machine.compiler import compiled
 from k2core.model.experts import Experts, MixtureOfExperts
 from k2core.model.transformer import Transformer
 from k2core.optim.sharding import local
@@ -49,6 +52,16 @@ def shard(model: Transformer, mesh: DeviceMesh) -> None:
     for layer in model.layers:
         fully_shard(layer, mesh=mesh, ignored_params=spread)
     fully_shard(model, mesh=mesh, ignored_params=spread)
+
+
+def compile_layers(model: Transformer, **options: Any) -> None:
+    """Compile each layer's forward; layers of a kind share the code, and `observing` and shapes make variants of it.
+
+    Args:
+        options: of `torch.compile`.
+    """
+    for layer in model.layers:
+        layer.forward = compiled(layer.forward, **options)
 
 
 def recompute_activations(model: Transformer) -> None:

@@ -1,15 +1,13 @@
 """The processes that train one model together, seen from one of them.
 
 They form a mesh of data × context: ranks of a context group share each row, every other rank has rows of its own.
-Parameters are spread over all of them by FSDP2, experts too if the recipe says so. One process on a CPU is the mesh of
-one, and there the model is left as it is.
+Parameters are spread over all of them by FSDP2, experts too if the recipe says so. One process leaves the model whole.
 
 Run on CPU with gloo in 1, 2 and 4 processes (tests/training/test_ranks.py); the GPU path has not been run.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -74,12 +72,16 @@ class Ranks:
         """Move `model` to its device and share it out, in place."""
         from torch.distributed.device_mesh import init_device_mesh
 
-        from k2core.training.parallel import recompute_activations, shard, shard_experts
+        from k2core.training.parallel import compile_layers, recompute_activations, shard, shard_experts
 
         model.to(self.device)
+        if (
+            self.device.type == "cuda" and model.dtype == torch.bfloat16
+        ):  # the compiler takes no grouped products in fp32
+            compile_layers(model)
         if config.recompute:
             recompute_activations(model)
-        if self.world == 1 and self.device.type == "cpu":
+        if self.world == 1:
             return
         mesh = init_device_mesh(
             self.device.type, (self.world // self.context, self.context), mesh_dim_names=("data", "context")
@@ -112,14 +114,10 @@ class Ranks:
 @contextmanager
 def joined(config: ParallelConfig) -> Iterator[Ranks]:
     """Within the block, this process is one of `config.processes` (torchrun says which): NCCL on GPUs, gloo on CPUs."""
-    cuda = here().type == "cuda"
-    if config.processes == 1 and not cuda:
+    if config.processes == 1:
         yield Ranks()
         return
-    if "RANK" in os.environ:
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
-    else:
-        dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("nccl" if here().type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield Ranks(dist.get_world_size(), dist.get_rank(), config.context)
         dist.barrier()

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from k2core.data.rows.batch import IGNORE, Batch
+from k2core.machine import device
 from k2core.model.counts import activated_parameters, total_parameters
 from k2core.stage import StageError
 from k2core.training.history import Metrics
@@ -43,8 +44,8 @@ from k2core.training.throughput import Clock, memory_gib, peak_flops, training_f
 
 __all__ = ["Batch", "BatchSource", "Plan", "TrainResult", "train"]
 
-EXPECTED_SHARE = 0.4
-"""Share of the peak assumed before the first step: what large trainings reach, and this one on two cores."""
+EXPECTED_SHARE = {("cpu", "fp32"): 0.4, ("cuda", "fp32"): 0.025, ("cuda", "bf16"): 0.25}
+"""Share of the peak by device and precision, for the announcement: on two cores, and on an H200 (docs/gpu.md)."""
 
 
 class BatchSource(Protocol):
@@ -167,10 +168,14 @@ class _TokenTraining(Training):
         tokens = self.steps * rows * self.context
         parameters = total_parameters(self.model)
         gib = 4 * 4 * parameters / ranks.world / 2**30  # weights, gradients, at most two moments, fp32
-        guess = f", about {tokens * self.flops / self.peak / EXPECTED_SHARE:,.0f} s" if self.peak else ""
+        share, guess = EXPECTED_SHARE.get((ranks.device.type, device.precision)), ""
+        if self.peak and share:
+            seconds = tokens * self.flops / self.peak / share
+            time = f"{seconds:,.0f} s" if seconds < 2 * 3600 else f"{seconds / 3600:,.1f} h"
+            guess = f", about {time} at {share:.1%} of the peak"
         self.job.say(
             f"{parameters:,} parameters, {activated_parameters(self.model):,} activated; {self.steps:,} steps of "
-            f"{rows}×{self.context} tokens, {tokens:,} in all{guess} at {EXPECTED_SHARE:.0%} of the peak; "
+            f"{rows}×{self.context} tokens, {tokens:,} in all{guess}; "
             f"{ranks.world} processes, {len(self.micro_batches)} × {len(self.micro_batches[0])} rows each, up to "
             f"{gib:.2g} GiB of weights, gradients and optimiser state"
         )

@@ -12,8 +12,8 @@ from urllib.parse import unquote
 import pytest
 from workspace import ROOT
 
-from benchmarks import __main__ as topics
 from benchmarks import chain, corpus, headlines, pages
+from benchmarks import command as topics
 from docs import graph
 from experiments import report
 

@@ -20,6 +20,7 @@ RECIPE = {"threads": 1, "seed": 0, "device": "auto", "backend": "auto", "precisi
 def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "_here", None)
     monkeypatch.setattr(device, "backend", "auto")
+    monkeypatch.setattr(device, "precision", "fp32")
 
 
 @pytest.fixture
@@ -54,11 +55,23 @@ def test_kernels_in_c_on_a_gpu_are_refused(gpus):
     assert not gpus and device.here().type == "cpu"
 
 
-@pytest.mark.parametrize("change", [{"backend": "cuda"}, {"precision": "bf16"}])
-def test_what_is_not_there_yet_is_not_ignored(change):
-    ((key, value),) = change.items()
-    with pytest.raises(RecipeError, match=rf"{key} {value} is not there yet; set it to"):
-        validate(Compute, RECIPE | change, "compute")
+@pytest.mark.parametrize(
+    ("backend", "precision", "message"),
+    [
+        ("cuda", "fp32", "compute.backend is cuda, but compute.device cpu is the CPU here; set backend to auto"),
+        ("cpu", "bf16", "compute.backend is cpu, whose kernels are fp32, but precision is bf16; set backend to auto"),
+    ],
+)
+def test_a_backend_that_cannot_do_it_is_refused(backend, precision, message):
+    with pytest.raises(RecipeError, match=message):
+        device.choose("cpu", backend, precision)
+    assert (device.backend, device.precision) == ("auto", "fp32")
+
+
+def test_the_recipe_chooses_the_precision(monkeypatch):
+    monkeypatch.setattr(torch, "set_deterministic_debug_mode", lambda mode: None)
+    validate(Compute, RECIPE | {"device": "cpu", "precision": "bf16"}, "compute").apply()
+    assert device.precision == "bf16"
 
 
 def test_models_and_processes_go_to_the_device(monkeypatch, tmp_path):

@@ -11,16 +11,19 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention import flex_attention
 from torch.testing._internal.two_tensor import TwoTensor
 
 from k2core import ops
 from k2core.model.visibility import WholeRows
 from k2core.ops import backend, reference, using
 from k2core.ops.cpu.build import library
+from k2core.ops.cuda import operations as cuda
 from k2core.ops.reach import Reach
 
-BACKENDS = {"cpu": ["grouped_linear", "latent_attention", "linear", "newton_schulz", "packed_decoder", "rms_norm",
-                    "routed_experts", "sample", "swiglu", "token_losses"]}  # fmt: skip
+BACKENDS = {"cpu": ["grouped_linear", "head_loss", "latent_attention", "linear", "newton_schulz", "packed_decoder",
+                    "rms_norm", "routed_experts", "sample", "swiglu", "token_losses"],
+            "cuda": ["attention", "head_loss", "latent_attention", "prepare", "routed_experts", "sample"]}  # fmt: skip
 """What docs/model.md says that each backend has beside the reference."""
 OPERATIONS = [name for name in ops.__all__ if inspect.isfunction(getattr(ops, name)) and name != "using"]
 LENGTHS = [1, 3, 12, 33, 100]
@@ -73,6 +76,9 @@ def cases() -> Iterator[Case]:
             targets[::3] = -100
             yield Case("token_losses", f"{rows}x{vocabulary}", lambda x, t=targets: ops.token_losses(x, t, -100),
                        [20 * random(rows, vocabulary)])  # fmt: skip
+        targets = torch.where(torch.arange(rows) % 3 == 0, -100, torch.arange(rows) % 31)
+        yield Case("head_loss", f"{rows}", lambda x, w, t=targets: ops.head_loss(x, w, t, -100),
+                   [random(rows, 8), random(31, 8, seed=1)])  # fmt: skip
     yield Case("swiglu", "3 axes", ops.swiglu, [random(2, 15, 8)])
     yield Case("linear", "3 axes", ops.linear, [random(2, 15, 8), random(12, 8, seed=1)])
     for rows, depth, width in ((7, 1, 1), (1, 17, 40), (600, 64, 33), (100, 130, 16), (0, 8, 5)):
@@ -137,13 +143,30 @@ ALL = list(cases())
 PAIRS = [(case, setting) for setting, has in BACKENDS.items() for case in ALL if case.operation in has]
 
 
-def results(case: Case, setting: str) -> list[Tensor]:
-    leaves = [leaf.detach().clone().requires_grad_(case.differentiable) for leaf in case.leaves]
+@pytest.fixture(autouse=True)
+def cuda_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the backend `cuda` take tensors on the CPU if it is asked.
+
+    FlexAttention then runs uncompiled and forward only, by code of torch that gives the largest scores too, although a
+    check before it says that on a CPU there are none.
+    """
+    options = flex_attention._apply_kernel_options
+
+    def unchecked(query, key, value, return_lse, kernel_options, return_aux):
+        return {**options(query, key, value, return_lse, kernel_options), "OUTPUT_MAX": True}
+
+    monkeypatch.setattr(cuda, "accepts", lambda *tensors: backend._within == "cuda")
+    monkeypatch.setattr(flex_attention, "_apply_kernel_options", unchecked)
+    monkeypatch.setattr(flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
+
+
+def results(case: Case, setting: str, differentiable: bool) -> list[Tensor]:
+    leaves = [leaf.detach().clone().requires_grad_(differentiable) for leaf in case.leaves]
     with using(setting):
         out = case.call(*leaves)
     found = list(out) if isinstance(out, tuple) else [out]
-    if case.differentiable:
-        (found[0] * random(*found[0].shape, seed=9)).sum().backward()
+    if differentiable:
+        (found[0] * random(*found[0].shape, 1, seed=9)[..., 0]).sum().backward()
         found += [leaf.grad for leaf in leaves]
     assert not any(found_.requires_grad for found_ in found[1:]), "the largest logits have no gradient"
     return [tensor.detach() for tensor in found]
@@ -154,7 +177,9 @@ def results(case: Case, setting: str) -> list[Tensor]:
 def test_a_backend_gives_what_the_reference_gives(case: Case, setting: str) -> None:
     """To fp32 rounding, with the largest logits; inputs stay as they are."""
     before = [leaf.clone() for leaf in case.leaves]
-    for ours, theirs in zip(results(case, setting), results(case, "reference"), strict=True):
+    differentiable = case.differentiable and not (setting == "cuda" and "attention" in case.operation)
+    pair = [results(case, which, differentiable) for which in (setting, "reference")]
+    for ours, theirs in zip(*pair, strict=True):
         assert ours.shape == theirs.shape
         assert float((ours - theirs).double().norm()) <= 1e-5 * float(theirs.double().norm()) + 2e-5
     assert all(torch.equal(leaf, kept) for leaf, kept in zip(case.leaves, before, strict=True))
@@ -170,7 +195,7 @@ def test_the_tables_of_what_backends_have_are_true() -> None:
             assert hasattr(module, operation) == (operation in has), (module, operation)
             if operation in has:
                 assert list(inspect.signature(getattr(module, operation)).parameters) == parameters
-    assert {case.operation for case in ALL} == {*OPERATIONS} - {"packed_decoder"}  # tests/inference/test_decoder.py
+    assert {case.operation for case in ALL} == {*OPERATIONS} - {"packed_decoder", "prepare"}
 
 
 def test_attention_against_its_definition() -> None:
@@ -200,7 +225,7 @@ def test_attention_against_its_definition() -> None:
             assert float(largest[b, h]) == pytest.approx(max(seen), abs=1e-5)
 
 
-@pytest.mark.parametrize("setting", ["cpu", "reference"])
+@pytest.mark.parametrize("setting", ["cpu", "cuda", "reference"])
 def test_sampling(setting: str) -> None:
     """The token that holds each number of the unit interval, at its ends and on borders; none of probability 0."""
     if setting == "cpu" and library() is None:
@@ -258,7 +283,7 @@ def test_using_holds_within_and_the_recipe_outside(monkeypatch: pytest.MonkeyPat
     assert computed_by_reference()
     with using("cpu"):
         assert not computed_by_reference()
-    with pytest.raises(ValueError, match="no backend nothing; there are: auto, cpu, reference"), using("nothing"):
+    with pytest.raises(ValueError, match="no backend nothing; there are: auto, cpu, cuda, reference"), using("nothing"):
         pass
 
 

@@ -116,6 +116,25 @@ def test_momentum_is_nesterov_and_decay_is_decoupled():
     assert torch.allclose(parameter, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("per_head", [False, True])
+def test_heads_are_orthogonalised_together_or_each_alone(per_head):
+    """MLA's up-projections alone; an update has the same RMS either way."""
+    model = build()
+    before = weights(model)
+    backward(model)
+    gradients = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
+    changes = {"weight_decay": 0.0, "qk_clip_threshold": 1e9, "per_head": per_head, "max_grad_norm": 1e9}
+    MuonClip(model, CONFIG.model_copy(update=changes)).step(1.0)
+    for name, parameter in model.named_parameters():
+        if "_proj" in name and parameter.ndim == 2 and "mlp" not in name:
+            blocks = 3 if per_head and "_b_proj" in name else 1
+            matrices = gradients[name].unflatten(0, (blocks, -1))
+            expected = orthogonalize(matrices) * UPDATE_RMS * max(matrices.shape[1:]) ** 0.5
+            moved = (before[name] - parameter.detach()) / CONFIG.muon_lr
+            assert torch.allclose(moved.view_as(expected), expected, atol=2e-3), name
+            assert float(moved.square().mean().sqrt()) == pytest.approx(UPDATE_RMS, rel=0.25), name
+
+
 # QK-Clip
 
 
@@ -258,6 +277,15 @@ def test_every_parameter_has_exactly_one_rule():
     adamw = {n for n, p in model.named_parameters() if p in optimizer.adamw.state}
     assert muon | adamw == set(dict(model.named_parameters())) and not muon & adamw
     assert {n for n in adamw if not n.endswith("norm.weight")} == {"embed_tokens.weight", "lm_head.weight"}
+
+
+def test_all_state_is_on_the_device_of_the_weights():
+    """Fused AdamW refuses a step count elsewhere; the meta device stands for one that this machine lacks."""
+    with torch.device("meta"):
+        optimizer = MuonClip(Transformer(SHAPE), CONFIG)
+    optimizer.reset_state()
+    state = [tensor for entry in optimizer.adamw.state.values() for tensor in entry.values()]
+    assert {tensor.device.type for tensor in [*state, *optimizer.muon.buffers.values()]} == {"meta"}
 
 
 def test_gradients_are_clipped_to_the_global_norm():

@@ -94,15 +94,15 @@ class Source:
 
 
 class NaNModel(Transformer):
-    """Its logits are NaN at the `bad` steps."""
+    """Its loss is NaN at the `bad` steps."""
 
     bad: tuple[int, ...] = ()
     forwards = 0
 
-    def forward(self, tokens_BT, positions_BT=None, segments_BT=None, wanted_BT=None):
-        logits = super().forward(tokens_BT, positions_BT, segments_BT, wanted_BT)
+    def forward(self, *inputs, **named):
+        loss = super().forward(*inputs, **named)
         step, self.forwards = self.forwards, self.forwards + 1
-        return logits * torch.nan if step in self.bad else logits
+        return loss * torch.nan if step in self.bad else loss
 
 
 def build(cls: type[Transformer] = Transformer) -> tuple[Transformer, MuonClip]:

@@ -39,7 +39,7 @@ class Packed:
 def packed(model: Transformer) -> Packed | None:
     """`model` packed, or None where no backend can: it has another attention, type or device."""
     config, attention = model.config, model.blocks()[0].self_attn
-    if not isinstance(attention, MultiHeadLatentAttention):
+    if not isinstance(attention, MultiHeadLatentAttention) or model.dtype != model.lm_head.weight.dtype:
         return None
     decoder = ops.packed_decoder(
         ops.DecoderWeights(

@@ -19,8 +19,8 @@ from k2core.ops.cpu.decoding import Decoder as packed_decoder
 from k2core.ops.reach import Reach
 
 __all__ = [
-    "accepts", "grouped_linear", "latent_attention", "linear", "newton_schulz", "packed_decoder", "rms_norm",
-    "routed_experts", "sample", "swiglu", "token_losses",
+    "accepts", "grouped_linear", "head_loss", "latent_attention", "linear", "newton_schulz", "packed_decoder",
+    "rms_norm", "routed_experts", "sample", "swiglu", "token_losses",
 ]  # fmt: skip
 
 PLAIN = (Tensor, nn.Parameter)
@@ -85,3 +85,9 @@ def _seen(reach: Reach) -> tuple[Tensor, Tensor | None, Tensor | None]:
 
 def token_losses(logits_NV: Tensor, targets_N: Tensor, ignored: int) -> Tensor:
     return autograd.CrossEntropy.apply(logits_NV, targets_N, ignored)
+
+
+def head_loss(hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, ignored: int) -> Tensor:
+    wanted_N = targets_N != ignored
+    logits_MV = linear(hidden_ND[wanted_N], weight_VD)
+    return token_losses(logits_MV, targets_N[wanted_N], ignored).sum()

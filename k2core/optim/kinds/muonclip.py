@@ -24,6 +24,10 @@ class MuonClipConfig(OptimizerConfig):
     adamw_eps: float = Field(gt=0, description="AdamW's epsilon")
     max_grad_norm: float = Field(gt=0, description="the gradient's global norm is clipped to this")
     qk_clip_threshold: float = Field(gt=0, description="QK-Clip's τ: heads whose logits exceed it are scaled down")
+    per_head: bool = Field(
+        default=False,
+        description="orthogonalise each head of MLA's up-projections alone, as Kimi K3 and GLM-5 do; K2 does not",
+    )
     router_bias_rate: float = Field(ge=0, description="step of a router's expert biases towards balance")
 
     def build(self, model: Transformer) -> Optimizer:

@@ -1,0 +1,68 @@
+"""`python -m benchmarks gpu` on a CPU, at sizes of seconds, in a Python that has only what a bare GPU box has."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from workspace import ROOT
+
+RUN = """
+import importlib.metadata, re, sys
+from importlib.abc import MetaPathFinder
+packages = importlib.metadata.packages_distributions()
+needed, todo = set(), {"torch", "numpy", "pydantic", "PyYAML", "safetensors", "pyarrow", *sys.argv[1].split()}
+while todo:
+    name = todo.pop()
+    needed.add(name.lower().replace("_", "-"))
+    for requirement in importlib.metadata.requires(name) or ():
+        other = re.match(r"[\\w.-]+", requirement)[0].lower().replace("_", "-")
+        if "extra ==" not in requirement and other not in needed:
+            try:
+                importlib.metadata.version(other)
+                todo.add(other)
+            except importlib.metadata.PackageNotFoundError:
+                pass
+class Missing(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        owners = packages.get(name.partition(".")[0], ())
+        if owners and not any(owner.lower().replace("_", "-") in needed for owner in owners):
+            raise ModuleNotFoundError(f"a bare GPU box has no {name}", name=name)
+sys.meta_path.insert(0, Missing())
+from benchmarks.gpu import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def check(
+    folder: Path, *words: str, extra: str = "transformers"
+) -> tuple[subprocess.CompletedProcess[str], list[dict]]:
+    out = folder / "gpu.json"
+    command = [sys.executable, "-c", RUN, extra, "--device", "cpu", "--small", "--out", str(out), *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    return done, json.loads(out.read_text())
+
+
+def test_every_part_runs_on_a_bare_box(tmp_path: Path):
+    done, rows = check(tmp_path)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    names = {row["name"] for row in rows}
+    assert all(row["met"] is not False for row in rows)
+    for part in (
+        "experts, bfloat16", "model, bf16: gradients", "50 steps, bf16 against fp32", "pretrain, a few steps in bf16",
+        "extend_context, a few steps in bf16", "sft and critic, a few steps in bf16", "rl, a few steps in bf16",
+        "evaluate, a few steps in bf16", "resumed training", "sampling in a graph against without, fp32",
+        "export: logits in transformers", "forward + backward, G", "forward + backward, K2's widths",
+        "training loop over its parts, G", "checkpoint: training waits", "torch.optim.Muon over MuonClip",
+        "ours over transformers, eager, G", "decoding over transformers' generate",
+    ):  # fmt: skip
+        assert part in names
+    assert len(done.stdout.splitlines()) == len(rows)
+
+
+def test_a_run_that_is_cut_short_leaves_what_it_found(tmp_path: Path):
+    done, rows = check(tmp_path, "--seconds", "1", extra="")
+    assert rows[0]["name"] == "machine" and rows[-1] == rows[-1] | {"name": "time", "value": "up"}
+    assert done.returncode == 0 and not any("GPU box has no" in row["note"] for row in rows)
