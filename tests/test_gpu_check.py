@@ -10,7 +10,7 @@ from pathlib import Path
 from workspace import ROOT
 
 RUN = """
-import importlib.metadata, re, sys
+import importlib.metadata, importlib.util, re, sys
 from importlib.abc import MetaPathFinder
 packages = importlib.metadata.packages_distributions()
 needed, todo = set(), {"torch", "numpy", "pydantic", "PyYAML", "safetensors", "pyarrow", *sys.argv[1].split()}
@@ -25,12 +25,16 @@ while todo:
                 todo.add(other)
             except importlib.metadata.PackageNotFoundError:
                 pass
+def missing(name):
+    owners = packages.get(name.partition(".")[0], ())
+    return bool(owners) and not any(owner.lower().replace("_", "-") in needed for owner in owners)
 class Missing(MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        owners = packages.get(name.partition(".")[0], ())
-        if owners and not any(owner.lower().replace("_", "-") in needed for owner in owners):
+        if missing(name):
             raise ModuleNotFoundError(f"a bare GPU box has no {name}", name=name)
 sys.meta_path.insert(0, Missing())
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if missing(name) else find(name, package)
 from benchmarks.gpu import main
 sys.exit(main(sys.argv[2:]))
 """

@@ -84,7 +84,7 @@ def test_every_file_and_test_that_is_named_is_there(page: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != DATED], ids=name_of)
 def test_every_command_exists(page: Path) -> None:
     makefile, text = (ROOT / "Makefile").read_text(), page.read_text()
-    for target in re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE):
+    for target in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"{name_of(page)}: no make {target}"
     for module in re.findall(r"python -m ([a-z_][\w.]*\w)", text):
         if f"Create `{module.replace('.', '/')}.py`" not in text:
@@ -93,7 +93,7 @@ def test_every_command_exists(page: Path) -> None:
 
 def test_every_command_of_the_readme_is_run_by_a_test() -> None:
     text = (ROOT / "README.md").read_text()
-    named = {f"make {target}" for target in re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE)}
+    named = {f"make {target}" for target in re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE)}
     named |= {f"python -m {module}" for module in re.findall(r"python -m ([a-z_][\w.]*\w)", text)}
     assert named == set(RUN_BY)
     makefile = (ROOT / "Makefile").read_text()

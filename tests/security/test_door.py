@@ -1,8 +1,9 @@
 """The door of the pages of `make ui`, without a browser: whom it lets in, and what it tells a browser."""
 
-from __future__ import re
+from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import socket
 import threading

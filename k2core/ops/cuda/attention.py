@@ -6,7 +6,6 @@ values, d = n + r, e = n + v.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -53,8 +52,8 @@ def plain(q_BTHd: Tensor, k_BSHd: Tensor, v_BSHv: Tensor, reach: Reach, scale: f
 
 def scores(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSv: Tensor, mask: BlockMask, scale: float) -> tuple[Tensor, Tensor]:
     """The heads' results, and each query's largest score (fp32, without gradient)."""
-    compute: dict[bool, Callable[..., Any]] = {True: _compiled, False: flex_attention}
-    out, aux = compute[q_BHTd.is_cuda](
+    compute: Any = _compiled if q_BHTd.is_cuda else flex_attention
+    out, aux = compute(
         q_BHTd, k_BHSd, v_BHSv, block_mask=mask, scale=scale, return_aux=AuxRequest(max_scores=True),
         kernel_options=OPTIONS.get((q_BHTd.shape[-1], v_BHSv.shape[-1])),
     )  # fmt: skip
