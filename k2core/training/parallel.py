@@ -23,6 +23,7 @@ processes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -55,13 +56,20 @@ def shard(model: Transformer, mesh: DeviceMesh) -> None:
 
 
 def compile_layers(model: Transformer, **options: Any) -> None:
-    """Compile each layer's forward; layers of a kind share the code, and `observing` and shapes make variants of it.
+    """Compile each layer's forward for training; layers of a kind share the code.
+
+    Without gradient it stays as it is: the many shapes of measuring would each compile, or make the code of training
+    one for any shape.
 
     Args:
         options: of `torch.compile`.
     """
     for layer in model.layers:
-        layer.forward = compiled(layer.forward, **options)
+        layer.forward = partial(_either, layer.forward, compiled(layer.forward, **options))
+
+
+def _either(plain: Callable[..., Tensor], training: Callable[..., Tensor], *inputs: Any) -> Tensor:
+    return (training if torch.is_grad_enabled() else plain)(*inputs)
 
 
 def recompute_activations(model: Transformer) -> None:

@@ -6,11 +6,15 @@ from random import Random
 
 import pytest
 import torch
+import torch._dynamo.testing
 from test_sampler import STOP, Only, build, prompts, sample
 
 from k2core.inference import continuous as module
 from k2core.inference.completion import Completion
 from k2core.inference.continuous import Row, Steps, continuous
+from k2core.machine import device
+from k2core.machine.compiler import compiled
+from k2core.model.lowered import lowered
 from k2core.ops import using
 from k2core.ops.cuda import operations as cuda
 
@@ -103,6 +107,20 @@ def test_the_host_looks_once_a_window(monkeypatch):
     monkeypatch.setattr(Steps, "_step", watched)
     decoded(build(), prompts([4] * 9), rows=3)
     assert set(windows) == {module.WINDOW} and len(inside) == sum(windows)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_a_layers_step_is_one_graph_for_all_layers_of_a_kind(monkeypatch):
+    """As it is captured on a GPU; torch's eager back end stands for the compiler."""
+    monkeypatch.setattr(device, "precision", "bf16")
+    model, given = lowered(build()), prompts([4, 7])
+    expected = decoded(model, given, rows=2)
+    graphs = torch._dynamo.testing.CompileCounter()
+    for layer in model.blocks():
+        layer.decode = compiled(layer.decode, backend=graphs, fullgraph=True)
+    assert_alike(decoded(model, given, rows=2), expected)
+    assert graphs.frame_count == 2  # a dense layer, and one with experts
+    torch._dynamo.reset()
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
