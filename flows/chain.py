@@ -180,10 +180,10 @@ def pipeline(
             with obey(runtime.flow_run.id, lambda: trees.stopping, obeyed):
                 return _run(graph, force, RUN)
     except (KeyboardInterrupt, TerminationSignal):
-        if deployed and not obeyed.is_set():  # its worker tells the server
-            raise
         if not server_answers():
             end_without_server()
+        if deployed and not obeyed.is_set():  # its worker tells the server
+            raise
         return Cancelled(message="cancelled at the terminal or on the page")
 
 
