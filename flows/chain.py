@@ -180,10 +180,10 @@ def pipeline(
             with obey(runtime.flow_run.id, lambda: trees.stopping, obeyed):
                 return _run(graph, force, RUN)
     except (KeyboardInterrupt, TerminationSignal):
-        if deployed and not obeyed.is_set():  # its worker tells the server
-            raise
         if not server_answers():
             end_without_server()
+        if deployed and not obeyed.is_set():  # its worker tells the server
+            raise
         return Cancelled(message="cancelled at the terminal or on the page")
 
 
@@ -206,7 +206,7 @@ def _run(graph: Graph, force: bool, run: Run) -> State:
         unfinished = {stage: outcome for stage, outcome in run.outcomes.items() if not outcome.ended_well}
         if not unfinished:
             status, error = "FINISHED", ""
-            return Completed(message=f"{len(graph.stages)} stages are up to date")
+            return Completed(message=f"up to date: {named(len(graph.stages))}")
         # A task that Prefect itself could not run has no fault of its own to tell.
         failed = [stage for stage, outcome in unfinished.items() if outcome.state == "failed"] or list(unfinished)
         status, error = "FAILED", f"{failed[0]}: {run.outcomes[failed[0]].error}"
@@ -235,14 +235,18 @@ def _submit(graph: Graph, force: bool, run: Run, runner: ThreadPoolTaskRunner[An
         return
     changed = read_graph(ROOT, graph.targets, graph.from_stage) if graph.always else graph
     needed = set(changed.stages) if force else changed.may_run()
-    count = len(graph.stages)
-    print(f"{count} stage{'s' * (count > 1)}, {len(needed)} to look at, {parallel_stages()} at a time")
+    print(f"{named(len(graph.stages))}, {len(needed)} to look at, {parallel_stages()} at a time")
     for stage in graph.stages:
         arguments = {"stage": stage, "needed": stage in needed, "force": force}
         upstream = [futures[name] for name in graph.upstream[stage]]
         futures[stage] = runner.submit(run_stage, arguments, wait_for=upstream)
     for future in futures.values():
         future.wait()
+
+
+def named(count: int) -> str:
+    """A number of stages in words."""
+    return f"{count} stage{'s' * (count != 1)}"
 
 
 def parallel_stages() -> int:

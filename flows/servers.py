@@ -90,9 +90,18 @@ class Servers:
             self.start(name, *self.commands[name])
 
     def stop(self) -> None:
-        """End them all, the worker first: it ends its runs, which still have something to tell the server."""
-        workers = [process.pid for name, process in self.running.items() if name == WORKER]
-        end_groups(workers, patience=WORKER_PATIENCE_SECONDS)
+        """End them all, the worker first: it ends its runs, which still have something to tell the server.
+
+        A worker that is interrupted at the wrong moment leaves its run behind, in a session of its own.
+        """
+        import psutil
+
+        workers, runs = [process.pid for name, process in self.running.items() if name == WORKER], list[int]()
+        for pid in workers:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                runs += [child.pid for child in psutil.Process(pid).children()]
+        for leaders in (workers, runs):
+            end_groups(leaders, patience=WORKER_PATIENCE_SECONDS)
         end_groups(process.pid for process in self.running.values())
         NOTED.unlink(missing_ok=True)
 

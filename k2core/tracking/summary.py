@@ -68,8 +68,8 @@ def _ended(outcome: Outcome) -> str:
     where = f" in {', '.join(outcome.failed)}" if outcome.failed else ""
     ran = f" ({', '.join(outcome.ran)})" if outcome.ran else ""
     return (
-        f"{how}{where} after {outcome.seconds:.0f} s: {len(outcome.ran)} stages ran{ran}, "
-        f"{len(outcome.cached)} were cached."
+        f"{how}{where} after {outcome.seconds:.0f} s: stages that ran: {len(outcome.ran)}{ran}; cached: "
+        f"{len(outcome.cached)}."
     )
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,22 @@ def test_a_server_is_noted_while_it_runs(tmp_path: Path, monkeypatch: pytest.Mon
     assert psutil.Process(pid).create_time() == born
     made.stop()
     assert not servers.NOTED.exists()
+
+
+def test_a_run_that_its_worker_leaves_behind_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "NOTED", tmp_path / "servers.json")
+    monkeypatch.setattr(servers, "ROOT", tmp_path)
+    code = "import subprocess, time; subprocess.Popen(['sleep', '60'], start_new_session=True); time.sleep(60)"
+    made = servers.Servers()
+    made.start(servers.WORKER, sys.executable, "-c", code)
+    worker = psutil.Process(made.running[servers.WORKER].pid)
+    deadline = time.monotonic() + 20
+    while not (runs := worker.children()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    made.stop()
+    _, alive = psutil.wait_procs(runs, timeout=5)
+    assert not alive and not worker.is_running()
 
 
 def test_records_that_are_removed_or_replaced_are_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
