@@ -26,6 +26,7 @@ BLOCK = re.compile(r"<!-- (\w+):begin -->\n(.*?)<!-- \1:end -->", re.DOTALL)
 RUN_BY = {
     "make demo": ("tests/flows/test_pipeline.py", "flows.pipeline"),
     "make test": (".ci/run", "make test"),
+    "make chat": ("tests/talk/test_talk.py", "k2core.talk"),
     "make ui": ("tests/flows/pages.py", "flows.pages"),
     "make recipe": ("tests/chain/test_chain.py", '"stages", "use"'),
     "python -m k2core.lineage": ("tests/chain/test_chain.py", "k2core.lineage"),
