@@ -73,7 +73,7 @@ def test_cancel_ends_the_tree_and_a_second_run_is_refused(toy: Workspace, sign: 
     )
     said, _ = flow.communicate(timeout=60)
     told = "finished stages and checkpoints are kept, and the same command goes on from there"
-    assert flow.returncode == 130 and said.splitlines()[-1].endswith(told), said
+    assert flow.returncode == 130 and told in said, said
     assert "Prefect's server" not in said and "Traceback" not in said
     assert time.monotonic() - asked < 60
     if sign == signal.SIGTERM:
