@@ -41,7 +41,7 @@ SCORES = {
     "tasks/pass_rate/pick_largest": "… picking the largest number",
     "tasks/pass_rate/tool_call": "… tool tasks",
     "tasks/greedy": "task pass rate, greedy",
-    "heldout/bits_per_byte": "bits per byte",
+    "heldout/bits_per_byte": "held-out bits per byte of raw text",
 }
 GAINS = {"tool_calls/valid_when_due": ("base", "sft"), "tasks/pass_rate": ("sft", "rl")}
 """Score → the two models that are compared by it, in pairs."""
