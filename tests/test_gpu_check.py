@@ -57,7 +57,7 @@ def test_every_part_runs_on_a_bare_box(tmp_path: Path):
     for part in (
         "experts, bfloat16", "model, bf16: gradients", "50 steps, bf16 against fp32", "pretrain, a few steps in bf16",
         "extend_context, a few steps in bf16", "sft and critic, a few steps in bf16", "rl, a few steps in bf16",
-        "evaluate, a few steps in bf16", "resumed training", "sampling in a graph against without, fp32",
+        "evaluate, a few steps in bf16", "resumed training", "sampling in a graph against without",
         "export: logits in transformers", "forward + backward, G", "forward + backward, K2's widths",
         "training loop over its parts, G", "checkpoint: training waits", "torch.optim.Muon over MuonClip",
         "ours over transformers, eager, G", "decoding over transformers' generate",

@@ -160,7 +160,7 @@ def fifty_steps(found: Findings) -> None:
 
 
 def sampling(found: Findings) -> None:
-    """The captured step against the same step uncaptured: the same seeds give the same tokens."""
+    """The compiled and captured step against the same step as it is: the same seeds give the same tokens."""
     random, stop = Random(0), {3, 4, 5}
     prompts = [tuple(random.randrange(SMALL.vocab_size) for _ in range(random.randrange(1, 40))) for _ in range(24)]
 
@@ -169,12 +169,12 @@ def sampling(found: Findings) -> None:
         continuous(lowered(model), rows, 24, 0.8, stop, 8, captured)
         return [row.completion.tokens for row in rows]
 
-    for precision, least in (("fp32", 0.0), ("bf16", 0.3)):
-        with found.computing(precision):
-            model = build(found, SMALL)
-            plain, graph = said(False), said(True)
-        differing = sum(one != other for one, other in zip(plain, graph, strict=True)) / len(prompts)
-        found.note(f"sampling in a graph against without, {precision}", differing, "of the rows differ", bound=least)
+    with found.computing("bf16"):
+        model = build(found, SMALL)
+        pairs = list(zip(said(False), said(True), strict=True))
+    differing = sum(one[:4] != other[:4] for one, other in pairs) / len(pairs)
+    note = "first 4 tokens; compiled code rounds less often, so that a number near a border may fall beyond it"
+    found.note("sampling in a graph against without", differing, "of the rows differ", bound=0.2, note=note)
 
 
 def exported(found: Findings) -> None:

@@ -45,7 +45,7 @@ def continuous(
     model: Transformer, rows: Sequence[Row], max_new_tokens: int, temperature: float, stop_ids: set[int],
     batch_size: int, captured: bool = True,
 ) -> None:  # fmt: skip
-    """Complete all of `rows`, `batch_size` at once; see `sampler.generate`. On a CPU nothing is captured.
+    """Complete all of `rows`, `batch_size` at once; see `sampler.generate`. Steps are captured on a GPU in bf16.
 
     Raises:
         FloatingPointError: the model's logits are not numbers.
@@ -92,7 +92,7 @@ def _ends(row: Row, token: int, log_prob: float, most: int, stop_ids: set[int]) 
 
 
 class Steps:
-    """Steps of B rows in memory that stays where it is; on a GPU compiled and captured."""
+    """Steps of B rows in memory that stays where it is; on a GPU in bf16 compiled and captured."""
 
     def __init__(self, model: Transformer, rows: int, slots: int, temperature: float, captured: bool) -> None:
         device, vocabulary = model.device, model.config.vocab_size
@@ -104,7 +104,9 @@ class Steps:
         self.drawn_WB = torch.ones(WINDOW, rows, device=device)
         self.said_WB = torch.zeros(WINDOW, rows, dtype=torch.long, device=device)
         self.log_probs_WB = torch.zeros(WINDOW, rows, device=device)
-        self.step = self._captured() if captured and device.type == "cuda" else self._step
+        # In fp32 torch asks the host for the groups of grouped products, and compiles none.
+        able = device.type == "cuda" and model.dtype == torch.bfloat16
+        self.step = self._captured() if captured and able else self._step
 
     def enter(self, model: Transformer, prompts: dict[int, tuple[int, ...]]) -> None:
         """Read a prompt into each of the given places."""
@@ -139,8 +141,7 @@ class Steps:
 
     def _captured(self) -> Callable[[], None]:
         """`_step` as one CUDA graph of compiled layers."""
-        layers = self.model.blocks() if self.model.dtype == torch.bfloat16 else []  # as in `Ranks.spread`
-        for layer in layers:
+        for layer in self.model.blocks():
             layer.decode = compiled(layer.decode)  # type: ignore[method-assign]
         try:
             graph, aside = torch.cuda.CUDAGraph(), torch.cuda.Stream()
@@ -154,7 +155,7 @@ class Steps:
                 with torch.cuda.graph(graph):
                     self._step()
         finally:
-            for layer in layers:
+            for layer in self.model.blocks():
                 del layer.decode
         return graph.replay
 
