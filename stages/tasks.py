@@ -49,7 +49,7 @@ class Params(Section):
     mix: dict[str, float] = Field(description="weight of each kind: single, parallel, chain, ask, none")
     texts: int = Field(ge=0, description="English documents that lend the tasks names and words; 0: all are made up")
     real: dict[str, NonNegativeInt] = Field(description="tasks on real MCP servers, for training, by server")
-    richer: Richer
+    richer: Richer = Field(description="tasks of many calls, rules, people who change their mind, and stores")
     declared_share: float = Field(
         ge=0, le=1, description="share of tasks that also offer a tool of tools.catalogue or tools.declarations"
     )

@@ -1,6 +1,6 @@
 """How fast the GPU is: passes, optimiser, the whole loop, checkpoints, decoding, against transformers and torch.
 
-Shapes: B sequences, T positions.
+Shapes: B sequences, T positions, V vocabulary.
 """
 
 from __future__ import annotations

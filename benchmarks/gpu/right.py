@@ -1,6 +1,6 @@
 """Whether the GPU computes the same: operations, a whole model, 50 steps, each training, resuming, sampling.
 
-Shapes: B sequences, T positions, N tokens, E experts.
+Shapes: B sequences, T positions, N tokens, E experts, K experts per token, V vocabulary.
 """
 
 from __future__ import annotations

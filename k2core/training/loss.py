@@ -1,4 +1,7 @@
-"""Loss of a training batch."""
+"""Loss of a training batch.
+
+Shapes: B rows, T positions.
+"""
 
 from __future__ import annotations
 

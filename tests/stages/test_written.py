@@ -79,7 +79,7 @@ def test_use_and_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert runner.invoke(app, ["use", "evening"]).exit_code == 0
     assert Path("params.yaml").read_text() == text_of("evening")
     assert runner.invoke(app, ["show", "evening"]).stdout == text_of("evening")
-    assert not Path("work").exists()
+    assert not Path("work/params-before.yaml").exists()
 
     Path("params.yaml").write_text(text_of("evening").replace("tau: 0.1", "tau: 0.7"))
     done = runner.invoke(app, ["use", "laptop"])
@@ -91,7 +91,7 @@ def test_use_and_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     before = Path("params.yaml").read_text()
     done = runner.invoke(app, ["use", "evenign"])
-    assert done.exit_code == 1 and "no recipe evenign; there are: evening, k2, laptop, micro" in done.output
+    assert done.exit_code == 1 and "no recipe evenign; there are: evening, gpu, k2, laptop, micro" in done.output
     assert Path("params.yaml").read_text() == before
 
 
@@ -111,6 +111,6 @@ def test_an_edited_recipe_is_no_change_of_params(tmp_path: Path, monkeypatch: py
 
     runner.invoke(app, ["use", "laptop"])
     assert "changes of its own" not in edit_and_use(recipe, "0.1", "0.2")
-    assert "tau: 0.2" in params.read_text() and not Path("work").exists()
+    assert "tau: 0.2" in params.read_text() and not Path("work/params-before.yaml").exists()
     assert "kept as work/params-before.yaml" in edit_and_use(params, "0.2", "0.3")
     assert "tau: 0.3" in Path("work/params-before.yaml").read_text() and "tau: 0.2" in params.read_text()

@@ -2,8 +2,9 @@
 
 Signatures and formulas are in `k2core/ops/__init__.py`.
 
-Shapes: B sequences, N tokens, V vocabulary, D hidden width, E experts, K experts per token, F inner width of a
-feed-forward, W numbers of a block of the vocabulary.
+Shapes: B sequences, N tokens, T queries, S keys, V vocabulary, D hidden width, H heads, E experts, K experts per token,
+F inner width of a feed-forward, M visits sorted by expert, W numbers of a block of the vocabulary, r rotary head width,
+v head width of the values, d width of a head's queries, e of its keys without position and values.
 """
 
 from __future__ import annotations
