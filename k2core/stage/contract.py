@@ -82,7 +82,8 @@ class Job:
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            if signal.getsignal(signal.SIGTERM) is stop:  # else it is ending, and no signal counts any more
+                signal.signal(signal.SIGTERM, before)
 
     def log(self, metrics: Metrics, step: int = 0) -> None:
         """Send live figures to MLflow (bounded number of names, every few steps, not every step)."""

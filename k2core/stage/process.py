@@ -17,7 +17,11 @@ SHELLS = ("sh", "dash", "bash", "zsh", "fish", "ksh")
 
 
 def terminate(signum: int, frame: Any) -> None:
-    """SIGTERM ends a stage like an exception: files are closed, the run is marked, scratch stays."""
+    """SIGTERM ends a stage like an exception: files are closed, the run is marked, scratch stays.
+
+    The flow, DVC's end and a terminal may each send one; what follows the first would only interrupt the ending.
+    """
+    signal.signal(signum, signal.SIG_IGN)
     raise SystemExit(128 + signum)
 
 
