@@ -114,10 +114,10 @@ def run(params: Params, compute: Compute, tools: Path, documents: Path, out: Pat
     figures = {"tasks": float(len(made)), "tools_used": float(len(used))}
     figures |= {f"real/{name}": float(count) for name, count in params.real.items()}
     figures |= {f"unproved/{what}": float(count) for what, count in sorted(unproved.items())}
-    lengths = [{"calls": len(task["gold_calls"])} for task in made]
-    for name in ("split", "kind", "difficulty", "calls"):
-        counts = Counter(task[name] for task in (lengths if name == "calls" else made))
-        figures |= {f"{name}/{value}": float(count) for value, count in sorted(counts.items())}
+    counts = {name: Counter(task[name] for task in made) for name in ("split", "kind", "difficulty")}
+    counts["calls"] = Counter(len(task["gold_calls"]) for task in made)
+    for name, found in counts.items():
+        figures |= {f"{name}/{value}": float(count) for value, count in sorted(found.items())}
     distinct = len({(task["instruction"], *task["tools"]) for task in made})
     return figures | {"distinct_share": distinct / len(made)}
 

@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from k2core.machine.device import here
 from k2core.model.config import ModelConfig, YarnConfig
-from k2core.model.files import read_tensors
+from k2core.model.files import assembled, read_tensors
 from k2core.model.transformer import Transformer
 from k2core.recipe import validate
 from k2core.storage import StorageError, write_json
@@ -98,10 +97,7 @@ def load_huggingface(folder: Path) -> Transformer:
         state = from_huggingface(tensors, config)
     except (KeyError, ValueError) as error:
         raise StorageError(f"{folder}: its weights are not those of its config.json: {error}") from None
-    with torch.random.fork_rng(devices=[]):
-        model = Transformer(config)
-    model.load_state_dict(state)
-    return model.to(here())
+    return assembled(config, state)
 
 
 def _check(config: ModelConfig) -> None:

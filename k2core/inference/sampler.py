@@ -72,6 +72,19 @@ def generate(
     return completions
 
 
+def step(
+    decoder: Decoder, tokens_B: Tensor, cache: KeyValueCache, streams: Sequence[Random],
+    states: Sequence[State | None], temperature: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The token after each of `tokens_B`, among those that `states` allow, and its log-probability, both [B]."""
+    logits_BV = decoder.decode(tokens_B, cache)
+    if any(state is not None for state in states):
+        logits_BV.masked_fill_(barred(states, logits_BV.shape[1]).to(logits_BV.device), -torch.inf)
+    drawn = [1 - stream.random() for stream in streams]
+    drawn_B = torch.tensor(drawn, dtype=torch.float32, device=logits_BV.device)
+    return ops.sample(logits_BV, temperature, drawn_B)
+
+
 def _decode(
     decoder: Decoder, tokens_B: Tensor, cache: KeyValueCache, rows: list[Completion],
     streams: list[Random], states: list[State | None], max_new_tokens: int, temperature: float, stop_ids: set[int],
@@ -79,12 +92,7 @@ def _decode(
     """Extend `rows`, whose sequences end in `tokens_B`, until each has stopped or used its budget."""
     going = [True] * len(rows)
     for _ in range(max_new_tokens):
-        logits_BV = decoder.decode(tokens_B, cache)
-        if any(state is not None for state in states):
-            logits_BV.masked_fill_(barred(states, logits_BV.shape[1]).to(logits_BV.device), -torch.inf)
-        drawn = [1 - stream.random() for stream in streams]
-        drawn_B = torch.tensor(drawn, dtype=torch.float32, device=logits_BV.device)
-        tokens_B, log_probs_B = ops.sample(logits_BV, temperature, drawn_B)
+        tokens_B, log_probs_B = step(decoder, tokens_B, cache, streams, states, temperature)
         for i, (token, log_prob) in enumerate(zip(tokens_B.tolist(), log_probs_B.tolist(), strict=True)):
             if going[i]:
                 rows[i].tokens.append(token)

@@ -1,6 +1,6 @@
 """One completion token by token, for somebody who reads along.
 
-Shapes: B = 1 sequence, V vocabulary.
+Shapes: B = 1 sequence.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from random import Random
 
 import torch
 
-from k2core import ops
-from k2core.inference.constraint import Constraint, barred
+from k2core.inference.constraint import Constraint
 from k2core.inference.decoders import decoder_for
 from k2core.inference.prefill import prefill
+from k2core.inference.sampler import step
 from k2core.model.lowered import lowered
 from k2core.model.transformer import Transformer
 
@@ -34,11 +34,7 @@ def stream(
         decoder = decoder_for(model)
     for _ in range(max_new_tokens):
         with torch.inference_mode():
-            logits_BV = decoder.decode(tokens_B, cache)
-            if state is not None:
-                logits_BV.masked_fill_(barred([state], logits_BV.shape[1]).to(logits_BV.device), -torch.inf)
-            drawn_B = torch.tensor([1 - random.random()], dtype=torch.float32, device=logits_BV.device)
-            tokens_B, _ = ops.sample(logits_BV, temperature, drawn_B)
+            tokens_B, _ = step(decoder, tokens_B, cache, [random], [state], temperature)
         token = int(tokens_B)
         yield token
         if token in stop_ids:

@@ -47,13 +47,22 @@ def load_model(folder: Path, rope_scaling: YarnConfig | Literal["keep"] | None =
     config = _read_config(folder / CONFIG)
     if rope_scaling != "keep":
         config = config.with_rope_scaling(rope_scaling)
-    with torch.random.fork_rng(devices=[]):
-        model = Transformer(config)
     tensors = read_tensors(folder / WEIGHTS)
     try:
-        model.load_state_dict(tensors)
+        return assembled(config, tensors)
     except RuntimeError as error:
         raise StorageError(f"{folder / WEIGHTS}: not the weights of {folder / CONFIG}: {error}") from None
+
+
+def assembled(config: ModelConfig, tensors: dict[str, Tensor]) -> Transformer:
+    """The model of these weights, in training mode, on this process's device; touches no random state.
+
+    Raises:
+        RuntimeError: they are not those of the configuration.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = Transformer(config)
+    model.load_state_dict(tensors)
     return model.to(here())
 
 

@@ -75,9 +75,8 @@ class Ranks:
         from k2core.training.parallel import compile_layers, recompute_activations, shard, shard_experts
 
         model.to(self.device)
-        if (
-            self.device.type == "cuda" and model.dtype == torch.bfloat16
-        ):  # the compiler takes no grouped products in fp32
+        # The compiler takes no grouped products in fp32.
+        if self.device.type == "cuda" and model.dtype == torch.bfloat16:
             compile_layers(model)
         if config.recompute:
             recompute_activations(model)

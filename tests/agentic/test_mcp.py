@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import served
 
 from k2core.agentic.tools import address, child
 from k2core.agentic.tools.mcp import MAX_RESULT, McpServer, ServerFault, ServerSpec, serve
@@ -135,25 +134,6 @@ def test_what_a_server_hides_ends_with_it(tmp_path: Path) -> None:
     assert set(there()) <= set(before)
 
 
-@contextmanager
-def listening(app: Any) -> Iterator[str]:
-    """The address of a server of `app`."""
-    import uvicorn
-
-    with socket.socket() as listens:
-        listens.bind(("127.0.0.1", 0))
-        running = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listens]})
-        thread.start()
-        try:
-            while not running.started:
-                time.sleep(0.05)
-            yield f"http://127.0.0.1:{listens.getsockname()[1]}"
-        finally:
-            running.should_exit = True
-            thread.join(20)
-
-
 @pytest.mark.parametrize("key", ["", "planted-key"])
 @pytest.mark.parametrize("kind", ["url", "sse"])
 def test_a_server_by_address(tmp_path: Path, kind: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +156,7 @@ def test_a_server_by_address(tmp_path: Path, kind: str, key: str, monkeypatch: p
 
     monkeypatch.setenv("ADDER_KEY", "planted-key")
     variable = {"api_key_variable": "ADDER_KEY"} if key else {}
-    with listening(asks) as base:
+    with served(asks) as base:
         place = f"{base}/{'mcp' if kind == 'url' else 'sse'}"
         with serve("adder", ServerSpec(**{kind: place}, category="maths", **variable), tmp_path) as server:
             (tool,), refused = server.tools()
@@ -203,7 +183,7 @@ def test_an_answer_by_address_is_bounded(tmp_path: Path, how: str, monkeypatch: 
             await send({"type": "http.response.body", "body": b" " * 2**16, "more_body": True})
 
     monkeypatch.setattr(address, "MOST_BYTES", 2**20)
-    with listening(floods) as base:
+    with served(floods) as base:
         started = time.monotonic()
         with pytest.raises(StageError, match="does not start"):
             with serve("bad", ServerSpec(url=f"{base}/mcp", category="x", timeout_s=60.0), tmp_path):

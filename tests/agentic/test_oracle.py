@@ -22,7 +22,7 @@ from k2core.agentic.tasks.plans import KINDS
 from k2core.agentic.tasks.script import Read, Text, at, gold, literals, resolve, stated
 from k2core.agentic.tasks.task import Task, TaskMaker
 from k2core.agentic.tools.evolve import assign_splits, evolve, plain_tools
-from k2core.agentic.tools.simulator import UNAVAILABLE, Outcome, Simulator, State, state_hash
+from k2core.agentic.tools.simulator import UNAVAILABLE, Outcome, Simulator, State
 from k2core.chat.parser import ToolCall
 
 TOOLS = {
@@ -178,7 +178,7 @@ def test_a_temporary_failure_is_tried_again_in_words_and_not_for_ever() -> None:
         assert made[0] in made[1:] and len(made) == len(task["gold_calls"]) + 1
         retries = [m["content"] for m in messages if m.get("tool_calls") and m["content"]]
         assert len(retries) == 1 and retries[0] in words()["retry"]
-        verdict = judge(task, Evidence(messages, world.outcomes, state_hash(world.state)))
+        verdict = judge(task, Evidence.of(messages, world))
         assert verdict.passed, verdict
     assert RETRIES + 3 <= MAX_REPLIES  # two turns of calls, or a question and one, and the answer
     for task in BY_KIND["single"]:

@@ -67,7 +67,7 @@ def play(
     declared = {name: TOOLS[name] for name in task["tools"]}
     world = Simulator(declared, task["initial_state"] if state is None else state)
     messages = converse(task, OracleAgent(goal or task["goal"], declared, Random(task["id"])), world)
-    return messages, world, judge(task, Evidence(messages, world.outcomes, state_hash(world.state)))
+    return messages, world, judge(task, Evidence.of(messages, world))
 
 
 def calls_of(messages: Messages) -> list[tuple[str, dict[str, Any]]]:

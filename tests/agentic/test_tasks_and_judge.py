@@ -41,7 +41,7 @@ def play(task: Task, mistake: str | None = None, failure_rate: float = 0.0) -> t
     declared = {name: TOOLS[name] for name in task["tools"]}
     world = Simulator(declared, task["initial_state"], task["id"], failure_rate)
     messages = converse(task, OracleAgent(task["goal"], declared, Random(task["id"]), mistake), world)
-    return judge(task, Evidence(messages, world.outcomes, state_hash(world.state))), messages
+    return judge(task, Evidence.of(messages, world)), messages
 
 
 def section(*calls: tuple[str, dict]) -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from browser import CHROMIUM, PrefectPage, browser_page, somebody_elses_page
+from browser import PrefectPage, browser_page, somebody_elses_page
 from pages import Pages, wait_until
+from serving import CHROMIUM, FRAME
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -103,14 +104,6 @@ ATTACK = """async ([method, address, body]) => {
     const options = {method, body, headers: body ? {"content-type": "application/json"} : {}, credentials: "include"}
     try { return (await fetch(address, options)).status } catch (error) { return String(error) }
 }"""
-
-
-FRAME = """place => new Promise(loaded => {
-    const frame = document.createElement("iframe")
-    frame.onload = () => loaded()
-    frame.src = place
-    document.body.append(frame)
-})"""
 
 
 def test_a_page_of_another_origin_gets_nothing(pages: Pages, page: PrefectPage) -> None:

@@ -1,20 +1,14 @@
-"""The door of the pages of `make ui`, without a browser: whom it lets in, and what it tells a browser."""
+"""The door of the pages of `make ui`, by itself and in a browser: whom it lets in, and what it tells a browser."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import shutil
-import socket
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
+from serving import CHROMIUM, FRAME, served
 
 from flows.access import IN_PREFECT, Guard
 
@@ -86,30 +80,6 @@ def test_no_page_frames_ours(guard: Guard, path: str, cookie: str) -> None:
     assert re.search("frame-ancestors '(none|self)'", answer.headers["content-security-policy"])
 
 
-@contextmanager
-def served(app: Any) -> Iterator[str]:
-    """The address of a server of `app`."""
-    with socket.socket() as listens:
-        listens.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listens]})
-        thread.start()
-        try:
-            while not server.started:
-                time.sleep(0.02)
-            yield f"http://127.0.0.1:{listens.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(20)
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FRAME = """place => new Promise(loaded => {
-    const frame = document.createElement("iframe")
-    frame.onload = () => loaded()
-    frame.src = place
-    document.body.append(frame)
-})"""
 INCLUDED = """place => new Promise(answered => {
     const script = document.createElement("script")
     script.onload = () => answered("loaded")

@@ -8,6 +8,7 @@ by the rules is dropped if it is not clear.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -60,8 +61,13 @@ def judged(llm: LLM, rows: Sequence[dict[str, Any]], tasks: dict[str, Task], see
     return {"llm_judge/asked": float(len(rows)), "llm_judge/verdicts": float(len(every))} | shares
 
 
+@cache
+def _prompts() -> dict[str, Any]:
+    return read_yaml(Path(__file__).with_name("judge_prompts.yaml"))
+
+
 def _prompt(task: Task, row: dict[str, Any]) -> list[dict[str, str]]:
-    prompts = read_yaml(Path(__file__).with_name("judge_prompts.yaml"))
+    prompts = _prompts()
     wanted = [prompts["checks"][check["check"]].format(**check) for check in task["rubric"]
               if check["check"] in prompts["checks"]]  # fmt: skip
     lines = [task["system"], *map(told, row["messages"][1:]), prompts["asks"], *wanted]

@@ -16,7 +16,7 @@ from k2core.agentic.dialogues.dialogue import Agent, Message, converse, together
 from k2core.agentic.dialogues.oracle import MISTAKES, OracleAgent
 from k2core.agentic.tasks.judge import Evidence, judge
 from k2core.agentic.tasks.task import Task
-from k2core.agentic.tools.simulator import Simulator, state_hash
+from k2core.agentic.tools.simulator import Simulator
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.stage import StageError
 from k2core.storage.atomic import remove
@@ -119,7 +119,7 @@ class Player:
         return self._judged(name, task, converse(task, agent, world), world)
 
     def _judged(self, name: str, task: Task, messages: list[Message], world: Simulator | RealWorld) -> Trajectory:
-        verdict = judge(task, Evidence(messages, world.outcomes, state_hash(world.state)))
+        verdict = judge(task, Evidence.of(messages, world))
         return {
             "id": name, "task_id": task["id"], "kind": task["kind"], "agent": name.split("/")[1],
             "tools": [tool.wire() for tool in self._declared(task).values()], "messages": messages,

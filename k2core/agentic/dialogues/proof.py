@@ -10,7 +10,7 @@ from k2core.agentic.dialogues.dialogue import Agent, Message, converse
 from k2core.agentic.dialogues.oracle import OracleAgent
 from k2core.agentic.tasks.judge import Evidence, judge
 from k2core.agentic.tasks.task import Task
-from k2core.agentic.tools.simulator import Simulator, state_hash
+from k2core.agentic.tools.simulator import Simulator
 from k2core.agentic.tools.specs import ToolSpec
 
 
@@ -31,7 +31,7 @@ def fault(task: Task, tools: Mapping[str, ToolSpec]) -> str:
     def passes(agent: Agent) -> bool:
         world = Simulator(declared, task["initial_state"])
         messages = converse(task, agent, world)
-        return judge(task, Evidence(messages, world.outcomes, state_hash(world.state))).passed
+        return judge(task, Evidence.of(messages, world)).passed
 
     if not passes(OracleAgent(task["goal"], declared, Random(task["id"]))):
         return "gold"

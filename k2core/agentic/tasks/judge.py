@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from k2core.agentic.tools.simulator import Outcome, Simulator, state_hash
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.chat.parser import parse_assistant
+
+if TYPE_CHECKING:
+    from k2core.agentic.tasks.real_domain import RealWorld
 
 Message = dict[str, Any]
 CALL_MARK = "<|tool_call"
@@ -40,6 +43,11 @@ class Evidence:
     messages: Sequence[Message]
     outcomes: Sequence[Outcome]
     state: str
+
+    @classmethod
+    def of(cls, messages: Sequence[Message], world: Simulator | RealWorld) -> Evidence:
+        """What a dialogue left behind in `world`, as it is now."""
+        return cls(messages, world.outcomes, state_hash(world.state))
 
     @property
     def replies(self) -> list[Message]:

@@ -30,7 +30,7 @@ from k2core.agentic.dialogues.play import Player, Trajectory
 from k2core.agentic.tasks.judge import Evidence, judge, judge_completion
 from k2core.agentic.tasks.plans import KINDS
 from k2core.agentic.tasks.task import Task
-from k2core.agentic.tools.simulator import Simulator, state_hash
+from k2core.agentic.tools.simulator import Simulator
 from k2core.chat.template import reply_text
 from k2core.evals.intervals import Score, mean, share
 from k2core.evals.passk import pass_hat_k
@@ -115,7 +115,7 @@ def answers_after_results(environment: ToolCall, tasks: Sequence[Task], agent: M
         asked.append((f"{task['id']}/answer", messages[:-1], [tool.wire() for tool in tools.values()]))
     answers = {}
     for task, world, (_, before, _), reply in zip(due, worlds, asked, agent.replies(asked), strict=True):
-        checks = judge(task, Evidence([*before, reply], world.outcomes, state_hash(world.state))).checks
+        checks = judge(task, Evidence.of([*before, reply], world)).checks
         answers[task["id"]] = all(checks.get(name, True) for name in ("mentions", "declines", "brief", "format"))
     return answers
 
