@@ -3,6 +3,9 @@
 Accepted beyond the template's own output: spaces around control tokens (as in the official regex), the singular
 `<|tool_call_section_begin|>` seen in the wild, names with `-` and `.`, several sections. What is cut off or out of
 place is reported in `errors`; calls that are whole are returned all the same.
+
+Models of other people write other ids. With their tools declared, an id may lack `functions.`, or be a mere number where
+the tool is plain all the same.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ SECTION_END = re.compile(r"<\|tool_calls?_section_end\|>")
 _LONGEST_NUMBER = 300
 _PATTERN_SECONDS = 1.0
 CALL_ID = re.compile(r"functions\.(?P<name>[^\s:]+):(?P<index>\d+)")
+_LENIENT_ID = re.compile(r"(?P<name>[^\s:]+):\d+")
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,13 @@ class ParsedMessage:
         return message | ({"tool_calls": [call.wire() for call in self.tool_calls]} if self.tool_calls else {})
 
 
-def parse_assistant(text: str) -> ParsedMessage:
-    """Parse what follows the generation prompt, up to the first `<|im_end|>`."""
+def parse_assistant(text: str, declared: Sequence[dict[str, Any]] | None = None) -> ParsedMessage:
+    """Parse what follows the generation prompt, up to the first `<|im_end|>`.
+
+    Args:
+        declared: the tools of a model that is not ours, in OpenAI's wire format: ids as such models write them are read
+            too. Without it an id is `functions.NAME:IDX`.
+    """
     text = text.split(IM_END, 1)[0]
     content, *sections = SECTION_BEGIN.split(text)
     errors: list[str] = []
@@ -68,7 +77,7 @@ def parse_assistant(text: str) -> ParsedMessage:
             errors.append("the tool-calls section has no end")
         elif after[0].strip():
             errors.append("text after the tool-calls section")
-        calls += _calls(body, errors)
+        calls += _calls(body, errors, declared)
     if sections and not calls:
         errors.append("a tool-calls section without a whole call")
     return ParsedMessage(content, calls, errors)
@@ -183,7 +192,34 @@ def _fits_pattern(validator: Any, pattern: str, instance: Any, schema: Any) -> I
         yield ValidationError(f"whether it matches {pattern!r} cannot be told ({error})")
 
 
-def _calls(body: str, errors: list[str]) -> list[ToolCall]:
+def called_tool(header: str, declared: Sequence[dict[str, Any]] | None = None) -> str | None:
+    """The tool that a call's stripped id names; None if it names none."""
+    matched = CALL_ID.fullmatch(header) or (declared is not None and _LENIENT_ID.fullmatch(header))
+    if matched:
+        return matched["name"]
+    return declared[0]["function"]["name"] if declared and len(declared) == 1 and is_counter(header) else None
+
+
+def is_counter(header: str) -> bool:
+    """Whether a call's stripped id is a mere number."""
+    return header.isascii() and header.isdigit()
+
+
+def fitting_tool(arguments: str, declared: Sequence[dict[str, Any]]) -> str | None:
+    """The tool that `arguments` fit, if it is the only one: all of them are its properties, and they meet its schema."""
+    try:
+        given = load_arguments(arguments)
+    except ValueError:
+        return None
+    fit = []
+    for function in (tool["function"] for tool in declared):
+        parameters = function.get("parameters") or {}
+        if given.keys() <= (parameters.get("properties") or {}).keys():
+            fit += [] if argument_errors("", given, parameters) else [function["name"]]
+    return fit[0] if len(fit) == 1 else None
+
+
+def _calls(body: str, errors: list[str], declared: Sequence[dict[str, Any]] | None) -> list[ToolCall]:
     before, *parts = body.split(TOOL_CALL_BEGIN)
     if before.strip():
         errors.append("text between the tool calls")
@@ -191,13 +227,15 @@ def _calls(body: str, errors: list[str]) -> list[ToolCall]:
     for part in parts:
         whole, end, after = part.partition(TOOL_CALL_END)
         header, separator, arguments = whole.partition(TOOL_CALL_ARGUMENT_BEGIN)
-        matched = CALL_ID.fullmatch(header.strip())
+        name = called_tool(header.strip(), declared)
+        if name is None and declared and is_counter(header.strip()):
+            name = fitting_tool(arguments, declared)
         if not end or not separator:
             errors.append(f"an incomplete tool call: {part[:60]!r}")
-        elif not matched:
+        elif name is None:
             errors.append(f"a tool call without an id functions.NAME:IDX: {header.strip()[:60]!r}")
         else:
-            calls.append(ToolCall(header.strip(), matched["name"], arguments.strip()))
+            calls.append(ToolCall(header.strip(), name, arguments.strip()))
         if after.strip():
             errors.append("text between the tool calls")
     return calls

@@ -38,6 +38,16 @@ PATTERN = "|".join(
 )
 
 
+def _alphabet() -> dict[str, int]:
+    """Character → byte of byte-level BPE (GPT-2's): bytes that can be seen are themselves, the others follow U+0100."""
+    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    unseen = [byte for byte in range(0x100) if byte not in seen]
+    return {chr(byte): byte for byte in seen} | {chr(0x100 + n): byte for n, byte in enumerate(unseen)}
+
+
+BYTES = _alphabet()
+
+
 class Tokenizer:
     """Text ↔ token ids. Control tokens come only from text that asks for them (`allow_special`)."""
 
@@ -47,7 +57,7 @@ class Tokenizer:
         self._plain.encode_special_tokens = True
         self.vocab_size: int = backend.get_vocab_size()
         self.eos_id, self.im_end_id, self.pad_id = self.id_of(EOS), self.id_of(IM_END), self.id_of(PAD)
-        self._special_ids = frozenset(self.id_of(token) for token in SPECIAL_TOKENS)
+        self.special_ids = frozenset(self.id_of(token) for token in SPECIAL_TOKENS)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -138,7 +148,7 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """The text of `ids`; bytes that are not UTF-8 become U+FFFD."""
         if skip_special:
-            ids = [token for token in ids if token not in self._special_ids]
+            ids = [token for token in ids if token not in self.special_ids]
         return self._special.decode(list(ids), skip_special_tokens=False)
 
     def decode_reply(self, ids: Sequence[int]) -> str:
@@ -149,13 +159,20 @@ class Tokenizer:
         """
         parts, plain = [], []
         for token in [*ids, None]:
-            if token is not None and token not in self._special_ids:
+            if token is not None and token not in self.special_ids:
                 plain.append(token)
                 continue
             parts.append(self.decode(plain).replace("<|", "<\u2060|"))
             parts += [] if token is None else [self.decode([token])]
             plain = []
         return "".join(parts)
+
+    def bytes_of(self, token: int) -> bytes:
+        """The bytes that `token` stands for, which may be half a character; of a control token, those of its name."""
+        text = self._special.id_to_token(token) or ""
+        if token in self.special_ids or any(character not in BYTES for character in text):
+            return text.encode()
+        return bytes(BYTES[character] for character in text)
 
     def id_of(self, special: str) -> int:
         """Id of the control token `special`.

@@ -75,6 +75,7 @@ class Enforcer:
         self.end = self.words({tokenizer.im_end_id})
         self.text = self.words({*texts, tokenizer.im_end_id})
         self.text_or_calls = self.words({*texts, tokenizer.im_end_id, section_begin})
+        self.section_end = self.words({tokenizer.id_of(TOOL_CALLS_SECTION_END)})
         self.after = {
             section_begin: self.words({self.call_begin}),
             self.call_end: self.words({self.call_begin, tokenizer.id_of(TOOL_CALLS_SECTION_END)}),
@@ -87,19 +88,25 @@ class Enforcer:
         self._schemas: dict[str, str] = {}
         self._calls: dict[str, llguidance.LLMatcher] = {}
 
-    def constraint(self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None) -> ToolCalls:
+    def constraint(
+        self, messages: Sequence[dict[str, Any]], tools: Sequence[dict[str, Any]] | None, *, due: bool = False,
+        single: bool = False,
+    ) -> ToolCalls:  # fmt: skip
         """What the next assistant message is held to.
 
         Args:
             messages: the dialogue so far: its calls are counted.
             tools: declared tools, as on the wire; without any, nothing is called.
+            due: whether it has to call, and says nothing else.
+            single: whether it calls once at most.
 
         Raises:
             StageError: the template cannot carry a tool's name, or its parameters are not a JSON Schema of an object.
         """
         functions = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools or ()}
         schemas = {name: self._schema(name, parameters) for name, parameters in functions.items()}
-        return ToolCalls(self, schemas, sum(len(message.get("tool_calls") or ()) for message in messages))
+        made = sum(len(message.get("tool_calls") or ()) for message in messages)
+        return ToolCalls(self, schemas, made, due, single)
 
     def call(self, schemas: dict[str, str], index: int) -> llguidance.LLMatcher:
         """What comes between a call's control tokens, the last of them included."""
@@ -138,22 +145,23 @@ class Enforcer:
 
 
 class ToolCalls:
-    """A `Constraint`: replies that may call tools of `schemas`, the first call with index `first`."""
+    """A `Constraint`: replies that may call tools of `schemas` or have to, the first call with index `first`."""
 
-    def __init__(self, enforcer: Enforcer, schemas: dict[str, str], first: int) -> None:
-        self.enforcer, self.schemas, self.first = enforcer, schemas, first
+    def __init__(self, enforcer: Enforcer, schemas: dict[str, str], first: int, due: bool, single: bool) -> None:
+        self.enforcer, self.schemas, self.first, self.due, self.single = enforcer, schemas, first, due, single
 
     def begin(self) -> Reply:
         """A reply before its first token."""
-        return Reply(self.enforcer, self.schemas, self.first)
+        return Reply(self.enforcer, self.schemas, self.first, self.due, self.single)
 
 
 class Reply:
     """A `State`: what the template allows, and inside a call what its grammar does."""
 
-    def __init__(self, enforcer: Enforcer, schemas: dict[str, str], first: int) -> None:
+    def __init__(self, enforcer: Enforcer, schemas: dict[str, str], first: int, due: bool, single: bool) -> None:
         self.enforcer, self.schemas, self.index = enforcer, schemas, first
-        self.allowed = enforcer.text_or_calls if schemas else enforcer.text
+        self.allowed = enforcer.calls if due else enforcer.text_or_calls if schemas else enforcer.text
+        self.after = enforcer.after | ({enforcer.call_end: enforcer.section_end} if single else {})
         self.call: llguidance.LLMatcher | None = None
         self.forced: list[int] = []  # the only way the call can go on, the last token first
         self.plain = enforcer.plain
@@ -180,7 +188,7 @@ class Reply:
         if token == self.enforcer.call_begin:
             self.call, self.index = self.enforcer.call(self.schemas, self.index), self.index + 1
         elif self.call is None or token == self.enforcer.call_end:
-            self.call, self.forced, self.allowed = None, [], self.enforcer.after.get(token, self.allowed)
+            self.call, self.forced, self.allowed = None, [], self.after.get(token, self.allowed)
         elif self.forced:
             self.forced.pop()
         else:
