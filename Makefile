@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat test check browser lint types audit bench gpu-check ui deps lock recipe clean
+.PHONY: help setup demo chat serve test check browser lint types audit bench gpu-check ui deps lock recipe clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -70,6 +70,9 @@ gpu-check: setup ## whether this machine's GPU computes the same, and how fast (
 
 chat: setup ## talk to the model that the chain exported, with tools if you like
 	$(BIN)/python -m k2core.talk
+
+serve: setup ## serve the model that the chain exported to any OpenAI client, on this machine
+	$(BIN)/python -m k2core.serve
 
 ui: setup ## the Prefect and MLflow pages of this workspace, until Ctrl-C
 	$(BIN)/python -m flows.pages

@@ -169,7 +169,8 @@ class Engine:
                 concerned = dict.fromkeys([*self.going, *entering])
                 said += [(row, Failed(f"{type(error).__name__}: {error}")) for row in concerned]
                 self.going.clear()
-            self.tell(said)
+            if said:
+                self.tell(said)
         self.tell([(row, Failed("the server is ending")) for row in (*self.going, *self.waiting)])
 
     def _entering(self) -> list[Asked]:

@@ -103,9 +103,12 @@ def application(served: Served, key: str = "", local: bool = True) -> Starlette:
             for asked, heard in said:
                 asked.hear(heard)
 
+        def tell(said: list[tuple[Asked, Heard]]) -> None:
+            loop.call_soon_threadsafe(spread, said)
+
+        limits = served.limits
         desk.engine = Engine(
-            served.model, rows=served.limits.rows, slots=served.limits.context, waiting=served.limits.waiting,
-            tell=lambda said: loop.call_soon_threadsafe(spread, said) and None,
+            served.model, rows=limits.rows, slots=limits.context, waiting=limits.waiting, tell=tell
         )  # fmt: skip
         try:
             yield
@@ -257,7 +260,7 @@ class Desk:
                 prompt=prompt, most=most, temperature=1.0 if body.temperature is None else body.temperature,
                 top_p=1.0 if body.top_p is None else body.top_p, stop_ids=frozenset(stop_ids),
                 random=Random(f"{seed}/{number}/{n}"), state=constraint.begin() if constraint else None,
-                likeliest=likeliest, scored=scored and n == 0, hear=lambda heard: None,
+                likeliest=likeliest, scored=scored, hear=lambda heard: None,
             )
             for number, prompt in enumerate(prompts) for n in range(body.n or 1)
         ]  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
+from untrained import export_untrained
 from workspace import ROOT
 
 from k2core.agentic.domains.taxonomy import domains
@@ -18,10 +18,8 @@ from k2core.agentic.tools.specs import write_tools
 from k2core.chat.parser import ToolCall
 from k2core.chat.template import reply_text
 from k2core.chat.tokenizer import Tokenizer
-from k2core.formats.huggingface import load_huggingface, save_huggingface
+from k2core.formats.huggingface import load_huggingface
 from k2core.inference.enforcer import Enforcer
-from k2core.model.config import ModelConfig
-from k2core.model.transformer import Transformer
 from k2core.stage import StageError
 from k2core.talk import session as talk
 from k2core.talk.session import DECLINED, Full, Session
@@ -37,20 +35,7 @@ WEATHER = {
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as the stage `export` writes it, of an untrained model."""
-    folder = tmp_path_factory.mktemp("export")
-    texts = [path.read_text() for path in sorted(Path(json.__file__).parent.glob("*.py"))]
-    tokenizer = Tokenizer.train(texts, 600)
-    torch.manual_seed(0)
-    model = Transformer(ModelConfig(
-        vocab_size=600, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=2,
-        num_attention_heads=2, attention="mla", q_lora_rank=16, kv_lora_rank=12, qk_nope_head_dim=8,
-        qk_rope_head_dim=8, v_head_dim=12, n_routed_experts=4, num_experts_per_tok=2, n_shared_experts=1,
-        first_k_dense_replace=1, routed_scaling_factor=2.827, rope_theta=50000.0, rope_scaling=None,
-        max_position_embeddings=512, rms_norm_eps=1e-6, initializer_range=0.2,
-    ))  # fmt: skip
-    tokenizer.save(folder)
-    save_huggingface(model, folder, eos_token_ids=[tokenizer.im_end_id])
-    return folder
+    return export_untrained(tmp_path_factory.mktemp("export"))
 
 
 @pytest.fixture(scope="module")
