@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from k2core.inference.enforcer import Enforcer
     from k2core.model.transformer import Transformer
 
+Chosen = tuple[str, Environment, Item]
+"""An environment's name, itself, and one of its items."""
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -47,13 +50,27 @@ def attempt(
     The items depend on `seed` alone, so every model is asked the same. An `enforcer` holds the calls of each response
     to the item's tools.
     """
-    chosen = [
+    chosen = chosen_items(environments, items, seed, split)
+    prompts = [prompt_of(environment, item, tokenizer, enforcer) for _, environment, item in chosen]
+    groups = sample(model, tokenizer, prompts, samples=samples, temperature=temperature, seed=seed, overlong_reward=0.0)
+    return by_environment(environments, chosen, groups)
+
+
+def chosen_items(
+    environments: Mapping[str, Environment], items: int, seed: int, split: Split = "heldout"
+) -> list[Chosen]:
+    """The first `items` items of every environment (fewer if there are fewer), the same for every model."""
+    return [
         (name, environment, environment.item(seed, split, index))
         for name, environment in sorted(environments.items())
         for index in range(min(items, environment.size(split)))
     ]
-    prompts = [prompt_of(environment, item, tokenizer, enforcer) for _, environment, item in chosen]
-    groups = sample(model, tokenizer, prompts, samples=samples, temperature=temperature, seed=seed, overlong_reward=0.0)
+
+
+def by_environment(
+    environments: Mapping[str, Environment], chosen: Sequence[Chosen], groups: Sequence[Sequence[Rollout]]
+) -> dict[str, list[Attempt]]:
+    """The responses to `chosen` items, by the environments' names."""
     attempts: dict[str, list[Attempt]] = {name: [] for name in sorted(environments)}
     for (name, _, item), group in zip(chosen, groups, strict=True):
         attempts[name].append(Attempt(item, group))

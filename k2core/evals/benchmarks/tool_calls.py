@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from k2core.evals.environments import Attempt
 from k2core.evals.intervals import Score, share
 from k2core.evals.subject import Measured, Subject
 from k2core.evals.tool_calls import CallCheck, check_calls
@@ -25,9 +26,14 @@ ENVIRONMENT = "tool_call"
 
 def measure(subject: Subject) -> Measured:
     """Judge the calls of the greedy responses."""
+    return judged(subject.greedy[ENVIRONMENT])
+
+
+def judged(attempts: Sequence[Attempt]) -> Measured:
+    """The scores of the calls in the first response to each item."""
     checks = [
         check_calls(tried.rollouts[0].text, tried.item.tools or [], tried.item.meta["gold_calls"])
-        for tried in subject.greedy[ENVIRONMENT]
+        for tried in attempts
     ]
     valid = [float(check.valid) for check in checks if check.due]
     return Measured(call_scores(checks) | trigger_scores(checks), {"tool_calls/valid_when_due": {ENVIRONMENT: valid}})

@@ -1,0 +1,15 @@
+"""Sums and differences of two to four numbers of up to three digits (reasoning-gym's `chain_sum`)."""
+
+from __future__ import annotations
+
+from k2core.gym.reasoning import ReasoningGym
+
+CONFIG = (("min_terms", 2), ("max_terms", 4), ("min_digits", 1), ("max_digits", 3))
+
+
+def make() -> ReasoningGym:
+    """The environment."""
+    return ReasoningGym(
+        "arithmetic", "chain_sum", CONFIG, lambda entry: f"{entry['question']} Answer with the number alone.",
+        lambda entry: entry["question"],
+    )  # fmt: skip
