@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 SLOW = (
     "chain", "flows", "tracking",
-    "corpus/test_hostile_sources.py", "corpus/test_sources.py", "llm/test_engine.py", "optim/test_sharded.py",
+    "corpus/test_hostile_sources.py", "corpus/test_sources.py", "llm/test_engine.py", "optim/test_sharded.py", "serve",
     "security/test_credentials.py", "security/test_servers.py", "stages/test_endings.py",
     "stages/test_reruns.py", "test_benchmarks.py", "test_benchmarks_corpus.py", "test_extensions.py",
     "test_gpu_check.py",

@@ -27,8 +27,10 @@ RUN_BY = {
     "make demo": ("tests/flows/test_pipeline.py", "flows.pipeline"),
     "make test": (".ci/run", "make test"),
     "make chat": ("tests/talk/test_talk.py", "k2core.talk"),
+    "make serve": ("tests/serve/test_server.py", "k2core.serve"),
     "make ui": ("tests/flows/pages.py", "flows.pages"),
     "make recipe": ("tests/chain/test_chain.py", '"stages", "use"'),
+    "python -m k2core.evals": ("tests/evals/test_side_by_side.py", "k2core.evals"),
     "python -m k2core.lineage": ("tests/chain/test_chain.py", "k2core.lineage"),
 }
 """Command of the README → the file that runs it or what its make target starts, and how that is written there."""
