@@ -4,8 +4,8 @@ Accepted beyond the template's own output: spaces around control tokens (as in t
 `<|tool_call_section_begin|>` seen in the wild, names with `-` and `.`, several sections. What is cut off or out of
 place is reported in `errors`; calls that are whole are returned all the same.
 
-Models of other people write other ids. With their tools declared, an id may lack `functions.`, or be a mere number where
-the tool is plain all the same.
+Other people's models write other ids. With their tools declared, an id may lack `functions.`, or be a mere number
+where the tool is plain all the same.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ def is_counter(header: str) -> bool:
 
 
 def fitting_tool(arguments: str, declared: Sequence[dict[str, Any]]) -> str | None:
-    """The tool that `arguments` fit, if it is the only one: all of them are its properties, and they meet its schema."""
+    """The only tool that `arguments` fit: all of them are its properties, and they meet its schema. Else None."""
     try:
         given = load_arguments(arguments)
     except ValueError:

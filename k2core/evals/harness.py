@@ -1,7 +1,7 @@
 """lm-evaluation-harness: an adapter for our models, and its tasks for several models side by side.
 
-The harness is an extra (`pip install -e .[harness]`). Our models are asked through `K2`, which gives what the harness's
-own `hf` gives on our export, in batches; other folders through `hf`, addresses through `local-completions`. Tasks are the
+The harness is not among the project's packages. Our models are asked through `K2`, which gives what the harness's own
+`hf` gives on our export, in batches; other folders through `hf`, addresses through `local-completions`. Tasks are the
 harness's own, by name, which fetch their data sets, or files of yours (`--include`), whose data may lie anywhere.
 
 Shapes: B sequences, T positions, V vocabulary.
@@ -137,7 +137,9 @@ class K2(TemplateLM):
             room = self.max_length - most
             if room < 1:
                 raise StageError(f"a task wants {most} tokens of answer; the model's context has {self.max_length}")
-            asked.append((self.tok_encode(context)[-room:] or [self.eot_token_id], [until] if isinstance(until, str) else until))
+            asked.append(
+                (self.tok_encode(context)[-room:] or [self.eot_token_id], [until] if isinstance(until, str) else until)
+            )
             alike.setdefault((most, temperature), []).append(number)
         stops = {self.k2.im_end_id, self.k2.eos_id}
         for (most, temperature), numbers in alike.items():
@@ -165,7 +167,9 @@ def backend(given: str) -> Any:
     return "hf", {"pretrained": given.removeprefix("hf:"), "dtype": "float32", "device": "cpu"}
 
 
-def compare(models: Sequence[str], tasks: Sequence[str], include: Path | None, items: int, seed: int, out: Path | None) -> str:
+def compare(
+    models: Sequence[str], tasks: Sequence[str], include: Path | None, items: int, seed: int, out: Path | None
+) -> str:
     """The tasks' scores of each model, with 95% intervals, as a table.
 
     Raises:

@@ -66,9 +66,11 @@ def _serve(folder: Path, host: str, port: int, rows: int, waiting: int) -> None:
                 desk.engine.close()  # so that answers under way end now, with a sentence
                 await super().shutdown(sockets)
 
-        shown = f"[{host}]" if ":" in host else host
-        print(f"{served.name} on http://{shown}:{listens.getsockname()[1]}/v1: {served.limits.context} tokens of "
-              f"context, {rows} answers at once{', with a key' if key else ''}. Ctrl-C ends it.", flush=True)  # fmt: skip
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listens.getsockname()[1]}/v1"
+        print(
+            f"{served.name} on {address}: {served.limits.context} tokens of context, {rows} answers at once"
+            f"{', with a key' if key else ''}. Ctrl-C ends it.", flush=True,
+        )  # fmt: skip
         config = uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=2)
         Server(config).run(sockets=[listens])
 

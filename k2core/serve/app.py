@@ -220,12 +220,14 @@ class Desk:
     def _chat_prompt(
         self, body: ChatRequest, messages: list[dict[str, Any]], tools: list[dict[str, Any]]
     ) -> tuple[tuple[int, ...], Constraint]:
-        choice, named = body.tool_choice, tools
+        choice, allowed = body.tool_choice, tools
         if isinstance(choice, NamedTool):
-            named = [tool for tool in tools if tool["function"]["name"] == choice.function.name]
+            allowed = [tool for tool in tools if tool["function"]["name"] == choice.function.name]
+        elif choice == "none":
+            allowed = []
         try:
             return encode_prompt(self.served.tokenizer, messages, tools), self.served.enforcer.constraint(
-                messages, None if choice == "none" else named, due=choice == "required" or isinstance(choice, NamedTool),
+                messages, allowed, due=choice == "required" or isinstance(choice, NamedTool),
                 single=body.parallel_tool_calls is False or isinstance(choice, NamedTool),
             )  # fmt: skip
         except StageError as error:

@@ -1,4 +1,4 @@
-"""The bodies that clients send: OpenAI's names and ranges, and of what is not offered only the values without effect."""
+"""The bodies that clients send: OpenAI's names and ranges; of what is not offered only the values without effect."""
 
 from __future__ import annotations
 
@@ -188,11 +188,8 @@ def _place(loc: tuple[int | str, ...], body: Any) -> list[int | str]:
     """The part of an error's location that leads through `body`: without the names of a union's cases."""
     place: list[int | str] = []
     for part in loc:
-        if isinstance(body, dict) and part in body:
+        known = range(len(body)) if isinstance(body, list) else body if isinstance(body, dict) else ()
+        if part in known:
             body = body[part]
-        elif isinstance(body, list) and isinstance(part, int) and part < len(body):
-            body = body[part]
-        else:
-            continue
-        place.append(part)
+            place.append(part)
     return place

@@ -20,7 +20,7 @@ BEGIN, END = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"
 
 def tool(name: str, *properties: str, required: tuple[str, ...] = ()) -> dict:
     parameters = {
-        "type": "object", "properties": dict.fromkeys(properties, {"type": "string"}), "required": list(required)
+        "type": "object", "properties": {key: {"type": "string"} for key in properties}, "required": list(required)
     }  # fmt: skip
     return {"type": "function", "function": {"name": name, "parameters": parameters}}
 
@@ -76,7 +76,7 @@ def test_arguments_are_told_while_they_are_written() -> None:
         ([FILE, WEATHER], "0", '{"city": "Tokyo", "unit": "celsius"}', "get_weather"),
         ([WEATHER, FLIGHT], "0", '{"city": "Tokyo"}', None),
         ([WEATHER, FLIGHT], "0", '{"city": "Tokyo"', None),
-        ([tool("f", "city", required=("city",)), tool("g", "city", "day", required=("day",))], "1", '{"city": "T"}', "f"),
+        ([tool("f", "city"), tool("g", "city", "day", required=("day",))], "1", '{"city": "T"}', "f"),
         ([WEATHER], "functions.get_weather.0", "{}", None),
         ([WEATHER], "functions.get_weather:0", "{}", "get_weather"),
     ],

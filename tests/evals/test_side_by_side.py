@@ -1,4 +1,4 @@
-"""Scores of any model: a perfect one gets all, a mute one nothing, and one model is the same by whichever way it is asked."""
+"""A perfect model gets all and a mute one nothing; one model is the same by whichever way it is asked."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_transformers_samples_are_drawn_apart_and_repeat(folder, wanted):
 
 @pytest.mark.parametrize("given", ["http://127.0.0.1:9/v1", "nowhere", "hf:nowhere", "."])
 def test_what_is_no_model_is_said(given):
-    with pytest.raises(StorageError, match="Name it behind a #|no config.json there|no such folder"):
+    with pytest.raises(StorageError, match=r"Name it behind a #|no config\.json there|no such folder"):
         candidate_of(given)
 
 
@@ -135,6 +135,9 @@ def test_the_command(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"tasks/pass_rate, item by item: hf:{folder} over {folder} +0.000" in done.stdout
     files = [json.loads((tmp_path / "found" / f"{number}.json").read_text()) for number in (0, 1)]
-    assert files[1]["model"] == f"hf:{folder}" and files[0]["samples"][0]["completion"] == files[1]["samples"][0]["completion"]
-    refused = subprocess.run(command[:3] + ["nowhere"], cwd=ROOT, capture_output=True, text=True, timeout=180)
+    assert (
+        files[1]["model"] == f"hf:{folder}"
+        and files[0]["samples"][0]["completion"] == files[1]["samples"][0]["completion"]
+    )
+    refused = subprocess.run([*command[:3], "nowhere"], cwd=ROOT, capture_output=True, text=True, timeout=180)
     assert refused.returncode == 1 and refused.stderr.splitlines()[-1].startswith("evals: nowhere: no config.json")

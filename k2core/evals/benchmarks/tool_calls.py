@@ -32,8 +32,7 @@ def measure(subject: Subject) -> Measured:
 def judged(attempts: Sequence[Attempt]) -> Measured:
     """The scores of the calls in the first response to each item."""
     checks = [
-        check_calls(tried.rollouts[0].text, tried.item.tools or [], tried.item.meta["gold_calls"])
-        for tried in attempts
+        check_calls(tried.rollouts[0].text, tried.item.tools or [], tried.item.meta["gold_calls"]) for tried in attempts
     ]
     valid = [float(check.valid) for check in checks if check.due]
     return Measured(call_scores(checks) | trigger_scores(checks), {"tool_calls/valid_when_due": {ENVIRONMENT: valid}})

@@ -57,7 +57,9 @@ class HuggingFace:
                 for at in range(0, len(order), BATCH):
                     batch = order[at : at + BATCH]
                     most = max(wanted[index].max_new_tokens for index in batch)
-                    for index, ids in zip(batch, self._generate([prompts[i] for i in batch], most, temperature), strict=True):
+                    for index, ids in zip(
+                        batch, self._generate([prompts[i] for i in batch], most, temperature), strict=True
+                    ):
                         assert len(found[index]) == number
                         found[index].append(self._reply(ids[: wanted[index].max_new_tokens], wanted[index]))
         return found

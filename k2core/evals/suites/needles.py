@@ -17,7 +17,7 @@ DEPTHS = 4
 
 @dataclass(frozen=True)
 class Needles:
-    """`What is the number of the blue tower?` after a text that says so once; 1 for the number, alone or in a sentence."""
+    """`What is the number of the blue tower?` after a text that says so once; 1 for the number and no other."""
 
     name: str = "needles"
     max_new_tokens: int = 24
@@ -36,8 +36,9 @@ class Needles:
             lines = [f"The {random.choice(THINGS)} is {random.choice(COLOURS)}." for _ in range(length)]
             lines.insert(int(length * (depth + random.random()) / DEPTHS), f"The number of the {wanted} is {number}.")
             text = " ".join(lines)
+            asked = question(f"{text} What is the number of the {wanted}?")
             return Item(
-                f"{self.name}/{wanted}/{number}", question(f"{text} What is the number of the {wanted}?"), answer(number),
+                f"{self.name}/{wanted}/{number}", asked, answer(number),
                 meta={"length": length, "depth": depth},
             )  # fmt: skip
 
