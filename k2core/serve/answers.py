@@ -90,10 +90,11 @@ class Answer:
     def _read(self, index: int, scored: Scored) -> list[Event]:
         """Log-probabilities of the prompt, which are told before those of the answer."""
         prompt, choice = self.asked[index].prompt, self.choices[index]
-        choice.spoken = [Spoken(prompt[0], None, []), *(
-            Spoken(token, max(log_prob, LEAST), likeliest)
-            for token, log_prob, likeliest in zip(prompt[1:], scored.log_probs, scored.likeliest, strict=True)
-        )]  # fmt: skip
+        if self.asked[index].likeliest is not None:
+            choice.spoken = [Spoken(prompt[0], None, []), *(
+                Spoken(token, max(log_prob, LEAST), likeliest)
+                for token, log_prob, likeliest in zip(prompt[1:], scored.log_probs, scored.likeliest, strict=True)
+            )]  # fmt: skip
         choice.finish = scored.finish
         return []
 

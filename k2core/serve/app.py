@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
@@ -43,7 +44,8 @@ MOST_BYTES = 4 * 2**20
 """Of a request's body."""
 COMPLETION_TOKENS = 16
 """OpenAI's default for `completions`."""
-LOCAL = ("127.0.0.1", "localhost", "::1")
+LOCAL = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.IGNORECASE)
+"""What a client on this machine calls it."""
 Body = TypeVar("Body", bound=Sampling)
 
 
@@ -116,7 +118,7 @@ def application(served: Served, key: str = "", local: bool = True) -> Starlette:
             await asyncio.to_thread(desk.engine.close)
 
     async def guarded(request: Request, answer: Callable[[Request], Any]) -> Response:
-        if local and (request.url.hostname or "").strip("[]") not in LOCAL:
+        if local and not LOCAL.fullmatch(request.headers.get("host", "")):
             raise Refused(421, "this server has no other name than localhost", code="wrong_host")
         shown = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
         if key and not hmac.compare_digest(shown, key.encode()):
@@ -133,7 +135,7 @@ def application(served: Served, key: str = "", local: bool = True) -> Starlette:
             route("chat/completions", desk.chat, "POST"),
             route("completions", desk.complete, "POST"),
         ],
-        exception_handlers={Refused: _refusal, HTTPException: _refusal},
+        exception_handlers={Refused: _refusal, HTTPException: _refusal, ClientDisconnect: _unread},
         lifespan=lifespan,
     )
     app.state.desk = desk
@@ -183,7 +185,7 @@ class Desk:
             raise Refused(400, "max_tokens: 0 asks for nothing, unless echo is true", "max_tokens")
         asked = self._asked(
             body, prompts, most, stop_ids={tokenizer.im_end_id, tokenizer.eos_id}, likeliest=body.logprobs,
-            scored=bool(body.echo and body.logprobs is not None),
+            scored=bool(body.echo) and (body.logprobs is not None or not most),
         )  # fmt: skip
         return await self._answer(request, body, asked, partial(CompletionAnswer, echo=bool(body.echo)))
 
@@ -284,15 +286,18 @@ class Desk:
         whole, left = asyncio.create_task(answer.whole()), asyncio.create_task(_left(request))
         try:
             await asyncio.wait({whole, left}, return_when=asyncio.FIRST_COMPLETED)
-            if whole.done():
-                return JSONResponse(await whole)
-            return Response(status_code=499)  # nobody reads it
+            return JSONResponse(await whole) if whole.done() else await _unread(request)
         except Lost as error:
             raise Refused(503, error.reason, code="engine") from None
         finally:
             answer.leave()
             for task in (whole, left):
                 task.cancel()
+
+
+async def _unread(request: Request, error: Exception | None = None) -> Response:
+    """For a client that is gone."""
+    return Response(status_code=499)
 
 
 async def _left(request: Request) -> None:

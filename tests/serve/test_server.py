@@ -202,6 +202,7 @@ def test_completions(here):
     assert echoed.logprobs.token_logprobs[1:-1] == pytest.approx(own, abs=1e-4)
     alone = complete("def f(", echo=True, logprobs=1, max_tokens=0).choices[0]
     assert alone.text == "def f(" and alone.finish_reason == "length"
+    assert complete("def f(", echo=True, max_tokens=0).choices[0].text == "def f("
     assert alone.logprobs.token_logprobs == echoed.logprobs.token_logprobs[:-1]
 
 
