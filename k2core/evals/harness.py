@@ -26,16 +26,18 @@ from k2core.inference.sampler import generate
 from k2core.model.transformer import Transformer
 from k2core.stage import StageError
 from k2core.storage import write_json
+from k2core.storage.foreign import one_line
 
 try:
     from lm_eval.api.model import TemplateLM
+    from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
     from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 except ImportError:
     raise StageError("lm-evaluation-harness is not installed; pip install 'lm-eval[api,hf]'") from None
 
 MOST_TOKENS = 8192
 """Of a batch's forward pass, padding included."""
-DEFAULT_NEW_TOKENS = 256
+DEFAULT_NEW_TOKENS, SEED = 256, 1234
 """The harness's own."""
 
 
@@ -77,7 +79,7 @@ class K2(TemplateLM):
     ) -> list[tuple[float, bool]]:
         """The log-probability of each continuation in nats, and whether greedy decoding would write it."""
         rows = [
-            (([*context, *continuation])[-(self.max_length + 1) :], len(continuation))
+            ([*(context or [self.eot_token_id]), *continuation][-(self.max_length + 1) :], len(continuation))
             for _, context, continuation in requests
         ]
         found: list[tuple[float, bool]] = [(0.0, True)] * len(rows)
@@ -125,43 +127,41 @@ class K2(TemplateLM):
         return [sum(next(scored)[0] for _ in range(count)) for count in counts]
 
     def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
-        """What the model writes after each context, up to the first of the request's stops."""
+        """What the model writes after each context, up to the first of the request's stops.
+
+        Raises:
+            StageError: a task wants longer answers than the model's context holds.
+        """
         found: list[str] = [""] * len(requests)
+        asked = [(request.args[0], normalize_gen_kwargs(request.args[1], DEFAULT_NEW_TOKENS)) for request in requests]
         alike: dict[tuple[int, float], list[int]] = {}
-        asked = []
-        for number, request in enumerate(requests):
-            context, given = request.args
-            most = int(given.get("max_gen_toks") or given.get("max_new_tokens") or DEFAULT_NEW_TOKENS)
-            temperature = float(given.get("temperature") or 0) if given.get("do_sample") else 0.0
-            until = given.get("until") or []
+        for number, (_, given) in enumerate(asked):
+            temperature = given.get("temperature", 0.0) if given["do_sample"] else 0.0
+            alike.setdefault((given["max_gen_toks"], temperature), []).append(number)
+        for (most, temperature), numbers in alike.items():
             room = self.max_length - most
             if room < 1:
                 raise StageError(f"a task wants {most} tokens of answer; the model's context has {self.max_length}")
-            asked.append(
-                (self.tok_encode(context)[-room:] or [self.eot_token_id], [until] if isinstance(until, str) else until)
-            )
-            alike.setdefault((most, temperature), []).append(number)
-        stops = {self.k2.im_end_id, self.k2.eos_id}
-        for (most, temperature), numbers in alike.items():
+            prompts = [self.tok_encode(asked[number][0])[-room:] or [self.eot_token_id] for number in numbers]
             completions = generate(
-                self.model, [asked[number][0] for number in numbers], max_new_tokens=most, temperature=temperature,
-                stop_ids=stops, seed=1234, batch_size=self.batch_size,
+                self.model, prompts, max_new_tokens=most, temperature=temperature,
+                stop_ids={self.k2.im_end_id, self.k2.eos_id}, seed=SEED, batch_size=self.batch_size,
             )  # fmt: skip
             for number, completion in zip(numbers, completions, strict=True):
                 text = self.k2.decode(completion.tokens, skip_special=True)
-                for stop in filter(None, asked[number][1]):
-                    text = text.split(stop)[0]
-                found[number] = text
+                found[number] = postprocess_generated_text(text, asked[number][1]["until"], None)
         return found
 
 
-def backend(given: str) -> Any:
-    """What the harness asks `given` through, and its arguments."""
+def backend(given: str) -> tuple[Any, dict[str, Any]]:
+    """What the harness asks `given` through, and its arguments.
+
+    An address may name, behind a second `#`, the folder of its model's tokenizer, without which it only generates.
+    """
     if given.startswith(("http://", "https://")):
-        address, _, model = given.partition("#")
-        return "local-completions", {
-            "base_url": f"{address}/completions", "model": model, "tokenizer_backend": "remote", "num_concurrent": 8
-        }  # fmt: skip
+        address, model, tokenizer = (given + "##").split("#")[:3]
+        tokens = {"tokenizer": tokenizer} if tokenizer else {"tokenizer_backend": "none"}
+        return "local-completions", {"base_url": f"{address}/completions", "model": model, "num_concurrent": 8} | tokens
     if not given.startswith("hf:") and isinstance(candidate := candidate_of(given), Export):
         return K2(candidate.model, candidate.tokenizer), {}
     return "hf", {"pretrained": given.removeprefix("hf:"), "dtype": "float32", "device": "cpu"}
@@ -173,22 +173,28 @@ def compare(
     """The tasks' scores of each model, with 95% intervals, as a table.
 
     Raises:
-        StageError: the harness has no such task, or its data cannot be had.
+        StageError: the harness has no such task, its data cannot be had, or a server does not answer.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=str(include) if include else None)
+    if missing := [task for task in tasks if not manager.match_tasks([task])]:
+        raise StageError(f"lm-evaluation-harness has no task {missing[0]}; `lm-eval ls tasks` lists them")
     found = []
     for given in models:
         model, arguments = backend(given)
-        results = simple_evaluate(
-            model=model, model_args=arguments, tasks=list(tasks), limit=items, random_seed=seed, bootstrap_iters=1000,
-            task_manager=manager, log_samples=False,
-        )  # fmt: skip
+        try:
+            results = simple_evaluate(
+                model=model, model_args=arguments, tasks=list(tasks), limit=items, random_seed=seed,
+                bootstrap_iters=1000, task_manager=manager, log_samples=False,
+            )  # fmt: skip
+        except (OSError, ValueError, RuntimeError) as error:
+            raise StageError(f"{', '.join(tasks)} with {given}: {one_line(error)}") from None
         found.append(results["results"])
     if out:
+        out.mkdir(parents=True, exist_ok=True)
         write_json(out / "harness.json", dict(zip(models, found, strict=True)))
     return table(models, found)
 

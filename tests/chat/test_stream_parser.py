@@ -40,7 +40,7 @@ parts = st.lists(
 tools = st.sampled_from([None, [], [WEATHER], [WEATHER, FILE]])
 
 
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=150)
 @given(parts, tools, st.randoms(use_true_random=False))
 def test_every_cut_gives_the_words_and_calls_of_the_whole(made: list[str], declared, random: Random) -> None:
     text = "".join(made)

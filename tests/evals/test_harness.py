@@ -41,7 +41,7 @@ def asked(*arguments):
 def test_log_likelihoods(ours, theirs):
     random = Random(1)
     pairs = [("", "x"), ("a b", " c"), ("ends in space ", "d")]
-    pairs += [(random.choice(TEXTS), random.choice(TEXTS[:4])) for _ in range(12)]
+    pairs += [(random.choice(TEXTS[:6]), random.choice(TEXTS[:4])) for _ in range(12)]
     for (own, greedy), (their, theirs_greedy) in zip(
         ours.loglikelihood(asked(*pairs)), theirs.loglikelihood(asked(*pairs)), strict=True
     ):

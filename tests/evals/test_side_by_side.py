@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 
 import pytest
 from serving import served
+from typer.testing import CliRunner
 from untrained import export_untrained
-from workspace import ROOT
 
 from k2core.chat.special_tokens import IM_END
 from k2core.chat.template import reply_text
+from k2core.evals.__main__ import app
 from k2core.evals.candidates import Candidate, Reply, Wanted, candidate_of
 from k2core.evals.candidates.address import Address
 from k2core.evals.candidates.export import Export
@@ -103,7 +102,11 @@ def test_a_model_is_the_same_by_folder_by_transformers_and_by_address(folder, ou
     assert isinstance(theirs, HuggingFace) and theirs.replies(wanted, 1, 0.0, 1) == expected
     with served(application(Served.load(folder, rows=4, waiting=32))) as address:
         there = candidate_of(f"{address}/v1#tiny")
-        assert isinstance(there, Address) and there.replies(wanted, 1, 0.0, 1) == expected
+        assert isinstance(there, Address)
+        # the server holds replies to words, and an untrained model writes control tokens now and then
+        words = [number for number, (reply,) in enumerate(expected) if "<|" not in reply.text.removesuffix(IM_END)]
+        found = there.replies([wanted[number] for number in words], 1, 0.0, 1)
+        assert len(words) > 4 and found == [expected[number] for number in words]
         again = [there.replies(wanted[:2], 3, 1.0, 5) for _ in range(2)]
         assert again[0] == again[1] and len({reply.text for reply in again[0][0]}) > 1
         with pytest.raises(StageError, match=r"#other gives no reply \(.*there is no model other"):
@@ -129,15 +132,13 @@ def test_what_is_no_model_is_said(given):
 
 
 def test_the_command(folder, tmp_path):
-    command = [sys.executable, "-m", "k2core.evals", folder, f"hf:{folder}", "--only", "sort_numbers"]
-    more = ["--items", "3", "--samples", "2", "--max-tokens", "6", "--out", tmp_path / "found"]
-    done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr
-    assert f"tasks/pass_rate, item by item: hf:{folder} over {folder} +0.000" in done.stdout
-    files = [json.loads((tmp_path / "found" / f"{number}.json").read_text()) for number in (0, 1)]
-    assert (
-        files[1]["model"] == f"hf:{folder}"
-        and files[0]["samples"][0]["completion"] == files[1]["samples"][0]["completion"]
-    )
-    refused = subprocess.run([*command[:3], "nowhere"], cwd=ROOT, capture_output=True, text=True, timeout=180)
-    assert refused.returncode == 1 and refused.stderr.splitlines()[-1].startswith("evals: nowhere: no config.json")
+    models, out = [str(folder), f"hf:{folder}"], tmp_path / "found"
+    few = ["--only", "sort_numbers", "--items", "3", "--samples", "2", "--max-tokens", "6", "--out", str(out)]
+    done = CliRunner().invoke(app, [*models, *few])
+    assert done.exit_code == 0, done.output
+    assert f"tasks/pass_rate, item by item: {models[1]} over {models[0]} +0.000" in done.stdout
+    ours, theirs = (json.loads((out / f"{number}.json").read_text()) for number in (0, 1))
+    assert theirs["model"] == models[1]
+    assert [row["completion"] for row in ours["samples"]] == [row["completion"] for row in theirs["samples"]]
+    refused = CliRunner().invoke(app, ["nowhere", "--only", "sort_numbers"])
+    assert refused.exit_code == 1 and refused.stderr.splitlines()[-1].startswith("evals: nowhere: no config.json")

@@ -81,7 +81,8 @@ def test_log_probabilities_are_the_models_own():
         one = asked(prompt, likeliest=3, scored=True, temperature=0.5, state=Only({10, 20}, {3, 11}, {17}).begin())
         made.ask([one])
         scored, *tokens = answer(one)
-    logits_TV = model(torch.tensor([[*prompt, *(token.id for token in tokens)]]))[0].log_softmax(-1)
+    with torch.no_grad():
+        logits_TV = model(torch.tensor([[*prompt, *(token.id for token in tokens)]]))[0].log_softmax(-1)
     assert isinstance(scored, Scored)
     own = [float(logits_TV[at, token]) for at, token in enumerate([*prompt[1:], *(token.id for token in tokens)])]
     told = [*scored.log_probs, *(token.log_prob for token in tokens)]
