@@ -218,7 +218,7 @@ class Engine:
             states = [row.state for row in rows]
             logits_BV = logits_BV.masked_fill(barred(states, logits_BV.shape[1]).to(logits_BV.device), -torch.inf)
         tokens = _drawn(logits_BV, rows)
-        beside: dict[int, tuple[float, Likeliest]] = {}
+        beside: dict[int, tuple[float | None, Likeliest]] = {}
         if told:
             own = plain_BV.gather(1, torch.tensor([[tokens[place]] for place in told], device=plain_BV.device))
             likeliest = _likeliest(plain_BV, max(rows[place].likeliest or 0 for place in told))
@@ -234,7 +234,8 @@ class Engine:
                 finish = "length"
             elif row.state is not None:
                 row.state.advance(token)
-            said.append((row, Token(token, *beside.get(place, (None, [])), finish)))
+            log_prob, others = beside.get(place, (None, []))
+            said.append((row, Token(token, log_prob, others, finish)))
             if finish:
                 self._leave(place)
 

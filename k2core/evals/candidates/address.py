@@ -36,7 +36,7 @@ class Address:
         """
         asked = [(one, seed * 1_000_003 + number) for one in wanted for number in range(samples)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            said = list(pool.map(lambda pair: self._reply(*pair, temperature), asked))
+            said = list(pool.map(lambda pair: self._reply(pair[0], pair[1], temperature), asked))
         return [said[at : at + samples] for at in range(0, len(said), samples)]
 
     def _reply(self, one: Wanted, seed: int, temperature: float) -> Reply:
