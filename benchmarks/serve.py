@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -29,7 +30,10 @@ PEER = ("-m", "transformers.cli.transformers", "serve")
 
 
 def run(scale: Scale) -> list[Entry]:
-    """An entry for each number of clients, with the first model."""
+    """An entry for each number of clients, with the first model; none where the peer cannot run."""
+    if find_spec("accelerate") is None:
+        print("`transformers serve` needs accelerate, which the project does not: .venv/bin/pip install accelerate")
+        return []
     size, config = next(iter(scale.models.items()))
     entries = []
     with tempfile.TemporaryDirectory() as place:

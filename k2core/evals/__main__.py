@@ -22,6 +22,7 @@ def main(
     only: list[str] = typer.Option([], help="environments to ask, one per option; default: all"),
     harness: list[str] = typer.Option([], help="tasks of lm-evaluation-harness instead, by its names"),
     include: Path | None = typer.Option(None, help="folder with task files of your own for lm-evaluation-harness"),
+    chat: bool = typer.Option(False, help="put the harness's questions into each model's chat template"),
     items: int = typer.Option(64, min=1, help="items of each environment, or of each task of the harness"),
     samples: int = typer.Option(4, min=1, help="replies to each item at temperature 1; the K of pass@K and pass^K"),
     max_tokens: int = typer.Option(256, min=1, help="tokens of a reply, at most; the paper's evaluations have 8192"),
@@ -33,7 +34,7 @@ def main(
         if harness:
             from k2core.evals.harness import compare
 
-            print(compare(models, harness, include, items, seed, out))
+            print(compare(models, harness, include, chat, items, seed, out))
             return
         _score(models, tasks, only, items, samples, max_tokens, seed, out)
     except (StageError, StorageError, RecipeError) as error:

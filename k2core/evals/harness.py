@@ -168,9 +168,14 @@ def backend(given: str) -> tuple[Any, dict[str, Any]]:
 
 
 def compare(
-    models: Sequence[str], tasks: Sequence[str], include: Path | None, items: int, seed: int, out: Path | None
-) -> str:
+    models: Sequence[str], tasks: Sequence[str], include: Path | None, chat: bool, items: int, seed: int,
+    out: Path | None,
+) -> str:  # fmt: skip
     """The tasks' scores of each model, with 95% intervals, as a table.
+
+    Args:
+        include: a folder with task files of one's own.
+        chat: whether questions are put into the chat template of each model.
 
     Raises:
         StageError: the harness has no such task, its data cannot be had, or a server does not answer.
@@ -188,7 +193,7 @@ def compare(
         try:
             results = simple_evaluate(
                 model=model, model_args=arguments, tasks=list(tasks), limit=items, random_seed=seed,
-                bootstrap_iters=1000, task_manager=manager, log_samples=False,
+                bootstrap_iters=1000, task_manager=manager, log_samples=False, apply_chat_template=chat,
             )  # fmt: skip
         except (OSError, ValueError, RuntimeError) as error:
             raise StageError(f"{', '.join(tasks)} with {given}: {one_line(error)}") from None
@@ -205,7 +210,7 @@ def table(models: Sequence[str], found: Sequence[dict[str, dict[str, Any]]]) -> 
     for task, metrics in found[0].items():
         for metric, value in metrics.items():
             name, _, tail = metric.partition(",")
-            if name.endswith("_stderr") or not isinstance(value, int | float):
+            if name.endswith("_stderr") or name == "sample_len" or not isinstance(value, int | float):
                 continue
             cells = [_cell(one[task][metric], one[task].get(f"{name}_stderr,{tail}")) for one in found]
             lines.append(f"{task}, {name}".ljust(40) + "".join(cell.rjust(26) for cell in cells))

@@ -85,10 +85,10 @@ doc_to_choice: "{{{{choices}}}}"
 doc_to_target: answer
 metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 """)
-    text = compare([str(folder), f"hf:{folder}"], ["own_sums"], tmp_path, 6, 1, tmp_path)
+    text = compare([str(folder), f"hf:{folder}"], ["own_sums"], tmp_path, True, 6, 1, tmp_path)
     (line,) = [line for line in text.splitlines() if line.startswith("own_sums, acc")]
     found = json.loads((tmp_path / "harness.json").read_text())
     assert found[str(folder)]["own_sums"]["acc,none"] == found[f"hf:{folder}"]["own_sums"]["acc,none"]
     assert line.count(" to ") == 2
     with pytest.raises(StageError, match="no task no_such_task"):
-        compare([str(folder)], ["no_such_task"], tmp_path, 6, 1, None)
+        compare([str(folder)], ["no_such_task"], tmp_path, False, 6, 1, None)
