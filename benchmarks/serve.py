@@ -24,7 +24,7 @@ from k2core.formats.huggingface import save_huggingface
 
 TOPIC = "serve"
 CLIENTS = (1, 8, 64)
-TOKENS = 32
+TOKENS = 16
 STARTING_S = 180
 PEER = ("-m", "transformers.cli.transformers", "serve")
 

@@ -145,6 +145,13 @@ def test_the_engine_topic_runs():
     assert alone.ours > 0 and four.peer > 0 and alone.command.endswith("engine")
 
 
+def test_the_server_topic_runs():
+    """With one client, as the peer answers one after the other."""
+    pytest.importorskip("accelerate", reason="`transformers serve` needs accelerate, which the project does not")
+    (alone,) = importlib.import_module("benchmarks.serve").run(smoke())
+    assert alone.ours > 0 and alone.peer > 0 and alone.name == "server, 1 client, tiny"
+
+
 def test_growth_has_a_point_for_each_value_and_a_picture_that_repeats(tmp_path):
     scale = replace(smoke(), growth={"experts": (4, 8), "batch": (1,)})
     points = growth.run(scale)
