@@ -116,7 +116,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
             raise StageError("tools.llm_domains: tools of a catalogue are wanted too; set tools.catalogue above 0")
         job.say(f"{params.llm_domains} domains by {llm.model}")
         with LLM.open(llm, compute, job.answers) as client:
-            how = {"max_tokens": DOMAIN_TOKENS, "temperature": params.llm_temperature, "seed": seed}
+            how: dict[str, Any] = {"max_tokens": DOMAIN_TOKENS, "temperature": params.llm_temperature, "seed": seed}
             proposals = propose(client, params.llm_domains, catalogue(), **how)
             variants = {each.plural: variants_of(each, seed) for each in proposals.entries}
             for names in sensible(client, variants, **how).values():
