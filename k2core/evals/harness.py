@@ -4,7 +4,7 @@ The harness is not among the project's packages. Our models are asked through `K
 `hf` gives on our export, in batches; other folders through `hf`, addresses through `local-completions`. Tasks are the
 harness's own, by name, which fetch their data sets, or files of yours (`--include`), whose data may lie anywhere.
 
-Shapes: B sequences, T positions, V vocabulary.
+Shapes: B sequences, T positions, M of them are targets, V vocabulary.
 """
 
 from __future__ import annotations

@@ -332,7 +332,7 @@ def test_the_command_serves_until_ctrl_c(exported):
                 break
             except openai.APIConnectionError:
                 time.sleep(0.1)
-        under_way = client.chat.completions.create(model="tiny", messages=SAID, max_tokens=450, n=4, stream=True)
+        under_way = client.chat.completions.create(model="tiny", messages=SAID, max_tokens=450, n=32, stream=True)
         next(iter(under_way))
         process.send_signal(signal.SIGINT)
         with pytest.raises(openai.APIError, match="the server is ending"):
