@@ -40,7 +40,7 @@ def run(
     job: Job,
 ) -> Metrics:
     """Read what the stages left and write the pages."""
-    from k2core.evals.intervals import gain
+    from k2core.figures.intervals import gain
     from k2core.report.corpus import read_corpus
     from k2core.report.page import COMPARISONS, headline, render
     from k2core.report.results import phases_of, read_results
@@ -55,8 +55,6 @@ def run(
     claims = headline(results, gains)
     write_text(out / "rewrites.html", _rewrites(results.verdicts, corpus.documents, rephrase))
     write_text(out / "index.html", render(results, corpus, claims, params.samples))
-    for page in ("index.html", "rewrites.html"):
-        job.artifact(out / page)
     job.closing = WHERE_TO_LOOK
     held = sum(row["verdict"] == "holds" for row in claims)
     return {"claims": float(len(claims)), "claims_that_hold": float(held)} | {

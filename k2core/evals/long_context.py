@@ -25,7 +25,7 @@ import numpy as np
 
 from k2core.data.rows.packing import position_buckets
 from k2core.data.rows.shards import TokenShards
-from k2core.evals.intervals import bootstrap, wilson
+from k2core.figures.intervals import bootstrap, wilson
 from k2core.evals.retrieval import Model, copy_gains, distance, needles_found
 from k2core.stage import Metrics
 from k2core.storage import StorageError
