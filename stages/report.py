@@ -25,6 +25,7 @@ class Params(Section):
 def run(
     params: Params,
     rephrase: Rephrase,
+    graph: Path,
     figures: Path,
     plots: Path,
     documents: Path,
@@ -42,6 +43,7 @@ def run(
     """Read what the stages left and write the pages."""
     from k2core.figures.intervals import gain
     from k2core.report.corpus import read_corpus
+    from k2core.report.glance import read_graph
     from k2core.report.page import COMPARISONS, headline, render
     from k2core.report.results import phases_of, read_results
     from k2core.storage import write_text
@@ -54,7 +56,7 @@ def run(
     }
     claims = headline(results, gains)
     write_text(out / "rewrites.html", _rewrites(results.verdicts, corpus.documents, rephrase))
-    write_text(out / "index.html", render(results, corpus, claims, params.samples))
+    write_text(out / "index.html", render(results, corpus, claims, params.samples, read_graph(graph)))
     job.closing = WHERE_TO_LOOK
     held = sum(row["verdict"] == "holds" for row in claims)
     return {"claims": float(len(claims)), "claims_that_hold": float(held)} | {

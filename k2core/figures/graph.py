@@ -31,9 +31,8 @@ def drawn(upstream: Mapping[str, Sequence[str]], below: Mapping[str, str]) -> st
         for above in _direct(stage, upstream):
             from_x, from_y = places[above][0], places[above][1] + HEIGHT
             bend = (y - from_y) / 2
-            lines.append(
-                f'<path d="M{from_x:g} {from_y:g}C{from_x:g} {from_y + bend:g} {x:g} {y - bend:g} {x:g} {y:g}"/>'
-            )
+            curve = f"M{from_x:g} {from_y:g}C{from_x:g} {from_y + bend:g} {x:g} {y - bend:g} {x:g} {y:g}"
+            lines.append(f'<path d="{curve}"/>')
         boxes.append(
             f'<g data-stage="{escape(stage)}"><rect x="{x - WIDTH / 2:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" '
             f'rx="5"/><text x="{x:g}" y="{y + 14:g}">{escape(stage)}</text>'

@@ -103,14 +103,17 @@ def three_models(results: Results) -> go.Figure:
 def as_html(figure: go.Figure, name: str) -> str:
     """The figure as a div with a fixed id (plotly's own is random, and equal runs must give equal bytes)."""
     return figure.to_html(
-        full_html=False, include_plotlyjs=False, div_id=f"picture-{name}", config={"displaylogo": False}
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=f"picture-{name}",
+        config={"displaylogo": False, "responsive": True},
     )
 
 
 def styled(figure: go.Figure, height: int = 380) -> go.Figure:
     """The page's look, on `figure` itself."""
     figure.update_layout(
-        template="plotly_white", height=height, margin={"l": 60, "r": 20, "t": 30, "b": 50},
+        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=height, margin={"l": 60, "r": 20, "t": 30, "b": 50},
         font={"family": "system-ui, sans-serif", "size": 13}, legend={"orientation": "h", "y": 1.08},
     )  # fmt: skip
     return figure

@@ -19,6 +19,7 @@ from k2core.recipe import RecipeError, read_recipe, section_of
 from k2core.stage.contract import OUTPUTS, Job, Metrics, StageError, description, sections_of
 from k2core.stage.digest import code_digest
 from k2core.stage.process import die_with_dvc, terminate
+from k2core.stage.times import note
 from k2core.storage import StorageError, dvc_md5, publish, write_json
 from k2core.storage.atomic import remove
 
@@ -70,6 +71,7 @@ def execute(
     fingerprint = {parameter: digests[str(path)] for parameter, path in inputs.items()}
     fingerprint |= {key: hashlib.md5(json.dumps(value).encode()).hexdigest() for key, value in tracked.items()}
 
+    from k2core.tracking.address import invocation_pid
     from k2core.tracking.client import StageRun
 
     started = time.monotonic()
@@ -97,6 +99,7 @@ def execute(
         tracker.outputs([*outputs.values(), *([metrics] if metrics else [])])
         tracker.metrics({**figures, "stage/seconds": time.monotonic() - started}, 0)
     remove(scratch)
+    note(WORK, name, time.monotonic() - started, str(invocation_pid()))
     job.say(
         f"done in {time.monotonic() - started:.1f} s: "
         + ", ".join(f"{key} {value:.5g}" for key, value in list(figures.items())[:8])

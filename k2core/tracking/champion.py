@@ -44,7 +44,7 @@ Items = Mapping[str, Mapping[str, list[float]]]
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether the alias moved, why in a sentence, and each score's gain per item over the champion, with its interval."""
+    """Whether the alias moved, why in a sentence, and the gain per item over the champion in each score."""
 
     alias: str
     reason: str

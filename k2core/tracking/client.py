@@ -34,7 +34,11 @@ class StageRun:
     @classmethod
     @contextmanager
     def open(cls, stage: str, params: dict[str, Any], inputs: dict[str, str], about: str) -> Iterator[StageRun]:
-        """Announce the stage, which does what `about` says; on leaving the block say how it ended: FINISHED, FAILED or KILLED (signals)."""
+        """Announce the stage; on leaving the block say how it ended: FINISHED, FAILED or KILLED (signals).
+
+        Args:
+            about: what it does.
+        """
         run = cls(connect(Path(os.environ.get(RECORDS, "."))))
         run.send(type="start", stage=stage, pid=os.getpid(), params=params, inputs=inputs, about=about)
         try:

@@ -24,7 +24,7 @@ from k2core.figures.graph import drawn
 from k2core.storage import StorageError, write_json
 from k2core.tracking.generation import PARAMETERS, REFERENCE
 from k2core.tracking.generation import __name__ as LOADER
-from k2core.tracking.lock import LockedStage, behind, data_deps, upstream_of
+from k2core.tracking.lock import LockedStage, behind, data_deps, read_lock, upstream_of
 from k2core.tracking.outputs import is_copied
 from k2core.tracking.reference import reference, resolve
 
@@ -71,9 +71,11 @@ class Models:
     """
 
     def __init__(
-        self, client: MlflowClient, experiment: str, root: Path, lock: Mapping[str, LockedStage], runs: Mapping[str, str]
+        self, client: MlflowClient, experiment: str, root: Path, lock: Mapping[str, LockedStage],
+        runs: Mapping[str, str],
     ) -> None:  # fmt: skip
         self.client, self.experiment, self.root, self.lock, self.runs = client, experiment, root, dict(lock), runs
+        self._now = {path: md5 for stage in read_lock(root).values() for path, md5 in stage.outs.items()}
         self.found = {path: self._model(stage, path, md5) for stage in self._fresh() for path, md5 in
                       model_outs(stage).items()}  # fmt: skip
 
@@ -100,10 +102,15 @@ class Models:
             self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
         return made
 
+    def _resolve(self, path: str, md5: str, target: Path) -> Path:
+        """As `resolve`, without reading a terabyte where `dvc.lock` says what lies there."""
+        here = self.root / path
+        return here if self._now.get(path) == md5 and here.exists() else resolve(self.root, path, md5, target)
+
     def _json(self, path: str, md5: str, name: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                content = json.loads((resolve(self.root, path, md5, Path(folder) / "x") / name).read_text("utf-8"))
+                content = json.loads((self._resolve(path, md5, Path(folder) / "x") / name).read_text("utf-8"))
             except (StorageError, OSError, ValueError):  # made elsewhere, or of another kind: then it is not told
                 return {}
         return content if isinstance(content, dict) else {}
@@ -120,7 +127,7 @@ class Models:
             (place / "lineage.svg").write_text(drawn(upstream_of(stages), digests), encoding="utf-8")
             loadable = False
             try:
-                source = resolve(self.root, made.path, made.md5, elsewhere)
+                source = self._resolve(made.path, made.md5, elsewhere)
             except StorageError:
                 source = None
             if source:
@@ -134,7 +141,7 @@ class Models:
             self.client.log_model_artifacts(made.model_id, str(place))
 
     def _scores(self, made: Made) -> Iterable[tuple[str, Any]]:
-        """File name → content of the model's scorecard and items; an exported model has those of what it was made of."""
+        """File name → content of the model's scorecard and items; an export has those of the model it was made of."""
         stage = self.evaluation(made)
         for out, md5 in stage.outs.items() if stage else ():
             if Path(out).suffix:
@@ -192,9 +199,9 @@ class Models:
         about = {"dataset_name": dataset, "dataset_digest": digest} if digest else {}
         figures = {name: value for name, value in run.data.metrics.items() if not name.startswith("system/")}
         metrics = [
-            Metric(name, value, run.info.end_time or run.info.start_time, 0, made.model_id, run_id=run.info.run_id, **about)
+            Metric(name, value, run.info.end_time or run.info.start_time, 0, made.model_id, **about)
             for name, value in figures.items()
-        ]  # fmt: skip
+        ]
         for start in range(0, len(metrics), MOST):
             self.client.log_batch(run.info.run_id, metrics[start : start + MOST])
 

@@ -47,10 +47,10 @@ def resolve(root: Path, path: str, md5: str, target: Path) -> Path:
         return here
     try:
         _check_out(root, md5, target)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (DVC's, its remotes' and the operating system's own)
         raise StorageError(
-            f"{md5} ({path or 'no path given'}) is neither in {root / path}, nor in DVC's cache there, nor in its remote "
-            f"({one_line(error)}); on the machine that made it, `dvc push` copies it to the remote"
+            f"{md5} is neither {root / path} nor in DVC's cache or remote of {root} ({one_line(error)}); "
+            "on the machine that made it, `dvc push` copies it to the remote"
         ) from None
     return target
 

@@ -227,7 +227,7 @@ class PipelineRuns:
         self.client.log_dict(run_id, {"outputs": found}, "references.json")
 
     def _models(self, lock: dict[str, LockedStage], ran: set[str]) -> None:
-        """The models of this run's stages and of those that it found made; a new export becomes a registered version."""
+        """The models of this run's stages and of those that were skipped; a new export becomes a registered version."""
         runs = {name: maker.info.run_id for name, maker in self._makers.items() if maker}
         runs |= {name: self.stages[name] for name in ran}
         models = Models(self.client, self.experiment_id, self.root, lock, runs)
