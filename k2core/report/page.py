@@ -56,8 +56,8 @@ def render(
     completions = _completions(results, samples)
     return templates.render(
         TEMPLATE, plotly=get_plotlyjs(), graph=drawn(graph, {}), cost=glance.cost(results.figures),
-        some_answers=glance.some_answers(completions), corpus=_corpus(corpus, results.funnel), headline=claims, models=MODELS,
-        parts=_parts(results),
+        some_answers=glance.some_answers(completions), corpus=_corpus(corpus, results.funnel), headline=claims,
+        models=MODELS, parts=_parts(results),
         verdicts=_some_verdicts(results.verdicts, samples), dialogues=_some_dialogues(results, samples),
         completions=completions, played=played.some(results, samples),
         dialogue_scores=played.table(results.scorecards), scorecards=results.scorecards,

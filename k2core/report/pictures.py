@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 
 from k2core.report.results import MODELS, PRETRAIN, Results, phases_of
 
+CLEAR = "rgba(0,0,0,0)"
 COLOURS = ("#2f6fed", "#e8710a", "#188038", "#a142f4", "#d93025", "#12858d", "#8a6d3b", "#5f6368")
 
 
@@ -113,7 +114,7 @@ def as_html(figure: go.Figure, name: str) -> str:
 def styled(figure: go.Figure, height: int = 380) -> go.Figure:
     """The page's look, on `figure` itself."""
     figure.update_layout(
-        template="plotly_white", paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", height=height, margin={"l": 60, "r": 20, "t": 30, "b": 50},
+        template="plotly_white", paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, height=height, margin={"l": 60, "r": 20, "t": 30, "b": 50},
         font={"family": "system-ui, sans-serif", "size": 13}, legend={"orientation": "h", "y": 1.08},
     )  # fmt: skip
     return figure
