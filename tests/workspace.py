@@ -18,8 +18,8 @@ SLOW = (
     "chain", "flows", "tracking",
     "corpus/test_hostile_sources.py", "corpus/test_sources.py", "llm/test_engine.py", "optim/test_sharded.py",
     "security/test_credentials.py", "security/test_servers.py", "stages/test_endings.py",
-    "stages/test_reruns.py", "storage/test_dvc_remote.py", "test_benchmarks.py", "test_benchmarks_corpus.py", "test_extensions.py",
-    "test_gpu_check.py",
+    "stages/test_reruns.py", "storage/test_dvc_remote.py", "test_benchmarks.py", "test_benchmarks_corpus.py",
+    "test_extensions.py", "test_gpu_check.py",
     "training/test_checkpoint.py", "training/test_context_parallel.py", "training/test_kills.py",
     "training/test_ranks.py", "training/test_stages.py",
 )  # fmt: skip

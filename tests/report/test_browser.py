@@ -16,6 +16,11 @@ from k2core.report.page import render
 from k2core.stage.times import note
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (make browser)")
+COLOURS = {
+    "light": ["rgb(31, 35, 40)", "rgb(255, 255, 255)"],
+    "dark": ["rgb(230, 232, 235)", "rgb(20, 23, 27)"],
+}
+"""Of the page's text and ground."""
 MOST_BYTES, MOST_SECONDS = 6_000_000, 10
 """The page renders in 2 s on an idle machine; tests share theirs."""
 
@@ -62,11 +67,8 @@ def test_every_picture_has_data_and_nothing_is_wrong(browser: Browser, report: P
     assert ink == (
         ["rgb(31, 35, 40)", "rgb(255, 255, 255)"] if scheme == "light" else ["rgb(230, 232, 235)", "rgb(20, 23, 27)"]
     )
-    assert page.evaluate("document.querySelector('.plotly-graph-div').layout.font.color") == (
-        "#e6e8eb"
-        if scheme == "dark"
-        else page.evaluate("document.querySelector('.plotly-graph-div').layout.font.color")
-    )
+    text = page.evaluate("getComputedStyle(document.querySelector('.plotly-graph-div .xtick text')).fill")
+    assert (text == COLOURS["dark"][0]) == (scheme == "dark"), "pictures follow"
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out sideways"
     page.close()
 
