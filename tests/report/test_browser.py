@@ -61,12 +61,8 @@ def test_every_picture_has_data_and_nothing_is_wrong(browser: Browser, report: P
         " one.querySelectorAll('svg.main-svg').length])",
     )
     assert len(pictures) >= 8 and all(data and drawn for _, data, drawn in pictures), pictures
-    ink = page.evaluate(
-        "[document.body, document.body].map(e => getComputedStyle(e)).map(s => [s.color, s.backgroundColor])[0]"
-    )
-    assert ink == (
-        ["rgb(31, 35, 40)", "rgb(255, 255, 255)"] if scheme == "light" else ["rgb(230, 232, 235)", "rgb(20, 23, 27)"]
-    )
+    style = page.evaluate("(style => [style.color, style.backgroundColor])(getComputedStyle(document.body))")
+    assert style == COLOURS[scheme]
     text = page.evaluate("getComputedStyle(document.querySelector('.plotly-graph-div .xtick text')).fill")
     assert (text == COLOURS["dark"][0]) == (scheme == "dark"), "pictures follow"
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing sticks out sideways"

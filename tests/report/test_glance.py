@@ -32,7 +32,7 @@ def test_the_picture_has_a_box_for_each_stage_and_no_arrow_that_follows_from_oth
     }
     assert boxes == {"a": ["a", ""], "b": ["b", "3 s"], "c": ["c", ""], "<d>": ["<d>", ""]}
     assert len(list(picture.iter(f"{SVG}path"))) == 3
-    heights = [float(box.find(f"{SVG}rect").get("y")) for box in found]
+    heights = [float(box.find(f"{SVG}rect").get("y")) for box in picture.iter(f"{SVG}g")]
     assert heights == sorted(set(heights))
     assert ElementTree.fromstring(drawn({}, {})) is not None
 
