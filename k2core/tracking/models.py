@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 MODELS = "models"
 """The folder of outputs that are models."""
-EVALUATE = "evaluate"
+EVALUATE, EXPORT = "evaluate", "export"
+"""The stages that measure models, and the one whose model is registered."""
 TEXT, TASKS = "data/tokens", "data/tasks"
 """What figures of trainings, and of evaluations, were measured on."""
 MOST = 100
@@ -152,13 +153,11 @@ class Models:
 
     def evaluation(self, made: Made) -> LockedStage | None:
         """The stage that evaluated the model, or the model that it was exported from."""
-        digests = {made.md5, *(md5 for path, md5 in made.stage.deps.items() if Path(path).parts[0] == MODELS)}
-        own = [made.md5] if any(self._evaluates(stage, {made.md5}) for stage in self._fresh()) else digests
-        return next((stage for stage in self._fresh() if self._evaluates(stage, set(own))), None)
-
-    @staticmethod
-    def _evaluates(stage: LockedStage, digests: set[str]) -> bool:
-        return stage.name.startswith(f"{EVALUATE}@") and bool(digests & set(stage.deps.values()))
+        wanted = {made.md5}
+        if made.stage.name == EXPORT:
+            wanted = {md5 for path, md5 in made.stage.deps.items() if Path(path).parts[0] == MODELS}
+        evaluations = (stage for stage in self._fresh() if stage.name.startswith(f"{EVALUATE}@"))
+        return next((stage for stage in evaluations if wanted & set(stage.deps.values())), None)
 
     def _note(self, made: Made) -> str:
         stages = behind(self.lock, made.path)

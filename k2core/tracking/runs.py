@@ -30,7 +30,7 @@ from k2core.tracking.champion import register
 from k2core.tracking.experiment import KIND, PIPELINE, ensure_experiment, run_link, stages_link
 from k2core.tracking.headlines import SECONDS, STAGE_SECONDS, metrics_file, select
 from k2core.tracking.lock import LockedStage, data_deps, downstream, outdated
-from k2core.tracking.models import TASKS, Models
+from k2core.tracking.models import EXPORT, TASKS, Models
 from k2core.tracking.output_page import page
 from k2core.tracking.recipe import RecipeChange
 from k2core.tracking.reference import reference
@@ -47,8 +47,6 @@ MOST_PARAMETERS = 50
 """Most changed keys that a pipeline run has as parameters: more than a page can compare is no help."""
 NOTE = "mlflow.note.content"
 """The tag that MLflow shows as description."""
-EXPORT = "export"
-"""The stage whose model is registered."""
 MACHINE = "system/"
 REPORT, REPORT_PAGE = "report", "report/index.html"
 """The stage that logs the page about the whole run, and its artifact."""
