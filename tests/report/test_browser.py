@@ -87,5 +87,5 @@ def test_times_and_states_stand_in_the_graph(browser: Browser, report: Path) -> 
 
 def test_the_page_is_small_and_its_times_are_beside_it(report: Path) -> None:
     assert report.stat().st_size <= MOST_BYTES
-    assert "12.3" not in report.read_text()
+    assert "12.3 s" not in report.read_text()
     assert json.loads((report.parents[1] / "work" / "times.js").read_text().partition(" = ")[2])["rl"]["run"] == "2"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from k2core.tracking.reference import remote_of, resolve
 def test_what_one_clone_pushes_another_pulls_and_has_nothing_to_do(
     toy: Workspace, bucket: str, s3_endpoint: str, tmp_path: Path
 ) -> None:
-    toy.env["K2_TRACKING"] = "off"
+    account = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    toy.env |= {"K2_TRACKING": "off", **account}
     toy.run("dvc", "remote", "add", "-d", "store", f"{bucket}/dvc")
     toy.run("dvc", "remote", "modify", "store", "endpointurl", s3_endpoint)
     toy.run("dvc", "repro")
@@ -26,7 +28,7 @@ def test_what_one_clone_pushes_another_pulls_and_has_nothing_to_do(
     assert remote_of(toy.root) == f"{bucket}/dvc"
 
     other = Workspace(tmp_path / "other")
-    other.env |= {"K2_TRACKING": "off"}
+    other.env |= {"K2_TRACKING": "off", **account}
     toy.run("git", "clone", "-q", str(toy.root), str(other.root))
     assert not (other.root / "data").exists()
     other.run("dvc", "pull")

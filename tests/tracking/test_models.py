@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -68,7 +69,7 @@ class Chain:
         (self.root / "models" / "rl" / "model.safetensors").write_bytes(bytes([seed]))
         write_json(self.root / "data" / "evals" / "rl" / "items.json", items(passed, exact))
         write_json(self.root / "data" / "evals" / "rl" / "scorecard.json", {"scores": {}})
-        with Repo(str(self.root)) as repo:
+        with contextlib.chdir(self.root), Repo(".") as repo:
             repo.commit(force=True)
         runs = PipelineRuns(self.root)
         runs.begin({"recipe": {"base": "laptop", "changed": {}}, "invocation": "i", "pid": 1, "time": now()})
