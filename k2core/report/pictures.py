@@ -115,7 +115,7 @@ def styled(figure: go.Figure, height: int = 380) -> go.Figure:
     """The page's look, on `figure` itself."""
     figure.update_layout(
         template="plotly_white", paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, height=height,
-        margin={"l": 60, "r": 20, "t": 30, "b": 50},
+        modebar={"bgcolor": CLEAR, "color": "#8a8f98"}, margin={"l": 60, "r": 20, "t": 30, "b": 50},
         font={"family": "system-ui, sans-serif", "size": 13}, legend={"orientation": "h", "y": 1.08},
     )  # fmt: skip
     return figure

@@ -21,6 +21,7 @@ from dvc.repo import Repo
 from mlflow.tracking import MlflowClient
 from workspace import ROOT
 
+from k2core.chat.jinja_template import CHAT_TEMPLATE
 from k2core.chat.tokenizer import Tokenizer
 from k2core.formats.huggingface import save_huggingface
 from k2core.model.config import ModelConfig
@@ -108,6 +109,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterat
     Repo.init(str(root), no_scm=True).close()
     tokenizer = tmp_path_factory.mktemp("tokenizer")
     Tokenizer.train([path.read_text() for path in sorted(Path(json.__file__).parent.glob("*.py"))], 600).save(tokenizer)
+    (tokenizer / "chat_template.jinja").write_text(CHAT_TEMPLATE)
     patch = pytest.MonkeyPatch()
     patch.delenv("MLFLOW_TRACKING_URI", raising=False)
     yield Chain(root, tokenizer)
