@@ -8,11 +8,13 @@ other items do not compare, so the alias stays where it is then; a person may mo
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlflow.artifacts import load_dict
+from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from k2core.figures.intervals import Score, gain
@@ -96,15 +98,15 @@ def register(client: MlflowClient, model_id: str, run_id: str, tags: dict[str, s
     if same and same.tags.get("k2.alias"):
         return None
     before = _champion(client)
-    values = None if before is None else _items(before) if before.tags.get("k2.tasks") == tasks else {}
+    values = None if before is None else _items(client, before.source)
     model = client.get_logged_model(model_id)
     version = same or client.create_model_version(
         NAME, model.artifact_location, run_id, {**tags, "k2.tasks": tasks}, model_id=model_id
     )
-    if values == {} and before is not None and before.tags.get("k2.tasks") != tasks:
+    if before is not None and before.tags.get("k2.tasks") != tasks:
         decision = Decision(STAYS, f"version {before.version} was measured on other tasks", str(before.version))
     else:
-        decision = decide(_items_at(model.artifact_location), values, str(before.version) if before else "")
+        decision = decide(_items(client, model.artifact_location), values, str(before.version) if before else "")
     if decision.alias == MOVED:
         client.set_registered_model_alias(NAME, ALIAS, version.version)
     client.update_model_version(NAME, version.version, _note(decision))
@@ -130,16 +132,14 @@ def _champion(client: MlflowClient) -> ModelVersion | None:
         return None
 
 
-def _items(version: ModelVersion) -> Items:
-    return _items_at(version.source)
-
-
-def _items_at(place: str) -> dict[str, Any]:
+def _items(client: MlflowClient, place: str) -> dict[str, Any]:
     """The values in a model's folder; none if they are not there."""
-    try:
-        found = load_dict(f"{place}/items.json")
-    except (MlflowException, OSError, json.JSONDecodeError):
-        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            file = download_artifacts(f"{place}/items.json", dst_path=folder, tracking_uri=client.tracking_uri)
+            found = json.loads(Path(file).read_text(encoding="utf-8"))
+        except (MlflowException, OSError, ValueError):
+            return {}
     return found if isinstance(found, dict) else {}
 
 

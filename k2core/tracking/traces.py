@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 os.environ.setdefault("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")  # the recorder ends as soon as it has played all
@@ -13,6 +14,7 @@ from mlflow.entities import SpanType
 from mlflow.tracing.constant import TraceMetadataKey
 from mlflow.tracking._tracking_service.utils import _use_tracking_uri
 
+SETTING = "MLFLOW_TRACKING_URI"
 KINDS = {"assistant": SpanType.LLM, "tool": SpanType.TOOL}
 
 
@@ -29,7 +31,7 @@ def log_trace(
     """
     at = time * 1_000_000
     tags = {key: str(value) for key, value in about.items()}
-    with _use_tracking_uri(uri):
+    with _sent_to(uri):
         root = start_span_no_context(
             name, SpanType.AGENT, inputs=_first(messages, "user"), attributes=about, tags=tags,
             metadata={TraceMetadataKey.SOURCE_RUN: run_id}, experiment_id=experiment, start_time_ns=at,
@@ -43,6 +45,21 @@ def log_trace(
             span.end(end_time_ns=at + number + 1)
         root.set_outputs(messages[-1] if messages else None)
         root.end(end_time_ns=at + len(messages) + 1)
+
+
+@contextmanager
+def _sent_to(uri: str) -> Iterator[None]:
+    """MLflow's tracing knows no address but the process's, which is as before after the block.
+
+    MLflow also forgets the user's own setting in the environment there.
+    """
+    setting = os.environ.get(SETTING)
+    try:
+        with _use_tracking_uri(uri):
+            yield
+    finally:
+        if setting is not None:
+            os.environ[SETTING] = setting
 
 
 def _first(messages: Sequence[dict[str, Any]], role: str) -> Any:

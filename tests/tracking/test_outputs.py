@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
-import mlflow
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -61,7 +61,8 @@ def test_a_long_list_is_cut_and_a_missing_file_has_no_preview(made: Path, monkey
     assert "no preview" in preview(made / "gone.parquet")["about"]
 
 
-def test_artifacts_traces_and_descriptions_of_a_stage(made: Path, store: Path) -> None:
+def test_artifacts_traces_and_descriptions_of_a_stage(made: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store / 'mlflow.db'}")
     (store / "params.yaml").write_text("pretrain: {}\n")
     runs = PipelineRuns(store)
     changed = {f"rl.key{number}": ("1", "2") for number in range(300)}
@@ -92,4 +93,4 @@ def test_artifacts_traces_and_descriptions_of_a_stage(made: Path, store: Path) -
     parent = runs.client.get_run(runs.parent).data
     assert len(parent.params) == MOST_PARAMETERS + 1
     assert len(parent.params) + len(parent.metrics) + len(parent.tags) < 100
-    assert mlflow.get_tracking_uri() != runs.uri, "the process's own setting is as it was"
+    assert os.environ["MLFLOW_TRACKING_URI"] == runs.uri, "the user's setting is as it was"
