@@ -82,7 +82,8 @@ def cost(figures: Figures) -> dict[str, Any] | None:
     if not activated:
         return None
     pretraining = [*(f"{PRETRAIN}{phase}" for phase in phases_of(figures)), "extend_context"]
-    rows, before = [], 0.0
+    rows: list[dict[str, Any]] = []
+    before = 0.0
     for stage in [*pretraining, "sft", "critic"]:
         seen = figures.get(stage, {}).get("train/tokens_seen")
         if seen is None:

@@ -83,7 +83,8 @@ def _whole(cache: Any, info: Any) -> bool:
 
     if not cache.exists(info.value):
         return False
-    return not info.isdir or all(cache.exists(entry.value) for _, _, entry in load(cache, info))
+    found: Any = load(cache, info)
+    return not info.isdir or all(cache.exists(entry.value) for _, _, entry in found)
 
 
 def main(md5: str, folder: Path, path: str = "") -> None:
