@@ -42,7 +42,7 @@ browser: # Debian's Chromium, for the tests of the Prefect page
 
 test: setup browser lint ## lint and all tests, the chain at a micro recipe included
 	$(FAST)
-	$(BIN)/python -m pytest tests -m slow
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests -m slow -n 2 --dist loadfile
 
 check: setup lint ## lint, types and the fast tests, in 3 minutes: not those that start servers, many processes or chains
 	$(FAST)
