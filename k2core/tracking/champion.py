@@ -98,7 +98,7 @@ def register(client: MlflowClient, model_id: str, run_id: str, tags: dict[str, s
     if same and same.tags.get("k2.alias"):
         return None
     before = _champion(client)
-    values = None if before is None else _items(client, before.source)
+    values = None if before is None else _items(client, str(before.source))
     model = client.get_logged_model(model_id)
     version = same or client.create_model_version(
         NAME, model.artifact_location, run_id, {**tags, "k2.tasks": tasks}, model_id=model_id

@@ -174,7 +174,8 @@ class Models:
         for stage in (self.lock[name] for name in ran if name in self.runs):
             self._outputs(self.runs[stage.name], [made for made in self.found.values() if made.stage is stage])
             read = [made for path, made in self.found.items() if stage.deps.get(path) == made.md5]
-            known = {model.model_id for model in self.client.get_run(self.runs[stage.name]).inputs.model_inputs}
+            inputs = self.client.get_run(self.runs[stage.name]).inputs
+            known = {model.model_id for model in inputs.model_inputs} if inputs else set()
             if new := [LoggedModelInput(made.model_id) for made in read if made.model_id not in known]:
                 self.client.log_inputs(self.runs[stage.name], models=new)
         self._outputs(parent, list(self.found.values()))
@@ -184,7 +185,8 @@ class Models:
                 self._figures(made, evaluation, TASKS)
 
     def _outputs(self, run_id: str, models: list[Made]) -> None:
-        known = {model.model_id for model in self.client.get_run(run_id).outputs.model_outputs}
+        outputs = self.client.get_run(run_id).outputs
+        known = {model.model_id for model in outputs.model_outputs} if outputs else set()
         if new := [LoggedModelOutput(made.model_id, 0) for made in models if made.model_id not in known]:
             self.client.log_outputs(run_id, new)
 
