@@ -17,7 +17,7 @@ from typing import Any, Literal
 import typer
 
 from benchmarks import evening, harness, pages
-from k2core.evals.intervals import gain
+from k2core.figures.intervals import gain
 from k2core.report.results import MODELS, phases_of
 from k2core.storage import write_json
 from stages.report import SEED

@@ -19,7 +19,7 @@ from benchmarks.harness import ROOT, Entry, compare
 from benchmarks.pages import rewrite
 from benchmarks.scale import LAPTOP, Scale
 from k2core.corpus.sources.builtin import mathematics, wikipedia
-from k2core.evals.intervals import wilson
+from k2core.figures.intervals import wilson
 from k2core.recipe import read_recipe
 from k2core.synthesis.fidelity import facts
 from k2core.synthesis.fidelity.gate import GateLimits, measure

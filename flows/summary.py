@@ -102,7 +102,7 @@ def mlflow_links(root: Path) -> list[tuple[str, str, str]]:
     server, experiment = mlflow_address(), known["experiment"]
     links = [("k2-mlflow", "This run in MLflow", f"{server}/{run_link(experiment, known['parent'])}")]
     if "report" in known["stages"]:
-        page = run_link(experiment, known["stages"]["report"], "index.html")
+        page = run_link(experiment, known["stages"]["report"], "report/index.html")
         links.append(("k2-report", "The report", f"{server}/{page}"))
     return links
 

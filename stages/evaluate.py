@@ -12,6 +12,8 @@ from k2core.machine import Compute
 from k2core.stage import Job, Metrics, main
 
 SECTION = "evaluate"
+TRACED = 5
+"""Whole dialogues that MLflow shows."""
 
 
 class Params(Settings):
@@ -49,6 +51,9 @@ def run(
     write_json(out / "items.json", found.items)
     lines = [json.dumps(row, ensure_ascii=False, sort_keys=True) for row in found.samples]
     write_text(out / "samples.jsonl", "".join(line + "\n" for line in lines))
+    for row in [row for row in found.samples if "messages" in row][:TRACED]:
+        about = {"model": name, "task": row["task"], "kind": row["kind"], "score": row["score"]}
+        job.trace(f"rollout of {name}", row["messages"], about)
     return {key: score["value"] for key, score in found.scores.items()}
 
 

@@ -69,7 +69,6 @@ def run(params: Params, pretrain: Pretrain, extend_context: Extension, tokens: P
         job.say(f"warning: {warning}")
     for name, part in {"manifest": content, **content["phases"]}.items():
         write_text(out / f"{name}.yaml", yaml.safe_dump(part, sort_keys=True, default_flow_style=None, width=120))
-    job.artifact(out / "manifest.yaml")
     return figures(content)
 
 

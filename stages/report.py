@@ -13,6 +13,8 @@ from stages.rephrase import Params as Rephrase
 SECTION = "report"
 SEED = 0
 """Seed of the intervals' resampling."""
+GRAPH = Path("dvc.yaml")
+"""What the page draws. DVC takes no dependency on it; a new arrow changes a command, and so figures or outputs."""
 WHERE_TO_LOOK = "the chain has ended: open report/index.html; the model is in models/export; `make ui` shows all runs"
 
 
@@ -40,8 +42,9 @@ def run(
     job: Job,
 ) -> Metrics:
     """Read what the stages left and write the pages."""
-    from k2core.evals.intervals import gain
+    from k2core.figures.intervals import gain
     from k2core.report.corpus import read_corpus
+    from k2core.report.glance import read_graph
     from k2core.report.page import COMPARISONS, headline, render
     from k2core.report.results import phases_of, read_results
     from k2core.storage import write_text
@@ -54,9 +57,7 @@ def run(
     }
     claims = headline(results, gains)
     write_text(out / "rewrites.html", _rewrites(results.verdicts, corpus.documents, rephrase))
-    write_text(out / "index.html", render(results, corpus, claims, params.samples))
-    for page in ("index.html", "rewrites.html"):
-        job.artifact(out / page)
+    write_text(out / "index.html", render(results, corpus, claims, params.samples, read_graph(GRAPH)))
     job.closing = WHERE_TO_LOOK
     held = sum(row["verdict"] == "holds" for row in claims)
     return {"claims": float(len(claims)), "claims_that_hold": float(held)} | {

@@ -18,6 +18,8 @@ from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
 
 SECTION = "trajectories"
+TRACED = 5
+"""Accepted and rejected dialogues that MLflow shows, as many of each."""
 
 
 class Params(Section):
@@ -78,6 +80,10 @@ def run(
     out.mkdir()
     write_lines(out / "accepted.jsonl", accepted)
     write_lines(out / "rejected.jsonl", rejected)
+    for kind, rows in (("accepted", accepted), ("rejected", rejected)):
+        for row in rows[:: -(-len(rows) // TRACED) or 1]:
+            about = {"id": row["id"], "agent": row["agent"], "kind": row["kind"], "score": row["verdict"]["score"]}
+            job.trace(f"trajectory, {kind}", row["messages"], about)
     return figures(accepted, rejected) | found
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import fmean
 
 from k2core.data.rows.shards import TokenShards
-from k2core.evals.intervals import bootstrap
 from k2core.evals.retrieval import PASSAGE, Model, copy_gains, distance
+from k2core.figures.intervals import bootstrap
 from k2core.stage import Metrics
 
 PASSAGES = 32

@@ -21,7 +21,7 @@ from k2core.chat.template import render
 from k2core.chat.tokenizer import Tokenizer
 from k2core.evals.candidates import candidate_of
 from k2core.evals.candidates.export import Export
-from k2core.evals.intervals import Z
+from k2core.figures.intervals import Z
 from k2core.inference.sampler import generate
 from k2core.model.transformer import Transformer
 from k2core.stage import StageError

@@ -25,8 +25,8 @@ import numpy as np
 
 from k2core.data.rows.packing import position_buckets
 from k2core.data.rows.shards import TokenShards
-from k2core.evals.intervals import bootstrap, wilson
 from k2core.evals.retrieval import Model, copy_gains, distance, needles_found
+from k2core.figures.intervals import bootstrap, wilson
 from k2core.stage import Metrics
 from k2core.storage import StorageError
 from k2core.training.heldout import Scored, figure_names, score_all, summary

@@ -9,8 +9,8 @@ from k2core.evals.benchmarks.tool_calls import ENVIRONMENT, judged
 from k2core.evals.benchmarks.verifiable_tasks import pass_rates, readable, task_scores
 from k2core.evals.candidates import Candidate, Wanted
 from k2core.evals.environments import Attempt, by_environment, chosen_items
-from k2core.evals.intervals import Score, gain
 from k2core.evals.subject import Measured
+from k2core.figures.intervals import Score, gain
 from k2core.gym.base import Environment
 from k2core.gym.registry import text_environments
 from k2core.gym.tool_call import all_environments

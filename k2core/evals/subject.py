@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from k2core.evals.environments import Attempt, attempt
-from k2core.evals.intervals import Score
 from k2core.evals.settings import Settings
+from k2core.figures.intervals import Score
 from k2core.gym.base import Environment
 
 if TYPE_CHECKING:

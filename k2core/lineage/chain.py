@@ -12,7 +12,7 @@ from typing import Any
 from k2core.storage import StorageError
 from k2core.storage.foreign import one_line
 from k2core.tracking.experiment import EXPERIMENT
-from k2core.tracking.lock import LockedStage, is_code, producers, read_lock
+from k2core.tracking.lock import LockedStage, behind, data_deps, producers, read_lock
 from k2core.tracking.uri import tracking_uri
 
 SHORT = 7
@@ -68,11 +68,11 @@ class Chain:
             raise StorageError(
                 f"{artifact}: no stage in dvc.lock made it; these were made: {made or 'none yet (`dvc repro`)'}"
             )
-        return cls(root, artifact, _behind(everything, artifact), everything)
+        return cls(root, artifact, behind(everything, artifact), everything)
 
     def behind_input(self, path: str) -> dict[str, LockedStage]:
         """The stages behind another path, in the same order."""
-        return _behind(self.everything, path)
+        return behind(self.everything, path)
 
     def folder(self, stage: str) -> Path | None:
         """What a stage of the chain made, without root; None if it is not in the chain."""
@@ -88,25 +88,6 @@ class Chain:
             for dep, md5 in data_deps(stage).items()
             if dep in made and made[dep][1] != md5
         ]
-
-
-def _behind(everything: dict[str, LockedStage], path: str) -> dict[str, LockedStage]:
-    ordered: dict[str, LockedStage] = {}
-
-    def visit(path: str) -> None:
-        for name in producers(everything, path):
-            if name not in ordered:
-                for dep in data_deps(everything[name]):
-                    visit(dep)
-                ordered[name] = everything[name]
-
-    visit(path)
-    return ordered
-
-
-def data_deps(stage: LockedStage) -> dict[str, str]:
-    """What a stage depends on besides code: path → md5."""
-    return {path: md5 for path, md5 in stage.deps.items() if not is_code(path)}
 
 
 def main_out(stage: LockedStage) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from k2core.data.rows.shards import SPLITS
-from k2core.lineage.chain import Chain, data_deps, main_out
+from k2core.lineage.chain import Chain, main_out
 from k2core.lineage.text import some, times
 from k2core.lineage.training import PhaseRecord, Place, Training, trains
-from k2core.tracking.lock import downstream, producers
+from k2core.tracking.lock import data_deps, downstream, producers
 
 HELDOUT = SPLITS[1]
 SEEN = "seen"

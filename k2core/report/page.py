@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from k2core.report import curves, long_context, pictures, played, quality, templates
+from k2core.figures.graph import drawn
+from k2core.report import curves, glance, long_context, pictures, played, quality, templates
 from k2core.report.corpus import EXAMPLES, FAULTS, Corpus, best_and_worst, funnel_table, questions, rejections
 from k2core.report.marks import RUN
 from k2core.report.results import MODELS, PRETRAIN, Results, phases_of
@@ -41,15 +42,24 @@ LONG_CONTEXT = (
 Gains = Mapping[str, Mapping[str, float]]
 
 
-def render(results: Results, corpus: Corpus, claims: list[dict[str, Any]], samples: int) -> str:
-    """The whole page as HTML, `claims` (of `headline`) first; opens offline (plotly is inside)."""
+def render(
+    results: Results, corpus: Corpus, claims: list[dict[str, Any]], samples: int, graph: Mapping[str, Sequence[str]]
+) -> str:
+    """The whole page as HTML, the run at a glance first; opens offline (plotly is inside).
+
+    Args:
+        claims: of `headline`.
+        graph: stage → the stages that it reads from.
+    """
     from plotly.offline import get_plotlyjs
 
+    completions = _completions(results, samples)
     return templates.render(
-        TEMPLATE, plotly=get_plotlyjs(), corpus=_corpus(corpus, results.funnel), headline=claims, models=MODELS,
-        parts=_parts(results),
+        TEMPLATE, plotly=get_plotlyjs(), graph=drawn(graph, {}), cost=glance.cost(results.figures),
+        some_answers=glance.some_answers(completions), corpus=_corpus(corpus, results.funnel), headline=claims,
+        models=MODELS, parts=_parts(results),
         verdicts=_some_verdicts(results.verdicts, samples), dialogues=_some_dialogues(results, samples),
-        completions=_completions(results, samples), played=played.some(results, samples),
+        completions=completions, played=played.some(results, samples),
         dialogue_scores=played.table(results.scorecards), scorecards=results.scorecards,
         scores=[name for name in results.scorecards[MODELS[-1]] if not played.of_a_group(name)],
     )  # fmt: skip

@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 
 from k2core.report.results import MODELS, PRETRAIN, Results, phases_of
 
+CLEAR = "rgba(0,0,0,0)"
 COLOURS = ("#2f6fed", "#e8710a", "#188038", "#a142f4", "#d93025", "#12858d", "#8a6d3b", "#5f6368")
 
 
@@ -103,14 +104,18 @@ def three_models(results: Results) -> go.Figure:
 def as_html(figure: go.Figure, name: str) -> str:
     """The figure as a div with a fixed id (plotly's own is random, and equal runs must give equal bytes)."""
     return figure.to_html(
-        full_html=False, include_plotlyjs=False, div_id=f"picture-{name}", config={"displaylogo": False}
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=f"picture-{name}",
+        config={"displaylogo": False, "responsive": True},
     )
 
 
 def styled(figure: go.Figure, height: int = 380) -> go.Figure:
     """The page's look, on `figure` itself."""
     figure.update_layout(
-        template="plotly_white", height=height, margin={"l": 60, "r": 20, "t": 30, "b": 50},
+        template="plotly_white", paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, height=height,
+        modebar={"bgcolor": CLEAR, "color": "#8a8f98"}, margin={"l": 60, "r": 20, "t": 30, "b": 50},
         font={"family": "system-ui, sans-serif", "size": 13}, legend={"orientation": "h", "y": 1.08},
     )  # fmt: skip
     return figure

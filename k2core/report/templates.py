@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-SHARED = ("style.css.jinja", "marks.html.jinja")
+SHARED = ("style.css.jinja", "page.js.jinja", "marks.html.jinja")
 """The parts that pages include."""
 CHARACTERS = 700
 """Characters left of a text that is shortened."""

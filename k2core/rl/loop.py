@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from k2core.chat.tokenizer import Tokenizer
     from k2core.training.trainer import BatchSource
 
-
+TRACED = 10
+"""Iterations, about, of which a rollout is shown in MLflow."""
 Judge = Callable[[Sequence[int], Sequence[Sequence[Rollout]]], list[list[float]]]
 """Gives the rewards of each response, for groups of responses to open prompts (by number)."""
 
@@ -131,6 +132,8 @@ class PolicyTraining(Training):
         for number, group in zip(numbers, groups, strict=True):
             self.curriculum.update(number, fmean(rollout.passed for rollout in group))
         rewards = [[rollout.reward for rollout in group] for group in groups]
+        if iteration % max(1, config.iterations // TRACED) == 0:
+            self._trace(numbers[0], prompts[0], groups[0][0])
         success = fmean(self.curriculum.success)
         metrics = _describe(groups, rewards) | {"temperature": temperature, "curriculum/success": success}
         names = [f"prompt/{number}" for number in numbers]
@@ -156,6 +159,16 @@ class PolicyTraining(Training):
             seed=random.getrandbits(31),
             overlong_reward=self.config.overlong_reward,
         )
+
+    def _trace(self, number: int, prompt: Prompt, rollout: Rollout) -> None:
+        """Show the iteration's first rollout in MLflow."""
+        messages = [
+            {"role": "user", "content": self.tokenizer.decode(prompt.tokens)},
+            {"role": "assistant", "content": rollout.text},
+        ]
+        about = {"iteration": self.step, "prompt": number, "reward": rollout.reward, "passed": rollout.passed,
+                 "truncated": rollout.truncated}  # fmt: skip
+        self.job.trace("rollout in training", messages, about)
 
     def _self_critique(self, critique: Judge, random: Random, temperature: float) -> tuple[list[Group], float]:
         """Responses to open prompts, rewarded with the critic's win rates."""

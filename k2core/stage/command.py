@@ -15,7 +15,7 @@ from k2core.machine.processes import rank
 from k2core.machine.proxies import spare_loopback
 from k2core.recipe import RecipeError, mask
 from k2core.recipe.reading import read_yaml
-from k2core.stage.contract import OUTPUTS, RECIPE, Metrics, StageError
+from k2core.stage.contract import OUTPUTS, RECIPE, Metrics, StageError, description
 from k2core.stage.execute import execute
 from k2core.stage.process import collect_seldom
 from k2core.storage import StorageError, disk
@@ -78,7 +78,7 @@ def main(run: Callable[..., Metrics], section: str, *, recorded: bool = True) ->
     signature += [option(n, hints[n], ..., "output" if n in OUTPUTS else "input") for n in options]
     command.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in signature}
-    command.__doc__ = (sys.modules[run.__module__].__doc__ or "").strip().split("\n\n")[0]
+    command.__doc__ = description(run)
     # Without rich, whose import is most of what `--help` would take.
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(command)

@@ -38,6 +38,11 @@ def sections_of(run: Callable[..., object], section: str) -> dict[str, tuple[str
     }
 
 
+def description(run: Callable[..., object]) -> str:
+    """What a stage does: the first paragraph of its module's docstring."""
+    return (sys.modules[run.__module__].__doc__ or "").strip().split("\n\n")[0]
+
+
 class Job:
     """One execution of a stage: its scratch space, its progress and its live metrics.
 
@@ -60,7 +65,6 @@ class Job:
         self.name, self.scratch, self.recipe, self._tracker = name, scratch, recipe, tracker
         self.fingerprint = dict(fingerprint or {})
         self.answers = answers or scratch / "answers.sqlite"
-        self.artifacts: list[Path] = []
         self.closing = ""
         self.first, self.stopping = rank() == 0, False
 
@@ -90,9 +94,15 @@ class Job:
         if self._tracker:
             self._tracker.metrics(metrics, step)
 
-    def artifact(self, path: Path) -> None:
-        """Send a small output file (a picture, a page) to MLflow once it is published; weights belong to DVC."""
-        self.artifacts.append(path)
+    def trace(self, name: str, messages: list[dict[str, Any]], about: Mapping[str, Any]) -> None:
+        """Send a dialogue to MLflow's page of traces: one of a sample, for people to read.
+
+        Args:
+            messages: in OpenAI's format, see `docs/architecture.md`.
+            about: what is known of it, such as its score.
+        """
+        if self._tracker:
+            self._tracker.trace(name, messages, dict(about))
 
     def progress(self, total: int, unit: str, done: int = 0, what: str = "") -> tqdm:
         """A bar with rate and time left; where the output is not a terminal, a line every ten seconds."""

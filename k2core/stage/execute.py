@@ -16,9 +16,10 @@ from typing import Any
 from k2core.machine import Processes
 from k2core.machine.processes import launch, must_launch, rank
 from k2core.recipe import RecipeError, read_recipe, section_of
-from k2core.stage.contract import OUTPUTS, Job, Metrics, StageError, sections_of
+from k2core.stage.contract import OUTPUTS, Job, Metrics, StageError, description, sections_of
 from k2core.stage.digest import code_digest
 from k2core.stage.process import die_with_dvc, terminate
+from k2core.stage.times import note
 from k2core.storage import StorageError, dvc_md5, publish, write_json
 from k2core.storage.atomic import remove
 
@@ -50,7 +51,7 @@ def execute(
     paths = {parameter: value for parameter, value in arguments.items() if hints[parameter] is Path}
     inputs = {parameter: path for parameter, path in paths.items() if parameter not in OUTPUTS}
     outputs = {parameter: path for parameter, path in paths.items() if parameter in OUTPUTS}
-    with _recorded_fault(name):
+    with _recorded_fault(name, run):
         content = read_recipe(recipe)
         sections = {name: section_of(cls, content, recipe, *key.split(".")) for name, (key, cls) in declared.items()}
         signal.signal(signal.SIGTERM, terminate)
@@ -70,6 +71,7 @@ def execute(
     fingerprint = {parameter: digests[str(path)] for parameter, path in inputs.items()}
     fingerprint |= {key: hashlib.md5(json.dumps(value).encode()).hexdigest() for key, value in tracked.items()}
 
+    from k2core.tracking.address import invocation_pid
     from k2core.tracking.client import StageRun
 
     started = time.monotonic()
@@ -80,15 +82,13 @@ def execute(
             elsewhere = Path(stack.enter_context(TemporaryDirectory()))
             scratched = {parameter: elsewhere / parameter for parameter in outputs}
         elif recorded:
-            tracker = stack.enter_context(
-                StageRun.open(name, settings, digests, [str(path) for path in outputs.values()])
-            )
+            tracker = stack.enter_context(StageRun.open(name, settings, digests, description(run)))
         job = Job(name, scratch, tracker, {**fingerprint, "code": code}, WORK / "answers.sqlite", recipe)
         jobs = {parameter: job for parameter, hint in hints.items() if hint is Job}
         with ExitStack() as published:
             if job.first:
                 scratched = {parameter: published.enter_context(publish(path)) for parameter, path in outputs.items()}
-            with nullcontext() if recorded else _recorded_fault(name):
+            with nullcontext() if recorded else _recorded_fault(name, run):
                 figures = run(**sections, **words, **inputs, **scratched, **jobs)
             if not figures:
                 raise StageError("the stage reported no figures; a stage that did nothing must not pass as done")
@@ -96,11 +96,10 @@ def execute(
             return
         if metrics:
             write_json(metrics, figures)
-        for path in job.artifacts:
-            parameter = next(name for name, place in scratched.items() if path.is_relative_to(place))
-            tracker.artifact(outputs[parameter] / path.relative_to(scratched[parameter]))
+        tracker.outputs([*outputs.values(), *([metrics] if metrics else [])])
         tracker.metrics({**figures, "stage/seconds": time.monotonic() - started}, 0)
     remove(scratch)
+    note(WORK, name, time.monotonic() - started, str(invocation_pid()))
     job.say(
         f"done in {time.monotonic() - started:.1f} s: "
         + ", ".join(f"{key} {value:.5g}" for key, value in list(figures.items())[:8])
@@ -110,14 +109,14 @@ def execute(
 
 
 @contextmanager
-def _recorded_fault(name: str) -> Iterator[None]:
+def _recorded_fault(name: str, run: Callable[..., Metrics]) -> Iterator[None]:
     """Within the block, the stage has no run yet: a fault of the recipe or an input gets one, to be seen in MLflow."""
     try:
         yield
     except (RecipeError, StorageError, FileNotFoundError):
         from k2core.tracking.client import StageRun
 
-        with nullcontext() if rank() else StageRun.open(name, {}, {}, []):
+        with nullcontext() if rank() else StageRun.open(name, {}, {}, description(run)):
             raise
 
 

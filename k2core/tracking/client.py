@@ -33,10 +33,14 @@ class StageRun:
 
     @classmethod
     @contextmanager
-    def open(cls, stage: str, params: dict[str, Any], inputs: dict[str, str], outputs: list[str]) -> Iterator[StageRun]:
-        """Announce the stage; on leaving the block say how it ended: FINISHED, FAILED or KILLED (signals)."""
+    def open(cls, stage: str, params: dict[str, Any], inputs: dict[str, str], about: str) -> Iterator[StageRun]:
+        """Announce the stage; on leaving the block say how it ended: FINISHED, FAILED or KILLED (signals).
+
+        Args:
+            about: what it does.
+        """
         run = cls(connect(Path(os.environ.get(RECORDS, "."))))
-        run.send(type="start", stage=stage, pid=os.getpid(), params=params, inputs=inputs, outputs=outputs)
+        run.send(type="start", stage=stage, pid=os.getpid(), params=params, inputs=inputs, about=about)
         try:
             yield run
         except (KeyboardInterrupt, SystemExit):
@@ -51,9 +55,17 @@ class StageRun:
         """Log `values` at `step`; they appear in MLflow within seconds."""
         self.send(type="metrics", values=values, step=step, time=int(time.time() * 1000))
 
-    def artifact(self, path: Path) -> None:
-        """Log a small file; it must stay where it is until the stage has ended."""
-        self.send(type="artifact", path=str(path.resolve()))
+    def outputs(self, paths: list[Path]) -> None:
+        """Log what the stage has made: small files as they are, of others a preview."""
+        if self._connection is None:
+            return
+        from k2core.tracking.outputs import described
+
+        self.send(type="outputs", root=os.getcwd(), outputs=[described(path) for path in paths])
+
+    def trace(self, name: str, messages: list[dict[str, Any]], about: dict[str, Any]) -> None:
+        """Log a dialogue."""
+        self.send(type="trace", name=name, messages=messages, about=about)
 
     def send(self, **message: Any) -> None:
         """Send one message; a recorder that has died is reported once and then done without."""

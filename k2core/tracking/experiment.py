@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
@@ -31,7 +30,11 @@ the runs of their stages are their child runs.
 - To **compare** pipeline runs, tick them and press *Compare*.
 - A pipeline run's **description** says what changed, has its figures beside those of the run before, and links to \
 the Prefect page and to the report. Stages have all their parameters, live curves, and the digests of their inputs \
-and outputs.
+and outputs. Their **artifacts** are their small outputs, a page about each large one, and `references.json`, which \
+says how to fetch it.
+- **Models** has every model with its figures and its lineage. Exports are versions of the registered model `k2`; its \
+alias `champion` moves only to one that is better on the same items.
+- **Traces** has some dialogues: those that models are trained on, and those that they played.
 """
 
 
@@ -49,8 +52,8 @@ def ensure_experiment(client: MlflowClient, root: Path) -> str:
 def _made(client: MlflowClient, root: Path) -> Experiment:
     from mlflow.exceptions import MlflowException
 
-    local = "MLFLOW_TRACKING_URI" not in os.environ
-    place = (root.resolve() / "mlartifacts").as_uri() if local else None
+    served = tracking_uri(root).startswith("http")  # a server has a place for artifacts, a database has none
+    place = None if served else (root.resolve() / "mlartifacts").as_uri()
     try:
         return client.get_experiment(client.create_experiment(EXPERIMENT, artifact_location=place))
     except MlflowException:

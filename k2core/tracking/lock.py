@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ CODE = ("k2core", "stages")
 
 @dataclass(frozen=True)
 class LockedStage:
-    """One entry of `dvc.lock`: paths with their md5, and a fingerprint of the whole entry."""
+    """One entry of `dvc.lock`: paths with their md5, outputs with their bytes, a fingerprint of the whole entry."""
 
     name: str
     deps: dict[str, str]
     outs: dict[str, str]
     params: dict[str, Any]
     fingerprint: str
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
 def read_lock(root: Path) -> dict[str, LockedStage]:
@@ -47,6 +48,34 @@ def producers(stages: dict[str, LockedStage], path: str) -> list[str]:
         for stage in stages.values()
         if any(wanted == Path(out) or wanted in Path(out).parents or Path(out) in wanted.parents for out in stage.outs)
     ]
+
+
+def behind(stages: dict[str, LockedStage], path: str) -> dict[str, LockedStage]:
+    """The stages that led to `path`, each after those whose data it read."""
+    ordered: dict[str, LockedStage] = {}
+
+    def visit(path: str) -> None:
+        for name in producers(stages, path):
+            if name not in ordered:
+                for dep in data_deps(stages[name]):
+                    visit(dep)
+                ordered[name] = stages[name]
+
+    visit(path)
+    return ordered
+
+
+def data_deps(stage: LockedStage) -> dict[str, str]:
+    """What a stage depends on besides code: path → md5."""
+    return {path: md5 for path, md5 in stage.deps.items() if not is_code(path)}
+
+
+def upstream_of(stages: dict[str, LockedStage]) -> dict[str, list[str]]:
+    """Stage → the stages whose outputs it read."""
+    return {
+        name: sorted({above for dep in data_deps(stage) for above in producers(stages, dep)} - {name})
+        for name, stage in stages.items()
+    }
 
 
 def downstream(stages: dict[str, LockedStage], names: set[str]) -> set[str]:
@@ -81,5 +110,6 @@ def _locked(name: str, entry: dict[str, Any]) -> LockedStage:
         deps=digests(entry.get("deps", [])),
         outs=digests(entry.get("outs", [])),
         params=entry.get("params", {}),
+        sizes={item["path"]: item["size"] for item in entry.get("outs", []) if "size" in item},
         fingerprint=hashlib.md5(json.dumps(entry, sort_keys=True, default=str).encode()).hexdigest(),
     )

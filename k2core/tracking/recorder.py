@@ -188,8 +188,10 @@ class Recorder:
             runs.start_stage(number, message, watch=not self.fault)
         elif kind == "metrics":
             runs.metrics(number, message)
-        elif kind == "artifact":
-            runs.artifact(number, message)
+        elif kind == "outputs":
+            runs.outputs(number, message)
+        elif kind == "trace":
+            runs.trace(number, message)
         elif kind == "end":
             runs.end_stage(number, message)
         elif kind == "tags":

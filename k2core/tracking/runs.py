@@ -26,22 +26,29 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.tracking import MlflowClient
 
 from k2core.tracking.address import lives
+from k2core.tracking.champion import register
 from k2core.tracking.experiment import KIND, PIPELINE, ensure_experiment, run_link, stages_link
 from k2core.tracking.headlines import SECONDS, STAGE_SECONDS, metrics_file, select
-from k2core.tracking.lock import LockedStage, downstream, is_code, outdated
+from k2core.tracking.lock import LockedStage, data_deps, downstream, outdated
+from k2core.tracking.models import EXPORT, TASKS, Models
+from k2core.tracking.output_page import page
 from k2core.tracking.recipe import RecipeChange
+from k2core.tracking.reference import reference
 from k2core.tracking.spool import LOST
 from k2core.tracking.summary import Before, Outcome, description, run_name
+from k2core.tracking.traces import log_trace
 from k2core.tracking.uri import tracking_uri
 
 database.MAX_RETRY_COUNT = 1
 """MLflow would try a broken database for 100 s. The recorder's spool waits, and its messages are on disk meanwhile."""
 BATCH = 100
 CONTEXT = "mlflow.data.context"
-MOST_PARAMETERS = 60
+MOST_PARAMETERS = 50
 """Most changed keys that a pipeline run has as parameters: more than a page can compare is no help."""
+NOTE = "mlflow.note.content"
+"""The tag that MLflow shows as description."""
 MACHINE = "system/"
-REPORT, REPORT_PAGE = "report", "index.html"
+REPORT, REPORT_PAGE = "report", "report/index.html"
 """The stage that logs the page about the whole run, and its artifact."""
 STATE = ("parent", "invocation", "pid", "began", "stages", "statuses", "errors", "skipped", "outcome")
 
@@ -119,7 +126,7 @@ class PipelineRuns:
         """
         stage = message["stage"]
         if number not in self.open:
-            tags = {"k2.state": "executed", "k2.recorder": _identity(os.getpid())}
+            tags = {"k2.state": "executed", "k2.recorder": _identity(os.getpid()), NOTE: message.get("about", "")}
             run_id = self._nested(stage, tags, message["time"])
             self.open[number], self.stages[stage] = (stage, run_id), run_id
         run_id = self.open[number][1]
@@ -134,10 +141,27 @@ class PipelineRuns:
         if number in self.open:
             self._log(self.open[number][1], message["values"], message["time"], message["step"])
 
-    def artifact(self, number: str, message: dict[str, Any]) -> None:
-        """Log a file, if it is still there."""
-        if number in self.open and Path(message["path"]).exists():
-            self.client.log_artifact(self.open[number][1], message["path"])
+    def outputs(self, number: str, message: dict[str, Any]) -> None:
+        """Log what a stage has made: small files, if they are still as they were, and a page about all others."""
+        if number not in self.open:
+            return
+        run_id = self.open[number][1]
+        for output in message["outputs"]:
+            for file in output["files"]:
+                place = Path(message["root"], file["path"])
+                if "changed" in file and place.exists() and place.stat().st_mtime_ns == file["changed"]:
+                    self.client.log_artifact(run_id, str(place), str(Path(file["path"]).parent))
+            if any("changed" not in file for file in output["files"]):
+                self.client.log_text(run_id, page(output), f"{output['path']}.html")
+
+    def trace(self, number: str, message: dict[str, Any]) -> None:
+        """Log a dialogue."""
+        if number in self.open:
+            stage, run_id = self.open[number]
+            about = {"stage": stage, **message["about"]}
+            log_trace(
+                self.uri, self.experiment_id, run_id, message["name"], message["messages"], about, message["time"]
+            )
 
     def end_stage(self, number: str, message: dict[str, Any]) -> None:
         """Close a stage's run as FINISHED, FAILED or KILLED."""
@@ -146,7 +170,7 @@ class PipelineRuns:
         (stage, run_id), status, error = self.open[number], message["status"], message["error"]
         if error:
             self.client.set_tag(run_id, "k2.error", error[:4900])
-            self.client.set_tag(run_id, "mlflow.note.content", f"> {' '.join(error.split())[:4900]}")
+            self.client.set_tag(run_id, NOTE, f"> {' '.join(error.split())[:4900]}")
         if run_id in self._monitors:
             self._monitors.pop(run_id).finish()
         if status != LOST:
@@ -175,11 +199,13 @@ class PipelineRuns:
         for stage in ended & set(lock):
             self._datasets(self.stages[stage], lock[stage].outs, "output")
             self.client.set_tag(self.stages[stage], "dvc.fingerprint", lock[stage].fingerprint)
+            self._references(self.stages[stage], lock[stage])
         failed = sorted(set(self.statuses) - ended)
         stale = downstream(lock, outdated(lock) | set(failed) | (set(self.stages) - set(lock)))
         cached = [stage for name, stage in lock.items() if name not in self.stages and name not in stale]
         for unchanged in cached:
             self._skipped(unchanged, message)
+        self._models(lock, ended & set(lock))
         stopped = "KILLED" if "KILLED" in self.statuses.values() else "FAILED"
         outcome = Outcome(
             status=self.outcome.get("status") or (stopped if failed else "FINISHED"),
@@ -192,6 +218,24 @@ class PipelineRuns:
         figures = select(message["metrics"], self.root / "params.yaml", without=(stale | set(self.stages)) - ended)
         self._summarise(outcome, figures, message["time"])
         return outcome.status
+
+    def _references(self, run_id: str, stage: LockedStage) -> None:
+        """How to fetch each output: MLflow has no copy of the large ones."""
+        found = [reference(self.root, path, md5, stage.sizes.get(path)) for path, md5 in stage.outs.items()]
+        self.client.log_dict(run_id, {"outputs": found}, "references.json")
+
+    def _models(self, lock: dict[str, LockedStage], ran: set[str]) -> None:
+        """The models of this run's stages and of those that were skipped; a new export becomes a registered version."""
+        runs = {name: maker.info.run_id for name, maker in self._makers.items() if maker}
+        runs |= {name: self.stages[name] for name in ran}
+        models = Models(self.client, self.experiment_id, self.root, lock, runs)
+        models.connect(sorted(ran), self.parent)
+        for made in models.found.values():
+            if made.stage.name == EXPORT and EXPORT in ran:
+                evaluation = models.evaluation(made)
+                tasks = data_deps(evaluation).get(TASKS, "") if evaluation else ""
+                tags = {"k2.md5": made.md5, "k2.path": made.path, "k2.pipeline": self.parent}
+                register(self.client, made.model_id, made.run_id, tags, tasks)
 
     def _summarise(self, outcome: Outcome, figures: dict[str, float], time: int) -> None:
         name = run_name(self.recipe, outcome.words)
@@ -210,7 +254,7 @@ class PipelineRuns:
             links["The flow run in Prefect"] = flow
         self._log(self.parent, figures, time, 0)
         text = description(self.recipe, outcome, figures, self._before(), links)
-        self.client.set_tag(self.parent, "mlflow.note.content", text[:7900])
+        self.client.set_tag(self.parent, NOTE, text[:7900])
         if outcome.error:
             self.client.set_tag(self.parent, "k2.error", outcome.error[:4900])
         self.client.update_run(self.parent, name=name)
@@ -238,7 +282,7 @@ class PipelineRuns:
                 "k2.state": "skipped",
                 "dvc.fingerprint": stage.fingerprint,
                 "k2.produced_by": maker.info.run_id if maker else "unknown",
-                "mlflow.note.content": (
+                NOTE: (
                     f"DVC skipped this stage: nothing it depends on has changed. Its outputs and figures are of run "
                     f"[{maker.info.run_id}]({run_link(self.experiment_id, maker.info.run_id)})."
                     if maker
@@ -247,7 +291,7 @@ class PipelineRuns:
             }
             self.skipped[stage.name] = self._nested(stage.name, tags, message["time"])
         run_id = self.skipped[stage.name]
-        self._datasets(run_id, {k: v for k, v in stage.deps.items() if not is_code(k)}, "input")
+        self._datasets(run_id, data_deps(stage), "input")
         self._datasets(run_id, stage.outs, "output")
         figures = maker.data.metrics if maker else message["metrics"].get(metrics_file(stage.name), {})
         self._log(run_id, {k: v for k, v in figures.items() if not k.startswith(MACHINE)}, message["time"], 0)

@@ -58,7 +58,6 @@ def run_phase(
     result = train(learner, Plan(source, phase, validate, phase.heldout_every), setting, plot)
     for name, content in result.detail.items():
         write_text(out / name, content)
-        job.artifact(out / name)
     after = TrainerState(
         step=before.step + phase.steps,
         tokens_seen=result.tokens_seen,

@@ -4,7 +4,7 @@ import pytest
 
 from k2core.evals.benchmarks.verifiable_tasks import pass_rates, readable, task_scores
 from k2core.evals.environments import Attempt, pass_rate
-from k2core.evals.intervals import gain
+from k2core.figures.intervals import gain
 from k2core.gym.base import Item, answer, question
 from k2core.inference.rollouts import Rollout
 

@@ -12,6 +12,8 @@ from k2core.report.page import headline, render
 from k2core.report.results import Results, read_results
 from k2core.storage import StorageError
 
+GRAPH = {"sft": [], "rl": ["sft"], "export": ["rl"], "report": ["rl"]}
+
 
 def results() -> Results:
     def card(schema: float, passed: float) -> dict[str, dict[str, float]]:
@@ -109,7 +111,7 @@ def test_long_context_is_shown_for_the_models_there_are(tmp_path: Path) -> None:
         assert [row[0] for row in maps.data[0].z] == [0.0, 0.5, 1.0]
         assert [label.split("<br>")[0] for label in maps.data[0].x] == ["512", "1,024"]
         assert list(bars.data[0].x) == ["448", "960"] and bars.data[0].error_y.array == pytest.approx((0.2, 0.2))
-    page = render(with_long_context("before", "after"), corpus(tmp_path), headline(results(), gains()), 3)
+    page = render(with_long_context("before", "after"), corpus(tmp_path), headline(results(), gains()), 3, GRAPH)
     assert page.count('id="picture-') == 11 and '<h2 id="Long context">' in page
 
 
@@ -129,8 +131,8 @@ def test_claims_hold_only_where_the_figures_say_so() -> None:
 
 def test_the_page_is_complete_escaped_and_reproducible(tmp_path: Path) -> None:
     made = corpus(tmp_path)
-    page = render(results(), made, headline(results(), gains()), 3)
-    assert page == render(results(), made, headline(results(), gains()), 3)
+    page = render(results(), made, headline(results(), gains()), 3, GRAPH)
+    assert page == render(results(), made, headline(results(), gains()), 3, GRAPH)
     body = page[page.index("<body>") :]
     for part in (
         "rejected: numbers",
@@ -156,7 +158,7 @@ def test_the_page_is_complete_escaped_and_reproducible(tmp_path: Path) -> None:
     assert "<b>Add" not in body and "dialogues/greedy/chain" not in body and "<td>dialogues/greedy</td>" in body
     assert "gain on the same items +0.900 (95%: +0.840 to +0.960)" in body
     assert "does not hold" not in body
-    assert "does not hold" in render(results(), made, headline(results(), gains(rl=-0.1)), 3)
+    assert "does not hold" in render(results(), made, headline(results(), gains(rl=-0.1)), 3, GRAPH)
     assert body.count('id="picture-') == 8
 
 

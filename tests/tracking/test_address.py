@@ -83,7 +83,7 @@ def test_without_any_place_a_stage_goes_on_unrecorded(
 ) -> None:
     in_tmpdir(monkeypatch, root / "missing")
     monkeypatch.setattr("k2core.tracking.address.MOST", 3)
-    with client.StageRun.open("count", {}, {}, []) as run:
+    with client.StageRun.open("count", {}, {}, "") as run:
         run.metrics({"loss": 1.0}, 0)
     assert "tracking: nothing is recorded (" in capsys.readouterr().err
 

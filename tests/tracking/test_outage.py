@@ -60,7 +60,7 @@ def test_records_follow_when_mlflow_starts_late_or_starts_again(
         say("1", "metrics", values={"loss": float(at)}, step=at)
 
     recorder.begin("i", {})
-    say("1", "start", stage="rl", params={"rl": {"tau": 0.1}}, inputs={"data/x": "a" * 32}, outputs=[])
+    say("1", "start", stage="rl", params={"rl": {"tau": 0.1}}, inputs={"data/x": "a" * 32}, about="")
     metric()
     assert "MLflow takes no records" in recorder.fault
     with server(port, store / "mlflow.db"):  # late
@@ -90,7 +90,7 @@ def test_a_record_that_mlflow_refuses_does_not_hold_up_the_others(
     recorder = Recorder(store, os.getpid(), Spool(store / "spool.jsonl"))
     recorder.begin("i", {})
     for number, message in (
-        ("1", {"type": "start", "stage": "rl", "params": {}, "inputs": {}, "outputs": []}),
+        ("1", {"type": "start", "stage": "rl", "params": {}, "inputs": {}, "about": ""}),
         ("1", {"type": "metrics", "values": {"loss?!": 1.0}, "step": 0}),
         ("1", {"type": "metrics", "values": {"loss": 2.0}, "step": 0}),
         ("1", {"type": "end", "status": "FINISHED", "error": ""}),
@@ -117,7 +117,7 @@ def test_whatever_is_wrong_with_mlflow_the_records_are_kept_until_it_is_mended(
     spool = Spool(store / "spool.jsonl")
     recorder = Recorder(store, os.getpid(), spool)
     recorder.begin("i", {})
-    message = {"stage": "rl", "params": {}, "inputs": {}, "outputs": []}
+    message = {"stage": "rl", "params": {}, "inputs": {}, "about": ""}
     spool.add(("1", {"type": "start", "time": recording.now(), **message}))
     recorder.deliver()
     assert "MLflow takes no records (" in recorder.fault and "--replay" in recorder.fault

@@ -59,17 +59,21 @@ def test_what_the_flow_says_of_the_outcome_wins(runs: PipelineRuns, status: str,
 
 
 def test_the_description_links_to_the_pages(runs: PipelineRuns, tmp_path: Path) -> None:
-    page = tmp_path / "index.html"
+    page = tmp_path / "report" / "index.html"
+    page.parent.mkdir()
     page.write_text("<h1>report</h1>")
     runs.tag_parent({"prefect.flow_run_url": "http://127.0.0.1:4200/runs/flow-run/1"})
     report = runs.start_stage("1", {"stage": "report", "time": now(), **STAGE}, watch=False)
-    runs.artifact("1", {"path": str(page)})
-    runs.artifact("1", {"path": str(tmp_path / "gone.html")})
+    files = [
+        {"path": "report/index.html", "bytes": 15, "changed": page.stat().st_mtime_ns},
+        {"path": "report/gone.html", "bytes": 15, "changed": 1},
+    ]
+    runs.outputs("1", {"root": str(tmp_path), "outputs": [{"path": "report", "bytes": 30, "count": 2, "files": files}]})
     runs.end_stage("1", {"status": "FINISHED", "error": "", "time": now()})
     runs.finish({**NOTHING, "time": now()})
     note = runs.client.get_run(runs.parent).data.tags["mlflow.note.content"]
-    assert f"[The report](#/experiments/{runs.experiment_id}/runs/{report}/artifacts/index.html" in note
-    assert [item.path for item in runs.client.list_artifacts(report)] == ["index.html"]
+    assert f"[The report](#/experiments/{runs.experiment_id}/runs/{report}/artifacts/report/index.html" in note
+    assert [item.path for item in runs.client.list_artifacts(report, "report")] == ["report/index.html"]
     assert "[The flow run in Prefect](http://127.0.0.1:4200/runs/flow-run/1)" in note
     assert runs.client.get_run(report).data.tags["prefect.flow_run_url"] == "http://127.0.0.1:4200/runs/flow-run/1"
 

@@ -160,8 +160,8 @@ def test_the_yardsticks_are_of_the_text_that_bits_per_byte_are_measured_on(chain
 def test_phases_chain_and_learn(chain: Chain) -> None:
     stable = chain.pretrain("stable", "tokenizer")
     assert stable["heldout/bits_per_byte"] < stable["heldout/bits_per_byte_before"] - 1
-    assert chain.last.artifacts == [chain.root / "stable" / name for name in ("attention.csv", "experts.csv")]
-    assert all(path.read_text().startswith("step,layer,") for path in chain.last.artifacts)
+    for name in ("attention.csv", "experts.csv"):
+        assert (chain.root / "stable" / name).read_text().startswith("step,layer,")
     choice = {"mixture": MIXTURE_WITH_QUESTIONS, "select": GOOD}
     decay = chain.pretrain("decay", "stable", **choice)
     assert decay["heldout/bits_per_byte"] < stable["heldout/bits_per_byte"]

@@ -32,9 +32,9 @@ from k2core.agentic.tasks.plans import KINDS
 from k2core.agentic.tasks.task import Task
 from k2core.agentic.tools.simulator import Simulator
 from k2core.chat.template import reply_text
-from k2core.evals.intervals import Score, mean, share
 from k2core.evals.passk import pass_hat_k
 from k2core.evals.subject import Measured, Subject
+from k2core.figures.intervals import Score, mean, share
 from k2core.gym.tool_call import ToolCall
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from k2core.evals.benchmarks.tool_calls import ENVIRONMENT, call_scores
 from k2core.evals.environments import attempt
-from k2core.evals.intervals import share
 from k2core.evals.subject import Measured, Subject
 from k2core.evals.tool_calls import check_calls
+from k2core.figures.intervals import share
 from k2core.inference.enforcer import Enforcer
 
 NAME = "tool_calls/enforced"

@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from k2core.evals.environments import Attempt
-from k2core.evals.intervals import Score, share
 from k2core.evals.subject import Measured, Subject
 from k2core.evals.tool_calls import CallCheck, check_calls
+from k2core.figures.intervals import Score, share
 
 ENVIRONMENT = "tool_call"
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from k2core.evals.environments import Attempt
-from k2core.evals.intervals import Score, mean, share
 from k2core.evals.passk import pass_at_k, pass_hat_k
 from k2core.evals.subject import Measured, Subject
+from k2core.figures.intervals import Score, mean, share
 
 Attempts = Mapping[str, Sequence[Attempt]]
 

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from k2core.evals.intervals import bootstrap, wilson
+from k2core.figures.intervals import bootstrap, wilson
 
 
 def test_wilson_known_values():

@@ -1,0 +1,1 @@
+"""Figures that need nothing else of the project: intervals of measured values, and graphs as pictures."""

@@ -1,0 +1,55 @@
+"""The run at a glance: the graph of `dvc.yaml`, its picture, answers of each environment, and what trainings cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from workspace import ROOT
+
+from k2core.figures.graph import drawn
+from k2core.report.glance import cost, read_graph, some_answers
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_the_graph_is_that_of_dvc(tmp_path: Path) -> None:
+    graph = read_graph(ROOT / "dvc.yaml")
+    assert graph["pretrain@decay"] == ["plan_mixture", "pretrain@stable", "tokenize"]
+    assert {"evaluate@base", "evaluate@sft", "evaluate@rl", "ingest"} <= set(graph["report"])
+    assert "rl" in graph["evaluate@rl"] and "sft" not in graph["evaluate@rl"]
+    toy = read_graph(ROOT / "tests" / "toy" / "dvc.yaml")
+    assert toy == {"source": [], "branch@left": ["source"], "branch@right": ["source"],
+                   "join": ["branch@left", "branch@right"]}  # fmt: skip
+
+
+def test_the_picture_has_a_box_for_each_stage_and_no_arrow_that_follows_from_others() -> None:
+    graph = {"a": [], "b": ["a"], "c": ["a", "b"], "<d>": ["c"]}
+    picture = ElementTree.fromstring(drawn(graph, {"b": "3 s"}))
+    boxes = {
+        box.get("data-stage"): [text.text or "" for text in box.iter(f"{SVG}text")] for box in picture.iter(f"{SVG}g")
+    }
+    assert boxes == {"a": ["a", ""], "b": ["b", "3 s"], "c": ["c", ""], "<d>": ["<d>", ""]}
+    assert len(list(picture.iter(f"{SVG}path"))) == 3
+    heights = [float(box.find(f"{SVG}rect").get("y")) for box in picture.iter(f"{SVG}g")]
+    assert heights == sorted(set(heights))
+    assert ElementTree.fromstring(drawn({}, {})) is not None
+
+
+def test_answers_are_of_different_environments() -> None:
+    rows = [{"environment": name, "prompt": f"{name}{n}"} for name in "abc" for n in range(9)]
+    assert [row["prompt"] for row in some_answers(rows)] == ["a0", "b0", "c0", "a1", "b1"]
+    assert some_answers([]) == []
+
+
+def test_cost_counts_each_token_once() -> None:
+    seen = {"pretrain-stable": 100.0, "pretrain-decay": 150.0, "extend_context": 160.0, "sft": 20.0}
+    figures = {stage: {"train/tokens_seen": tokens} for stage, tokens in seen.items()}
+    assert cost(figures) is None
+    found = cost({**figures, "export": {"export/activated_parameters": 10.0}})
+    assert found is not None
+    assert {row["stage"]: row["tokens"] for row in found["rows"]} == {
+        "pretrain-stable": 100.0, "pretrain-decay": 50.0, "extend_context": 10.0, "sft": 20.0
+    }  # fmt: skip
+    assert found["flops"] == 6 * 10 * 180 and found["k2"] == pytest.approx(3.03e24, rel=0.01)
