@@ -42,7 +42,8 @@ def attempt(
     split: Split = "heldout",
     enforcer: Enforcer | None = None,
 ) -> dict[str, list[Attempt]]:
-    """`samples` responses to each of the first `items` items of every environment (fewer if there are fewer).
+    """`samples` responses to each of the first `items` items of every environment (fewer if there are fewer; one without
+    items in the split is left out).
 
     The items depend on `seed` alone, so every model is asked the same. An `enforcer` holds the calls of each response
     to the item's tools.
@@ -54,7 +55,7 @@ def attempt(
     ]
     prompts = [prompt_of(environment, item, tokenizer, enforcer) for _, environment, item in chosen]
     groups = sample(model, tokenizer, prompts, samples=samples, temperature=temperature, seed=seed, overlong_reward=0.0)
-    attempts: dict[str, list[Attempt]] = {name: [] for name in sorted(environments)}
+    attempts: dict[str, list[Attempt]] = {name: [] for name, _, _ in chosen}
     for (name, _, item), group in zip(chosen, groups, strict=True):
         attempts[name].append(Attempt(item, group))
     return attempts
