@@ -206,7 +206,8 @@ def escapes(attacks: tuple[Attack, ...] = ATTACKS, workers: int = 8) -> list[Fou
             found = list(pool.map(lambda attack: _one(attack, secret), attacks))
     alive = [each.pid for each in psutil.process_iter(["cmdline"]) if MARK in (each.info["cmdline"] or [])]
     return [
-        replace(each, breach=f"{len(alive)} processes live on") if alive and "daemon" in each.name else each for each in found
+        replace(each, breach=f"{len(alive)} processes live on") if alive and "daemon" in each.name else each
+        for each in found
     ]
 
 
@@ -238,7 +239,9 @@ def _words(result: Result) -> str:
     lines = [line for line in result.text.splitlines() if line.strip() and line != "TRIED"]
     said = lines[-1] if lines else ""
     said = f"{len(result.stdout):,} bytes are kept" if len(said) > 200 else said
-    ended = "killed at its time" if result.timed_out else f"ended by signal {-result.status}" if result.status < 0 else ""
+    ended = (
+        "killed at its time" if result.timed_out else f"ended by signal {-result.status}" if result.status < 0 else ""
+    )
     return "; ".join(dict.fromkeys(filter(None, (said, ended))))
 
 
@@ -255,5 +258,7 @@ def _secret() -> Iterator[Path]:
 
 def table(found: list[Found]) -> str:
     """Markdown."""
-    rows = [f"| {each.name} | bubblewrap | {each.breach or 'denied'} | {each.outcome.replace('|', '/')} |" for each in found]
+    rows = [
+        f"| {each.name} | bubblewrap | {each.breach or 'denied'} | {each.outcome.replace('|', '/')} |" for each in found
+    ]
     return "\n".join(["| attack | backend | outcome | what it met |", "|---|---|---|---|", *rows])

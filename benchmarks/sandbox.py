@@ -25,7 +25,14 @@ TOPIC = "sandbox"
 DOC = ROOT / "docs" / "sandbox.md"
 SHORT = Limits(wall=1.0, cpu=1, memory=256 * MIB, processes=8, output=MIB // 16, disk=MIB)
 GENTLE = "print(sum(int(word) for word in input().split()))"
-HOSTILE = ("a fork bomb", "2 GiB of memory", "1 GiB of output", "a daemon that outlives", "signals to the parent", "mount")
+HOSTILE = (
+    "a fork bomb",
+    "2 GiB of memory",
+    "1 GiB of output",
+    "a daemon that outlives",
+    "signals to the parent",
+    "mount",
+)
 WORKERS = len(os.sched_getaffinity(0)) + 1
 
 
@@ -75,7 +82,9 @@ def _present() -> dict[str, int]:
         time.sleep(0.05)
     return {
         "processes": len(psutil.Process().children(recursive=True)),
-        "processes of others": sum("runner.py" in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])),
+        "processes of others": sum(
+            "runner.py" in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])
+        ),
         "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
         "files": len(os.listdir("/tmp")),
         "open files": len(os.listdir("/proc/self/fd")),
@@ -96,7 +105,9 @@ def run(scale: Scale) -> list[Entry]:
         rates.append(counted.executions / counted.seconds)
     counted = many(10_000 if full else 12, 0.01 if full else 0.25)
     if counted.wrong or counted.left:
-        raise RuntimeError(f"of {counted.executions} executions {counted.wrong} were wrong, and there is left {counted.left}")
+        raise RuntimeError(
+            f"of {counted.executions} executions {counted.wrong} were wrong, and there is left {counted.left}"
+        )
     entries = [
         measured("start of a sandbox and its end", starts, unit="ms", topic=TOPIC, note="the command is true"),
         measured(

@@ -67,7 +67,11 @@ def run(params: Params, compute: Compute, out: Path, job: Job) -> Metrics:
     coding.write_problems(out / coding.FILE, kept)
     write_lines(out / swe.FILE, repairs)
     write_lines(out / "set_aside.jsonl", set_aside)
-    return {"problems": float(len(kept)), "repairs": float(len(repairs)), "packages": float(len(params.packages))} | figures
+    return {
+        "problems": float(len(kept)),
+        "repairs": float(len(repairs)),
+        "packages": float(len(params.packages)),
+    } | figures
 
 
 def _solved(found: list[Problem]) -> tuple[list[Problem], list[tuple[Problem, str]]]:

@@ -73,7 +73,9 @@ def mutations(source: str, names: set[str] | None = None) -> Iterator[Mutation]:
     for name, function in functions(source):
         if names is not None and name not in names:
             continue
-        edits = [edit for statement in function.body for node in ast.walk(statement) for edit in _edits(node, data, starts)]
+        edits = [
+            edit for statement in function.body for node in ast.walk(statement) for edit in _edits(node, data, starts)
+        ]
         for start, end, text, reason in sorted(set(edits)):
             changed = data[:start] + text.encode() + data[end:]
             line = data.count(b"\n", 0, start) + 1
@@ -103,7 +105,9 @@ def _edits(node: ast.AST, data: bytes, starts: list[int]) -> Iterator[tuple[int,
         case ast.Compare(left=left, ops=[operator], comparators=[right]) if type(operator) in COMPARISONS:
             yield from between(left, right, *COMPARISONS[type(operator)])
         case ast.BinOp(left=left, op=operation, right=right) if type(operation) in OPERATIONS:
-            if not any(isinstance(side, ast.Constant | ast.JoinedStr) and not _is_number(side) for side in (left, right)):
+            if not any(
+                isinstance(side, ast.Constant | ast.JoinedStr) and not _is_number(side) for side in (left, right)
+            ):
                 yield from between(left, right, *OPERATIONS[type(operation)])
         case ast.BoolOp(op=ast.And(), values=[left, right, *_]):
             yield from between(left, right, "and", "or", "any for all")

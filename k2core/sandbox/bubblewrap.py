@@ -53,7 +53,9 @@ def missing() -> str:
     return ""
 
 
-def create(limits: Limits = Limits(), files: Mapping[str, bytes] | None = None, packages: Sequence[str] = ()) -> Bubblewrap:
+def create(
+    limits: Limits = Limits(), files: Mapping[str, bytes] | None = None, packages: Sequence[str] = ()
+) -> Bubblewrap:
     """A new sandbox.
 
     Args:
@@ -153,8 +155,14 @@ class Bubblewrap:
 
     def _rooms(self) -> list[str]:
         """Arguments for the mounts that depend on the sandbox."""
-        sizes = {"/work": ("1777", self.limits.disk), "/tmp": ("1777", self.limits.disk), "/out": ("0700", self.limits.output)}
-        words = [w for place, (mode, size) in sizes.items() for w in ("--size", str(size), "--perms", mode, "--tmpfs", place)]
+        sizes = {
+            "/work": ("1777", self.limits.disk),
+            "/tmp": ("1777", self.limits.disk),
+            "/out": ("0700", self.limits.output),
+        }
+        words = [
+            w for place, (mode, size) in sizes.items() for w in ("--size", str(size), "--perms", mode, "--tmpfs", place)
+        ]
         for name in self.packages:
             place = _place(name)
             words += ["--ro-bind", str(place), f"{PACKAGES}/{place.name}"]

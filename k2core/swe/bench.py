@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
+from k2core.agentic.dialogues.dialogue import Message, calling, converse
+from k2core.agentic.tasks.judge import Verdict
 from k2core.agentic.tools.simulator import Outcome, check_call
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.chat.parser import ToolCall
@@ -102,7 +105,9 @@ class Bench:
         if outcome.fault:
             raise ValueError(f"the tests have no result: {outcome.fault}")
         failed = sorted(outcome.errors)
-        said = "\n".join(line for line in "\n".join(outcome.errors[t] for t in failed[:1]).splitlines() if line[:1] in "E>")
+        said = "\n".join(
+            line for line in "\n".join(outcome.errors[t] for t in failed[:1]).splitlines() if line[:1] in "E>"
+        )
         return {"passed": len(outcome.passed), "failed": failed[:5], "first": said[:SHOWN]}
 
 
@@ -124,3 +129,29 @@ def oracle(task: Task) -> list[dict[str, str]]:
         ("repo_test", {"path": task["tests"][0]}),
     ]
     return [{"name": name, "arguments": json.dumps(arguments)} for name, arguments in steps]
+
+
+class _Oracle:
+    """Makes the calls of the gold path, one at a time, and then says what it has done."""
+
+    def __init__(self, task: Task) -> None:
+        self.calls = oracle(task)
+        self.last = f"I mended {task['function'].rpartition('.')[2]} in {task['path']}; its tests pass again."
+
+    def reply(self, messages: list[Message]) -> Message:
+        if not self.calls:
+            return {"role": "assistant", "content": self.last}
+        return calling([self.calls.pop(0)])
+
+
+def repaired(task: Task) -> dict[str, Any]:
+    """The dialogue in which an agent mends it, judged by the tests, in the form of `data/trajectories`."""
+    bench, calls = Bench(task), oracle(task)
+    asked = {"system": SYSTEM, "instruction": task["issue"], "gold_calls": calls, "follow_up": None}
+    messages = converse(asked, _Oracle(task), bench)
+    fault = bench.verdict()
+    checks = {"tests": not fault, "valid_calls": all(outcome.valid for outcome in bench.outcomes)}
+    return {
+        "id": f"{task['id']}/oracle/0", "task_id": task["id"], "kind": "swe", "agent": "oracle",
+        "tools": [tool.wire() for tool in TOOLS.values()], "messages": messages, "verdict": asdict(Verdict.of(checks)),
+    }  # fmt: skip

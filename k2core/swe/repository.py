@@ -79,7 +79,9 @@ def repository(name: str) -> Repository:
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
     if compiled := [path for path in paths if path.suffix in COMPILED]:
         raise StageError(f"{name}: {compiled[0].name} is compiled; only pure Python can be changed and run")
-    files = {f"{name}/{path.relative_to(folder)}": path.read_bytes() for path in paths if path.stat().st_size <= LARGEST}
+    files = {
+        f"{name}/{path.relative_to(folder)}": path.read_bytes() for path in paths if path.stat().st_size <= LARGEST
+    }
     found = Repository(name, package.version, license, files, tuple(_needs(package, name)))
     if not found.test_files:
         raise StageError(f"{name}: the installed package has no tests; leave it out of programs.packages")

@@ -19,15 +19,14 @@ HELDOUT_SHARE = 0.2
 SHOWN = 3
 BLOCK = re.compile(r"^(\S+\.py)\n<{5,} SEARCH\n(.*?)^={5,}\n(.*?)^>{5,} REPLACE", re.MULTILINE | re.DOTALL)
 MACHINERY = frozenset(
-    "pytest _pytest unittest pluggy conftest sys os atexit signal gc inspect ctypes builtins importlib runpy subprocess getattr "
-    "threading multiprocessing exec eval compile __import__ globals vars setattr delattr exit quit _exit modules settrace "
-    "setprofile _getframe __subclasses__ __globals__ __builtins__ __code__ __main__ __class__ __dict__ "
-    "SystemExit KeyboardInterrupt open".split()
+    ["pytest", "_pytest", "unittest", "pluggy", "conftest", "sys", "os", "atexit", "signal", "gc", "inspect", "ctypes", "builtins", "importlib", "runpy", "subprocess", "getattr", "threading", "multiprocessing", "exec", "eval", "compile", "__import__", "globals", "vars", "setattr", "delattr", "exit", "quit", "_exit", "modules", "settrace", "setprofile", "_getframe", "__subclasses__", "__globals__", "__builtins__", "__code__", "__main__", "__class__", "__dict__", "SystemExit", "KeyboardInterrupt", "open"]
 )
 """Names by which code in a test's process can reach the tests themselves. A mend adds none of them to a file."""
 
 
-def make(repository: Repository, path: str, mutation: Mutation, tests: Sequence[str], before: Outcome, after: Outcome) -> Task:
+def make(
+    repository: Repository, path: str, mutation: Mutation, tests: Sequence[str], before: Outcome, after: Outcome
+) -> Task:
     """The task of a mistake.
 
     Args:

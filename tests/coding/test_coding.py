@@ -24,7 +24,7 @@ HUMANEVAL = [
     {
         "task_id": "HumanEval/900",
         "entry_point": "rotate",
-        "prompt": "def helper(s):\n    return s[1:] + s[:1]\n\n\ndef rotate(s: str, n: int) -> str:\n    \"\"\"Rotate left n times.\"\"\"\n",
+        "prompt": 'def helper(s):\n    return s[1:] + s[:1]\n\n\ndef rotate(s: str, n: int) -> str:\n    """Rotate left n times."""\n',
         "canonical_solution": "    for _ in range(n):\n        s = helper(s)\n    return s\n",
         "test": "def check(candidate):\n    assert candidate('abc', 1) == 'bca'\n    assert candidate('abc', 0) == 'abc'\n"
         "    assert candidate('', 3) == ''\n    assert candidate(helper('abc'), 1) == 'cab'\n",
@@ -35,7 +35,10 @@ MBPP = [
         "task_id": 901,
         "text": "Write a function to find the shared elements of two lists.",
         "code": "def similar(a, b):\n    return tuple(set(a) & set(b))",
-        "test_list": ["assert set(similar((3, 4, 5, 6), (5, 7, 4, 10))) == set((4, 5))", "assert set(similar((1, 2), (5,))) == set()"],
+        "test_list": [
+            "assert set(similar((3, 4, 5, 6), (5, 7, 4, 10))) == set((4, 5))",
+            "assert set(similar((1, 2), (5,))) == set()",
+        ],
         "test_setup_code": "",
         "challenge_test_list": ["assert set(similar((11, 12), (13, 11))) == {11}"],
     }
@@ -117,7 +120,9 @@ def test_the_environment_rewards_answers_in_fences_alone_or_continued(found, tmp
     for index in range(environment.size("train")):
         item = environment.item(0, "train", index)
         assert environment.score(item, item.gold["content"] + "<|im_end|>") == 1.0
-        assert environment.score(item, "I would begin so:\n```python\npass\n```\nAnd then." + item.gold["content"]) == 1.0
+        assert (
+            environment.score(item, "I would begin so:\n```python\npass\n```\nAnd then." + item.gold["content"]) == 1.0
+        )
     first = environment.item(0, "train", 0)
     assert environment.score(first, HUMANEVAL[0]["canonical_solution"].rstrip() + "<|im_end|>") == 1.0
     assert code_in("a\n```py\nx\n```\nb\n```\ny\n```") == "y\n"
@@ -163,7 +168,9 @@ HACKS = {
 def test_no_hack_is_rewarded(found):
     problem = found["humaneval/900"]
     with ThreadPoolExecutor(4) as pool:
-        verdicts = dict(zip(HACKS, pool.map(lambda hack: judge(problem, problem.program(hack)), HACKS.values()), strict=True))
+        verdicts = dict(
+            zip(HACKS, pool.map(lambda hack: judge(problem, problem.program(hack)), HACKS.values()), strict=True)
+        )
     assert [name for name, verdict in verdicts.items() if verdict.passed] == []
     assert judge(problem, problem.gold).passed
 
@@ -180,7 +187,14 @@ def test_a_program_that_does_not_end_fails_in_words(found):
 
 @pytest.mark.parametrize(
     ("printed", "wanted", "same"),
-    [("3\n", "3", True), ("0.50", "0.5", True), ("1  2 \n", "1 2\n", True), ("1\n2", "1 2", False), ("", "0", False), ("no", "No", False)],
+    [
+        ("3\n", "3", True),
+        ("0.50", "0.5", True),
+        ("1  2 \n", "1 2\n", True),
+        ("1\n2", "1 2", False),
+        ("", "0", False),
+        ("no", "No", False),
+    ],
 )
 def test_outputs_are_the_same_by_words_and_numbers(printed, wanted, same):
     assert same_output(printed, wanted) is same
@@ -240,6 +254,8 @@ def test_canonical_solutions_of_humaneval_pass_and_a_mistake_in_each_fails():
 
 
 def test_cases_and_tests_survive_a_file(tmp_path):
-    problem = Problem("s/1", "t", "", "", Tests(cases=[Case("1", "2")]), Tests(cases=[Case("3", "4")]), "g", "train", "s")
+    problem = Problem(
+        "s/1", "t", "", "", Tests(cases=[Case("1", "2")]), Tests(cases=[Case("3", "4")]), "g", "train", "s"
+    )
     write_problems(tmp_path / "problems.jsonl", [problem])
     assert Coding.load(tmp_path).problems["train"] == [problem]

@@ -80,7 +80,9 @@ exit(3)
 def test_files_stay_between_commands_and_go_with_the_sandbox():
     with create(files={"a/b.txt": b"one", "gone.txt": b""}) as sandbox:
         sandbox.write_file("c.txt", b"three")
-        sandbox.exec(["python", "-c", "import os; os.remove('gone.txt'); open('a/d.txt', 'w').write(open('c.txt').read())"])
+        sandbox.exec(
+            ["python", "-c", "import os; os.remove('gone.txt'); open('a/d.txt', 'w').write(open('c.txt').read())"]
+        )
         assert sandbox.exec(["cat", "a/b.txt", "a/d.txt"]).stdout == b"onethree"
         with pytest.raises(SandboxError, match="no file 'gone.txt'"):
             sandbox.read_file("gone.txt")
@@ -99,7 +101,9 @@ def test_a_path_out_of_the_folder_is_refused(path):
 def test_two_sandboxes_see_nothing_of_each_other():
     look = "import os; print(sorted(os.listdir('.')), sorted(os.listdir('/tmp')))"
     with create() as one, create() as other, ThreadPoolExecutor(2) as pool:
-        busy = pool.submit(one.exec, ["python", "-c", "open('mine', 'w'); open('/tmp/mine', 'w'); import time; time.sleep(0.5)"])
+        busy = pool.submit(
+            one.exec, ["python", "-c", "open('mine', 'w'); open('/tmp/mine', 'w'); import time; time.sleep(0.5)"]
+        )
         time.sleep(0.2)
         assert other.exec(["python", "-c", look]).text == "[] []\n"
         assert busy.result().status == 0 and one.read_file("mine") == b""
@@ -108,7 +112,13 @@ def test_two_sandboxes_see_nothing_of_each_other():
 @needs_bubblewrap
 def test_packages_are_given_by_name():
     with create(packages=["pluggy"]) as sandbox:
-        done = sandbox.exec(["python", "-c", "import pluggy; print(pluggy.__name__)\ntry: import torch\nexcept ImportError: print('no')"])
+        done = sandbox.exec(
+            [
+                "python",
+                "-c",
+                "import pluggy; print(pluggy.__name__)\ntry: import torch\nexcept ImportError: print('no')",
+            ]
+        )
         assert done.text == "pluggy\nno\n", done
     with pytest.raises(SandboxError, match="no package nowhere"):
         create(packages=["nowhere"]).exec(["true"])
@@ -179,7 +189,9 @@ def test_without_bubblewrap_no_code_is_run(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     bubblewrap.missing.cache_clear()
     try:
-        with pytest.raises(SandboxError, match="no bwrap here, without which no model-written code is run; apt-get install"):
+        with pytest.raises(
+            SandboxError, match="no bwrap here, without which no model-written code is run; apt-get install"
+        ):
             create()
     finally:
         bubblewrap.missing.cache_clear()
