@@ -3,6 +3,8 @@
 Every attack says `TRIED` when it begins and `BREACH` if it succeeds; its last line is what stopped it.
 """
 
+# ruff: noqa: E501  (scripts)
+
 from __future__ import annotations
 
 import os

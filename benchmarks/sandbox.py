@@ -116,7 +116,7 @@ def run(scale: Scale) -> list[Entry]:
         ),
         measured(
             "executions with 1% hostile ones that leave nothing", [counted.executions], unit="executions", topic=TOPIC,
-            note=f"{counted.hostile} hostile, {counted.seconds:.0f} s; processes, mounts, files counted before and after",
+            note=f"{counted.hostile} hostile, {counted.seconds:.0f} s; processes, mounts, files counted before and after",  # noqa: E501
         ),
     ]  # fmt: skip
     if full:

@@ -1,8 +1,8 @@
 """Coding problems with hidden tests, and repositories with a proved mistake, for the gym (K2 §3.1, §3.2).
 
-Problems come from files in known formats; one whose own solution fails its tests is set aside. Repository tasks are made
-from installed packages: a mistake in a function that the package's tests reach, for which these tests fail, and pass
-again with the true mend. All code runs in the sandbox.
+Problems come from files in known formats; one whose own solution fails its tests is set aside. Repository tasks are
+made from installed packages: a mistake in a function that the package's tests reach, for which these tests fail, and
+pass again with the true mend. All code runs in the sandbox.
 """
 
 from __future__ import annotations

@@ -42,8 +42,9 @@ def attempt(
     split: Split = "heldout",
     enforcer: Enforcer | None = None,
 ) -> dict[str, list[Attempt]]:
-    """`samples` responses to each of the first `items` items of every environment (fewer if there are fewer; one without
-    items in the split is left out).
+    """`samples` responses to each of the first `items` items of every environment (fewer if there are fewer).
+
+    One without items is left out.
 
     The items depend on `seed` alone, so every model is asked the same. An `enforcer` holds the calls of each response
     to the item's tools.

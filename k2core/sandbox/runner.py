@@ -135,8 +135,8 @@ def wait(child, seconds):
         signal.sigtimedwait({signal.SIGCHLD}, left)
     try:
         os.kill(-1, signal.SIGKILL)  # all that the command has started, wherever it went
-    except ProcessLookupError:
-        pass
+    except ProcessLookupError:  # there is nothing left, and `contextlib` takes long to import
+        return os.waitstatus_to_exitcode(status), False
     if not done:
         os.waitpid(child, 0)
         return -signal.SIGKILL, True

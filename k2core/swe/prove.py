@@ -1,4 +1,4 @@
-"""Tasks of a package, each proved: its tests pass, fail with the mistake, pass with the true mend, fail with a wrong one.
+"""Tasks of a package, each proved: tests pass, fail with the mistake, pass with the mend, fail with a wrong mend.
 
 A funnel counts what was tried and why the others were not kept.
 """

@@ -18,9 +18,12 @@ Files = Mapping[str, bytes]
 HELDOUT_SHARE = 0.2
 SHOWN = 3
 BLOCK = re.compile(r"^(\S+\.py)\n<{5,} SEARCH\n(.*?)^={5,}\n(.*?)^>{5,} REPLACE", re.MULTILINE | re.DOTALL)
-MACHINERY = frozenset(
-    ["pytest", "_pytest", "unittest", "pluggy", "conftest", "sys", "os", "atexit", "signal", "gc", "inspect", "ctypes", "builtins", "importlib", "runpy", "subprocess", "getattr", "threading", "multiprocessing", "exec", "eval", "compile", "__import__", "globals", "vars", "setattr", "delattr", "exit", "quit", "_exit", "modules", "settrace", "setprofile", "_getframe", "__subclasses__", "__globals__", "__builtins__", "__code__", "__main__", "__class__", "__dict__", "SystemExit", "KeyboardInterrupt", "open"]
-)
+MACHINERY = """
+pytest _pytest unittest pluggy conftest sys os atexit signal gc inspect ctypes builtins importlib runpy subprocess
+getattr threading multiprocessing exec eval compile __import__ globals vars setattr delattr exit quit _exit modules
+settrace setprofile _getframe __subclasses__ __globals__ __builtins__ __code__ __main__ __class__ __dict__
+SystemExit KeyboardInterrupt open
+"""
 """Names by which code in a test's process can reach the tests themselves. A mend adds none of them to a file."""
 
 
@@ -68,8 +71,8 @@ def broken(task: Task) -> dict[str, bytes]:
     package = repository(task["package"])
     if package.digest != task["digest"]:
         raise StageError(
-            f"{task['id']}: made from {task['package']} {task['version']}, but the installed files differ; run the stage "
-            "`programs` again"
+            f"{task['id']}: made from {task['package']} {task['version']}, but the installed files differ; "
+            "run the stage `programs` again"
         )
     lines = package.files[task["path"]].decode().splitlines(keepends=True)
     at = task["line"] - 1
@@ -132,7 +135,7 @@ def tampering(task: Task, files: Files) -> str:
             added = _names(files[path]) - _names(before[path])
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return f"{path} is no Python"
-        if added := added & MACHINERY:
+        if added := added & {*MACHINERY.split()}:
             return f"{path} reaches for {', '.join(sorted(added))}"
     return ""
 

@@ -1,5 +1,7 @@
 """Gold passes, mutants and answers that do nothing fail, and no trick earns a reward."""
 
+# ruff: noqa: E501  (programs)
+
 from __future__ import annotations
 
 import base64

@@ -84,7 +84,7 @@ def test_files_stay_between_commands_and_go_with_the_sandbox():
             ["python", "-c", "import os; os.remove('gone.txt'); open('a/d.txt', 'w').write(open('c.txt').read())"]
         )
         assert sandbox.exec(["cat", "a/b.txt", "a/d.txt"]).stdout == b"onethree"
-        with pytest.raises(SandboxError, match="no file 'gone.txt'"):
+        with pytest.raises(SandboxError, match=r"no file 'gone.txt'"):
             sandbox.read_file("gone.txt")
         sandbox.exec(["python", "-c", "open('a/d.txt', 'w').write('lost')"], keep=False)
         assert sandbox.read_file("a/d.txt") == b"three"
@@ -137,7 +137,8 @@ def test_a_thousandth_of_hostile_executions_leaves_nothing():
 def test_a_killed_parent_leaves_no_process():
     script = (
         "from k2core.sandbox.bubblewrap import create\n"
-        f"create().exec(['python', '-c', 'import subprocess, sys; subprocess.run([sys.executable, \"-c\", \"import time; time.sleep(60)\", \"{MARK}\"])'])"
+        'child = \'import subprocess, sys; subprocess.run([sys.executable, "-c", "import time; time.sleep(60)", "%s"])\'\n'
+        f"create().exec(['python', '-c', child % '{MARK}'])"
     )
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[2])
 
