@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from k2core.coding.problem import Case, Problem, Tests, defined
+from k2core.coding.problem import Case, Problem, Suite, defined
 from k2core.recipe import Section
 from k2core.storage import StorageError
 
@@ -81,7 +81,7 @@ def _humaneval(row: Row) -> tuple[str, Row]:
     text = f"Complete the function {entry}."
     gold = row["prompt"] + row["canonical_solution"]
     return row["task_id"].split("/")[-1], {
-        "text": text, "start": row["prompt"], "entry": entry, "public": Tests(), "hidden": Tests(tests), "gold": gold
+        "text": text, "start": row["prompt"], "entry": entry, "public": Suite(), "hidden": Suite(tests), "gold": gold
     }  # fmt: skip
 
 
@@ -95,8 +95,8 @@ def _mbpp(row: Row) -> tuple[str, Row]:
     entry = max(called, key=len)
     text = f"{row.get('text') or row['prompt']}\nIt must pass this test: {tests[0]}"
     return str(row["task_id"]), {
-        "text": text, "start": "", "entry": entry, "public": Tests(f"{setup}\n{tests[0]}\n"),
-        "hidden": Tests("\n".join([setup, *tests, *harder]) + "\n"), "gold": row["code"],
+        "text": text, "start": "", "entry": entry, "public": Suite(f"{setup}\n{tests[0]}\n"),
+        "hidden": Suite("\n".join([setup, *tests, *harder]) + "\n"), "gold": row["code"],
     }  # fmt: skip
 
 
@@ -129,16 +129,16 @@ class _Text(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it holds {module}.{name}, not text")
 
 
-def _cases(rows: list[Row]) -> Tests:
-    return Tests(cases=[Case(row["input"], row["output"]) for row in rows])
+def _cases(rows: list[Row]) -> Suite:
+    return Suite(cases=tuple(Case(row["input"], row["output"]) for row in rows))
 
 
-def _calls(entry: str, rows: list[Row]) -> Tests:
+def _calls(entry: str, rows: list[Row]) -> Suite:
     lines = []
     for row in rows:
         arguments = ", ".join(repr(json.loads(line)) for line in row["input"].splitlines() if line.strip())
         lines.append(f"assert listed({entry}({arguments})) == {json.loads(row['output'])!r}\n")
-    return Tests("".join(lines))
+    return Suite("".join(lines))
 
 
 READERS: dict[str, Callable[[Row], tuple[str, Row]]] = {

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from functools import cache
 from pathlib import Path
 
-from k2core.coding.problem import Case, Problem, Tests, whole
+from k2core.coding.problem import Case, Problem, Suite, whole
 from k2core.sandbox.base import Limits
 from k2core.sandbox.bubblewrap import create
 
@@ -29,7 +29,7 @@ class Verdict:
     reason: str = ""
 
 
-def judge(problem: Problem, program: str, tests: Tests | None = None, limits: Limits = LIMITS) -> Verdict:
+def judge(problem: Problem, program: str, tests: Suite | None = None, limits: Limits = LIMITS) -> Verdict:
     """Run a program against the problem's hidden tests, or others.
 
     Raises:

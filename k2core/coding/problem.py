@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,11 +19,11 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Tests:
+class Suite:
     """Either assertions in Python about a function, or cases of a program that reads and writes."""
 
     code: str = ""
-    cases: Sequence[Case] = ()
+    cases: tuple[Case, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ class Problem:
     text: str
     start: str
     entry: str
-    public: Tests
-    hidden: Tests
+    public: Suite
+    hidden: Suite
     gold: str = ""
     split: Literal["train", "heldout"] = "heldout"
     set: str = field(default="")

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from k2core.chat.special_tokens import IM_END
 from k2core.coding.judge import judge
-from k2core.coding.problem import Case, Problem, Tests
-from k2core.gym.base import Item, Split, answer, question, response_text
+from k2core.coding.problem import Case, Problem, Suite
+from k2core.gym.base import Item, Split, answer, question
 from k2core.storage import StorageError, read_lines, write_lines
 
 FILE = "problems.jsonl"
@@ -47,7 +48,7 @@ class Coding:
     def score(self, item: Item, completion: str) -> float:
         """1 if the answer's program passes the hidden tests, else 0."""
         problem: Problem = item.meta["problem"]
-        return float(judge(problem, problem.program(response_text(completion))).passed)
+        return float(judge(problem, problem.program(completion.removesuffix(IM_END))).passed)
 
 
 def write_problems(path: Path, problems: Sequence[Problem]) -> int:
@@ -69,5 +70,5 @@ def read_problems(path: Path) -> list[Problem]:
         raise StorageError(f"{path}: a line is no problem ({error}); run the stage `programs` again") from None
 
 
-def _tests(row: dict) -> Tests:
-    return Tests(row["code"], [Case(**case) for case in row["cases"]])
+def _tests(row: dict) -> Suite:
+    return Suite(row["code"], tuple(Case(**case) for case in row["cases"]))

@@ -192,6 +192,8 @@ def _prefix() -> tuple[str, ...]:
     else:
         words += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
     words += ["--die-with-parent", "--new-session", "--hostname", "sandbox"]
+    for folder in ("/usr", *reversed(Path(sys.base_prefix).parents), PACKAGES):  # else root's alone
+        words += ["--perms", "0755", "--dir", str(folder)]
     words += ["--ro-bind", "/usr/lib", "/usr/lib", "--ro-bind", "/usr/bin", "/usr/bin"]
     for place in ("/lib", "/lib64", "/bin", "/usr/lib64"):
         if os.path.islink(place):

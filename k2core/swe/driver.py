@@ -48,7 +48,7 @@ if request["coverage"]:
     sys.setprofile(watch)
 pytest.main(
     [*request["tests"], "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--import-mode=append", "--rootdir=/work",
-     "-o", "addopts=", "-W", "ignore"],
+     "-o", "addopts=", "-W", "ignore", "--continue-on-collection-errors"],
     plugins=[outcomes],
 )  # fmt: skip
 sys.setprofile(None)

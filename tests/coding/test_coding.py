@@ -16,7 +16,7 @@ import pytest
 from k2core.coding.formats import ProblemFile, packaged, problems
 from k2core.coding.judge import judge, same_output
 from k2core.coding.mutation import mutations
-from k2core.coding.problem import Case, Problem, Tests, code_in
+from k2core.coding.problem import Case, Problem, Suite, code_in
 from k2core.gym.coding import Coding, write_problems
 from k2core.sandbox import bubblewrap
 from k2core.storage import StorageError
@@ -257,7 +257,7 @@ def test_canonical_solutions_of_humaneval_pass_and_a_mistake_in_each_fails():
 
 def test_cases_and_tests_survive_a_file(tmp_path):
     problem = Problem(
-        "s/1", "t", "", "", Tests(cases=[Case("1", "2")]), Tests(cases=[Case("3", "4")]), "g", "train", "s"
+        "s/1", "t", "", "", Suite(cases=(Case("1", "2"),)), Suite(cases=(Case("3", "4"),)), "g", "train", "s"
     )
     write_problems(tmp_path / "problems.jsonl", [problem])
     assert Coding.load(tmp_path).problems["train"] == [problem]

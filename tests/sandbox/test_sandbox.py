@@ -125,11 +125,11 @@ def test_packages_are_given_by_name():
 
 
 @needs_bubblewrap
-def test_a_thousandth_of_hostile_executions_leaves_nothing():
+def test_hostile_executions_among_others_leave_nothing():
     """The benchmark does it with 10,000 executions."""
     from benchmarks.sandbox import many
 
-    counted = many(executions=120, hostile_share=0.05)
+    counted = many(executions=60, hostile_share=0.1)
     assert counted.left == {} and counted.hostile >= 5 and counted.wrong == 0
 
 

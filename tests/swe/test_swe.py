@@ -21,7 +21,7 @@ from k2core.swe.testing import Outcome as Run
 from k2core.swe.testing import run_tests
 
 needs_bubblewrap = pytest.mark.skipif(bool(bubblewrap.missing()), reason=bubblewrap.missing() or "there")
-NAME = "iso8601"
+NAME = "shortuuid"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_an_answer_is_rewarded_for_the_mend_alone(made, tmp_path):
     assert environment.score(item, item.gold["content"] + "<|im_end|>") == 1.0
     gold = item.gold["content"]
     other = gold.replace(item.meta["task"]["before"], item.meta["task"]["after"])
-    for wrong in ("", "I do not know.", other, gold.replace(item.meta["task"]["path"], "iso8601/nowhere.py")):
+    for wrong in ("", "I do not know.", other, gold.replace(item.meta["task"]["path"], "shortuuid/nowhere.py")):
         assert environment.score(item, wrong + "<|im_end|>") == 0.0
     assert item.meta["task"]["after"].strip() in item.messages[-1]["content"]
 
@@ -104,7 +104,7 @@ def test_tampering_is_not_rewarded(task):
 def test_code_that_reaches_for_the_verdict_gives_itself_away(code, fault):
     """What runs when no rule has kept it out."""
     package = repository(NAME)
-    path = f"{NAME}/iso8601.py"
+    path = f"{NAME}/main.py"
     outcome = run_tests(package, {**package.files, path: package.files[path] + code}, package.test_files[:1])
     assert outcome.fault.startswith(fault) if fault else not outcome.passed, outcome
 
@@ -128,7 +128,7 @@ def call(bench: Bench, name: str, **arguments) -> Outcome:
 def test_tools_refuse_in_a_sentence(task):
     bench = Bench(task)
     assert NAME in call(bench, "repo_list", folder=".").text or "no folder" in call(bench, "repo_list", folder=".").text
-    assert "iso8601.py" in call(bench, "repo_list", folder=NAME).text
+    assert "main.py" in call(bench, "repo_list", folder=NAME).text
     for name, arguments, said in (
         ("repo_read", {"path": "/etc/passwd", "first": 1, "last": 2}, "there is no file"),
         ("repo_edit", {"path": task["tests"][0], "old": "import", "new": ""}, "times"),
@@ -145,7 +145,7 @@ def test_tools_refuse_in_a_sentence(task):
 def test_candidates_depend_on_the_seed_alone():
     package = repository(NAME)
     reached = {
-        test: Run({"a": "passed"}, covered=frozenset({(f"{NAME}/iso8601.py", "parse_date")}))
+        test: Run({"a": "passed"}, covered=frozenset({(f"{NAME}/main.py", "int_to_string")}))
         for test in package.test_files
     }
     first, again = ([each[1] for each in _candidates(package, reached, Random(seed))] for seed in ("3", "3"))
@@ -181,6 +181,6 @@ def test_files_of_tests_are_known_by_name(path, test):
 
 
 def test_another_version_of_the_package_is_named():
-    stale = {"id": "swe/x", "package": NAME, "version": "0", "digest": "0", "path": f"{NAME}/iso8601.py"}
+    stale = {"id": "swe/x", "package": NAME, "version": "0", "digest": "0", "path": f"{NAME}/main.py"}
     with pytest.raises(StageError, match="run the stage `programs` again"):
         broken(stale)
