@@ -83,7 +83,10 @@ def run(scale: Scale) -> list[Entry]:
         ]  # fmt: skip
         rewrite(DOC, "proofs", "\n".join(table))
     return [
-        measured("HumanEval: right solutions that pass", [passed.gold[0]], unit=f"of {passed.gold[1]}", topic=TOPIC, note=""),
-        measured("HumanEval: mistakes that pass", [passed.mistakes[0]], unit=f"of {passed.mistakes[1]}", topic=TOPIC, note=""),
-        measured("repository tasks proved", [len(made)], unit=f"from {len(packages)} packages", topic=TOPIC, note=""),
+        measured(name, [value], unit=unit, topic=TOPIC, note=note)
+        for name, value, unit, note in (
+            ("HumanEval: right programs that pass", passed.gold[0], "programs", f"of {passed.gold[1]}"),
+            ("HumanEval: mistakes that pass", passed.mistakes[0], "programs", f"of {passed.mistakes[1]}"),
+            ("repository tasks proved", len(made), "tasks", f"from {len(packages)} packages"),
+        )
     ]  # fmt: skip

@@ -58,7 +58,14 @@ def run(params: Params, compute: Compute, out: Path, job: Job) -> Metrics:
         job.say(f"{count} mistakes in {name} {package.version} ({package.license}), each proved by its tests")
         funnel = Funnel()
         with job.progress(count, "task", what=name) as bar:
-            made = tasks(package, count, compute.seed, test_files=params.test_files, funnel=funnel, progress=bar.update)
+            made = tasks(
+                package,
+                count,
+                compute.seed,
+                test_files=params.test_files,
+                funnel=funnel,
+                progress=lambda number: bar.update(number),
+            )
         repairs += made
         figures |= {f"repairs/{name}": float(len(made)), f"tried/{name}": float(funnel.tried)}
         for reason, number in sorted(funnel.why.items()):

@@ -5,6 +5,8 @@ data of builtin types alone: a value of a class that equals everything does not 
 process, whose output the other one does not have; it may kill this process, and then has failed.
 """
 
+from __future__ import annotations
+
 import _pickle
 import builtins
 import io
@@ -19,20 +21,20 @@ PASSED = "passed"
 class Plain(_pickle.Unpickler):
     """Values of builtin types, and none that call anything."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> type:
         if (module, name) == ("builtins", "complex"):
             return complex
         raise TypeError(f"a result holds a {module}.{name}")
 
 
-def send(file, data):
+def send(file: int, data: bytes) -> None:
     data = len(data).to_bytes(8, "little") + data
     while data:
         data = data[os.write(file, data) :]
 
 
-def receive(file):
-    def read(size):
+def receive(file: int) -> bytes:
+    def read(size: int) -> bytes:
         data = b""
         while len(data) < size:
             part = os.read(file, size - len(data))
@@ -44,9 +46,9 @@ def receive(file):
     return read(int.from_bytes(read(8), "little"))
 
 
-def serve(asked, answers):
+def serve(asked: int, answers: int) -> None:
     """The process of the program: runs it, then calls its functions as asked."""
-    space = {"__name__": "solution", "__builtins__": builtins}
+    space: dict = {"__name__": "solution", "__builtins__": builtins}
     exec(compile(receive(asked).decode(), "solution.py", "exec"), space)
     while True:
         name, arguments, keywords = _pickle.loads(receive(asked))
@@ -59,8 +61,8 @@ def serve(asked, answers):
         send(answers, reply)
 
 
-def remote(name, asked, answers):
-    def call(*arguments, **keywords):
+def remote(name: str, asked: int, answers: int) -> object:
+    def call(*arguments: object, **keywords: object) -> object:
         send(asked, _pickle.dumps((name, arguments, keywords), 4))
         fine, value = Plain(io.BytesIO(receive(answers))).load()
         if fine is True:
@@ -71,12 +73,12 @@ def remote(name, asked, answers):
     return call
 
 
-def listed(value):
+def listed(value: object) -> object:
     """Tuples as lists, which JSON does not tell apart."""
     return [listed(each) for each in value] if isinstance(value, list | tuple) else value
 
 
-def main():
+def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked, ask = os.pipe()
     answers, answer = os.pipe()
@@ -91,7 +93,7 @@ def main():
     os.close(answer)
     request = marshal.loads(sys.stdin.buffer.read())
     send(ask, request["program"].encode())
-    space = {"__name__": "tests"}
+    space: dict = {"__name__": "tests"}
     exec(compile(request["context"], "context.py", "exec"), space)
     space |= {name: remote(name, ask, answers) for name in request["names"]} | {"listed": listed}
     exec(compile(request["tests"], "tests.py", "exec"), space)

@@ -78,13 +78,13 @@ def mutations(source: str, names: set[str] | None = None) -> Iterator[Mutation]:
         ]
         for start, end, text, reason in sorted(set(edits)):
             changed = data[:start] + text.encode() + data[end:]
-            line = data.count(b"\n", 0, start) + 1
+            number = data.count(b"\n", 0, start) + 1
             try:
                 ast.parse(mutated := changed.decode())
             except (SyntaxError, ValueError):
                 continue
             yield Mutation(
-                mutated, name, line, reason, source.splitlines()[line - 1], mutated.splitlines()[line - 1]
+                mutated, name, number, reason, source.splitlines()[number - 1], mutated.splitlines()[number - 1]
             )  # fmt: skip
 
 

@@ -111,8 +111,8 @@ class Bubblewrap:
         ended, timed_out, overflow, out, err, gone, *changed = frames
         for path in gone.decode("utf-8", "surrogateescape").split("\0") if gone else []:
             self.files.pop(path, None)
-        for path, content in zip(changed[::2], changed[1::2], strict=True):
-            self.files[plain(path.decode("utf-8", "surrogateescape"))] = content
+        for name, content in zip(changed[::2], changed[1::2], strict=True):
+            self.files[plain(name.decode("utf-8", "surrogateescape"))] = content
         return Result(int(ended), out, err, timed_out == b"1", overflow == b"1")
 
     def _request(self, command: Sequence[str], keep: bool) -> dict[str, Any]:

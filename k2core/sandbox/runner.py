@@ -7,6 +7,8 @@ input. Standard output is the answer: byte strings, each behind 8 bytes of lengt
 A command that begins with `python` runs in a fork of this interpreter, which saves the start of another one.
 """
 
+from __future__ import annotations
+
 import _sitebuiltins
 import builtins
 import marshal
@@ -16,18 +18,22 @@ import signal
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 FILES, OUTPUT = "/work", "/out"
 MOST_FILES, LONGEST = 10_000, 4000
 
 
-def read(size):
+def read(size: int) -> bytes:
     data = b""
     while len(data) < size:
         data += os.read(0, size - len(data)) or sys.exit("the request is torn")
     return data
 
 
-def unpack(files):
+def unpack(files: dict) -> None:
     made = set()
     for path, content in files.items():
         folder = os.path.dirname(path)
@@ -40,7 +46,7 @@ def unpack(files):
         os.close(file)
 
 
-def collect(before, room):
+def collect(before: dict, room: int) -> tuple[dict, list, bool]:
     """Changed files, the names of deleted ones, and whether it is too much; links and pipes are left out.
 
     Sparse files say that they are larger than their room.
@@ -72,7 +78,7 @@ def collect(before, room):
     return changed, list(gone), False
 
 
-def content_of(path):
+def content_of(path: str) -> bytes | None:
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:  # made unreadable
@@ -81,7 +87,7 @@ def content_of(path):
         return opened.read()
 
 
-def become(request, out, err):
+def become(request: dict, out: int, err: int) -> Callable[[], object]:
     """From here on the process is the command's. Returns the code to run, or does not return."""
     limits = request["limits"]
     os.setsid()
@@ -103,7 +109,7 @@ def become(request, out, err):
     return python(words[1:])
 
 
-def python(words):
+def python(words: list) -> Callable[[], object]:
     """The code of a `python` command line: a script, `-c` or `-m`."""
     import types
 
@@ -124,7 +130,7 @@ def python(words):
     return lambda: exec(compile(source, name, "exec"), main.__dict__)
 
 
-def wait(child, seconds):
+def wait(child: int, seconds: float) -> tuple[int, bool]:
     """The status of the child, and whether the time was up before its end."""
     deadline = time.monotonic() + seconds
     while True:
@@ -143,7 +149,7 @@ def wait(child, seconds):
     return os.waitstatus_to_exitcode(status), False
 
 
-def main():
+def main() -> Callable[[], object]:
     request = marshal.loads(read(int.from_bytes(read(8), "little")))
     answer = os.dup(1)
     out, err = (os.open(OUTPUT, os.O_TMPFILE | os.O_RDWR, 0o600) for _ in range(2))

@@ -6,7 +6,7 @@ import json
 import marshal
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from k2core.sandbox.base import MIB, Limits
 from k2core.sandbox.bubblewrap import create
 from k2core.swe.repository import Repository
 
-LIMITS = Limits(wall=60.0, cpu=15, memory=1024 * MIB, processes=32, disk=64 * MIB, output=4 * MIB)
+SECONDS = 60.0
+"""For all tests of a variant."""
+LIMITS = Limits(cpu=15, memory=1024 * MIB, processes=32, disk=64 * MIB, output=4 * MIB)
 CANARY, DECOY = "test_that_holds", "test_that_does_not_hold"
 
 
@@ -40,10 +42,21 @@ class Outcome:
 
 
 def run_tests(
-    repository: Repository, files: Mapping[str, bytes], tests: Sequence[str], *, coverage: bool = False,
-    limits: Limits = LIMITS,
-) -> Outcome:  # fmt: skip
+    repository: Repository, files: Mapping[str, bytes], tests: Sequence[str], *, coverage: bool = False
+) -> Outcome:
     """Run test files of a repository whose content is `files`.
+
+    Raises:
+        SandboxError: no code can be run safely here.
+    """
+    return run_variants(repository, files, [{}], tests, coverage=coverage)[0]
+
+
+def run_variants(
+    repository: Repository, files: Mapping[str, bytes], variants: Sequence[Mapping[str, bytes]], tests: Sequence[str],
+    *, coverage: bool = False,
+) -> list[Outcome]:  # fmt: skip
+    """Run test files once for each variant, in which some of `files` have another content.
 
     Two tests of our own are run with them, one that holds and one that does not, by names that cannot be guessed:
     a program that makes all tests pass gives itself away.
@@ -54,18 +67,27 @@ def run_tests(
     word, mark = secrets.token_hex(16), secrets.token_hex(6)
     own = f"test_{mark}.py"
     content = f"def {CANARY}():\n    assert 1 + 1 == 2\n\n\ndef {DECOY}():\n    assert 1 + 1 == 3\n"
-    request = {"word": word, "coverage": coverage, "tests": [*tests, own]}
+    request = {
+        "word": word, "coverage": coverage, "tests": [*tests, own], "variants": list(map(dict, variants)),
+        "seconds": SECONDS,
+    }  # fmt: skip
+    limits = replace(LIMITS, wall=SECONDS * (len(variants) + 1))
     with create(limits, {**files, own: content.encode()}, repository.needs) as sandbox:
         result = sandbox.exec(["python", "-c", _driver()], marshal.dumps(request), keep=False)
-    text = result.text
-    if result.timed_out or result.status < 0:
-        return Outcome(fault="it does not end")
+    try:
+        reports = json.loads(result.stdout)
+    except ValueError:  # it has killed the driver, or all of the time is up
+        reports = [""] * len(variants)
+    return [_outcome(report, word, own) for report in reports]
+
+
+def _outcome(text: str, word: str, own: str) -> Outcome:
     if not text.endswith(word):
-        return Outcome(fault=f"it ends before the tests do, with {result.status}")
+        return Outcome(fault="the tests do not come to their end")
     report = json.loads(text.removesuffix(word))
     of, errors = report["of"], report["errors"]
     if (of.pop(f"{own}::{CANARY}", ""), of.pop(f"{own}::{DECOY}", "")) != ("passed", "failed"):
-        return Outcome(fault="it changes the verdict of tests")
+        return Outcome(fault="the verdict of tests is changed")
     errors.pop(f"{own}::{DECOY}", "")
     return Outcome(of, errors, frozenset(map(tuple, report["covered"])))
 

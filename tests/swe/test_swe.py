@@ -89,15 +89,15 @@ def test_tampering_is_not_rewarded(task):
 @pytest.mark.parametrize(
     ("code", "fault"),
     [
-        (b"\nimport os\nos._exit(0)\n", "it ends before the tests do"),
+        (b"\nimport os\nos._exit(0)\n", "the tests do not come to their end"),
         (b"\nraise SystemExit(0)\n", ""),
         (
             b"\nimport _pytest.python\n_pytest.python.Function.runtest = lambda self: None\n",
-            "it changes the verdict of tests",
+            "the verdict of tests is changed",
         ),
         (
             b"\nimport os\nfor f in range(3, 64):\n    try: os.write(f, b'{}')\n    except OSError: pass\nos._exit(0)\n",
-            "it ends before",
+            "the tests do not come to their end",
         ),
     ],
 )
