@@ -54,7 +54,7 @@ def serve(asked: int, answers: int) -> None:
         name, arguments, keywords = _pickle.loads(receive(asked))
         try:
             solution = space.get("Solution")
-            function = getattr(solution(), name) if hasattr(solution, name) else space[name]
+            function = getattr(solution(), name) if solution and hasattr(solution, name) else space[name]
             reply = _pickle.dumps((True, function(*arguments, **keywords)), 4)
         except Exception as error:  # noqa: BLE001  (the program may raise anything)
             reply = _pickle.dumps((False, (type(error).__name__, str(error)[:500])), 4)

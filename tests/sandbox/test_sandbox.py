@@ -135,11 +135,8 @@ def test_hostile_executions_among_others_leave_nothing():
 
 @needs_bubblewrap
 def test_a_killed_parent_leaves_no_process():
-    script = (
-        "from k2core.sandbox.bubblewrap import create\n"
-        'child = \'import subprocess, sys; subprocess.run([sys.executable, "-c", "import time; time.sleep(60)", "%s"])\'\n'
-        f"create().exec(['python', '-c', child % '{MARK}'])"
-    )
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)', sys.argv[1]])"
+    script = f"from k2core.sandbox.bubblewrap import create\ncreate().exec(['python', '-c', {child!r}, {MARK!r}])"
     parent = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[2])
 
     def marked() -> int:
@@ -180,8 +177,8 @@ def test_it_works_for_a_user_who_is_not_root():
 
     path = f"{Path(__file__).parents[2]}:{Path(pydantic.__file__).parents[1]}"
     done = subprocess.run(
-        [SYSTEM_PYTHON, "-B", "-c", AS_NOBODY], user=65534, group=65534, extra_groups=[], capture_output=True, text=True,
-        cwd="/", env={"PATH": "/usr/bin", "PYTHONPATH": path},
+        [SYSTEM_PYTHON, "-B", "-c", AS_NOBODY], user=65534, group=65534, extra_groups=[], cwd="/",
+        capture_output=True, text=True, env={"PATH": "/usr/bin", "PYTHONPATH": path},
     )  # fmt: skip
     assert done.stdout.startswith("11 1000 ['a']"), done
 
