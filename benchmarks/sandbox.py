@@ -19,7 +19,7 @@ from benchmarks.harness import ROOT, Entry, measured
 from benchmarks.pages import number, rewrite
 from benchmarks.scale import Scale
 from k2core.sandbox.base import MIB, Limits
-from k2core.sandbox.bubblewrap import create
+from k2core.sandbox.bubblewrap import PROGRAM, USERS, create
 
 TOPIC = "sandbox"
 DOC = ROOT / "docs" / "sandbox.md"
@@ -42,7 +42,8 @@ class Counted:
 
     Attributes:
         wrong: gentle ones without the right result.
-        left: what there is more of afterwards, and how much more: processes, mounts, files in /tmp, open files.
+        left: what there is more of afterwards, and how much more: processes of ours, sandboxes without a parent, mounts,
+            files of sandboxes' users, open files.
     """
 
     executions: int
@@ -80,13 +81,12 @@ def _present() -> dict[str, int]:
     deadline = time.monotonic() + 2  # the kernel takes a moment to clear away
     while psutil.Process().children(recursive=True) and time.monotonic() < deadline:
         time.sleep(0.05)
+    orphans = [each for each in psutil.process_iter(["name", "ppid"]) if each.info["name"] == PROGRAM]
     return {
         "processes": len(psutil.Process().children(recursive=True)),
-        "processes of others": sum(
-            "runner.py" in " ".join(p.info["cmdline"] or []) for p in psutil.process_iter(["cmdline"])
-        ),
+        "orphans": sum(each.info["ppid"] == 1 for each in orphans),
         "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
-        "files": len(os.listdir("/tmp")),
+        "files": sum(entry.stat(follow_symlinks=False).st_uid in USERS for entry in os.scandir("/tmp")),
         "open files": len(os.listdir("/proc/self/fd")),
     }
 
