@@ -25,6 +25,7 @@ from stages.programs import Params
 TOPIC = "programs"
 DOC = ROOT / "docs" / "programs.md"
 SEED = 7
+SAMPLE = 20
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def run(scale: Scale) -> list[Entry]:
     """HumanEval, then the packages of recipes/k2.yaml; at smoke scale one small package of them."""
     full = scale.name == "full"
     passed = humaneval(164 if full else 2, 2)
+    print(passed, flush=True)
     params = load_section(Params, ROOT / "recipes" / "k2.yaml", "programs")
     packages = params.packages if full else {"shortuuid": 1}
     funnels, made, lines = {}, [], []
@@ -67,18 +69,20 @@ def run(scale: Scale) -> list[Entry]:
         made += found
         why = ", ".join(f"{n} {reason}" for reason, n in sorted(funnels[name].why.items()) if reason != "proved")
         package = repository(name)
+        print(name, len(found), "proved;", why, flush=True)
         lines.append(f"| {name} {package.version} | {package.license} | {funnels[name].tried} | {len(found)} | {why} |")
+    sample = made[:: max(1, len(made) // SAMPLE)]  # the proof ran all of them; here they go the way of an answer
     with ThreadPoolExecutor(WORKERS) as pool:
-        gold = sum(not v for v in pool.map(lambda t: verdict(t, patched(broken(t), gold_patch(t))), made))
-        nothing = sum(not v for v in pool.map(lambda t: verdict(t, broken(t)), made))
+        gold = sum(not v for v in pool.map(lambda t: verdict(t, patched(broken(t), gold_patch(t))), sample))
+        nothing = sum(not v for v in pool.map(lambda t: verdict(t, broken(t)), sample))
     if full:
         table = [
             "| answers | pass | of |", "|---|---|---|",
             f"| HumanEval, canonical solutions | {passed.gold[0]} | {passed.gold[1]} |",
             f"| HumanEval, an empty function | {passed.nothing[0]} | {passed.nothing[1]} |",
             f"| HumanEval, solutions with one mistake | {passed.mistakes[0]} | {passed.mistakes[1]} |",
-            f"| repository tasks, the true mend | {gold} | {len(made)} |",
-            f"| repository tasks, nothing done | {nothing} | {len(made)} |",
+            f"| repository tasks, the true mend | {gold} | {len(sample)} |",
+            f"| repository tasks, nothing done | {nothing} | {len(sample)} |",
             "", "| package | licence | mistakes tried | proved | the others |", "|---|---|---|---|---|", *lines,
         ]  # fmt: skip
         rewrite(DOC, "proofs", "\n".join(table))

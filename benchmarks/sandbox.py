@@ -23,7 +23,7 @@ from k2core.sandbox.bubblewrap import PROGRAM, USERS, create
 
 TOPIC = "sandbox"
 DOC = ROOT / "docs" / "sandbox.md"
-SHORT = Limits(wall=1.0, cpu=1, memory=256 * MIB, processes=8, output=MIB // 16, disk=MIB)
+SHORT = Limits(wall=10.0, cpu=1, memory=256 * MIB, processes=8, output=MIB // 16, disk=MIB)
 GENTLE = "print(sum(int(word) for word in input().split()))"
 HOSTILE = (
     "a fork bomb",
@@ -42,7 +42,7 @@ class Counted:
 
     Attributes:
         wrong: gentle ones without the right result.
-        left: what there is more of afterwards, and how much more: processes of ours, sandboxes without a parent, mounts,
+        left: what there is more of afterwards, and how much: processes of ours, sandboxes without a parent, mounts,
             files of sandboxes' users, open files.
     """
 
