@@ -47,7 +47,7 @@ sandbox: # Debian's bubblewrap, in which model-written code runs
 
 test: setup browser sandbox lint ## lint and all tests, the chain at a micro recipe included
 	$(FAST)
-	$(BIN)/python -m pytest tests -m slow
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests -m slow -n 2 --dist loadfile
 
 check: setup lint ## lint, types and the fast tests, in 3 minutes: not those that start servers, many processes or chains
 	$(FAST)

@@ -61,6 +61,7 @@ def run(params: Params, compute: Compute, tools: Path, documents: Path, out: Pat
     The gold path of a task passes the judge, and wrong ones fail, or the stage ends; a task of the richer kinds is
     drawn again until this holds.
     """
+    from k2core.agentic.catalogue.entries import entries_in
     from k2core.agentic.dialogues.proof import fault
     from k2core.agentic.tasks.judge import judge_completion
     from k2core.agentic.tasks.plans import KINDS
@@ -83,7 +84,8 @@ def run(params: Params, compute: Compute, tools: Path, documents: Path, out: Pat
     job.say(f"{params.train} training and {params.heldout} held-out tasks over {len(specs)} tools")
     made = [maker.task("train", i) for i in range(params.train)]
     made += [maker.task("heldout", i) for i in range(params.heldout)]
-    richer = RicherMaker(specs, params.richer.mix, params.richer.calls, compute.seed, values)
+    proposed = entries_in(tools / "catalogue")
+    richer = RicherMaker(specs, params.richer.mix, params.richer.calls, compute.seed, values, proposed)
     job.say(
         f"{params.richer.train} training and {params.richer.heldout} held-out tasks of the richer kinds, each proved"
     )

@@ -1,8 +1,8 @@
 """Tool specifications, evolved from a taxonomy and taken from real MCP servers (K2 §3.1).
 
-A catalogue of domains gives as many more as the recipe asks for. A folder of declarations, such as a registry's dump,
-adds tools that are only declared. A sample of the evolved tools has its description worded by the LLM. A fifth of the
-evolved tools is held out.
+A catalogue of domains gives as many more as the recipe asks for; an LLM may add categories and domains to it. A folder
+of declarations, such as a registry's dump, adds tools that are only declared. A sample of the evolved tools has its
+description worded by the LLM. A fifth of the evolved tools is held out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from k2core.agentic.tools.specs import ToolSpec
 
 SECTION = "tools"
+DOMAIN_TOKENS = 1200
+"""Tokens of an answer about a domain or its variants, at most."""
 
 
 class Params(Section):
@@ -29,6 +31,9 @@ class Params(Section):
 
     tools_per_domain: int = Field(ge=1, description="tools of each domain, the plain ones included")
     catalogue: int = Field(ge=0, description="tools made by grammar from the catalogue of domains (docs/tools.md)")
+    llm_domains: int = Field(
+        ge=0, description="domains that the LLM adds to the catalogue, whose tools are then made first; 0 asks no LLM"
+    )
     servers: dict[str, ServerSpec] = Field(description="MCP servers whose tools are taken, by name (docs/tools.md)")
     declarations: str = Field(min_length=1, description="folder of JSON files with declarations of MCP tools")
     llm_descriptions: int = Field(ge=0, description="evolved tools whose description the LLM words; 0 asks no LLM")
@@ -38,16 +43,18 @@ class Params(Section):
 
 
 def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, out: Path, job: Job) -> Metrics:
-    """Write `tools.jsonl`, `refused.jsonl`, `servers.json` and `coverage.md`."""
+    """Write `tools.jsonl`, `refused.jsonl`, `servers.json`, `coverage.md`, and the LLM's domains to `catalogue`."""
     llm = llm.with_own(params.llm, "tools.llm")
     from collections import Counter
 
+    from k2core.agentic.catalogue.entries import catalogue
+    from k2core.agentic.catalogue.proposed import Proposals, propose, sensible
     from k2core.agentic.domains.taxonomy import domains
     from k2core.agentic.tasks.real_domain import real_domains
     from k2core.agentic.tools.declarations import Refused, declared_in
     from k2core.agentic.tools.descriptions import reword
     from k2core.agentic.tools.evolve import assign_splits, evolve, plain_tools, world_tools
-    from k2core.agentic.tools.gate import coverage, from_catalogue
+    from k2core.agentic.tools.gate import coverage, from_catalogue, variants_of
     from k2core.agentic.tools.mcp import serve
     from k2core.agentic.tools.specs import write_tools
     from k2core.agentic.worlds.world import worlds
@@ -103,7 +110,29 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
         raise StageError(
             f"two tools are called {', '.join(twice)}; rename the entity of a domain or a world, or leave a server out"
         )
-    made, reasons = from_catalogue(params.catalogue, seed, [tool.name for tool in tools])
+    proposals, chosen_variants = Proposals(), set[str]()
+    if params.llm_domains:
+        if not params.catalogue:
+            raise StageError("tools.llm_domains: tools of a catalogue are wanted too; set tools.catalogue above 0")
+        job.say(f"{params.llm_domains} domains by {llm.model}")
+        with LLM.open(llm, compute, job.answers) as client:
+            how: dict[str, Any] = {"max_tokens": DOMAIN_TOKENS, "temperature": params.llm_temperature, "seed": seed}
+            proposals = propose(client, params.llm_domains, catalogue(), **how)
+            variants = {each.plural: variants_of(each, seed) for each in proposals.entries}
+            for names in sensible(client, variants, **how).values():
+                chosen_variants |= names
+        if not proposals.lines:
+            raise StageError(
+                f"{llm.model} proposed no domain that fits ({dict(proposals.refused)}); ask a larger model"
+            )
+        figures |= {
+            "llm_domains": float(len(proposals.entries)), "llm_categories": float(len(proposals.lines)),
+            "llm_variants_sensible": len(chosen_variants) / max(1, sum(map(len, variants.values()))),
+        }  # fmt: skip
+        figures |= {f"llm_domains_refused/{why.replace(' ', '_')}": float(n) for why, n in proposals.refused.items()}
+    made, reasons = from_catalogue(
+        params.catalogue, seed, [tool.name for tool in tools], proposals.entries, chosen_variants
+    )
     if len(made) < params.catalogue:
         raise StageError(
             f"tools.catalogue = {params.catalogue}: its domains give {len(made)} tools; ask for at most as many, or "
@@ -120,6 +149,8 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
     out.mkdir()
     write_json(out / "servers.json", {name: spec.model_dump() for name, spec in params.servers.items()})
     write_lines(out / "refused.jsonl", [refused.row() for refused in set_aside])
+    if proposals.lines:
+        proposals.write(out / "catalogue")
     (out / "coverage.md").write_text(coverage(tools), encoding="utf-8")
     return {"tools": float(write_tools(out / "tools.jsonl", tools))} | figures
 

@@ -18,6 +18,7 @@ SLOW = (
     "chain", "flows", "tracking",
     "agentic/test_hostile_worlds.py", "agentic/test_mcp.py", "agentic/test_real.py",
     "corpus/test_hostile_sources.py", "corpus/test_sources.py", "llm/test_engine.py", "optim/test_sharded.py",
+    "coding/test_coding.py", "sandbox/test_sandbox.py", "swe/test_swe.py",
     "security/test_credentials.py", "security/test_door.py", "security/test_servers.py", "stages/test_endings.py",
     "stages/test_reruns.py", "storage/test_s3.py", "talk", "test_benchmarks.py", "test_benchmarks_corpus.py",
     "test_extensions.py", "test_gpu_check.py",

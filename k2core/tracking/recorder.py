@@ -16,6 +16,7 @@ import queue
 import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,12 @@ class Recorder:
                 for line in lines:
                     message = {"time": now(), **json.loads(line)}
                     started |= message["type"] == "start"
+                    self.messages.put((number, message))
                     if message["type"] == "end":
                         ended = True
                         if self.fault:
-                            connection.sendall(self.fault.encode())
-                    self.messages.put((number, message))
+                            with suppress(OSError):  # a stage does not wait long to be told
+                                connection.sendall(self.fault.encode())
         except (OSError, ValueError) as error:
             say(f"connection {number}: {error}")
         if started and not ended:

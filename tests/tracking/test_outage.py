@@ -152,3 +152,14 @@ def test_a_recorder_that_dies_keeps_what_it_was_told(
     (kept,) = (store / "logs").glob("tracking-*.jsonl")
     assert '"begin"' in kept.read_text() and kept.stat().st_mode & 0o077 == 0
     assert (store / "mlflow.db").stat().st_mode & 0o077 == 0
+
+
+def test_the_end_of_a_stage_that_does_not_wait_to_be_told_is_kept(store: Path) -> None:
+    recorder = Recorder(store, os.getpid(), Spool(store / "spool.jsonl"))
+    recorder.fault = "MLflow takes no records"
+    ours, stage = socket.socketpair()
+    stage.sendall(b'{"type": "start", "stage": "join"}\n{"type": "end", "status": "FINISHED", "error": ""}\n')
+    stage.close()
+    recorder._read("1", ours)
+    kinds = [(message["type"], message.get("status")) for _, message in recorder.messages.queue]
+    assert kinds == [("start", None), ("end", "FINISHED"), ("hangup", None)]

@@ -113,13 +113,18 @@ class Category(Section):
 
 @cache
 def catalogue() -> list[Entry]:
-    """All domains, by category and then in the order of the file.
+    """The project's own domains."""
+    return entries_in(Path(__file__).parent)
+
+
+def entries_in(folder: Path) -> list[Entry]:
+    """The domains of a folder's YAML files, by category and then in the order of the file.
 
     Raises:
         RecipeError: a file does not fit; the message names file and line.
     """
     entries: list[Entry] = []
-    for path in sorted(Path(__file__).parent.glob("*.yaml")):
+    for path in sorted(folder.glob("*.yaml")):
         content = validate(Category, read_yaml(path), f"catalogue/{path.name}")
         for plural, lines in content.domains.items():
             try:

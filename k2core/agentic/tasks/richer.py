@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from random import Random
 
+from k2core.agentic.catalogue.entries import Entry
 from k2core.agentic.domains.taxonomy import Draws, Split
 from k2core.agentic.tasks import world_stories
 from k2core.agentic.tasks.store_stories import Shelf, shelves, story
@@ -27,18 +28,19 @@ class RicherMaker:
     Args:
         mix: weight of each kind.
         calls: of the kind steps, the weights of chains of 2, 3, … calls.
+        proposed: domains that an LLM added to the catalogue.
     """
 
     def __init__(
         self, tools: Mapping[str, ToolSpec], mix: Mapping[str, float], calls: Sequence[float], seed: int,
-        values: Values | None = None,
+        values: Values | None = None, proposed: Sequence[Entry] = (),
     ) -> None:  # fmt: skip
         self.mix, self.calls, self.seed, self.values = mix, calls, seed, values or Values()
         self.tools = {
             name: {tool.name: tool for tool in tools.values() if (tool.origin, tool.domain) == ("world", name)}
             for name in worlds()
         }
-        self.shelves: list[Shelf] = shelves(tools) if mix.get(STORE) else []
+        self.shelves: list[Shelf] = shelves(tools, proposed) if mix.get(STORE) else []
 
     def task(self, split: Split, number: int, attempt: int = 0) -> Task:
         """Task `number`; another `attempt` gives another task of the same kind."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,13 +35,13 @@ class Shelf:
     many: list[ToolSpec]
 
 
-def shelves(tools: Mapping[str, ToolSpec]) -> list[Shelf]:
-    """The domains of the catalogue that have such tools."""
+def shelves(tools: Mapping[str, ToolSpec], proposed: Sequence[Entry] = ()) -> list[Shelf]:
+    """The domains of the catalogue, and those `proposed` beside it, that have such tools."""
     found, by_domain = list[Shelf](), dict[str, list[ToolSpec]]()
     for tool in tools.values():
         if tool.origin == "catalogue":
             by_domain.setdefault(tool.domain, []).append(tool)
-    for entry in catalogue():
+    for entry in [*proposed, *catalogue()]:
         domain, own = as_domain(entry), by_domain.get(entry.plural, [])
         one = {tool.name: tool for tool in own if _of_one(tool, domain)}
         if one:

@@ -17,6 +17,8 @@ from k2core.agentic.tools.specs import ToolSpec
 from k2core.chat.parser import ToolCall, schema_fault
 
 MAX_WORDS = 5
+VARIANTS = 60
+"""Variants of a domain that an LLM is asked about."""
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 SAME = {"create": "add", "search": "find"}
 SMALL = {"by", "of", "the", "all"}
@@ -63,15 +65,19 @@ class Gate:
         return ""
 
 
-def from_catalogue(count: int, seed: int, taken: Collection[str]) -> tuple[list[ToolSpec], Counter[str]]:
+def from_catalogue(
+    count: int, seed: int, taken: Collection[str], proposed: Sequence[Entry] = (), sensible: Collection[str] = ()
+) -> tuple[list[ToolSpec], Counter[str]]:
     """At most `count` tools, each domain's turn in turn, and how often the gate refused, by reason.
 
     Args:
         taken: names that other tools have.
+        proposed: domains beside the project's own; of their variants those survive whose names are `sensible`.
     """
     gate, refused, tools = Gate(taken), Counter[str](), list[ToolSpec]()
-    entries = catalogue() if count else []
+    entries = [*proposed, *catalogue()] if count else []
     drafts = [drafts_of(entry, seed) for entry in entries]
+    read_again = {entry.plural for entry in proposed}
     worlds = [_world(entry) for entry in entries]
     for turn in zip_longest(*drafts):
         for draft, world in zip(turn, worlds, strict=True):
@@ -79,7 +85,10 @@ def from_catalogue(count: int, seed: int, taken: Collection[str]) -> tuple[list[
                 return tools, refused
             if draft is None:
                 continue
-            if reason := gate.refusal(draft, world):
+            tool = draft.tool
+            if tool.domain in read_again and tool.semantics["parent"] and tool.name not in sensible:
+                refused["not sensible"] += 1
+            elif reason := gate.refusal(draft, world):
                 refused[reason] += 1
             else:
                 tools.append(draft.tool)
@@ -92,6 +101,12 @@ def drafts_of(entry: Entry, seed: int) -> Iterator[Draft]:
     yield from rules.plain()
     for drafts in (list(rules.variants()), list(rules.narrower())):
         yield from random.sample(drafts, len(drafts))
+
+
+def variants_of(entry: Entry, seed: int) -> list[str]:
+    """Names of the first `VARIANTS` variants of a domain's tools, in the order in which they are made."""
+    names = [draft.tool.name for draft in drafts_of(entry, seed) if draft.tool.semantics["parent"]]
+    return names[:VARIANTS]
 
 
 def _world(entry: Entry) -> dict[str, dict[str, Any]]:

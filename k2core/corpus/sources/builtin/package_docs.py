@@ -59,7 +59,8 @@ def _parts(max_characters: int) -> Iterator[Document]:
         stated = packages.license_of(package)
         if not stated:
             continue
-        name = package.metadata["Name"]
+        # The environment parses a package's whole metadata each time it is asked.
+        name, version, author = package.metadata["Name"], package.version, packages.author_of(package)
         for page, text in _pages(package):
             parts = split_page(text, max_characters)
             for number, part in enumerate(parts):
@@ -70,8 +71,8 @@ def _parts(max_characters: int) -> Iterator[Document]:
                     domain=DOMAIN,
                     source=NAME,
                     license=stated,
-                    origin=f"pypi:{name}=={package.version}:{page}",
-                    attribution=packages.author_of(package),
+                    origin=f"pypi:{name}=={version}:{page}",
+                    attribution=author,
                     language=UNDETERMINED,
                 )
 
