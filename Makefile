@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo chat serve test check browser lint types audit bench gpu-check ui deps lock recipe clean
+.PHONY: help setup demo chat serve test check browser sandbox lint types audit bench gpu-check ui deps lock recipe clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,7 +40,12 @@ browser: # Debian's Chromium, for the tests of the Prefect page
 	  { test "$$(id -u)" = 0 && apt-get -qq update && apt-get install -y -qq chromium >/dev/null; } || \
 	  echo "no Chromium here: the tests of the Prefect page are skipped (sudo apt-get install chromium)"
 
-test: setup browser lint ## lint and all tests, the chain at a micro recipe included
+sandbox: # Debian's bubblewrap, in which model-written code runs
+	@command -v bwrap >/dev/null || \
+	  { test "$$(id -u)" = 0 && apt-get -qq update && apt-get install -y -qq bubblewrap >/dev/null; } || \
+	  echo "no bubblewrap here: the tests of the sandbox are skipped (sudo apt-get install bubblewrap)"
+
+test: setup browser sandbox lint ## lint and all tests, the chain at a micro recipe included
 	$(FAST)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest tests -m slow -n 2 --dist loadfile
 

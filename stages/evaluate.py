@@ -28,6 +28,7 @@ def run(
     tokenizer: Path,
     tokens: Path,
     tasks: Path,
+    programs: Path,
     out: Path,
     job: Job,
 ) -> Metrics:
@@ -42,7 +43,7 @@ def run(
     from k2core.model.files import load_model
     from k2core.storage import write_json, write_text
 
-    environments = all_environments(tasks)
+    environments = all_environments(tasks, programs)
     job.say(f"{name}: up to {params.items} items of {', '.join(environments)}; greedy and {params.samples} samples")
     subject = Subject(load_model(model), Tokenizer.load(tokenizer), tokens, environments, params, compute.seed)
     found = measure(subject)

@@ -42,6 +42,7 @@ def run(
     critic: Path,
     tokenizer: Path,
     tasks: Path,
+    programs: Path,
     trajectories: Path,
     tokens: Path,
     out: Path,
@@ -67,7 +68,7 @@ def run(
     from k2core.training.learner import Learner
     from k2core.training.setting import Setting
 
-    tok, seed, environments = Tokenizer.load(tokenizer), compute.seed, all_environments(tasks)
+    tok, seed, environments = Tokenizer.load(tokenizer), compute.seed, all_environments(tasks, programs)
     accepted = split_trajectories(read_trajectories(trajectories / "accepted.jsonl"), "train")
     accepted = some(accepted, params.trajectories, seed)
     model = load_model(init)

@@ -1,8 +1,8 @@
 """Dialogues of persona, agent and stateful tool simulator, judged against the rubric (K2 §3.1).
 
 Only training tasks are played. A task is tried again until a dialogue passes (rejection sampling) or the attempts
-are spent; what the judge rejected is kept. A few dialogues come from a real LLM, and some tasks are played on real MCP
-servers. An LLM judges a sample beside the rules.
+are spent; what the judge rejected is kept. A few dialogues come from a real LLM, some tasks are played on real MCP
+servers, and repository tasks in the sandbox. An LLM judges a sample beside the rules.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Params(Section):
 
 
 def run(
-    params: Params, llm: LLMConfig, compute: Compute, tools: Path, tasks: Path, out: Path, job: Job
+    params: Params, llm: LLMConfig, compute: Compute, tools: Path, tasks: Path, programs: Path, out: Path, job: Job
 ) -> Metrics:  # fmt: skip
     """Write `accepted.jsonl` and `rejected.jsonl`."""
     llm = llm.with_own(params.llm, "trajectories.llm")
@@ -46,6 +46,7 @@ def run(
     from k2core.agentic.tools.specs import read_tools
     from k2core.llm.client import LLM
     from k2core.storage import read_lines, write_lines
+    from k2core.swe.bench import repaired
 
     specs = read_tools(tools / "tools.jsonl")
     training = [task for task in read_lines(tasks / "tasks.jsonl") if task["split"] == "train"]
@@ -73,6 +74,10 @@ def run(
         job.say(f"{len(rows)} dialogues judged by {llm.model}")
         with LLM.open(llm, compute, job.answers) as client:
             found = judged(client, rows, {task["id"]: task for task in [*training, *real]}, compute.seed)
+    repairs = [task for task in read_lines(programs / "repairs.jsonl") if task["split"] == "train"]
+    if repairs:
+        job.say(f"{len(repairs)} repository tasks in the sandbox, about {2 * len(repairs)} s")
+        played += map(repaired, repairs)
     accepted = [row for row in played if row["verdict"]["passed"]]
     rejected = [row for row in played if not row["verdict"]["passed"]]
     if not accepted:

@@ -47,13 +47,15 @@ def attempt(
 ) -> dict[str, list[Attempt]]:
     """`samples` responses to each of the first `items` items of every environment (fewer if there are fewer).
 
+    One without items is left out.
+
     The items depend on `seed` alone, so every model is asked the same. An `enforcer` holds the calls of each response
     to the item's tools.
     """
     chosen = chosen_items(environments, items, seed, split)
     prompts = [prompt_of(environment, item, tokenizer, enforcer) for _, environment, item in chosen]
     groups = sample(model, tokenizer, prompts, samples=samples, temperature=temperature, seed=seed, overlong_reward=0.0)
-    return by_environment(environments, chosen, groups)
+    return by_environment(chosen, groups)
 
 
 def chosen_items(
@@ -67,11 +69,9 @@ def chosen_items(
     ]
 
 
-def by_environment(
-    environments: Mapping[str, Environment], chosen: Sequence[Chosen], groups: Sequence[Sequence[Rollout]]
-) -> dict[str, list[Attempt]]:
+def by_environment(chosen: Sequence[Chosen], groups: Sequence[Sequence[Rollout]]) -> dict[str, list[Attempt]]:
     """The responses to `chosen` items, by the environments' names."""
-    attempts: dict[str, list[Attempt]] = {name: [] for name in sorted(environments)}
+    attempts: dict[str, list[Attempt]] = {name: [] for name, _, _ in chosen}
     for (name, _, item), group in zip(chosen, groups, strict=True):
         attempts[name].append(Attempt(item, group))
     return attempts

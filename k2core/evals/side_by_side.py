@@ -56,7 +56,7 @@ def measure(
                 Rollout([], [], reply.text, score, score >= 1.0, reply.truncated)
                 for reply, score in zip(replies, scores, strict=True)
             ])  # fmt: skip
-        return by_environment(environments, chosen, groups)
+        return by_environment(chosen, groups)
 
     greedy, sampled = attempts(1, 0.0), attempts(samples, 1.0)
     found = Measured(task_scores(greedy, sampled, seed), {PAIRED: pass_rates(sampled)}, readable(greedy, READABLE))

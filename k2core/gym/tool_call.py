@@ -14,7 +14,9 @@ from k2core.agentic.tasks.judge import judge_completion
 from k2core.agentic.tasks.task import Task, first_prompt, gold_reply
 from k2core.agentic.tools.specs import ToolSpec, read_tools
 from k2core.gym.base import Environment, Item, Split
+from k2core.gym.coding import Coding
 from k2core.gym.registry import text_environments
+from k2core.gym.swe import Swe
 from k2core.storage import read_lines
 
 
@@ -60,10 +62,11 @@ class ToolCall:
         return float(judge_completion(item.meta["task"], self.tools, completion).passed)
 
 
-def all_environments(tasks: Path) -> dict[str, Environment]:
-    """The environments that need no files, and the tool tasks of folder `tasks`.
+def all_environments(tasks: Path, programs: Path) -> dict[str, Environment]:
+    """The environments that need no files, the tool tasks of folder `tasks`, and what folder `programs` has to run.
 
     They are here so that stages without tool tasks do not depend on the code of agentic data.
     """
-    tool_call = ToolCall.load(tasks)
-    return {**text_environments(), tool_call.name: tool_call}
+    made: list[Environment] = [ToolCall.load(tasks)]
+    made += [each for each in (Coding.load(programs), Swe.load(programs)) if each.size("train") or each.size("heldout")]
+    return {**text_environments(), **{environment.name: environment for environment in made}}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from k2core.gym.registry import text_environments
 from stages.critic import Params as Critic
+from stages.programs import Params as Programs
 from stages.rl import Params as RL
 from stages.sft import Params as SFT
 
@@ -13,13 +14,14 @@ TOOLS = "tool_call"
 """The environment made of the tasks."""
 
 
-def environments_that_there_are(sft: SFT, critic: Critic, rl: RL) -> Iterator[str]:
+def environments_that_there_are(sft: SFT, critic: Critic, rl: RL, programs: Programs) -> Iterator[str]:
     texts = list(text_environments())
+    run = [name for name, some in (("coding", programs.problems), ("swe", programs.packages)) if some]
     named: dict[str, tuple[Mapping[str, int], list[str]]] = {
         "sft.demonstrations": (sft.demonstrations, texts),
         "critic.gym_pairs": (critic.gym_pairs, texts),
-        "rl.pool": (rl.pool, [*texts, TOOLS]),
-        "rl.ptx_demonstrations": (rl.ptx_demonstrations, [*texts, TOOLS]),
+        "rl.pool": (rl.pool, [*texts, TOOLS, *run]),
+        "rl.ptx_demonstrations": (rl.ptx_demonstrations, [*texts, TOOLS, *run]),
     }
     for key, (counts, known) in named.items():
         for name, count in counts.items():

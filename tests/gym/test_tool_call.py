@@ -24,7 +24,9 @@ def environment(tmp_path_factory):
     )
     write_tools(folder / "tools.jsonl", tools)
     write_lines(folder / "tasks.jsonl", [maker.task(split, i) for split in ("train", "heldout") for i in range(40)])
-    return all_environments(folder)["tool_call"]
+    for file in ("problems.jsonl", "repairs.jsonl"):
+        write_lines(folder / file, [])
+    return all_environments(folder, folder)["tool_call"]
 
 
 def completion(item, message):
@@ -77,4 +79,4 @@ def test_splits_share_no_task_and_missing_files_are_named(environment, tmp_path)
     keys = [item.key for item in items(environment)]
     assert len(set(keys)) == len(keys) == 80
     with pytest.raises(StorageError, match=r"tasks\.jsonl"):
-        all_environments(tmp_path)
+        all_environments(tmp_path, tmp_path)

@@ -1,0 +1,1 @@
+"""Code that runs where it can do no harm: one small interface, and bubblewrap behind it (docs/sandbox.md)."""

@@ -1,0 +1,1 @@
+"""Repositories with a bug that their own tests show, to be mended (K2 §3.1)."""

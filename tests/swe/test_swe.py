@@ -1,0 +1,186 @@
+"""Repository tasks: proved, mended by their gold patch alone, and no tampering is rewarded."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+
+import pytest
+
+from k2core.agentic.tools.simulator import Outcome
+from k2core.chat.parser import ToolCall
+from k2core.gym.swe import Swe
+from k2core.sandbox import bubblewrap
+from k2core.stage import StageError
+from k2core.storage import write_lines
+from k2core.swe.bench import TOOLS, Bench, repaired
+from k2core.swe.prove import Funnel, _candidates, tasks
+from k2core.swe.repository import is_test, repository
+from k2core.swe.task import broken, gold_patch, patched, tampering, verdict
+from k2core.swe.testing import Outcome as Run
+from k2core.swe.testing import run_tests
+
+needs_bubblewrap = pytest.mark.skipif(bool(bubblewrap.missing()), reason=bubblewrap.missing() or "there")
+NAME = "shortuuid"
+
+
+@pytest.fixture(scope="module")
+def made():
+    funnel = Funnel()
+    return tasks(repository(NAME), 2, 7, test_files=4, funnel=funnel), funnel
+
+
+@pytest.fixture(scope="module")
+def task(made):
+    return made[0][0]
+
+
+@needs_bubblewrap
+def test_the_funnel_says_what_became_of_every_mistake(made):
+    kept, funnel = made
+    assert funnel.tried == sum(funnel.why.values()) >= len(kept) == funnel.why["proved"] > 0
+    for each in kept:
+        assert each["failing"] and set(each["failing"]) < set(each["passing"])
+        assert each["before"] not in each["issue"] and each["reason"] not in each["issue"]
+        assert each["failing"][0] in each["issue"] and "\nE " in each["issue"]
+
+
+@needs_bubblewrap
+def test_an_answer_is_rewarded_for_the_mend_alone(made, tmp_path):
+    kept, _ = made
+    write_lines(tmp_path / "repairs.jsonl", kept)
+    environment = Swe.load(tmp_path)
+    split = "train" if environment.size("train") else "heldout"
+    assert environment.size("train") + environment.size("heldout") == len(kept)
+    item = environment.item(0, split, 0)
+    assert environment.score(item, item.gold["content"] + "<|im_end|>") == 1.0
+    gold = item.gold["content"]
+    other = gold.replace(item.meta["task"]["before"], item.meta["task"]["after"])
+    for wrong in ("", "I do not know.", other, gold.replace(item.meta["task"]["path"], "shortuuid/nowhere.py")):
+        assert environment.score(item, wrong + "<|im_end|>") == 0.0
+    assert item.meta["task"]["after"].strip() in item.messages[-1]["content"]
+
+
+@needs_bubblewrap
+def test_tampering_is_not_rewarded(task):
+    files = patched(broken(task), gold_patch(task))
+    test = task["tests"][0]
+    source = files[task["path"]]
+    hacks = {
+        "nothing is done": broken(task),
+        "the tests are rewritten": {**broken(task), test: b"def test_a():\n    assert True\n"},
+        "the tests are deleted": {path: content for path, content in broken(task).items() if path != test},
+        "a conftest.py is planted": {**files, "conftest.py": b"import os\nos._exit(0)\n"},
+        "a plugin is planted": {**files, f"{NAME}/helper.py": b"import pytest\n"},
+        "it ends the process": {**files, task["path"]: source + b"\nimport os\nos._exit(0)\n"},
+        "it ends at the end": {**files, task["path"]: source + b"\nimport atexit\natexit.register(print)\n"},
+        "it changes pytest": {
+            **files,
+            task["path"]: source + b"\nimport _pytest.python\n_pytest.python.Function.runtest = None\n",
+        },
+        "it is no Python": {**files, task["path"]: b"def ("},
+    }
+    reasons = {name: verdict(task, changed) for name, changed in hacks.items()}
+    assert [name for name, reason in reasons.items() if not reason] == [], reasons
+    assert tampering(task, files) == "" and verdict(task, files) == ""
+
+
+@needs_bubblewrap
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        (b"\nimport os\nos._exit(0)\n", "the tests do not come to their end"),
+        (b"\nraise SystemExit(0)\n", ""),
+        (
+            b"\nimport _pytest.python\n_pytest.python.Function.runtest = lambda self: None\n",
+            "the verdict of tests is changed",
+        ),
+        (
+            b"\nimport os\nfor f in range(3, 64):\n try: os.write(f, b'')\n except OSError: pass\nos._exit(0)\n",
+            "the tests do not come to their end",
+        ),
+    ],
+)
+def test_code_that_reaches_for_the_verdict_gives_itself_away(code, fault):
+    """What runs when no rule has kept it out."""
+    package = repository(NAME)
+    path = f"{NAME}/main.py"
+    outcome = run_tests(package, {**package.files, path: package.files[path] + code}, package.test_files[:1])
+    assert outcome.fault.startswith(fault) if fault else not outcome.passed, outcome
+
+
+@needs_bubblewrap
+def test_an_agent_mends_it_with_tools(task):
+    played = repaired(task)
+    assert played["verdict"]["passed"] and played["task_id"] == task["id"]
+    called = [call["function"]["name"] for message in played["messages"] for call in message.get("tool_calls", [])]
+    assert called == ["repo_test", "repo_search", "repo_read", "repo_edit", "repo_test"]
+    results = [json.loads(message["content"]) for message in played["messages"] if message["role"] == "tool"]
+    assert results[0]["failed"] and not results[-1]["failed"]
+    assert {tool["function"]["name"] for tool in played["tools"]} == set(TOOLS)
+
+
+def call(bench: Bench, name: str, **arguments) -> Outcome:
+    return bench.execute(ToolCall(f"functions.{name}:0", name, json.dumps(arguments)))
+
+
+@needs_bubblewrap
+def test_tools_refuse_in_a_sentence(task):
+    bench = Bench(task)
+    assert NAME in call(bench, "repo_list", folder=".").text or "no folder" in call(bench, "repo_list", folder=".").text
+    assert "main.py" in call(bench, "repo_list", folder=NAME).text
+    for name, arguments, said in (
+        ("repo_read", {"path": "/etc/passwd", "first": 1, "last": 2}, "there is no file"),
+        ("repo_edit", {"path": task["tests"][0], "old": "import", "new": ""}, "times"),
+        ("repo_edit", {"path": task["path"], "old": task["after"], "new": "import os; os._exit(0)"}, "refused"),
+        ("repo_test", {"path": "nowhere.py"}, "no file of tests"),
+        ("repo_search", {"text": " "}, "give a text"),
+        ("repo_read", {"path": "x"}, "first"),
+    ):
+        outcome = call(bench, name, **arguments)
+        assert not outcome.valid and said in outcome.text, outcome
+    assert bench.files == broken(task)
+
+
+def test_candidates_depend_on_the_seed_alone():
+    package = repository(NAME)
+    reached = {
+        test: Run({"a": "passed"}, covered=frozenset({(f"{NAME}/main.py", "int_to_string")}))
+        for test in package.test_files
+    }
+    first, again = ([each[1] for each in _candidates(package, reached, Random(seed))] for seed in ("3", "3"))
+    assert first == again and first
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("numpy", "is compiled|not a permissive"),
+        ("certifi", "MPL-2.0, not a permissive one"),
+        ("requests", "has no tests"),
+    ],
+)
+def test_a_package_that_cannot_serve_is_refused(name, said):
+    with pytest.raises(StageError, match=said):
+        repository(name)
+
+
+@pytest.mark.parametrize(
+    ("path", "test"),
+    [
+        ("a/b.py", False),
+        ("a/tests/b.py", True),
+        ("a/test_b.py", True),
+        ("a/b_test.py", True),
+        ("conftest.py", True),
+        ("a/attest.py", False),
+    ],
+)
+def test_files_of_tests_are_known_by_name(path, test):
+    assert is_test(path) is test
+
+
+def test_another_version_of_the_package_is_named():
+    stale = {"id": "swe/x", "package": NAME, "version": "0", "digest": "0", "path": f"{NAME}/main.py"}
+    with pytest.raises(StageError, match="run the stage `programs` again"):
+        broken(stale)
