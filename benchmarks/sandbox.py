@@ -78,13 +78,15 @@ def many(executions: int, hostile_share: float) -> Counted:
 
 
 def _present() -> dict[str, int]:
-    deadline = time.monotonic() + 2  # the kernel takes a moment to clear away
-    while psutil.Process().children(recursive=True) and time.monotonic() < deadline:
+    def orphans() -> int:
+        return sum(each.info == {"name": PROGRAM, "ppid": 1} for each in psutil.process_iter(["name", "ppid"]))
+
+    deadline = time.monotonic() + 10  # the kernel takes a moment to clear away, process 1 another
+    while (psutil.Process().children(recursive=True) or orphans()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    orphans = [each for each in psutil.process_iter(["name", "ppid"]) if each.info["name"] == PROGRAM]
     return {
         "processes": len(psutil.Process().children(recursive=True)),
-        "orphans": sum(each.info["ppid"] == 1 for each in orphans),
+        "orphans": orphans(),
         "mounts": len(Path("/proc/self/mountinfo").read_text().splitlines()),
         "files": sum(entry.stat(follow_symlinks=False).st_uid in USERS for entry in os.scandir("/tmp")),
         "open files": len(os.listdir("/proc/self/fd")),
