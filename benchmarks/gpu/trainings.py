@@ -140,7 +140,7 @@ def _fine_tuned(settings: FineTuning, root: Path) -> float:
 def _reinforced(config: RLConfig, root: Path) -> float:
     model = load_model(root / "base")
     prompts = [Prompt((5, 6, n), 8, lambda text: float(len(text) % 2)) for n in range(10, 14)]
-    tokenizer: Any = SimpleNamespace(im_end_id=END, decode_reply=lambda ids: "x" * len(ids))
+    tokenizer: Any = SimpleNamespace(im_end_id=END, decode=str, decode_reply=lambda ids: "x" * len(ids))
     training = PolicyTraining(
         Learner(model, OPTIMIZER.with_rates(config.muon_lr, config.adamw_lr).build(model)), config,
         Setting(Quiet(root / "rl"), SPIKES, CHECKPOINT), 7,

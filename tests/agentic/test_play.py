@@ -55,9 +55,10 @@ def test_rejection_sampling_stops_at_the_first_that_passes() -> None:
 
 
 def test_the_stage_writes_what_the_oracle_plays(tmp_path: Path) -> None:
-    tools, tasks = tmp_path / "tools", tmp_path / "tasks"
-    tools.mkdir()
-    tasks.mkdir()
+    tools, tasks, programs = tmp_path / "tools", tmp_path / "tasks", tmp_path / "programs"
+    for folder in (tools, tasks, programs):
+        folder.mkdir()
+    write_lines(programs / "repairs.jsonl", [])
     write_tools(tools / "tools.jsonl", TOOLS.values())
     (tools / "servers.json").write_text("{}")
     write_lines(tasks / "tasks.jsonl", [TaskMaker(TOOLS, {"single": 1}, 1).task("train", i) for i in range(5)])
@@ -66,7 +67,7 @@ def test_the_stage_writes_what_the_oracle_plays(tmp_path: Path) -> None:
     params = trajectories.Params(**recipe["trajectories"] | {"llm_tasks": 0, "mistake_rate": 0.0, "failure_rate": 0.0})
     llm, compute = validate(LLMConfig, recipe["llm"], "llm"), validate(Compute, recipe["compute"], "compute")
     job = Job("trajectories", tmp_path / "scratch", None)
-    figures = trajectories.run(params, llm, compute, tools, tasks, tmp_path / "out", job)
+    figures = trajectories.run(params, llm, compute, tools, tasks, programs, tmp_path / "out", job)
     assert figures["accepted/oracle"] == figures["accepted"] == 5
     assert {row["agent"] for row in read_lines(tmp_path / "out" / "accepted.jsonl")} == {"oracle"}
 
