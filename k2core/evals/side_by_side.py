@@ -13,7 +13,7 @@ from k2core.evals.subject import Measured
 from k2core.figures.intervals import Score, gain
 from k2core.gym.base import Environment
 from k2core.gym.registry import text_environments
-from k2core.gym.tool_call import all_environments
+from k2core.gym.tool_call import ToolCall
 from k2core.inference.rollouts import Rollout
 from k2core.recipe import modules_in
 from k2core.stage import StageError
@@ -32,7 +32,8 @@ def asked_environments(tasks: Path | None, names: Sequence[str]) -> dict[str, En
         StageError: a name is none of them.
     """
     suites = [module.make() for module in modules_in("k2core.evals.suites").values()]
-    known = (all_environments(tasks) if tasks else text_environments()) | {suite.name: suite for suite in suites}
+    tools = [ToolCall.load(tasks)] if tasks else []
+    known: dict[str, Environment] = text_environments() | {each.name: each for each in (*tools, *suites)}
     if unknown := sorted(set(names) - set(known)):
         raise StageError(f"no environment {unknown[0]}; there are {', '.join(sorted(known))}")
     return {name: known[name] for name in names or known}

@@ -21,7 +21,7 @@ from k2core.evals.environments import chosen_items
 from k2core.evals.side_by_side import asked_environments, gains, measure, table
 from k2core.serve.app import Served, application
 from k2core.stage import StageError
-from k2core.storage import StorageError
+from k2core.storage import StorageError, write_lines
 
 ENVIRONMENTS = asked_environments(None, [])
 ASKED = {"items": 8, "samples": 2, "max_new_tokens": 64, "seed": 1}
@@ -73,6 +73,12 @@ def test_guesses_get_their_chance():
 def test_an_environment_that_there_is_not_is_said():
     with pytest.raises(StageError, match="no environment flying; there are arithmetic, "):
         asked_environments(None, ["flying"])
+
+
+def test_a_folder_of_tasks_adds_its_tool_tasks(tmp_path):
+    for name in ("tasks.jsonl", "tools.jsonl"):
+        write_lines(tmp_path / name, [])
+    assert set(asked_environments(tmp_path, [])) == {*ENVIRONMENTS, "tool_call"}
 
 
 @pytest.fixture(scope="module")
