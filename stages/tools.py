@@ -47,7 +47,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
     llm = llm.with_own(params.llm, "tools.llm")
     from collections import Counter
 
-    from k2core.agentic.catalogue.entries import catalogue
+    from k2core.agentic.catalogue.entries import Entry, catalogue
     from k2core.agentic.catalogue.proposed import Proposals, propose, sensible
     from k2core.agentic.domains.taxonomy import domains
     from k2core.agentic.tasks.real_domain import real_domains
@@ -111,6 +111,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
             f"two tools are called {', '.join(twice)}; rename the entity of a domain or a world, or leave a server out"
         )
     proposals, chosen_variants = Proposals(), set[str]()
+    proposed: list[Entry] = []
     if params.llm_domains:
         if not params.catalogue:
             raise StageError("tools.llm_domains: tools of a catalogue are wanted too; set tools.catalogue above 0")
@@ -118,7 +119,8 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
         with LLM.open(llm, compute, job.answers) as client:
             how: dict[str, Any] = {"max_tokens": DOMAIN_TOKENS, "temperature": params.llm_temperature, "seed": seed}
             proposals = propose(client, params.llm_domains, catalogue(), **how)
-            variants = {each.plural: variants_of(each, seed) for each in proposals.entries}
+            proposed = proposals.entries
+            variants = {each.plural: variants_of(each, seed) for each in proposed}
             for names in sensible(client, variants, **how).values():
                 chosen_variants |= names
         if not proposals.lines:
@@ -126,13 +128,11 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
                 f"{llm.model} proposed no domain that fits ({dict(proposals.refused)}); ask a larger model"
             )
         figures |= {
-            "llm_domains": float(len(proposals.entries)), "llm_categories": float(len(proposals.lines)),
+            "llm_domains": float(len(proposed)), "llm_categories": float(len(proposals.lines)),
             "llm_variants_sensible": len(chosen_variants) / max(1, sum(map(len, variants.values()))),
         }  # fmt: skip
         figures |= {f"llm_domains_refused/{why.replace(' ', '_')}": float(n) for why, n in proposals.refused.items()}
-    made, reasons = from_catalogue(
-        params.catalogue, seed, [tool.name for tool in tools], proposals.entries, chosen_variants
-    )
+    made, reasons = from_catalogue(params.catalogue, seed, [tool.name for tool in tools], proposed, chosen_variants)
     if len(made) < params.catalogue:
         raise StageError(
             f"tools.catalogue = {params.catalogue}: its domains give {len(made)} tools; ask for at most as many, or "

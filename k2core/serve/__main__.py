@@ -41,9 +41,10 @@ def main(
 
 def _serve(folder: Path, host: str, port: int, rows: int, waiting: int) -> None:
     from k2core.machine.device import choose
+    from k2core.machine.proxies import LOOPBACK
 
     key = os.environ.get(KEY, "")
-    local = host in ("127.0.0.1", "localhost", "::1")
+    local = host in LOOPBACK
     if not local and not key:
         raise StageError(f"{host} can be reached from other machines; set a key for the clients in {KEY}")
     try:

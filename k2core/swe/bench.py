@@ -12,7 +12,7 @@ from k2core.agentic.tools.simulator import Outcome, check_call
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.chat.parser import ToolCall
 from k2core.swe.repository import repository
-from k2core.swe.task import Task, broken, edited, tampering, verdict
+from k2core.swe.task import Task, broken, edited, mend, tampering, verdict
 from k2core.swe.testing import run_tests
 
 MOST_LINES, MOST_MATCHES, SHOWN = 80, 20, 1500
@@ -113,19 +113,14 @@ class Bench:
 
 def oracle(task: Task) -> list[dict[str, str]]:
     """Calls that find, mend and test it, as a programmer would who knows where to look: the gold path."""
-    rows = broken(task)[task["path"]].decode().splitlines()
     at = task["line"] - 1
-    first = last = at
-    text = "\n".join(rows)
-    while text.count("\n".join(rows[first : last + 1])) > 1:
-        first, last = max(0, first - 1), min(len(rows) - 1, last + 1)
-    new = [*rows[first:at], rows[at].replace(task["after"], task["before"]), *rows[at + 1 : last + 1]]
+    old, new = mend(task, broken(task)[task["path"]].decode().splitlines(), "\n")
     name = task["function"].rpartition(".")[2]
     steps: list[tuple[str, dict[str, Any]]] = [
         ("repo_test", {"path": task["tests"][0]}),
         ("repo_search", {"text": f"def {name}("}),
         ("repo_read", {"path": task["path"], "first": max(1, at - 15), "last": at + 15}),
-        ("repo_edit", {"path": task["path"], "old": "\n".join(rows[first : last + 1]), "new": "\n".join(new)}),
+        ("repo_edit", {"path": task["path"], "old": old, "new": new}),
         ("repo_test", {"path": task["tests"][0]}),
     ]
     return [{"name": name, "arguments": json.dumps(arguments)} for name, arguments in steps]

@@ -82,14 +82,23 @@ def broken(task: Task) -> dict[str, bytes]:
 
 def gold_patch(task: Task) -> str:
     """The answer that mends the mistake, as blocks of search and replace."""
-    lines = broken(task)[task["path"]].decode().splitlines(keepends=True)
-    at = task["line"] - 1
-    first = last = at
-    while "".join(lines).count("".join(lines[first : last + 1])) > 1:  # until it is there once
-        first, last = max(0, first - 1), min(len(lines) - 1, last + 1)
-    old = "".join(lines[first : last + 1])
-    new = "".join([*lines[first:at], lines[at].replace(task["after"], task["before"]), *lines[at + 1 : last + 1]])
+    old, new = mend(task, broken(task)[task["path"]].decode().splitlines(keepends=True), "")
     return f"{task['path']}\n<<<<<<< SEARCH\n{old}=======\n{new}>>>>>>> REPLACE\n"
+
+
+def mend(task: Task, lines: Sequence[str], between: str) -> tuple[str, str]:
+    """The text around the mistake that the broken file has once, and what takes its place.
+
+    Args:
+        lines: of the file.
+        between: what joins them: nothing, if they have their ends.
+    """
+    text, at = between.join(lines), task["line"] - 1
+    first = last = at
+    while text.count(between.join(lines[first : last + 1])) > 1:
+        first, last = max(0, first - 1), min(len(lines) - 1, last + 1)
+    new = [*lines[first:at], lines[at].replace(task["after"], task["before"]), *lines[at + 1 : last + 1]]
+    return between.join(lines[first : last + 1]), between.join(new)
 
 
 def patched(files: Files, answer: str) -> dict[str, bytes]:

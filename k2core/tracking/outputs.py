@@ -29,16 +29,16 @@ def described(path: Path) -> dict[str, Any]:
     `changed` (when, in ns) or else, for the first, its `preview`.
     """
     found = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    stats = [file.stat() for file in found]
     files, looked = [], 0
-    for file in found[:MOST_FILES]:
-        about = file.stat()
+    for file, about in zip(found[:MOST_FILES], stats, strict=False):
         entry: dict[str, Any] = {"path": str(file), "bytes": about.st_size}
         if is_copied(file.suffix, about.st_size):
             entry["changed"] = about.st_mtime_ns
         elif looked < MOST_PREVIEWS:
             entry["preview"], looked = preview(file), looked + 1
         files.append(entry)
-    size = sum(file.stat().st_size for file in found)
+    size = sum(about.st_size for about in stats)
     return {"path": str(path), "bytes": size, "count": len(found), "files": files}
 
 

@@ -122,6 +122,31 @@ def test_broken_answers_cost_their_domain_alone(answer: str) -> None:
     assert list(made.lines["pets"]) == ["aquariums"] and made.refused["domain does not fit"] == 1
 
 
+def test_what_is_no_name_becomes_no_file(tmp_path: Path) -> None:
+    """A server that does not hold answers to their schema."""
+
+    class Careless(Proposer):
+        def _answer(self, request: Request) -> Answer | Refused:
+            text = request.messages[-1]["content"]
+            if "further categories" in text:
+                return Answer('{"categories": ["../pets", "pets"]}', "stop", 1)
+            if text.startswith("Category"):
+                return Answer('{"entities": ["aquarium\\n", "a/b", "aquarium", "terrarium"]}', "stop", 1)
+            return super()._answer(request)
+
+    spoilt = AQUARIUM | {"steps": [{"verb": "cl ean", "state": "cleaned"}]}
+    made = propose(
+        Careless(lambda text: spoilt if "terrarium" in text else AQUARIUM),
+        16,
+        catalogue(),
+        **HOW,  # type: ignore[arg-type]
+    )
+    assert {category: list(found) for category, found in made.lines.items()} == {"pets": ["aquariums"]}
+    assert made.refused["domain does not fit"] == 1
+    made.write(tmp_path / "catalogue")
+    assert [path.name for path in tmp_path.rglob("*.yaml")] == ["pets.yaml"]
+
+
 def run_stage(folder: Path, llm: Proposer, monkeypatch: pytest.MonkeyPatch, **changes: int) -> dict[str, float]:
     @contextmanager
     def opened(*_: object) -> Iterator[Proposer]:

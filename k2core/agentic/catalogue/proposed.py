@@ -8,6 +8,7 @@ reading: which variants of a tool somebody would ask for.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,13 +18,15 @@ from typing import Any
 import yaml
 
 from k2core.agentic.catalogue.entries import KEY_KINDS, OBJECTS, STRINGS, Entry, entry, plural_of
+from k2core.chat.parser import argument_errors
 from k2core.llm.client import LLM, Refused, Request
 from k2core.storage import parse_json
 
 PER_CATEGORY = 8
 """Entities asked for in one category."""
 KINDS = ("values", "whole number", "number", "yes/no", *STRINGS, *OBJECTS)
-_NAME = {"type": "string", "pattern": "^[a-z]+(_[a-z]+)?$", "minLength": 3, "maxLength": 20}
+_WORDS = "[a-z]+(_[a-z]+)?"
+_NAME = {"type": "string", "pattern": f"^{_WORDS}$", "minLength": 3, "maxLength": 20}
 _TEXT = {"type": "string", "pattern": "^[a-z][a-z ,]+ [a-z ,]+$", "maxLength": 60}
 
 
@@ -98,7 +101,7 @@ def propose(
 
     wanted = -(-count // PER_CATEGORY)
     [answer] = ask([_CATEGORIES.format(count=wanted, known=", ".join(categories))], _names("categories", 1, wanted))
-    fresh = list(dict.fromkeys(_strings(answer, "categories")))
+    fresh = list(dict.fromkeys(_named(answer, "categories")))
     made.refused["category known"] += len(set(fresh) & set(categories))
     fresh = [name for name in fresh if name not in categories][:wanted]
     answers = ask(
@@ -107,7 +110,7 @@ def propose(
     )
     entities: list[tuple[str, str]] = []
     for category, answer in zip(fresh, answers, strict=True):
-        for name in _strings(answer, "entities"):
+        for name in _named(answer, "entities"):
             if name in taken:
                 made.refused["entity known"] += 1
             elif len(entities) < count:
@@ -116,6 +119,8 @@ def propose(
     answers = ask([_FIELDS.format(entity=_said(name), category=_said(c)) for c, name in entities], DOMAIN)
     for (category, name), answer in zip(entities, answers, strict=True):
         try:
+            if argument_errors(name, answer, DOMAIN):  # not every server holds an answer to its schema
+                raise ValueError(f"{name}: not as the schema says")
             lines = domain_lines(name, answer)
             entry(category, plural_of(name), lines)
         except (ValueError, KeyError, TypeError):
@@ -182,6 +187,11 @@ def _read(answer: Any) -> Any:
 def _strings(answer: Any, key: str) -> list[str]:
     found = answer.get(key) if isinstance(answer, dict) else None
     return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
+
+
+def _named(answer: Any, key: str) -> list[str]:
+    """Those of the answer that are names: they become names of files and tools."""
+    return [name for name in _strings(answer, key) if re.fullmatch(_WORDS, name)]
 
 
 def _kind(each: dict[str, Any]) -> str:
