@@ -1,8 +1,8 @@
 """Reinforcement learning with K1.5/K2's squared objective on the verifiable gym (K2 §3.2).
 
-Tool tasks and small reasoning tasks are verified by programs; open prompts, the last replies of accepted
-dialogues, are rewarded by the critic's pairwise comparisons. Thin: the critic does not change during RL, and
-rollouts are single responses.
+Tool tasks, first replies and whole dialogues, and small reasoning tasks are verified by programs; open prompts, the
+last replies of accepted dialogues, are rewarded by the critic's pairwise comparisons. Thin: the critic does not change
+during RL.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def run(
     from k2core.gym.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
     from k2core.gym.registry import select
     from k2core.gym.tool_call import all_environments
+    from k2core.gym.tool_dialogue import with_dialogues
     from k2core.model.files import load_model, save_model
     from k2core.rl.critique import Critique, open_requests
     from k2core.rl.loop import PolicyTraining
@@ -68,7 +69,8 @@ def run(
     from k2core.training.learner import Learner
     from k2core.training.setting import Setting
 
-    tok, seed, environments = Tokenizer.load(tokenizer), compute.seed, all_environments(tasks, programs)
+    tok, seed = Tokenizer.load(tokenizer), compute.seed
+    environments = with_dialogues(all_environments(tasks, programs))
     accepted = split_trajectories(read_trajectories(trajectories / "accepted.jsonl"), "train")
     accepted = some(accepted, params.trajectories, seed)
     model = load_model(init)

@@ -75,13 +75,12 @@ def encode_dialogue(
     Sampled are an assistant's content, its calls and its `<|im_end|>`, not its header. Control tokens come only from
     the template: the same characters inside a message stay plain text, so no user can forge a turn.
     """
-    ids: list[int] = []
-    mask: list[int] = []
-    for piece in pieces(messages, tools, add_generation_prompt, tool_format):
-        new = [tokenizer.id_of(piece.text)] if piece.special else tokenizer.encode(piece.text)
-        ids += new
-        mask += [int(piece.sampled)] * len(new)
-    return ids, mask
+    return _encode(tokenizer, pieces(messages, tools, add_generation_prompt, tool_format))
+
+
+def encode_continuation(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """Token ids that follow the end of an assistant's turn: `messages`, and the prompt to generate the next turn."""
+    return _encode(tokenizer, _turns(messages, add_generation_prompt=True))[0]
 
 
 def pieces(
@@ -93,6 +92,21 @@ def pieces(
         yield from _turn(IM_SYSTEM, "tool_declare", text)
     if messages and messages[0]["role"] != "system":
         yield from _turn(IM_SYSTEM, "system", DEFAULT_SYSTEM)
+    yield from _turns(messages, add_generation_prompt)
+
+
+def _encode(tokenizer: Tokenizer, rendered: Iterator[Piece]) -> tuple[list[int], list[int]]:
+    """Token ids, and for each 1 if it is sampled."""
+    ids: list[int] = []
+    mask: list[int] = []
+    for piece in rendered:
+        new = [tokenizer.id_of(piece.text)] if piece.special else tokenizer.encode(piece.text)
+        ids += new
+        mask += [int(piece.sampled)] * len(new)
+    return ids, mask
+
+
+def _turns(messages: Sequence[Message], add_generation_prompt: bool) -> Iterator[Piece]:
     for message in messages:
         role, content = message["role"], _text(message)
         if role not in OPENERS:

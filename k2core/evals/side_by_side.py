@@ -54,7 +54,7 @@ def measure(
         ):
             scores = [0.0 if reply.truncated else environment.score(item, reply.text) for reply in replies]
             groups.append([
-                Rollout([], [], reply.text, score, score >= 1.0, reply.truncated)
+                Rollout([], [], reply.text, score, score >= 1.0, reply.truncated, [])
                 for reply, score in zip(replies, scores, strict=True)
             ])  # fmt: skip
         return by_environment(chosen, groups)

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from k2core import storage
 from k2core.chat.special_tokens import IM_END
 from k2core.storage import Split
+
+if TYPE_CHECKING:
+    from k2core.chat.tokenizer import Tokenizer
+    from k2core.inference.rollouts import Episode
 
 Message = dict[str, Any]
 HELDOUT_SHARE = 0.2
@@ -52,6 +56,14 @@ class Environment(Protocol):
 
     def score(self, item: Item, completion: str) -> float:
         """Reward in [0, 1] of the text after the generation prompt (special tokens kept); 1 means passed."""
+
+
+@runtime_checkable
+class Episodic(Environment, Protocol):
+    """An environment that answers responses, so that an item takes several of them."""
+
+    def episode(self, item: Item, tokenizer: Tokenizer) -> Episode:
+        """A fresh episode with the item."""
 
 
 def split_of(key: str) -> Split:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from k2core.gym.base import Environment, Item
+from k2core.gym.base import Environment, Episodic, Item
 from k2core.inference.rollouts import Prompt, encode_prompt
 
 if TYPE_CHECKING:
@@ -19,4 +19,5 @@ def prompt_of(environment: Environment, item: Item, tokenizer: Tokenizer, enforc
         environment.max_new_tokens,
         lambda text: environment.score(item, text),
         enforcer.constraint(item.messages, item.tools) if enforcer else None,
+        (lambda: environment.episode(item, tokenizer)) if isinstance(environment, Episodic) else None,
     )

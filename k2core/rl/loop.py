@@ -11,11 +11,12 @@ In the first, on-policy step a group with equal rewards has exactly no gradient 
 
 Logged: `reward/mean` and `passed` (prompts as drawn: the hardest come most often, so both may fall while the policy
 improves), `curriculum/success` (running success rate, mean over the whole pool), `reward/zero_std` (share of groups
-without signal), `truncated` (share over budget), `length` (tokens per response), `entropy` (nats per token: mean
--log π of the sampled tokens), `log_ratio/first_max` (largest |log π_θ/π_old| of a response before the first step:
-sampler and trainer agree if it is about 0), `log_ratio/last` (mean, last step), `loss/policy`, `loss/ptx`,
-`critique/spread` (win rates' standard deviation), `temperature`, `grad_norm` (before clipping), `lr/muon` (the
-matrices' learning rate), what the optimiser reports, and, once there are any, `spike/skipped` (updates left out).
+without signal), `truncated` (share over budget), `length` (sampled tokens per rollout), `turns` (responses per
+rollout), `entropy` (nats per token: mean -log π of the sampled tokens), `log_ratio/first_max` (largest |log π_θ/π_old|
+of a response before the first step: sampler and trainer agree if it is about 0), `log_ratio/last` (mean, last step),
+`loss/policy`, `loss/ptx`, `critique/spread` (win rates' standard deviation), `temperature`, `grad_norm` (before
+clipping), `lr/muon` (the matrices' learning rate), what the optimiser reports, and, once there are any,
+`spike/skipped` (updates left out).
 
 Shapes: B rows, T positions, N responses, M their tokens, V vocabulary.
 """
@@ -158,6 +159,7 @@ class PolicyTraining(Training):
             temperature=temperature,
             seed=random.getrandbits(31),
             overlong_reward=self.config.overlong_reward,
+            context=self.config.context,
         )
 
     def _trace(self, number: int, prompt: Prompt, rollout: Rollout) -> None:
@@ -199,7 +201,7 @@ class PolicyTraining(Training):
         dialogues = [
             Dialogue(
                 [*signal.prompt.tokens, *signal.rollout.tokens],
-                [0] * len(signal.prompt.tokens) + [1] * len(signal.rollout.tokens),
+                [0] * len(signal.prompt.tokens) + signal.rollout.mask,
             )
             for signal in signals
         ]
@@ -240,6 +242,11 @@ def _group(name: str, prompt: Prompt, responses: Sequence[Rollout], rewards: Seq
     return Group(name, [Signal(prompt, response, advantage) for response, advantage in scored])
 
 
+def _turns(mask: Sequence[int]) -> int:
+    """How many runs of ones a mask has."""
+    return sum(now > before for before, now in zip([0, *mask], mask, strict=False))
+
+
 def _describe(groups: Sequence[Sequence[Rollout]], rewards: Sequence[Sequence[float]]) -> Metrics:
     rollouts = [rollout for group in groups for rollout in group]
     return {
@@ -247,6 +254,8 @@ def _describe(groups: Sequence[Sequence[Rollout]], rewards: Sequence[Sequence[fl
         "reward/zero_std": fmean(len(set(group)) == 1 for group in rewards),
         "passed": fmean(rollout.passed for rollout in rollouts),
         "truncated": fmean(rollout.truncated for rollout in rollouts),
-        "length": fmean(len(rollout.tokens) for rollout in rollouts),
-        "entropy": -fmean(value for rollout in rollouts for value in rollout.log_probs),
+        "length": fmean(sum(rollout.mask) for rollout in rollouts),
+        "turns": fmean(_turns(rollout.mask) for rollout in rollouts),
+        "entropy": -sum(sum(rollout.log_probs) for rollout in rollouts)
+        / sum(sum(rollout.mask) for rollout in rollouts),
     }

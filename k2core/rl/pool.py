@@ -60,6 +60,7 @@ def build_pool(
             temperature=config.temperature_start,
             seed=seed,
             overlong_reward=config.overlong_reward,
+            context=config.context,
         )
         write_json(file, [fmean(rollout.passed for rollout in group) for group in groups])
     success = json.loads(file.read_text())

@@ -41,7 +41,7 @@ class Tools:
 def test_scores(monkeypatch):
     def one(text, gold, truncated=False):
         item = Item("k", question("q"), answer("a"), TOOLS, {"gold_calls": gold})
-        return Attempt(item, [Rollout([1], [0.0], text, 0.0, False, truncated)])
+        return Attempt(item, [Rollout([1], [0.0], text, 0.0, False, truncated, [1])])
 
     tried = [
         one(RIGHT, GOLD), one(RIGHT.replace("Bonn", "Rome"), GOLD), one(BEGUN, GOLD, truncated=True),

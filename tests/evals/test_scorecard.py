@@ -11,7 +11,7 @@ from k2core.inference.rollouts import Rollout
 
 def attempt(*passed):
     item = Item("k", question("q"), answer("a"))
-    return Attempt(item, [Rollout([1], [0.0], "a" if ok else "b", float(ok), ok, False) for ok in passed])
+    return Attempt(item, [Rollout([1], [0.0], "a" if ok else "b", float(ok), ok, False, [1]) for ok in passed])
 
 
 SAMPLED = {

@@ -200,3 +200,54 @@ def test_a_spike_is_left_out_recorded_and_stays_out(tmp_path, one_thread):
 def test_spikes_in_a_row_stop_it(tmp_path):
     with pytest.raises(StageError, match="3 steps in a row were left out, the last is step 3: its gradient norm"):
         run(poisoned(make_training(tmp_path), 1, 2, 3), tmp_path)
+
+
+class Echo:
+    """An episode of `turns` responses: the environment repeats the first letter, and wants letters of one parity."""
+
+    def __init__(self, turns: int = 2, said: int = 2) -> None:
+        self.left, self.said, self.right = turns, said, True
+
+    def advance(self, response: str) -> list[int] | None:
+        self.left, letter = self.left - 1, STOP if response[0] == "<" else ord(response[0]) - 92
+        self.right = self.right and letter % 2 == 1
+        return [letter] * self.said if self.left else None
+
+    def reward(self) -> float:
+        return float(self.right)
+
+
+EPISODES = [Prompt((3, 4, number + 2), 6, lambda text: 0.0, begin=Echo) for number in range(6)]
+
+
+def test_an_episodes_tokens_are_as_they_were_sampled_and_what_was_said_is_masked():
+    groups = sample(
+        micro_model(), CharTokenizer(), EPISODES, samples=8, temperature=1.0, seed=0, overlong_reward=-0.5
+    )  # fmt: skip
+    whole = [rollout for group in groups for rollout in group if not rollout.truncated]
+    assert whole
+    for rollout in whole:
+        ends = [at for at, token in enumerate(rollout.tokens) if token == STOP and rollout.mask[at]]
+        assert len(ends) == 2 and ends[1] == len(rollout.tokens) - 1
+        said = slice(ends[0] + 1, ends[0] + 3)
+        assert rollout.mask[said] == [0, 0] and sum(rollout.mask) == len(rollout.tokens) - 2
+        assert rollout.tokens[said] == [rollout.tokens[0]] * 2 and rollout.log_probs[said] == [0.0, 0.0]
+        assert rollout.passed == (rollout.tokens[0] % 2 == rollout.tokens[said.stop] % 2 == 1)
+
+
+def test_an_episode_without_room_for_another_response_is_cut():
+    long = [Prompt((3, 4), 6, lambda text: 1.0, begin=lambda: Echo(said=20))]
+    settings = dict(samples=16, temperature=1.0, seed=0, overlong_reward=-0.5)
+    (tight,) = sample(micro_model(), CharTokenizer(), long, context=24, **settings)
+    assert all(rollout.truncated and rollout.reward == -0.5 for rollout in tight)
+    (roomy,) = sample(micro_model(), CharTokenizer(), long, **settings)
+    assert not all(rollout.truncated for rollout in roomy)
+
+
+def test_sampler_and_trainer_agree_on_episodes_and_they_are_learnt_from(tmp_path):
+    training = make_training(tmp_path, iterations=30, prompts=6, samples=16, ptx_weight=0.0)
+    training.prompts = EPISODES
+    rows = [iterate(training) for _ in range(30)]
+    assert rows[0]["log_ratio/first_max"] < 1e-4 and rows[0]["turns"] > 1
+    passed = [row["passed"] for row in rows]
+    assert sum(passed[-5:]) > sum(passed[:5]) + 1.0, passed

@@ -66,9 +66,14 @@ class ModelAgent:
 
     def _message(self, completion: Completion) -> Message:
         text = self.tokenizer.decode_reply(completion.tokens)
-        parsed = parse_assistant(text)
         cut = [] if completion.finish_reason == "stop" else [f"no end within {self.max_new_tokens} tokens"]
-        if errors := [*parsed.errors, *cut]:
-            return {"role": "assistant", "content": text, "errors": errors}
-        calls = [{"name": call.name, "arguments": call.arguments} for call in parsed.tool_calls]
-        return {"role": "assistant", "content": parsed.content, "tool_calls": calls}
+        return message_of(text, cut)
+
+
+def message_of(text: str, faults: Sequence[str] = ()) -> Message:
+    """What a model wrote, as a message; with `errors` where it is no well-formed one or has `faults`."""
+    parsed = parse_assistant(text)
+    if errors := [*parsed.errors, *faults]:
+        return {"role": "assistant", "content": text, "errors": errors}
+    calls = [{"name": call.name, "arguments": call.arguments} for call in parsed.tool_calls]
+    return {"role": "assistant", "content": parsed.content, "tool_calls": calls}
