@@ -143,7 +143,7 @@ def block(oracle: Played, llm: Played, counted: Counted) -> str:
         f"The LLM wrote {each:.0f} tokens a dialogue in {asked:.1f} requests. With as many, {WANTED:,} dialogues take "
         f"{WANTED * each / 1e6:.1f} million tokens: {60 * cost.hours:.0f} minutes at the "
         f"{server.expected_tokens_per_second:,.0f} tokens per second that `recipes/k2.yaml` expects of a vLLM server "
-        f"with {server.model}{gpu}. The prompts, which the server reads, are not in this; that model's kept share says how "
-        "many dialogues must be played for one.",
+        f"with {server.model}{gpu}. The prompts, which the server reads, are not in this. That model's kept "
+        "share says how many dialogues must be played for one.",
         "", f"Measured on {machine()}, commit {commit()}: `python -m benchmarks {TOPIC}`.",
     ])  # fmt: skip
