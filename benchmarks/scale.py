@@ -35,6 +35,7 @@ class Scale:
         threads: CPU threads.
         documents: sizes of the corpora that are deduplicated, ×1, ×4, ×16.
         pairs: planted near duplicates at each of `jaccards`.
+        tasks: that the oracle plays, and `llm_tasks` the embedded LLM.
         articles: of which the fidelity gate's labelled pairs are made, and solved `problems`.
     """
 
@@ -56,6 +57,8 @@ class Scale:
     documents: tuple[int, ...]
     pairs: int
     jaccards: tuple[float, ...]
+    tasks: int
+    llm_tasks: int
     articles: int
     problems: int
 
@@ -90,7 +93,7 @@ def full() -> Scale:
         threads=load_section(Compute, LAPTOP, "compute").threads,
         documents=(600, 2400, 9600), pairs=2000,
         jaccards=(0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
-        articles=110, problems=60,
+        tasks=4000, llm_tasks=16, articles=110, problems=60,
     )  # fmt: skip
 
 
@@ -105,7 +108,8 @@ def smoke() -> Scale:
         name="smoke", models={"tiny": tiny}, optimizer=load_section(MuonClipConfig, LAPTOP, "optimizer"),
         rows=2, context=16, sequences=4, prompt=6, new_tokens=4, rounds=2, seconds=0.0,
         growth={"sequence length": (8, 16), "experts": (4, 8), "batch": (1, 2)}, few_rounds=1, steps=6, peak=32,
-        threads=1, documents=(10, 40), pairs=8, jaccards=(0.5, 0.9), articles=12, problems=8,
+        threads=1, documents=(10, 40), pairs=8, jaccards=(0.5, 0.9), tasks=20, llm_tasks=1, articles=12,
+        problems=8,
     )  # fmt: skip
 
 

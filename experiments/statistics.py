@@ -21,13 +21,20 @@ DIFFERENCES = (
 
 
 def summarise(
-    results: Sequence[Mapping[str, Any]], articles_Q: Sequence[int], resamples: int, seed: int
+    results: Sequence[Mapping[str, Any]],
+    articles_Q: Sequence[int],
+    resamples: int,
+    seed: int,
+    measures: Mapping[str, str] = MEASURES,
+    differences: Sequence[tuple[str, str]] = DIFFERENCES,
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Measure → arm, or `ARM - ARM`, → `value`, `low`, `high`.
 
     Args:
         results: one per training: `arm`, and the values of each question.
         articles_Q: the number of each question's article, from 0.
+        measures: figure → where a result has its values.
+        differences: pairs of arms, the second one taken from the first.
     """
     groups_Q = np.asarray(articles_Q)
     asked_A = np.bincount(groups_Q)
@@ -36,7 +43,7 @@ def summarise(
     totals_R = drawn_RA @ asked_A
     usable_R = totals_R > 0  # an article may have no question
     summary: dict[str, dict[str, dict[str, float]]] = {}
-    for measure, key in MEASURES.items():
+    for measure, key in measures.items():
         values, spread = {}, {}
         for arm in dict.fromkeys(result["arm"] for result in results):
             rows = [np.asarray(result[key], dtype=float) for result in results if result["arm"] == arm]
@@ -45,7 +52,7 @@ def summarise(
             values[arm] = float(np.mean(rows))
             spread[arm] = ((drawn_RA @ sums_SA.T) * weights_RS).sum(axis=1)[usable_R] / totals_R[usable_R]
         summary[measure] = {arm: _interval(values[arm], spread[arm]) for arm in values}
-        for a, b in DIFFERENCES:
+        for a, b in differences:
             summary[measure][f"{a} - {b}"] = _interval(values[a] - values[b], spread[a] - spread[b])
     return summary
 

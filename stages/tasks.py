@@ -47,6 +47,12 @@ class Params(Section):
     train: int = Field(ge=1, description="tasks for training")
     heldout: int = Field(ge=1, description="tasks for evaluation")
     mix: dict[str, float] = Field(description="weight of each kind: single, parallel, chain, ask, none")
+    twins: float = Field(
+        ge=0,
+        le=1,
+        description="share of the training tasks of the kind single that come again with one change, which forbids the "
+        "call: the fitting tool exchanged for one that does not fit, or a value left out",
+    )
     texts: int = Field(ge=0, description="English documents that lend the tasks names and words; 0: all are made up")
     real: dict[str, NonNegativeInt] = Field(description="tasks on real MCP servers, for training, by server")
     richer: Richer = Field(description="tasks of many calls, rules, people who change their mind, and stores")
@@ -84,6 +90,7 @@ def run(params: Params, compute: Compute, tools: Path, documents: Path, out: Pat
     job.say(f"{params.train} training and {params.heldout} held-out tasks over {len(specs)} tools")
     made = [maker.task("train", i) for i in range(params.train)]
     made += [maker.task("heldout", i) for i in range(params.heldout)]
+    made += filter(None, (maker.twin(i, params.twins) for i in range(params.train)))
     proposed = entries_in(tools / "catalogue")
     richer = RicherMaker(specs, params.richer.mix, params.richer.calls, compute.seed, values, proposed)
     job.say(

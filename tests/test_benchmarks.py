@@ -5,16 +5,30 @@ from __future__ import annotations
 import importlib
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import dedup, dedup_curves, engine, forward_backward, growth, max_logit, pages, trainer, update
+from benchmarks import (
+    dedup,
+    dedup_curves,
+    engine,
+    forward_backward,
+    growth,
+    max_logit,
+    pages,
+    trainer,
+    trajectories,
+    update,
+)
 from benchmarks.harness import Entry, alternate, compare, save
 from benchmarks.peers import our_pass
 from benchmarks.scale import build, full, smoke
 from benchmarks.training_step import muonclip_step
+from k2core.llm.client import Answer
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 
@@ -143,6 +157,24 @@ def test_the_engine_topic_runs():
     alone, four = engine.run(replace(smoke(), rounds=1, sequences=2))
     assert alone.goal == four.goal == engine.GOAL and alone.name != four.name
     assert alone.ours > 0 and four.peer > 0 and alone.command.endswith("engine")
+
+
+def test_the_trajectories_topic_runs_and_its_block_says_what_a_server_takes(monkeypatch):
+    """With a prepared LLM, as the embedded one takes its time."""
+    client = SimpleNamespace(answer=lambda request: Answer("Hello.", "stop", 5), complete=lambda *_, **__: "")
+    monkeypatch.setattr(trajectories.LLM, "open", lambda *_: nullcontext(client))
+    kept, played = trajectories.run(smoke())
+    assert kept.ours > 1000 and played.ours > 0 and played.note == "1 tasks, 10 tokens written in each"
+    rows = [{"verdict": {"passed": passed}} for passed in (True, True, True, False)]
+    counted = trajectories.Counted(None)
+    counted.requests, counted.tokens = 8, 160
+    oracle, llm = (trajectories.Played(who, rows, seconds) for who, seconds in (("o", 1.0), ("m", 100.0)))
+    said = trajectories.block(oracle, llm, counted)
+    assert "| o | 4 | 75% | 14,400 | 10,800 |" in said and "| m | 4 | 75% | 144 | 108 |" in said
+    assert (
+        "40 tokens a dialogue in 2.0 requests. With as many, 100,000 dialogues take 4.0 million tokens: 3 min" in said
+    )
+    assert "0.21 H100-hours at the published 5,310 tokens" in said
 
 
 def test_the_server_topic_runs():

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 SLOW = (
     "chain", "flows", "tracking",
-    "agentic/test_hostile_worlds.py", "agentic/test_mcp.py", "agentic/test_real.py",
+    "agentic/test_attacks.py", "agentic/test_hostile_worlds.py", "agentic/test_mcp.py", "agentic/test_real.py",
     "corpus/test_hostile_sources.py", "corpus/test_sources.py", "llm/test_engine.py", "optim/test_sharded.py",
     "coding/test_coding.py", "report/test_browser.py", "sandbox/test_sandbox.py", "swe/test_swe.py",
     "security/test_credentials.py", "security/test_door.py", "security/test_servers.py", "serve",

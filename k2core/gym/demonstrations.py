@@ -29,8 +29,8 @@ def read_trajectories(file: Path) -> list[Trajectory]:
 
 
 def is_heldout(trajectory: Trajectory) -> bool:
-    """Whether the trajectory's task belongs to the tenth that no training stage sees."""
-    return split_of(trajectory["task_id"], HELDOUT_SHARE) == "heldout"
+    """Whether the trajectory's task belongs to the tenth that no training stage sees; a twin is where its task is."""
+    return split_of(trajectory["task_id"].partition("+")[0], HELDOUT_SHARE) == "heldout"
 
 
 def split_trajectories(trajectories: list[Trajectory], split: Split) -> list[Trajectory]:

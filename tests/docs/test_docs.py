@@ -15,7 +15,7 @@ from workspace import ROOT
 from benchmarks import chain, corpus, headlines, pages
 from benchmarks import command as topics
 from docs import graph
-from experiments import report
+from experiments import ablations, report
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MADE = ("data", "models", "plots", "metrics", "report", "work")
@@ -149,6 +149,9 @@ def test_written_blocks_are_those_of_the_committed_figures() -> None:
     assert blocks("docs/corpus.md")["corpus"] == corpus.table(topics.in_order(rows, corpus.TOPIC))
     results = json.loads((ROOT / "experiments/results/table1.json").read_text())
     assert blocks("docs/table1.md")["table1"] == report.markdown(results)
+    ablated = ROOT / "experiments/results/ablations.json"
+    written = ablations.markdown(json.loads(ablated.read_text())) if ablated.exists() else ""
+    assert blocks("docs/ablations.md")["ablations"] == written
 
 
 def test_a_missed_goal_is_said() -> None:

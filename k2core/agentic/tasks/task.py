@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -22,12 +23,14 @@ from k2core.agentic.tools.specs import ToolSpec
 from k2core.synthesis.values import Values
 
 Task = dict[str, Any]
-REFUSALS = ("I cannot do that: I have no tool for it.", "Sorry, none of my tools can do that.")
+REFUSALS = ("I cannot do that: I have no tool for it.", "I cannot do that: none of my tools can.")
 REFUSAL_WORDS = ["cannot", "can't", "unable", "no tool", "none of my tools"]
 DIFFICULTY = {"single": 0, "none": 1, "ask": 1, "parallel": 2, "chain": 2}
 LEVELS = ("easy", "medium", "hard")
 DISTRACTORS = {0: 0.4, 1: 0.45, 2: 0.15}
 OTHER_DOMAIN_SHARE = 0.4
+TWIN, TWIN_ASKS = "+", 0.5
+"""What stands in a twin's id behind that of its task; the share of creating tasks whose twin lacks a value."""
 MAX_ANSWER = 160
 HELDOUT_PERSONA_SHARE = 0.2
 
@@ -51,19 +54,47 @@ class TaskMaker:
 
     def task(self, split: Split, number: int) -> Task:
         """Task `number`. Held-out tasks have held-out names and values, and in part held-out tools and personas."""
-        random = Random(f"{self.seed}/task/{split}/{number}")
-        kind = random.choices(list(self.mix), list(self.mix.values()))[0]
-        plan = self.planner.plan(kind, Draws(random, split, self.values))
+        kind, plan, random = self._plan(split, number)
         return self._write(f"{split}-{number:05}", kind, split, plan, random)
 
-    def _write(self, name: str, kind: str, split: Split, plan: Plan, random: Random) -> Task:
+    def twin(self, number: int, share: float) -> Task | None:
+        """Training task `number` once more, so that one thing forbids its call; None if it is not among the share.
+
+        Only tasks of the kind single have a twin. Its kind is `none`, with a tool that cannot do it in the place of the
+        one that can and the rest as it is; or, for half of the tasks that create something, `ask`: a value is left out.
+        No other cue tells the two apart, neither words nor the number of tools.
+        """
+        kind, plan, random = self._plan("train", number)
+        choice = Random(f"{self.seed}/twin/{number}")
+        if kind != "single" or choice.random() >= share:
+            return None
+        name, (goal,) = f"train-{number:05}", plan.goals
+        if goal.withheld and family(self.tools[goal.tool]) == "create" and choice.random() < TWIN_ASKS:
+            asks = replace(plan, withheld=choice.choice(list(goal.withheld)))
+            return self._write(f"{name}{TWIN}ask", "ask", "train", asks, random)
+        single = self._write(name, kind, "train", plan, random)
+        refused = replace(plan, refuse=True)
+        unfit = self._unfit(refused, choice, 1, besides=single["tools"])
+        declared = [unfit[0] if tool == goal.tool else tool for tool in single["tools"]]
+        twin = self._write(f"{name}{TWIN}none", "none", "train", refused, choice, declared)
+        return {**twin, "persona": single["persona"], "instruction": single["instruction"]}
+
+    def _plan(self, split: Split, number: int) -> tuple[str, Plan, Random]:
+        """The kind and the plan of task `number`, and the stream that goes on from there."""
+        random = Random(f"{self.seed}/task/{split}/{number}")
+        kind = random.choices(list(self.mix), list(self.mix.values()))[0]
+        return kind, self.planner.plan(kind, Draws(random, split, self.values)), random
+
+    def _write(
+        self, name: str, kind: str, split: Split, plan: Plan, random: Random, declared: list[str] | None = None
+    ) -> Task:
         persona_name, persona = random.choice(list(personas().items()))
         apart = Random(
             f"{self.seed}/persona/{name}"
         )  # a stream of its own: the tasks of seen personas stay as they are
         if split == "heldout" and apart.random() < HELDOUT_PERSONA_SHARE:
             persona_name, persona = apart.choice(list(heldout_personas().items()))
-        declared = self._declare(plan, random)
+        declared = declared or self._declare(plan, random)
         calls = [
             {"name": goal.tool, "arguments": gold(goal.arguments), "turn": turn}
             for turn, group in enumerate(plan.turns) for goal in group
@@ -111,20 +142,23 @@ class TaskMaker:
         return [name for name in declared if name in self.tools and family(self.tools[name]) in families]
 
     def _declare(self, plan: Plan, random: Random) -> list[str]:
-        """The tools a task declares: those its gold calls use (none if it is to be refused) and distractors."""
-        needed = list(dict.fromkeys(goal.tool for goal in plan.goals))
-        pool = self.planner.by_domain["train"][plan.domain.domain]
-        if plan.refuse and random.random() < OTHER_DOMAIN_SHARE:
-            pool = self.planner.by_domain["train"][random.choice([n for n in domains() if n != plan.domain.domain])]
-        served = [self.tools[name] for name in needed]
-        free = [tool for tool in pool if not any(could_serve(tool, other) for other in served)]
-        count = max(int(plan.refuse), random.choices(list(DISTRACTORS), list(DISTRACTORS.values()))[0])
-        chosen = [tool.name for tool in random.sample(free, min(count, len(free)))]
-        declared = chosen if plan.refuse else [*needed, *chosen]
+        """The tools a task declares: those its gold calls use, or one that cannot do it, and distractors."""
+        needed = [] if plan.refuse else list(dict.fromkeys(goal.tool for goal in plan.goals))
+        more = random.choices(list(DISTRACTORS), list(DISTRACTORS.values()))[0]
+        declared = [*needed, *self._unfit(plan, random, more + int(plan.refuse))]
         if self.declared and not plan.refuse and random.random() < self.declared_share:
             declared += self._foreign(plan, random)
         random.shuffle(declared)
         return declared
+
+    def _unfit(self, plan: Plan, random: Random, count: int, besides: Collection[str] = ()) -> list[str]:
+        """At most `count` tools that serve no goal; of another domain now and then if the task is to be refused."""
+        pool = self.planner.by_domain["train"][plan.domain.domain]
+        if plan.refuse and random.random() < OTHER_DOMAIN_SHARE:
+            pool = self.planner.by_domain["train"][random.choice([n for n in domains() if n != plan.domain.domain])]
+        served = [self.tools[goal.tool] for goal in plan.goals]
+        free = [t.name for t in pool if t.name not in besides and not any(could_serve(t, other) for other in served)]
+        return random.sample(free, min(count, len(free)))
 
     def _foreign(self, plan: Plan, random: Random) -> list[str]:
         """A declared tool that speaks of nothing in the domain, so that it cannot do what the task wants."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any
 
 from k2core.agentic.domains.taxonomy import Domain, Draws, Value
@@ -164,10 +165,11 @@ def _update(domain: Domain, tool: ToolSpec, key: str, record: dict[str, Value] |
     name = draws.random.choice(list(fields))
     label = _label(fields[name])
     value = domain.fields[fields[name]].draw(draws, (record or {}).get(fields[name]))
-    bare = f"set the {label} of the {_named(domain, key)}"
-    withheld = {name: (bare.replace("set", "change", 1), label, f"{quote(value)}")}
+    thing = f"the {label} of the {_named(domain, key)}"
+    verb = Random(f"{key}/{value}").choice(("set", "change"))  # a stream of its own: what else is drawn stays as it is
+    withheld = {name: (f"change {thing}", label, f"{quote(value)}")}
     return Goal(
-        tool.name, {_parameter(tool, domain.key): key, name: value}, f"{bare} to {quote(value)}", False,
+        tool.name, {_parameter(tool, domain.key): key, name: value}, f"{verb} {thing} to {quote(value)}", False,
         f"The {label} of {quote(key)} is now {quote(value)}.", [key, str(value)], [str(value)],
         _says("changed", domain, key, fields[name]), fields[name], withheld,
     )  # fmt: skip

@@ -34,8 +34,13 @@ def judged(attempts: Sequence[Attempt]) -> Measured:
     checks = [
         check_calls(tried.rollouts[0].text, tried.item.tools or [], tried.item.meta["gold_calls"]) for tried in attempts
     ]
-    valid = [float(check.valid) for check in checks if check.due]
-    return Measured(call_scores(checks) | trigger_scores(checks), {"tool_calls/valid_when_due": {ENVIRONMENT: valid}})
+    each = {
+        "valid_when_due": [float(check.valid) for check in checks if check.due],
+        "exact": [float(check.exact) for check in checks if check.due],
+        "called_when_none_due": [float(check.called) for check in checks if not check.due],
+    }
+    items = {f"tool_calls/{name}": {ENVIRONMENT: values} for name, values in each.items()}
+    return Measured(call_scores(checks) | trigger_scores(checks), items)
 
 
 def call_scores(checks: Sequence[CallCheck], name: str = "tool_calls") -> dict[str, Score]:
