@@ -10,8 +10,8 @@ from stages.programs import Params as Programs
 from stages.rl import Params as RL
 from stages.sft import Params as SFT
 
-TOOLS = "tool_call"
-"""The environment made of the tasks."""
+TOOLS, DIALOGUES = "tool_call", "tool_dialogue"
+"""The environments made of the tasks: first replies, and whole dialogues for RL."""
 
 
 def environments_that_there_are(sft: SFT, critic: Critic, rl: RL, programs: Programs) -> Iterator[str]:
@@ -20,7 +20,7 @@ def environments_that_there_are(sft: SFT, critic: Critic, rl: RL, programs: Prog
     named: dict[str, tuple[Mapping[str, int], list[str]]] = {
         "sft.demonstrations": (sft.demonstrations, texts),
         "critic.gym_pairs": (critic.gym_pairs, texts),
-        "rl.pool": (rl.pool, [*texts, TOOLS, *run]),
+        "rl.pool": (rl.pool, [*texts, TOOLS, DIALOGUES, *run]),
         "rl.ptx_demonstrations": (rl.ptx_demonstrations, [*texts, TOOLS, *run]),
     }
     for key, (counts, known) in named.items():
