@@ -18,7 +18,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command()
 def main(
     models: list[str] = typer.Argument(help="a folder, hf:FOLDER (by transformers), or http://HOST/v1#MODEL"),
-    tasks: Path | None = typer.Option(None, help="folder that the stage `tasks` wrote: its tool tasks are asked too"),
+    data: Path | None = typer.Option(None, help="folder `data` of a run: asks about its tasks and held-out articles"),
     only: list[str] = typer.Option([], help="environments to ask, one per option; default: all"),
     harness: list[str] = typer.Option([], help="tasks of lm-evaluation-harness instead, by its names"),
     include: Path | None = typer.Option(None, help="folder with task files of your own for lm-evaluation-harness"),
@@ -36,21 +36,23 @@ def main(
 
             print(compare(models, harness, include, chat, items, seed, out))
             return
-        _score(models, tasks, only, items, samples, max_tokens, seed, out)
+        _score(models, data, only, items, samples, max_tokens, seed, out)
     except (StageError, StorageError, RecipeError) as error:
         print(printable(f"evals: {error}"), file=sys.stderr)
         raise typer.Exit(1) from None
 
 
 def _score(
-    models: list[str], tasks: Path | None, only: list[str], items: int, samples: int, max_tokens: int, seed: int,
+    models: list[str], data: Path | None, only: list[str], items: int, samples: int, max_tokens: int, seed: int,
     out: Path | None,
 ) -> None:  # fmt: skip
     from k2core.evals.candidates import candidate_of
     from k2core.evals.side_by_side import asked_environments, measure, table
     from k2core.storage import write_json
 
-    environments = asked_environments(tasks, only)
+    environments, absent = asked_environments(data, only)
+    for name, reason in absent.items():
+        print(printable(f"not asked: {name} ({reason})"), file=sys.stderr)
     found = []
     for model in models:
         print(f"{model}: {items} items of {', '.join(environments)}", file=sys.stderr, flush=True)

@@ -13,30 +13,38 @@ from k2core.evals.subject import Measured
 from k2core.figures.intervals import Score, gain
 from k2core.gym.base import Environment
 from k2core.gym.registry import text_environments
-from k2core.gym.tool_call import ToolCall
 from k2core.inference.rollouts import Rollout
 from k2core.recipe import modules_in
 from k2core.stage import StageError
+from k2core.storage import StorageError
 
 PAIRED = "tasks/pass_rate"
 READABLE = 2
 
 
-def asked_environments(tasks: Path | None, names: Sequence[str]) -> dict[str, Environment]:
-    """Those of the gym and of `suites`; with the folder `tasks` of the stage `tasks` also its tool tasks.
+def asked_environments(data: Path | None, names: Sequence[str]) -> tuple[dict[str, Environment], dict[str, str]]:
+    """Those of the gym and of `suites` by name, and by name why others cannot be asked here.
 
     Args:
+        data: the folder `data` of a run, whose tasks and held-out articles are asked about; None: none.
         names: only these; none: all.
 
     Raises:
-        StageError: a name is none of them.
+        StageError: a name is none of them, or cannot be asked here.
     """
-    suites = [module.make() for module in modules_in("k2core.evals.suites").values()]
-    tools = [ToolCall.load(tasks)] if tasks else []
-    known: dict[str, Environment] = text_environments() | {each.name: each for each in (*tools, *suites)}
-    if unknown := sorted(set(names) - set(known)):
-        raise StageError(f"no environment {unknown[0]}; there are {', '.join(sorted(known))}")
-    return {name: known[name] for name in names or known}
+    known, absent = text_environments(), {}
+    suites = modules_in("k2core.evals.suites")
+    for name in suites if not names else [name for name in suites if name in names]:
+        try:
+            known[name] = suites[name].make(data)
+        except StorageError as error:
+            absent[name] = str(error)
+    for name in names:
+        if name in absent:
+            raise StageError(f"{name}: {absent[name]}")
+        if name not in known:
+            raise StageError(f"no environment {name}; there are {', '.join(sorted({*known, *suites}))}")
+    return {name: known[name] for name in names or known}, absent
 
 
 def measure(

@@ -19,11 +19,12 @@ from k2core.evals.candidates.export import Export
 from k2core.evals.candidates.hugging_face import HuggingFace
 from k2core.evals.environments import chosen_items
 from k2core.evals.side_by_side import asked_environments, gains, measure, table
+from k2core.gym.registry import text_environments
 from k2core.serve.app import Served, application
 from k2core.stage import StageError
-from k2core.storage import StorageError, write_lines
+from k2core.storage import StorageError
 
-ENVIRONMENTS = asked_environments(None, [])
+ENVIRONMENTS, _ = asked_environments(None, ["arithmetic", "instructions", "logic", "needles", *text_environments()])
 ASKED = {"items": 8, "samples": 2, "max_new_tokens": 64, "seed": 1}
 
 
@@ -61,24 +62,6 @@ def test_a_reply_that_the_budget_cuts_is_wrong_whatever_it_says():
             return [[Reply(reply.text, True) for reply in group] for group in super().replies(*args)]
 
     assert measure(Cut(perfect()), ENVIRONMENTS, **ASKED).scores["tasks/greedy"]["value"] == 0
-
-
-def test_guesses_get_their_chance():
-    logic = asked_environments(None, ["logic"])
-    items = chosen_items(logic, 200, 1)
-    rate = sum(environment.score(item, "Yes" + IM_END) for _, environment, item in items) / len(items)
-    assert 0.3 < rate < 0.7
-
-
-def test_an_environment_that_there_is_not_is_said():
-    with pytest.raises(StageError, match="no environment flying; there are arithmetic, "):
-        asked_environments(None, ["flying"])
-
-
-def test_a_folder_of_tasks_adds_its_tool_tasks(tmp_path):
-    for name in ("tasks.jsonl", "tools.jsonl"):
-        write_lines(tmp_path / name, [])
-    assert set(asked_environments(tmp_path, [])) == {*ENVIRONMENTS, "tool_call"}
 
 
 @pytest.fixture(scope="module")

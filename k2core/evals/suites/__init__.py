@@ -1,4 +1,22 @@
 """Environments that are asked of any model, and that nothing is trained on: a module each, found by this folder.
 
-Each has `make`, which makes an `Environment` (`k2core/gym/base.py`).
+Each is called as its environment and has `make(data)`, which makes an `Environment` (`k2core/gym/base.py`). `data` is
+the folder `data` of a run, or None; a suite whose items are not here raises `StorageError` with what to do.
 """
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from k2core.storage import StorageError
+
+
+def of_a_run(data: Path | None) -> Path:
+    """`data`, for a suite that asks about a run.
+
+    Raises:
+        StorageError: it is None.
+    """
+    if data is None:
+        raise StorageError("its items come from a run; name that run's folder with --data")
+    return data

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from k2core.gym.reasoning import ReasoningGym
 
 CONFIG = (("min_terms", 2), ("max_terms", 4), ("min_digits", 1), ("max_digits", 3))
 
 
-def make() -> ReasoningGym:
+def make(data: Path | None) -> ReasoningGym:
     """The environment."""
     return ReasoningGym(
         "arithmetic", "chain_sum", CONFIG, lambda entry: f"{entry['question']} Answer with the number alone.",

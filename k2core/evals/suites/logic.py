@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from k2core.gym.reasoning import ReasoningGym
 
 
-def make() -> ReasoningGym:
+def make(data: Path | None) -> ReasoningGym:
     """The environment."""
     return ReasoningGym(
         "logic", "syllogism", (), lambda entry: f"{entry['question']} Answer with Yes or No alone.",

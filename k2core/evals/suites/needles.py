@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 from k2core.gym.base import UNLIMITED, Item, Split, answer, generated, question, response_text
@@ -13,6 +14,8 @@ LENGTHS = (8, 32)
 """Sentences of the text."""
 DEPTHS = 4
 """A needle lies in each quarter of the text in turn."""
+MOST_WORDS = 20
+"""Of a reply; the text has more."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,12 @@ class Needles:
         return generated(f"{seed}/{self.name}/{split}/{index}", split, draw)
 
     def score(self, item: Item, completion: str) -> float:
-        """Whether the reply gives the number and no other."""
-        digits = "".join(c if c.isdigit() else " " for c in response_text(completion)).split()
-        return float(digits == [item.gold["content"]])
+        """Whether the reply gives the number and no other, and is no copy of the text."""
+        said = response_text(completion)
+        digits = "".join(c if c.isdigit() else " " for c in said).split()
+        return float(digits == [item.gold["content"]] and len(said.split()) <= MOST_WORDS)
 
 
-make = Needles
+def make(data: Path | None) -> Needles:
+    """The environment."""
+    return Needles()

@@ -1,0 +1,91 @@
+"""Whether an answer keeps to its text (K2 §3.2.1): to what it says, also where that is wrong, and to its silence.
+
+Of three items one has the text as it is, one has another answer of the same kind in its place, which no memory of the
+article helps with, and one lacks the answer, and is to be told so. Saying always that gets a third.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from random import Random
+
+from k2core.evals.questions import AGREEMENT, Asked, heldout_questions
+from k2core.evals.suites import of_a_run
+from k2core.gym.base import Item, Split, answer, question, response_text
+from k2core.storage import StorageError
+from k2core.synthesis.questions.grammar import distractors
+from k2core.synthesis.questions.pairs import same
+
+UNSAID = "The text does not say."
+AROUND = 2
+"""Sentences of the article beside the one with the answer."""
+TURNS = ("as it is", "changed", "silent")
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """Questions whose article has sentences without the answer as well."""
+
+    all_asked: list[Asked]
+    name: str = "faithfulness"
+    max_new_tokens: int = 32
+
+    @cached_property
+    def asked(self) -> list[Asked]:
+        """The questions that can be asked."""
+        return [one for one in self.all_asked if len(_others(one)) >= AROUND]
+
+    def size(self, split: Split) -> int:
+        """Nothing is trained on."""
+        return len(self.asked) if split == "heldout" else 0
+
+    def item(self, seed: int, split: Split, index: int) -> Item:
+        """Question number `index`; what is done with its text follows from the number."""
+        one, turn = self.asked[index], TURNS[index % len(TURNS)]
+        random = Random(f"{seed}/{self.name}/{one.key}")
+        sentence, gold = one.question.sentence, one.question.answer
+        if turn == "changed":
+            gold = self._another(one, seed)
+            sentence = sentence.replace(one.question.answer, gold)
+        lines = _others(one)[:AROUND]
+        if turn == "silent":
+            gold = UNSAID
+        else:
+            lines.insert(random.randint(1, AROUND), sentence)
+        asked = (
+            f"{' '.join(lines)}\n\nAnswer from this text alone, in a few words. If it does not say, answer: {UNSAID}\n"
+            f"{one.question.question}"
+        )
+        return Item(f"{self.name}/{one.key}", question(asked), answer(gold), meta={"turn": turn})
+
+    def _another(self, one: Asked, seed: int) -> str:
+        """An answer of the same kind to another question; the own one where there is none."""
+        try:
+            return distractors(one.question, [other.question for other in self.all_asked], 1, seed)[0]
+        except ValueError:
+            return one.question.answer
+
+    def score(self, item: Item, completion: str) -> float:
+        """Whether the reply is what the text says, or that it says nothing."""
+        return float(same(item.gold["content"], response_text(completion), AGREEMENT))
+
+
+def _others(one: Asked) -> list[str]:
+    """The article's sentences that do not hold the answer."""
+    parts = re.split(r"(?<=[.!?])\s+", one.text)
+    return [part for part in parts if part and one.question.answer.lower() not in part.lower()]
+
+
+def make(data: Path | None) -> Faithfulness:
+    """The environment.
+
+    Raises:
+        StorageError: the held-out articles are too few or too short.
+    """
+    made = Faithfulness(heldout_questions(of_a_run(data)))
+    if not made.asked:
+        raise StorageError(f"{data}: no held-out article is long enough to ask about its text")
+    return made

@@ -1,0 +1,44 @@
+"""Questions about held-out encyclopedia articles, without the article: what a model knows from elsewhere.
+
+Our models have never read these articles. Guessing gets nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from k2core.evals.questions import AGREEMENT, Asked, heldout_questions
+from k2core.evals.suites import of_a_run
+from k2core.gym.base import Item, Split, answer, question, response_text
+from k2core.synthesis.questions.pairs import same
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """1 for the article's answer in other words too, with the same numbers."""
+
+    asked: list[Asked]
+    name: str = "knowledge"
+    max_new_tokens: int = 32
+
+    def size(self, split: Split) -> int:
+        """Nothing is trained on."""
+        return len(self.asked) if split == "heldout" else 0
+
+    def item(self, seed: int, split: Split, index: int) -> Item:
+        """Question number `index`."""
+        one = self.asked[index]
+        return Item(
+            f"{self.name}/{one.key}", question(f"{one.question.question} Answer in a few words."),
+            answer(one.question.answer),
+        )  # fmt: skip
+
+    def score(self, item: Item, completion: str) -> float:
+        """Whether the reply says what the article says."""
+        return float(same(item.gold["content"], response_text(completion), AGREEMENT))
+
+
+def make(data: Path | None) -> Knowledge:
+    """The environment."""
+    return Knowledge(heldout_questions(of_a_run(data)))
