@@ -25,7 +25,7 @@ TRAINED = "Kerpen is the capital of Wetland. It was founded in 1222 by knights. 
 
 
 def write_run(data: Path) -> Path:
-    """Write the folder of a run: held-out articles, others, and no tool task."""
+    """Write the folder of a run: held-out articles, others, no task and no program."""
 
     def row(title: str, text: str, split: str, language: str = "en") -> dict[str, Any]:
         return {
@@ -36,8 +36,8 @@ def write_run(data: Path) -> Path:
     rows = [row(title, text, "heldout") for title, text in ARTICLES.items()]
     rows += [row("Kerpen", TRAINED, "train"), row("Kerpen 2", TRAINED, "heldout", "de")]
     write_table(data / "curated" / "documents.parquet", rows, document_schema(("split", pa.string())))
-    for name in ("tasks.jsonl", "tools.jsonl"):
-        write_lines(data / "tasks" / name, [])
+    for name in ("tasks/tasks.jsonl", "tasks/tools.jsonl", "programs/problems.jsonl", "programs/repairs.jsonl"):
+        write_lines(data / name, [])
     return data
 
 

@@ -108,6 +108,13 @@ def test_order_and_company_change_nothing(ours, wanted):
     assert [ours.replies([one], 1, 0.0, 1)[0] for one in wanted] == forth
 
 
+def test_a_dialogue_beyond_the_context_gets_an_empty_reply_that_counts_as_cut(ours, wanted):
+    long = Wanted([{"role": "user", "content": "word " * 2000}], None, 12)
+    (first,), (cut,), (last,) = ours.replies([wanted[0], long, wanted[1]], 1, 0.0, 1)
+    assert cut == Reply("", True) and [[first], [last]] == ours.replies(wanted[:2], 1, 0.0, 1)
+    assert ours.replies([long], 2, 0.0, 1) == [[Reply("", True)] * 2]
+
+
 def test_transformers_samples_are_drawn_apart_and_repeat(folder, wanted):
     theirs = candidate_of(f"hf:{folder}")
     first, again = (theirs.replies(wanted[:2], 3, 1.0, 5) for _ in range(2))

@@ -33,7 +33,8 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Environm
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(write_bfcl(folder / "packages")))
         found, absent = asked_environments(write_run(folder / "data"), [])
-    assert set(absent) == ({"humaneval"} if missing() else set())
+    assert set(absent) == {"coding", "swe"} | ({"humaneval"} if missing() else set())
+    assert "its recipe says in programs.problems" in absent["coding"]
     assert set(found) | set(absent) == SUITES | set(text_environments())
     assert all(name == environment.name for name, environment in found.items())
     return found
@@ -96,7 +97,14 @@ def test_humaneval_runs_programs(environments: dict[str, Environment]) -> None:
 def test_what_is_not_here_is_said(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bfcl, "find_spec", lambda name: None)
     found, absent = asked_environments(None, [])
-    assert {"tool_call", "knowledge", "faithfulness", "bfcl"} <= absent.keys() and not absent.keys() & found.keys()
+    assert {
+        "tool_call",
+        "coding",
+        "swe",
+        "knowledge",
+        "faithfulness",
+        "bfcl",
+    } <= absent.keys() and not absent.keys() & found.keys()
     with pytest.raises(StageError, match="bfcl: BFCL's items are not here; pip install --no-deps bfcl-eval"):
         asked_environments(None, ["bfcl"])
     with pytest.raises(StageError, match=r"knowledge: .* name that run's folder with --data"):

