@@ -7,6 +7,7 @@ in both orders. Thin: one rubric is trained (correctness), and the critic is not
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import Field
@@ -14,12 +15,14 @@ from pydantic import Field
 from k2core.machine import Compute
 from k2core.optim.optimizer import OptimizerConfig
 from k2core.stage import Job, Metrics, StageError, main
-from k2core.storage import Split
+from k2core.storage import Split, write_lines
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.fine_tuning import FineTuning, fine_tune
 from k2core.training.spikes import SpikeConfig
 
 SECTION = "critic"
+VERDICTS = "verdicts.jsonl"
+"""In the model's folder, for a person to read: the held-out pairs and the chance that the better reply wins."""
 
 
 class Params(FineTuning):
@@ -50,7 +53,7 @@ def run(
     from k2core.gym.demonstrations import read_trajectories, some, split_trajectories
     from k2core.gym.registry import select, text_environments
     from k2core.model.files import load_model, save_model
-    from k2core.rl.critic import pairwise_accuracy, verdict
+    from k2core.rl.critic import chances, pairwise_accuracy, verdict
     from k2core.rl.preferences import Pair, gym_pairs, trajectory_pairs
     from k2core.training.dialogues import Dialogue, DialogueSource
     from k2core.training.setting import Setting
@@ -81,16 +84,18 @@ def run(
     )
     model = load_model(init)
 
-    def accuracy(when: str) -> Metrics:
-        by_source = pairwise_accuracy(model, tok, heldout, params.context)
-        return {f"accuracy/{name}_{when}": value for name, value in by_source.items()}
+    def accuracy(when: str, found: list[float]) -> Metrics:
+        return {f"accuracy/{name}_{when}": value for name, value in pairwise_accuracy(heldout, found).items()}
 
-    figures = accuracy("before")
+    figures = accuracy("before", chances(model, tok, heldout, params.context))
     result = fine_tune(model, source, params, optimizer, Setting(job, spikes, checkpoint), plot)
     save_model(model, out)
+    after = chances(model, tok, heldout, params.context)
+    rows = [asdict(pair) | {"chance": round(chance, 4)} for pair, chance in zip(heldout, after, strict=True)]
+    write_lines(out / VERDICTS, rows)
     return (
         figures
-        | accuracy("after")
+        | accuracy("after", after)
         | result.figures()
         | {
             "pairs": float(len(trained)),

@@ -38,6 +38,9 @@ def run(
     tasks: Path,
     trajectories: Path,
     evals: Path,
+    tools: Path,
+    critic: Path,
+    rollouts: Path,
     out: Path,
     job: Job,
 ) -> Metrics:
@@ -49,7 +52,7 @@ def run(
     from k2core.report.results import phases_of, read_results
     from k2core.storage import write_text
 
-    results = read_results(figures, plots, curated, rephrased, trajectories, evals)
+    results = read_results(figures, plots, curated, rephrased, trajectories, evals, tools, critic, rollouts)
     corpus = read_corpus(documents, curated, tasks, quality, mixture, questions, phases_of(results.figures))
     gains = {
         score: gain(results.items[before][score], results.items[after][score], SEED)

@@ -8,6 +8,7 @@ during RL.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -18,7 +19,12 @@ from k2core.stage import Job, Metrics, StageError, main
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.spikes import SpikeConfig
 
+if TYPE_CHECKING:
+    from k2core.evals.environments import Attempt
+
 SECTION = "rl"
+ROLLOUTS, READ = "rollouts.jsonl", 4
+"""In the model's folder, for a person to read: held-out prompts, so many of each environment, with all responses."""
 
 
 class Params(RLConfig):
@@ -64,7 +70,7 @@ def run(
     from k2core.rl.critique import Critique, open_requests
     from k2core.rl.loop import PolicyTraining
     from k2core.rl.pool import build_pool
-    from k2core.storage import write_text
+    from k2core.storage import write_lines, write_text
     from k2core.training.dialogues import DialogueSource, text_dialogues
     from k2core.training.learner import Learner
     from k2core.training.setting import Setting
@@ -75,8 +81,10 @@ def run(
     accepted = some(accepted, params.trajectories, seed)
     model = load_model(init)
 
+    tried: dict[str, dict[str, list[Attempt]]] = {}
+
     def heldout(when: str) -> Metrics:
-        attempts = attempt(
+        attempts = tried[when] = attempt(
             model,
             tok,
             environments,
@@ -85,7 +93,7 @@ def run(
             temperature=1.0,
             seed=seed,
         )
-        rates = {name: pass_rate(tried) for name, tried in attempts.items()}
+        rates = {name: pass_rate(responses) for name, responses in attempts.items()}
         return {f"heldout/{name}_{when}": rate for name, rate in rates.items()} | {
             f"heldout/pass_rate_{when}": fmean(rates.values())
         }
@@ -141,6 +149,7 @@ def run(
         write_text(out / name, content)
     tenth = max(1, len(rows) // 10)
     figures |= heldout("after")
+    write_lines(out / ROLLOUTS, _to_read(tried["before"], tried["after"]))
     columns = {"reward": "reward/mean", "success": "curriculum/success", "entropy": "entropy", "truncated": "truncated"}
     for when, part in (("first", rows[:tenth]), ("last", rows[-tenth:])):
         for name, column in columns.items():
@@ -151,6 +160,17 @@ def run(
         "pool/items": float(len(pool.prompts)),
         "pool/dropped": float(pool.dropped),
     }
+
+
+def _to_read(before: dict[str, list[Attempt]], after: dict[str, list[Attempt]]) -> list[dict[str, Any]]:
+    """The first prompts of each environment, each with the responses to it before and after."""
+    return [
+        {"environment": name, "prompt": first.item.messages[-1]["content"]}
+        | {when: [{"text": rollout.text, "reward": rollout.reward} for rollout in of.rollouts]
+           for when, of in (("before", first), ("after", last))}
+        for name, tried in before.items()
+        for first, last in zip(tried[:READ], after[name][:READ], strict=True)
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":

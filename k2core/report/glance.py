@@ -13,8 +13,13 @@ from k2core.report.results import PRETRAIN, phases_of
 Figures = Mapping[str, Mapping[str, float]]
 ANSWERS = 5
 """Prompts whose answers are shown, each of another environment as far as there are so many."""
-K2_TOKENS, K2_ACTIVATED = 15.5e12, 32.6e9
-"""K2's pre-training tokens and activated parameters (arXiv 2507.20534, table 2 and section 2.5)."""
+K2_ACTIVATED = 32.6e9
+"""K2's activated parameters (arXiv 2507.20534, table 2)."""
+K2_PHASES = {"constant learning rate": 10e12, "decay": 5.5e12, "anneal": 400e9, "long context": 60e9}
+"""Tokens of K2's pre-training (the same, section 2.5)."""
+H800_RATE = 6 * 37e9 * 14.8e12 / (2.664e6 * 3600)
+"""Operations per second and H800 of DeepSeek-V3's pre-training: 14.8e12 tokens, 37e9 activated parameters, 2.664e6
+hours (arXiv 2412.19437, table 1). K2's report names no hours."""
 FLOPS = 6
 """Operations per activated parameter and token: 2 forward, 4 backward."""
 _FIELD = re.compile(r"\$\{([\w.]+)\}")
@@ -74,9 +79,10 @@ def some_answers(completions: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def cost(figures: Figures) -> dict[str, Any] | None:
-    """Tokens and operations of each training; None where the size of the model is not known.
+    """Tokens and operations of each training, and of K2's; None where the size of the model is not known.
 
-    Operations are `FLOPS` per activated parameter and token. RL's sampling is not among them.
+    Operations are `FLOPS` per activated parameter and token. RL's sampling is not among them. Hours are an H800's, at
+    `H800_RATE`.
     """
     activated = figures.get("export", {}).get("export/activated_parameters")
     if not activated:
@@ -93,5 +99,14 @@ def cost(figures: Figures) -> dict[str, Any] | None:
             tokens, before = seen - before, seen
         rows.append({"stage": stage, "tokens": tokens, "flops": FLOPS * activated * tokens})
     total = sum(row["flops"] for row in rows)
-    whole = FLOPS * K2_ACTIVATED * K2_TOKENS
-    return {"rows": rows, "activated": activated, "flops": total, "k2": whole, "ratio": whole / total if total else 0.0}
+    whole: list[dict[str, Any]] = [
+        {"stage": phase, "tokens": tokens, "flops": FLOPS * K2_ACTIVATED * tokens,
+         "hours": FLOPS * K2_ACTIVATED * tokens / H800_RATE / 3600}
+        for phase, tokens in K2_PHASES.items()
+    ]  # fmt: skip
+    k2 = {key: sum(row[key] for row in whole) for key in ("tokens", "flops", "hours")}
+    ratio = k2["flops"] / total if total else 0.0
+    return {
+        "rows": rows, "activated": activated, "flops": total, "k2_rows": whole, "k2": k2, "ratio": ratio,
+        "rate": H800_RATE,
+    }  # fmt: skip

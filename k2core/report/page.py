@@ -10,12 +10,13 @@ from itertools import pairwise
 from typing import Any
 
 from k2core.figures.graph import drawn
-from k2core.report import curves, glance, long_context, pictures, played, quality, templates
+from k2core.report import benchmark_table, curves, glance, long_context, pictures, played, quality, templates, tool_map
 from k2core.report.corpus import EXAMPLES, FAULTS, Corpus, best_and_worst, funnel_table, questions, rejections
 from k2core.report.marks import RUN
 from k2core.report.results import MODELS, PRETRAIN, Results, phases_of
 
 RL_COLUMNS = ("passed", "reward/mean", "entropy", "length")
+CRITIC_COLUMNS = ("critique/spread",)
 SFT_COLUMNS = ("train/loss", "train/grad_norm", "qk_clip/max_logit")
 TEMPLATE, CORPUS = "page.html.jinja", "corpus.html.jinja"
 """The page, and the part of it that it includes."""
@@ -37,6 +38,11 @@ LONG_CONTEXT = (
     "with and without it. Loss by position in windows that one document fills, and what is saved of it against the "
     "model before the extension; random-token needles found by depth and length; how much lower the loss of a passage "
     "is where it has occurred before."
+)
+
+CRITIC = (
+    "A model that says which of two replies is better: how often it is right on held-out pairs, before and after its "
+    "training, and how far its verdicts on open prompts differ during RL (0: it cannot tell replies apart)."
 )
 
 Gains = Mapping[str, Mapping[str, float]]
@@ -62,6 +68,8 @@ def render(
         completions=completions, played=played.some(results, samples),
         dialogue_scores=played.table(results.scorecards), scorecards=results.scorecards,
         scores=[name for name in results.scorecards[MODELS[-1]] if not played.of_a_group(name)],
+        benchmarks=benchmark_table.table(results.scorecards), critic=_some_pairs(results.critic, samples),
+        rollouts=results.rollouts,
     )  # fmt: skip
 
 
@@ -110,15 +118,19 @@ def _phase_names(results: Results) -> list[str]:
 
 def _parts(results: Results) -> list[dict[str, Any]]:
     """Title, sentence, pictures and the stages whose figures follow."""
+    tools = tool_map.placed(results.tools)
     layout: list[tuple[str, str, list[Callable[[Results], Any]], list[str]]] = [
         ("Corpus", "What each rule removed, from all documents to those kept.", [quality.funnel],
          ["ingest", "tag", "curate", "rephrase", "train_tokenizer", "tokenize"]),
         ("Pre-training", PRETRAINING, [pictures.pretraining, curves.bits_per_byte], _phase_names(results)),
         ("Long context", LONG_CONTEXT, [long_context.loss_by_position, long_context.needles, long_context.copy_gain],
          ["extend_context"]),
-        ("Agentic data", "Tools, tasks and judged dialogues.", [], ["tools", "tasks", "trajectories"]),
+        ("Agentic data", f"Tools, tasks and judged dialogues. {tool_map.sentence(tools)}",
+         [lambda _: tool_map.tool_map(tools)], ["tools", "tasks", "trajectories"]),
         ("Supervised fine-tuning", "Loss on assistant tokens only.",
-         [pictures.curves_of("sft", SFT_COLUMNS), pictures.before_after("sft")], ["sft", "critic"]),
+         [pictures.curves_of("sft", SFT_COLUMNS), pictures.before_after("sft")], ["sft"]),
+        ("Critic", CRITIC, [pictures.before_after("critic", "accuracy/"), pictures.curves_of("rl", CRITIC_COLUMNS)],
+         ["critic"]),
         ("Reinforcement learning", "The squared objective of K1.5 and K2 on verifiable tasks.",
          [pictures.curves_of("rl", RL_COLUMNS), pictures.before_after("rl")], ["rl"]),
         ("Evaluation", "The same held-out items for each model, 95% intervals.", [pictures.three_models], ["export"]),
@@ -157,6 +169,12 @@ def _some_verdicts(verdicts: list[dict[str, Any]], count: int) -> list[dict[str,
     thrown = [row for row in verdicts if not row["accepted"]][:count]
     rows = [row for pair in zip(kept, thrown, strict=False) for row in pair]
     return rows + kept[len(thrown) :] + thrown[len(kept) :]
+
+
+def _some_pairs(pairs: list[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """Pairs that the critic got right and pairs that it got wrong, as many of each."""
+    right, wrong = ([row for row in pairs if (row["chance"] > 0.5) == good][:count] for good in (True, False))
+    return right + wrong
 
 
 def _some_dialogues(results: Results, count: int) -> dict[str, Any]:

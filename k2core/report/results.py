@@ -38,11 +38,17 @@ class Results:
     items: dict[str, dict[str, dict[str, list[float]]]]
     """Model → score → environment → its value of each item."""
     samples: dict[str, list[dict[str, Any]]]
+    tools: list[dict[str, Any]]
+    critic: list[dict[str, Any]]
+    """Held-out pairs of replies with the critic's verdict on them (`stages/critic.py`)."""
+    rollouts: list[dict[str, Any]]
+    """Held-out prompts with sampled responses before and after RL (`stages/rl.py`)."""
 
 
 def read_results(
-    figures: Path, plots: Path, curated: Path, rephrased: Path, trajectories: Path, evals: Path
-) -> Results:
+    figures: Path, plots: Path, curated: Path, rephrased: Path, trajectories: Path, evals: Path, tools: Path,
+    critic: Path, rollouts: Path,
+) -> Results:  # fmt: skip
     """Read the outputs of all stages.
 
     Raises:
@@ -58,6 +64,9 @@ def read_results(
         scorecards={name: _json(evals / name / "scorecard.json")["scores"] for name in MODELS},
         items={name: _json(evals / name / "items.json") for name in MODELS},
         samples={name: read_lines(evals / name / "samples.jsonl") for name in MODELS},
+        tools=read_lines(tools / "tools.jsonl"),
+        critic=read_lines(critic),
+        rollouts=read_lines(rollouts),
     )
 
 

@@ -114,16 +114,18 @@ def win_rates(
     return totals
 
 
-def pairwise_accuracy(
-    model: Transformer, tokenizer: Tokenizer, pairs: Sequence[Pair], context: int
-) -> dict[str, float]:
-    """Share of pairs whose better reply wins over both orders, a tie counting half: `all` and by kind of source."""
+def chances(model: Transformer, tokenizer: Tokenizer, pairs: Sequence[Pair], context: int) -> list[float]:
+    """The chance that the better reply of each pair wins, over both orders."""
     asked = [pair.comparison(first) for pair in pairs for first in (True, False)]
     scores = preferences(model, tokenizer, asked, context)
+    return [0.5 + (forward - backward) / 2 for forward, backward in zip(scores[::2], scores[1::2], strict=True)]
+
+
+def pairwise_accuracy(pairs: Sequence[Pair], chances: Sequence[float]) -> dict[str, float]:
+    """Share of pairs whose better reply wins, a tie counting half: `all` and by kind of source."""
     by_kind: dict[str, list[float]] = {"all": []}
-    for pair, forward, backward in zip(pairs, scores[::2], scores[1::2], strict=True):
-        margin = forward - backward
-        right = 0.5 if margin == 0 else float(margin > 0)
+    for pair, chance in zip(pairs, chances, strict=True):
+        right = 0.5 if chance == 0.5 else float(chance > 0.5)
         by_kind["all"].append(right)
         by_kind.setdefault(pair.source.split("/")[0], []).append(right)
     return {kind: sum(values) / len(values) for kind, values in by_kind.items()}

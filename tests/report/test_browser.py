@@ -11,6 +11,7 @@ from corpus_fixture import corpus
 from playwright.sync_api import Browser, sync_playwright
 from serving import CHROMIUM
 from test_page import GRAPH, gains, headline, with_long_context
+from test_tool_map import tools
 
 from k2core.report.page import render
 from k2core.stage.times import note
@@ -33,6 +34,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = with_long_context("before", "yarn", "after")
     results.figures["sft"]["train/tokens_seen"] = 10.0
     results.figures["export"] = {"export/activated_parameters": 1e6}
+    results.figures["critic"] = {"accuracy/all_before": 0.5, "accuracy/all_after": 0.9}
+    results.curves["rl"] = {"step": [1.0, 2.0], "critique/spread": [0.1, None], "passed": [0.5, 0.6]}
+    results.tools.extend(tools())
     page = root / "report" / "index.html"
     page.write_text(render(results, corpus(root), headline(results, gains()), 3, GRAPH))
     for stage, run in (("sft", "1"), ("rl", "2"), ("report", "2")):
@@ -83,6 +87,25 @@ def test_times_and_states_stand_in_the_graph(browser: Browser, report: Path) -> 
     assert page.locator('[data-seconds="sft"]').inner_text() == "12.3"
     assert "All stages together took 37 s" in page.locator("#seconds").inner_text()
     assert page.locator("h2").first.inner_text() == "At a glance"
+    page.close()
+
+
+def test_tools_rollouts_verdicts_benchmarks_and_k2s_cost_can_be_read(browser: Browser, report: Path) -> None:
+    page = browser.new_page()
+    page.goto(report.as_uri(), timeout=PATIENCE)
+    drawn = page.eval_on_selector_all(
+        ".plotly-graph-div", "all => all.map(one => one.data.flatMap(trace => trace.text || []).length)"
+    )
+    assert len(tools()) in drawn, "each tool is on the map once"
+    labels = page.eval_on_selector_all(".annotation-text", "all => all.map(one => one.textContent)")
+    assert {"weather", "banking"} <= set(labels)
+    assert page.locator("#benchmarks b").all_inner_texts() == ["0.600", "0.900", "0.900", "0.900", "0.900"]
+    assert "before 0 of 2" in page.locator("#rollouts ~ details summary").first.inner_text()
+    assert page.get_by_text("Verdicts to read: 2").is_visible() and not page.get_by_text("2 <1>").first.is_visible()
+    page.get_by_text("Verdicts to read: 2").click()
+    assert page.get_by_text("2 <1>").first.is_visible(), "folded until then"
+    page.get_by_text("The same at K2's scale").click()
+    assert "years" in page.locator("#at-this-rate").inner_text()
     page.close()
 
 

@@ -52,4 +52,13 @@ def test_cost_counts_each_token_once() -> None:
     assert {row["stage"]: row["tokens"] for row in found["rows"]} == {
         "pretrain-stable": 100.0, "pretrain-decay": 50.0, "extend_context": 10.0, "sft": 20.0
     }  # fmt: skip
-    assert found["flops"] == 6 * 10 * 180 and found["k2"] == pytest.approx(3.03e24, rel=0.01)
+    assert found["flops"] == 6 * 10 * 180 and found["ratio"] == found["k2"]["flops"] / found["flops"]
+
+
+def test_k2s_cost_is_its_phases_at_a_rate_that_was_reported() -> None:
+    found = cost({"sft": {"train/tokens_seen": 1.0}, "export": {"export/activated_parameters": 1.0}})
+    assert found is not None
+    assert found["k2"]["tokens"] == 15.96e12 and found["k2"]["flops"] == pytest.approx(3.12e24, rel=0.01)
+    assert found["rate"] == pytest.approx(343e12, rel=0.01), "a third of an H800's 989 TFLOP/s"
+    assert found["k2"]["hours"] == pytest.approx(2.664e6 * (15.96 * 32.6) / (14.8 * 37), rel=1e-6)
+    assert sum(row["hours"] for row in found["k2_rows"]) == pytest.approx(found["k2"]["hours"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from corpus_fixture import corpus
 
+from k2core.report.benchmark_table import table
 from k2core.report.long_context import copy_gain, loss_by_position, needles
 from k2core.report.page import headline, render
 from k2core.report.results import Results, read_results
@@ -24,6 +25,7 @@ def results() -> Results:
             "dialogues/greedy/chain": {"value": 0.123, "low": 0.0, "high": 1.0},
             "dialogues/answer": {"value": schema, "low": 0.0, "high": 1.0},
             "tasks/pass_rate": {"value": passed, "low": passed - 0.04, "high": passed + 0.04},
+            "tasks/pass_rate/sort": {"value": passed, "low": passed - 0.04, "high": passed + 0.04},
         }
 
     dialogue = {
@@ -76,7 +78,16 @@ def results() -> Results:
         scorecards={"base": card(0.0, 0.1), "sft": card(0.9, 0.5), "rl": card(0.9, 0.6)},
         items={},
         samples={name: [sample, played] for name in ("base", "sft", "rl")},
-    )
+        tools=[],
+        critic=[
+            {"request": "Sort 2 1", "better": "1 2", "worse": "2 <1>", "source": "gym/sort", "chance": chance}
+            for chance in (0.75, 0.25)
+        ],
+        rollouts=[{
+            "environment": "sort", "prompt": "sort <3> 1",
+            "before": [{"text": "1 <3>", "reward": 0.0}] * 2, "after": [{"text": "1 3", "reward": 1.0}] * 2,
+        }],
+    )  # fmt: skip
 
 
 def long_context_figures(models: tuple[str, ...]) -> dict[str, float]:
@@ -153,6 +164,12 @@ def test_the_page_is_complete_escaped_and_reproducible(tmp_path: Path) -> None:
         "✗ format",
         "<td>chain</td>",
         "0.12 → 0.12 → 0.12 <small>(0.00 to 1.00)",
+        "2 &lt;1&gt;</td>",
+        "✗</span> 0.250",
+        "sort &lt;3&gt; 1",
+        "before 0 of 2",
+        "after 2 of 2",
+        "<b>0.600</b> <small>(0.560 to 0.640)",
     ):
         assert part in body, part
     assert "<b>Add" not in body and "dialogues/greedy/chain" not in body and "<td>dialogues/greedy</td>" in body
@@ -162,11 +179,28 @@ def test_the_page_is_complete_escaped_and_reproducible(tmp_path: Path) -> None:
     assert body.count('id="picture-') == 8
 
 
+def test_the_best_of_each_benchmark_is_marked_and_a_tie_is_not() -> None:
+    def card(value: float, bits: float) -> dict[str, dict[str, float]]:
+        return {
+            "tasks/pass_rate": {"value": value}, "tasks/pass_rate/sort_numbers": {"value": value},
+            "heldout/bits_per_byte": {"value": 9.0}, "heldout/bits_per_byte/web": {"value": bits},
+            "dialogues/greedy": {"value": 0.5}, "dialogues/greedy/chain": {"value": value},
+            "richer_dialogues/greedy": {"value": value}, "tool_calls/cut_off": {"value": value},
+        }  # fmt: skip
+
+    groups = table({"base": card(0.1, 1.5), "sft": card(0.6, 2.0), "rl": card(0.6, 2.5)})
+    rows = [row for group in groups for row in group["rows"]]
+    assert {(row["name"], tuple(cell["best"] for cell in row["cells"])) for row in rows} == {
+        ("sort numbers", (False, True, True)), ("web", (True, False, False)),
+        ("dialogues", (False, False, False)), ("richer dialogues", (False, True, True)),
+    }  # fmt: skip
+
+
 def test_a_missing_output_is_named(tmp_path: Path) -> None:
     for name in ("figures", "plots"):
         (tmp_path / name).mkdir()
     with pytest.raises(StorageError, match=r"funnel\.json"):
-        read_results(tmp_path / "figures", tmp_path / "plots", tmp_path, tmp_path, tmp_path, tmp_path)
+        read_results(tmp_path / "figures", tmp_path / "plots", *[tmp_path] * 7)
     (tmp_path / "plots" / "sft.csv").write_text("step,train/loss\n")
     with pytest.raises(StorageError, match=r"sft\.csv: a plot without rows"):
-        read_results(tmp_path / "figures", tmp_path / "plots", tmp_path, tmp_path, tmp_path, tmp_path)
+        read_results(tmp_path / "figures", tmp_path / "plots", *[tmp_path] * 7)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from k2core.rl import critic, preferences
-from k2core.rl.critic import Comparison, pairwise_accuracy, verdict, win_rates
+from k2core.rl.critic import Comparison, chances, pairwise_accuracy, verdict, win_rates
 from k2core.rl.preferences import Pair, corrupt, trajectory_pairs
 
 
@@ -34,9 +34,11 @@ def test_win_rates_rank_and_do_not_depend_on_position(monkeypatch):
 def test_accuracy_counts_both_orders(monkeypatch):
     pairs = [Pair("q", "long", "s", "gym/x"), Pair("q", "s", "long", "trajectory/rejected")]
     monkeypatch.setattr(critic, "preferences", length_judge(0.15))
-    assert pairwise_accuracy(None, None, pairs, 100) == {"all": 0.5, "gym": 1.0, "trajectory": 0.0}
+    found = chances(None, None, pairs, 100)
+    assert found[0] > 0.5 > found[1]
+    assert pairwise_accuracy(pairs, found) == {"all": 0.5, "gym": 1.0, "trajectory": 0.0}
     monkeypatch.setattr(critic, "preferences", lambda m, t, comparisons, c: [0.9] * len(comparisons))
-    assert pairwise_accuracy(None, None, pairs, 100)["all"] == 0.5, "always saying A is chance"
+    assert pairwise_accuracy(pairs, chances(None, None, pairs, 100))["all"] == 0.5, "always saying A is chance"
 
 
 def test_verdict_names_the_better_reply():
