@@ -83,10 +83,7 @@ def tool_map(tools: Sequence[Placed]) -> go.Figure | None:
     """Real tools, synthetic tools: a panel each, on one map, coloured by category; None without tools."""
     if not tools:
         return None
-    figure = make_subplots(
-        rows=1, cols=2, shared_xaxes=True, shared_yaxes=True, horizontal_spacing=0.02,
-        subplot_titles=["of real servers and declarations", "synthetic"],
-    )  # fmt: skip
+    figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.02, subplot_titles=KINDS)
     colours = dict(zip(sorted({tool.category for tool in tools}), cycle(COLOURS), strict=False))
     for place, kind in enumerate(KINDS, 1):
         for category, colour in colours.items():
@@ -103,6 +100,6 @@ def tool_map(tools: Sequence[Placed]) -> go.Figure | None:
                     x=median(tool.x for tool in own), y=median(tool.y for tool in own), text=f"<b>{category}</b>",
                     showarrow=False, font_size=11, row=1, col=place,
                 )  # fmt: skip
-    figure.update_xaxes(showticklabels=False, zeroline=False)
+    figure.update_xaxes(showticklabels=False, zeroline=False, matches="x")
     figure.update_yaxes(showticklabels=False, zeroline=False)
     return styled(figure, 460).update_layout(margin_t=50, margin_l=20)

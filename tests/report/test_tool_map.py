@@ -46,6 +46,7 @@ def test_the_picture_has_each_tool_once_in_the_panel_of_its_kind() -> None:
     assert figure is not None
     shown = {(trace.xaxis, name) for trace in figure.data for name in trace.text}
     assert shown == {("x" if n < 3 else "x2", f"t{n}") for n in range(9)}
+    assert figure.layout.xaxis2.matches == "x" and figure.layout.yaxis2.matches == "y", "one map in both panels"
     said = sentence(made)
     assert "give 3 of the tools; 6 are synthetic" in said and "cosine of 0.50" in said
     assert "cosine" not in sentence([tool for tool in made if tool.kind == "synthetic"])
