@@ -1,7 +1,7 @@
 """A Hugging Face `deepseek_v3` folder of the final model, proven to load in transformers with equal logits.
 
-The folder holds weights, configuration, generation settings, the tokenizer with its chat template, and a model card
-with the scorecard.
+The folder holds weights, configuration, generation settings, the tokenizer with its chat template, a model card with
+the scorecard, and a data card.
 """
 
 from __future__ import annotations
@@ -23,18 +23,30 @@ if TYPE_CHECKING:
 
 SECTION = "export"
 MAX_LOGIT_DIFFERENCE = 1e-3
+DATA_CARD = "DATA.md"
 
 
 class Params(Section):
     """Section `export`."""
 
     name: str = Field(min_length=1, description="the model's name in its card")
+    shard_megabytes: int = Field(ge=1, description="of the largest weight file; more weights are several files")
     check_sequences: int = Field(ge=1, description="random sequences on which the logits are compared")
     check_tokens: int = Field(ge=1, description="length of each; at most the model's context")
 
 
 def run(
-    params: Params, compute: Compute, model: Path, tokenizer: Path, scorecard: Path, out: Path, job: Job
+    params: Params,
+    compute: Compute,
+    model: Path,
+    tokenizer: Path,
+    scorecard: Path,
+    sources: Path,
+    funnel: Path,
+    mixture: Path,
+    figures: Path,
+    out: Path,
+    job: Job,
 ) -> Metrics:
     """Write `out` and compare what transformers loads from it with `model`."""
     compute.model_copy(update={"precision": "fp32"}).apply()  # the weights are; bf16 would compare its own rounding
@@ -42,6 +54,7 @@ def run(
     from k2core.formats.huggingface import save_huggingface
     from k2core.model.counts import activated_parameters, total_parameters
     from k2core.model.files import load_model
+    from k2core.report.data_card import data_card
 
     network, tok = load_model(model), Tokenizer.load(tokenizer)
     config = network.config
@@ -56,20 +69,23 @@ def run(
             f"{config.max_position_embeddings} tokens; lower it"
         )
     try:
-        save_huggingface(network, out, eos_token_ids=[tok.im_end_id, tok.eos_id])
+        save_huggingface(
+            network, out, eos_token_ids=[tok.im_end_id, tok.eos_id], shard_bytes=params.shard_megabytes * 10**6
+        )
     except ValueError as error:
         raise StageError(f"{model}: {error}") from None
     for file in sorted(tokenizer.iterdir()):
         shutil.copyfile(file, out / file.name)
-    figures = {
+    found = {
         "export/parameters": float(total_parameters(network)),
         "export/activated_parameters": float(activated_parameters(network)),
         "export/max_logit_difference": _compare(network, out, params, compute.seed),
     }
-    card = model_card(params.name, config, figures, json.loads(scorecard.read_text()))
+    card = model_card(params.name, config, found, json.loads(scorecard.read_text()))
     (out / "README.md").write_text(card, encoding="utf-8")
-    job.say(f"transformers loads {out.name} with logits equal within {figures['export/max_logit_difference']:.1e}")
-    return figures
+    (out / DATA_CARD).write_text(data_card(params.name, sources, funnel, mixture, figures), encoding="utf-8")
+    job.say(f"transformers loads {out.name} with logits equal within {found['export/max_logit_difference']:.1e}")
+    return found
 
 
 def _compare(network: Transformer, folder: Path, params: Params, seed: int) -> float:
@@ -146,8 +162,8 @@ inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, ret
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))
 ```
 transformers' logits were compared with the trained model's on export: they differ by at most
-{figures["export/max_logit_difference"]:.1e}. The training texts keep their sources' licences; `dvc.lock` of the
-project names every input by its digest.
+{figures["export/max_logit_difference"]:.1e}. What it was trained on is in [the data card]({DATA_CARD}); `dvc.lock`
+of the project names every input by its digest.
 """
 
 

@@ -18,6 +18,9 @@ from k2core.storage import StorageError, write_json
 
 PREFIX = "model."
 HEAD = "lm_head.weight"
+INDEX = "model.safetensors.index.json"
+SHARD_BYTES = 5 * 10**9
+"""Hugging Face's usual largest file."""
 GATE_UP, DOWN = "gate_up_proj", "down_proj"
 
 
@@ -138,14 +141,27 @@ def huggingface_config(config: ModelConfig, *, eos_token_ids: list[int], dtype: 
     }
 
 
-def save_huggingface(model: Transformer, folder: Path, *, eos_token_ids: list[int]) -> None:
-    """Write a folder that `transformers.AutoModelForCausalLM.from_pretrained` loads (one weight file, no shards).
+def save_huggingface(
+    model: Transformer, folder: Path, *, eos_token_ids: list[int], shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Write a folder that `transformers.AutoModelForCausalLM.from_pretrained` loads.
+
+    Args:
+        shard_bytes: of the largest weight file; more weights are several files with an index, as Hugging Face has them.
 
     Raises:
         ValueError: the model has plain multi-head attention.
     """
+    from huggingface_hub import split_torch_state_dict_into_shards
+
     _check(model.config)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(to_huggingface(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
+    state = to_huggingface(model.state_dict())
+    split = split_torch_state_dict_into_shards(state, max_shard_size=shard_bytes)
+    for name, keys in split.filename_to_tensors.items():
+        save_file({key: state[key] for key in keys}, folder / name, metadata={"format": "pt"})
+    if split.is_sharded:
+        index = {"metadata": split.metadata, "weight_map": dict(sorted(split.tensor_to_filename.items()))}
+        write_json(folder / INDEX, index)
     write_json(folder / "config.json", huggingface_config(model.config, eos_token_ids=eos_token_ids))
     write_json(folder / "generation_config.json", {"do_sample": True, "eos_token_id": eos_token_ids})

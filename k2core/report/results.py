@@ -55,14 +55,14 @@ def read_results(
         StorageError: a file that the page needs is missing or malformed.
     """
     return Results(
-        figures={path.stem: _json(path) for path in sorted(figures.glob("*.json"))},
+        figures={path.stem: read_json(path) for path in sorted(figures.glob("*.json"))},
         curves=read_curves(plots),
-        funnel=_json(curated / "funnel.json"),
+        funnel=read_json(curated / "funnel.json"),
         verdicts=read_table(rephrased / "verdicts.parquet"),
         accepted=read_lines(trajectories / "accepted.jsonl"),
         rejected=read_lines(trajectories / "rejected.jsonl"),
-        scorecards={name: _json(evals / name / "scorecard.json")["scores"] for name in MODELS},
-        items={name: _json(evals / name / "items.json") for name in MODELS},
+        scorecards={name: read_json(evals / name / "scorecard.json")["scores"] for name in MODELS},
+        items={name: read_json(evals / name / "items.json") for name in MODELS},
         samples={name: read_lines(evals / name / "samples.jsonl") for name in MODELS},
         tools=read_lines(tools / "tools.jsonl"),
         critic=read_lines(critic),
@@ -79,7 +79,12 @@ def read_curves(plots: Path) -> dict[str, Curve]:
     return {path.stem: _curve(path) for path in sorted(plots.glob("*.csv"))}
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        StorageError: it is missing or malformed.
+    """
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, ValueError) as error:

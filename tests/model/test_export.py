@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from corpus_fixture import FUNNEL, write_corpus
 
 from k2core.chat.tokenizer import Tokenizer
 from k2core.machine import Compute
 from k2core.model.files import save_model
+from k2core.report.data_card import STAGES
 from k2core.stage import Job, StageError
+from k2core.storage import write_json
 from stages.export import Params, run
 
 VOCABULARY = 300
@@ -25,11 +28,19 @@ def export(build, tmp_path):
     text = "The quick brown fox jumps over the lazy dog, while seven wizards vex a jolly queen in a box. "
     Tokenizer.train([text * 3], VOCABULARY).save(tmp_path / "tokenizer")
     (tmp_path / "scorecard.json").write_text(json.dumps({"tool_calls/schema_accuracy": 0.875}))
+    of_the_run = write_corpus(tmp_path / "run")
+    write_json(of_the_run["curated"] / "funnel.json", FUNNEL)
+    figures = {stage: {} for stage in STAGES} | {"curate": {"heldout": 3.0, "searched/tool_call": 7.0}}
+    figures["trajectories"] = {"accepted": 9.0, "rejected": 3.0, "accepted/oracle": 8.0, "accepted/llm": 1.0}
+    for stage, values in figures.items():
+        write_json(tmp_path / "metrics" / f"{stage}.json", values)
 
     def make(out: str, check_tokens: int = 200) -> tuple[Path, dict[str, float]]:
-        params = Params(name="toy", check_sequences=2, check_tokens=check_tokens)
+        params = Params(name="toy", shard_megabytes=5000, check_sequences=2, check_tokens=check_tokens)
         paths = {"model": tmp_path / "model", "tokenizer": tmp_path / "tokenizer"}
-        paths |= {"scorecard": tmp_path / "scorecard.json", "out": tmp_path / out}
+        paths |= {"scorecard": tmp_path / "scorecard.json", "out": tmp_path / out, "figures": tmp_path / "metrics"}
+        paths |= {"sources": of_the_run["documents"] / "CARD.md", "mixture": of_the_run["mixture"]}
+        paths |= {"funnel": of_the_run["curated"] / "funnel.json"}
         return tmp_path / out, run(params, COMPUTE, **paths, job=Job("export", tmp_path, None))
 
     return make
@@ -47,6 +58,12 @@ def test_export_loads_generates_and_repeats(export):
     assert model.generation_config.eos_token_id == [tokenizer.convert_tokens_to_ids(t) for t in ("<|im_end|>", "[EOS]")]
     card = (folder / "README.md").read_text()
     assert "# toy" in card and "| `tool_calls/schema_accuracy` | 0.875 |" in card
+    data = (folder / "DATA.md").read_text()
+    for part in (
+        "# Data card of toy", "CC0 <x> (17)", "| exact duplicate | 3 | 300 |", "7 of 10 documents are left; 3 of them",
+        "7 tool call, 0 held-out documents", "| stable | 1,235,567 | 99.9% | 0.1% |", "9 of 12 (8 played by a program",
+    ):  # fmt: skip
+        assert part in data, part
     again, _ = export("second")
     assert {f.name: f.read_bytes() for f in folder.iterdir()} == {f.name: f.read_bytes() for f in again.iterdir()}
 

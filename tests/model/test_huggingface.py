@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from k2core.formats.huggingface import from_huggingface, load_huggingface, save_huggingface, to_huggingface
+from k2core.formats.huggingface import INDEX, from_huggingface, load_huggingface, save_huggingface, to_huggingface
 from k2core.model.loss import cross_entropy
 from k2core.storage import StorageError
 
@@ -116,6 +117,25 @@ def test_random_configurations_equal_transformers(build, tmp_path, seed):
     assert_equal(saved, load_file(tmp_path / str(length) / "model.safetensors"))
     assert_equal(from_huggingface(saved, model.config), model.state_dict())
     assert_equal(to_huggingface(from_huggingface(saved, model.config)), saved)
+
+
+def test_shards_are_those_that_transformers_writes_and_load_everywhere(build, tmp_path):
+    model = build()
+    theirs = reference(model, tmp_path / "whole")
+    size = sum(tensor.numel() * 4 for tensor in to_huggingface(model.state_dict()).values())
+    save_huggingface(model, tmp_path / "parts", eos_token_ids=[1], shard_bytes=size // 3)
+    theirs.save_pretrained(tmp_path / "theirs", max_shard_size=size // 3)
+    ours, index = (json.loads((tmp_path / name / INDEX).read_text()) for name in ("parts", "theirs"))
+    assert ours["weight_map"].keys() == index["weight_map"].keys() and ours["metadata"]["total_size"] == size
+    files = sorted(path.name for path in (tmp_path / "parts").glob("*.safetensors"))
+    assert len(files) >= 3 and set(ours["weight_map"].values()) == set(files)
+    assert files[0] == f"model-00001-of-{len(files):05}.safetensors" and not (tmp_path / "whole" / INDEX).exists()
+    for name in files:
+        assert (tmp_path / "parts" / name).stat().st_size < size // 3 + 10_000
+    loaded, info = AutoModelForCausalLM.from_pretrained(tmp_path / "parts", output_loading_info=True)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert_equal(loaded.state_dict(), theirs.state_dict())
+    assert_equal(load_huggingface(tmp_path / "parts").state_dict(), model.state_dict())
 
 
 def test_the_random_configurations_cover_what_matters():
