@@ -13,6 +13,7 @@ from k2core.chat.special_tokens import IM_END
 from k2core.chat.template import reply_text
 from k2core.evals.candidates import Reply, Wanted
 from k2core.evals.environments import chosen_items
+from k2core.evals.questions import gives
 from k2core.evals.side_by_side import asked_environments, measure
 from k2core.evals.suites import bfcl, instructions
 from k2core.evals.suites.faithfulness import UNSAID
@@ -116,6 +117,18 @@ def test_what_is_not_here_is_said(tmp_path: Any, monkeypatch: pytest.MonkeyPatch
     assert set(asked_environments(None, ["needles"])[0]) == {"needles"}
 
 
+@pytest.mark.parametrize(
+    ("reply", "right"),
+    [
+        ("In 1534", True), ("1534.", True), ("Lumen was founded in 1534 by settlers.", True),
+        ("It was founded in 1535", False), ("In 1534 or 1535", False), ("", False), ("settlers", False),
+        ("Lumen was founded in 1534. " + "It is a city that has streets and houses. " * 4, False),
+    ],
+)  # fmt: skip
+def test_an_answer_may_stand_in_a_sentence(reply: str, right: bool) -> None:
+    assert gives(reply, "1534", "In which year was Lumen founded? Answer in a few words.") is right
+
+
 def test_faithfulness_is_to_the_text_and_not_to_memory(quick: dict[str, Environment]) -> None:
     environment = quick["faithfulness"]
     chosen = [item for _, _, item in chosen_items({"x": environment}, ITEMS, 1)]
@@ -130,6 +143,7 @@ def test_faithfulness_is_to_the_text_and_not_to_memory(quick: dict[str, Environm
         assert environment.score(item, UNSAID + IM_END) == (item.meta["turn"] == "silent")
         if item.meta["turn"] != "silent":
             assert item.gold["content"] in text
+            assert environment.score(item, f"{UNSAID} {item.gold['content']}{IM_END}") == 0, "both at once"
         assert truth in text or item.meta["turn"] != "as it is"
     assert any(item.meta["turn"] == "changed" and item.gold["content"] not in str(known) for item in chosen) is False
     assert not any("Kerpen" in str(item.messages) for item in chosen), "trained on, or not English"

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from random import Random
 
-from k2core.evals.questions import AGREEMENT, Asked, heldout_questions
+from k2core.evals.questions import AGREEMENT, Asked, gives, heldout_questions, holds
 from k2core.evals.suites import of_a_run
 from k2core.gym.base import Item, Split, answer, question, response_text
 from k2core.storage import StorageError
@@ -69,8 +69,11 @@ class Faithfulness:
             return one.question.answer
 
     def score(self, item: Item, completion: str) -> float:
-        """Whether the reply is what the text says, or that it says nothing."""
-        return float(same(item.gold["content"], response_text(completion), AGREEMENT))
+        """Whether the reply is what the text says, or that it says nothing; both at once is wrong."""
+        reply, gold = response_text(completion), item.gold["content"]
+        if gold == UNSAID:
+            return float(same(UNSAID, reply, AGREEMENT))
+        return float(gives(reply, gold, item.messages[-1]["content"]) and not holds(reply, UNSAID))
 
 
 def _others(one: Asked) -> list[str]:

@@ -144,7 +144,8 @@ FORM = {
     ),
 }  # fmt: skip
 ABOUT = Kind(
-    lambda random: f"{random.choice(LOOKS)} {random.choice(PLACES)}", lambda topic: f"Write about a {topic}.",
+    lambda random: f"{random.choice(LOOKS)} {random.choice(PLACES)}",
+    lambda topic: f'Write about a {topic}, with the words "{topic}".',
     lambda topic, text: topic in text.lower(), lambda topic, text: text,
 )  # fmt: skip
 KINDS = {"about": ABOUT} | CONTENT | FORM

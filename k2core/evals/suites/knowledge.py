@@ -8,15 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from k2core.evals.questions import AGREEMENT, Asked, heldout_questions
+from k2core.evals.questions import Asked, gives, heldout_questions
 from k2core.evals.suites import of_a_run
 from k2core.gym.base import Item, Split, answer, question, response_text
-from k2core.synthesis.questions.pairs import same
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """1 for the article's answer in other words too, with the same numbers."""
+    """1 for the article's answer, alone or in a sentence."""
 
     asked: list[Asked]
     name: str = "knowledge"
@@ -36,7 +35,7 @@ class Knowledge:
 
     def score(self, item: Item, completion: str) -> float:
         """Whether the reply says what the article says."""
-        return float(same(item.gold["content"], response_text(completion), AGREEMENT))
+        return float(gives(response_text(completion), item.gold["content"], item.messages[-1]["content"]))
 
 
 def make(data: Path | None) -> Knowledge:

@@ -51,7 +51,7 @@ class Needles:
         """Whether the reply gives the number and no other, and is no copy of the text."""
         said = response_text(completion)
         digits = "".join(c if c.isdigit() else " " for c in said).split()
-        return float(digits == [item.gold["content"]] and len(said.split()) <= MOST_WORDS)
+        return float(set(digits) == {item.gold["content"]} and len(said.split()) <= MOST_WORDS)
 
 
 def make(data: Path | None) -> Needles:
