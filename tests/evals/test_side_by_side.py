@@ -25,6 +25,7 @@ from k2core.stage import StageError
 from k2core.storage import StorageError
 
 ENVIRONMENTS, _ = asked_environments(None, ["arithmetic", "instructions", "logic", "needles", *text_environments()])
+LONG = Wanted([{"role": "user", "content": "word " * 2000}], None, 12)
 ASKED = {"items": 8, "samples": 2, "max_new_tokens": 64, "seed": 1}
 
 
@@ -98,6 +99,9 @@ def test_a_model_is_the_same_by_folder_by_transformers_and_by_address(folder, ou
         assert len(words) > 4 and found == [expected[number] for number in words]
         again = [there.replies(wanted[:2], 3, 1.0, 5) for _ in range(2)]
         assert again[0] == again[1] and len({reply.text for reply in again[0][0]}) > 1
+        assert there.replies([LONG], 2, 0.0, 1) == [[Reply("", True)] * 2]
+        with pytest.raises(StageError, match=r"#tiny refuses a request \(.*messages"):
+            there.replies([Wanted([], None, 4)], 1, 0.0, 1)
         with pytest.raises(StageError, match=r"#other gives no reply \(.*there is no model other"):
             candidate_of(f"{address}/v1#other").replies(wanted[:1], 1, 0.0, 1)
 
@@ -109,10 +113,9 @@ def test_order_and_company_change_nothing(ours, wanted):
 
 
 def test_a_dialogue_beyond_the_context_gets_an_empty_reply_that_counts_as_cut(ours, wanted):
-    long = Wanted([{"role": "user", "content": "word " * 2000}], None, 12)
-    (first,), (cut,), (last,) = ours.replies([wanted[0], long, wanted[1]], 1, 0.0, 1)
+    (first,), (cut,), (last,) = ours.replies([wanted[0], LONG, wanted[1]], 1, 0.0, 1)
     assert cut == Reply("", True) and [[first], [last]] == ours.replies(wanted[:2], 1, 0.0, 1)
-    assert ours.replies([long], 2, 0.0, 1) == [[Reply("", True)] * 2]
+    assert ours.replies([LONG], 2, 0.0, 1) == [[Reply("", True)] * 2]
 
 
 def test_transformers_samples_are_drawn_apart_and_repeat(folder, wanted):

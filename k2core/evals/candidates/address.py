@@ -29,7 +29,7 @@ class Address:
         self.client = openai.OpenAI(base_url=address, api_key=key, timeout=SECONDS, max_retries=5)
 
     def replies(self, wanted: Sequence[Wanted], samples: int, temperature: float, seed: int) -> list[list[Reply]]:
-        """The server's, each asked on its own with a seed of its own.
+        """The server's, each asked on its own with a seed of its own; an empty, cut one where its context is too short.
 
         Raises:
             StageError: the server does not answer, or refuses a request.
@@ -48,6 +48,10 @@ class Address:
                 model=self.model, messages=one.messages, max_tokens=one.max_new_tokens, temperature=temperature,
                 seed=seed, **tools,
             ).choices[0]  # fmt: skip
+        except openai.BadRequestError as error:
+            if "context" in str(error):  # all servers say so in words of their own
+                return Reply("", True)
+            raise StageError(f"{self.address}#{self.model} refuses a request ({one_line(error)})") from None
         except (openai.OpenAIError, IndexError) as error:
             raise StageError(f"{self.address}#{self.model} gives no reply ({one_line(error)})") from None
         message: dict[str, Any] = {"role": "assistant", "content": choice.message.content or ""}
