@@ -93,8 +93,10 @@ class _Going:
         follows = self.episode.advance(tokenizer.decode_reply(completion.tokens))
         if follows is None:
             return False
-        self._append(follows, [0.0] * len(follows), 0)
-        self.truncated = len(self.prompt.tokens) + len(self.tokens) + self.prompt.max_new_tokens > context
+        used = len(self.prompt.tokens) + len(self.tokens) + len(follows)
+        self.truncated = used + self.prompt.max_new_tokens > context
+        if not self.truncated:
+            self._append(follows, [0.0] * len(follows), 0)
         return not self.truncated
 
     def _append(self, tokens: Sequence[int], log_probs: Sequence[float], sampled: int) -> None:

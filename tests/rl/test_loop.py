@@ -240,6 +240,7 @@ def test_an_episode_without_room_for_another_response_is_cut():
     settings = dict(samples=16, temperature=1.0, seed=0, overlong_reward=-0.5)
     (tight,) = sample(micro_model(), CharTokenizer(), long, context=24, **settings)
     assert all(rollout.truncated and rollout.reward == -0.5 for rollout in tight)
+    assert all(len(rollout.tokens) <= 24 - 2 and all(rollout.mask) for rollout in tight), "it fits into a training row"
     (roomy,) = sample(micro_model(), CharTokenizer(), long, **settings)
     assert not all(rollout.truncated for rollout in roomy)
 
