@@ -28,6 +28,8 @@ from k2core.sandbox.seccomp import program
 RUNNER = Path(__file__).with_name("runner.py")
 PROGRAM = "bwrap"
 PACKAGES = "/packages"
+BOOT = "import marshal, posix; exec(marshal.loads(posix.read(0, int.from_bytes(posix.read(0, 8), 'little'))))"
+"""Runs the code that standard input begins with."""
 GRACE = 10.0
 """Seconds beyond the command's time until the sandbox as a whole is given up."""
 DEVICES = ("null", "zero", "full", "random", "urandom")
@@ -98,7 +100,7 @@ class Bubblewrap:
         """As `Sandbox.exec`; with `keep` false the files stay as they were."""
         request = marshal.dumps(self._request(command, keep))
         with ExitStack() as stack:
-            given = stack.enter_context(_memory(len(request).to_bytes(8, "little") + request + stdin))
+            given = stack.enter_context(_memory(_runner() + len(request).to_bytes(8, "little") + request + stdin))
             answer, said = stack.enter_context(_memory()), stack.enter_context(_memory())
             status = self._run(given, answer, said)
             frames, complaint = list(_frames(_content(answer))), _content(said)[-300:].decode("utf-8", "replace")
@@ -207,13 +209,20 @@ def _prefix() -> tuple[str, ...]:
     words += ["--perms", "0755", "--size", str(2**16), "--tmpfs", "/dev"]
     for device in DEVICES:
         words += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
-    return (*words, "--remount-ro", "/dev", "--ro-bind", str(RUNNER), "/runner.py")
+    return (*words, "--remount-ro", "/dev")
 
 
 @cache
 def _interpreter() -> tuple[str, ...]:
     """Without `site`, which takes longer than the rest of the start; without the script's folder on the path."""
-    return os.path.realpath(sys.executable), "-S", "-s", "-P", "-B", "/runner.py"
+    return os.path.realpath(sys.executable), "-S", "-s", "-P", "-B", "-c", BOOT
+
+
+@cache
+def _runner() -> bytes:
+    """The runner, compiled, behind 8 bytes of its length."""
+    code = marshal.dumps(compile(RUNNER.read_text(), "/runner.py", "exec"))
+    return len(code).to_bytes(8, "little") + code
 
 
 @contextmanager

@@ -1,20 +1,19 @@
 """The first process in a sandbox: puts the files there, runs the command within its limits, and tells what came of it.
 
-It is given to a bare interpreter, so it imports nothing of the project, and little else: its start is most of what a
-short execution costs. Standard input is a request (8 bytes of length, then `marshal`), followed by the command's own
-input. Standard output is the answer: byte strings, each behind 8 bytes of length.
+A bare interpreter gets it compiled, so it imports nothing of the project, and little else: its start is most of what a
+short execution costs. `_signal` is `signal` without `enum`, whose import takes as long as an interpreter's start.
+Standard input is a request (8 bytes of length, then `marshal`), followed by the command's own input. Standard output is
+the answer: byte strings, each behind 8 bytes of length.
 
 A command that begins with `python` runs in a fork of this interpreter, which saves the start of another one.
 """
 
-from __future__ import annotations
-
 import _sitebuiltins
+import _signal as signal
 import builtins
 import marshal
 import os
 import resource
-import signal
 import sys
 import time
 
@@ -111,9 +110,7 @@ def become(request: dict, out: int, err: int) -> Callable[[], object]:
 
 def python(words: list) -> Callable[[], object]:
     """The code of a `python` command line: a script, `-c` or `-m`."""
-    import types
-
-    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    main = sys.modules["__main__"] = type(sys)("__main__")
     if words[0] == "-m":
         import runpy
 
