@@ -21,7 +21,7 @@ from textwrap import dedent
 import psutil
 
 from k2core.sandbox.base import MIB, Limits, Result, SandboxError
-from k2core.sandbox.bubblewrap import create
+from k2core.sandbox.local import Local
 
 LIMITS = Limits(wall=4.0, cpu=3, output=MIB // 4, disk=4 * MIB)
 TRIED, BREACH = b"TRIED", b"BREACH"
@@ -192,20 +192,21 @@ class Found:
     """What came of an attack: `outcome` in words; `breach` says what it reached, empty if nothing."""
 
     name: str
+    backend: str
     outcome: str
     breach: str
     seconds: float
 
 
-def escapes(attacks: tuple[Attack, ...] = ATTACKS, workers: int = 8) -> list[Found]:
-    """Run attacks, `workers` at a time.
+def escapes(backend: type[Local], workers: int = 8) -> list[Found]:
+    """Run all attacks in sandboxes of a backend, `workers` at a time.
 
     Raises:
         SandboxError: no code can be run safely here.
     """
     with _secret() as secret:
         with ThreadPoolExecutor(workers) as pool:
-            found = list(pool.map(lambda attack: _one(attack, secret), attacks))
+            found = list(pool.map(lambda attack: _one(backend, attack, secret), ATTACKS))
     alive = [each.pid for each in psutil.process_iter(["cmdline"]) if MARK in (each.info["cmdline"] or [])]
     return [
         replace(each, breach=f"{len(alive)} processes live on") if alive and "daemon" in each.name else each
@@ -213,9 +214,9 @@ def escapes(attacks: tuple[Attack, ...] = ATTACKS, workers: int = 8) -> list[Fou
     ]
 
 
-def _one(attack: Attack, secret: Path) -> Found:
+def _one(backend: type[Local], attack: Attack, secret: Path) -> Found:
     started = time.monotonic()
-    with create(LIMITS, {"main.py": attack.script(secret)}) as sandbox:
+    with backend(LIMITS, {"main.py": attack.script(secret)}) as sandbox:
         result = sandbox.exec(["python", "main.py"])
         breach = _breach(result, secret)
         try:
@@ -225,7 +226,7 @@ def _one(attack: Attack, secret: Path) -> Found:
             pass  # links are not taken along
         if sum(map(len, sandbox.files.values())) > LIMITS.disk:
             breach = "more files than there is room for"
-    return Found(attack.name, _words(result), breach, time.monotonic() - started)
+    return Found(attack.name, backend.program, _words(result), breach, time.monotonic() - started)
 
 
 def _breach(result: Result, secret: Path) -> str:
@@ -261,6 +262,7 @@ def _secret() -> Iterator[Path]:
 def table(found: list[Found]) -> str:
     """Markdown."""
     rows = [
-        f"| {each.name} | bubblewrap | {each.breach or 'denied'} | {each.outcome.replace('|', '/')} |" for each in found
+        f"| {each.name} | {each.backend} | {each.breach or 'denied'} | {each.outcome.replace('|', '/')} |"
+        for each in found
     ]
     return "\n".join(["| attack | backend | outcome | what it met |", "|---|---|---|---|", *rows])

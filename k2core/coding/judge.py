@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 
 from k2core.coding.problem import Case, Problem, Suite, whole
+from k2core.sandbox.backends import create
 from k2core.sandbox.base import Limits
-from k2core.sandbox.bubblewrap import create
 
 LIMITS = Limits(wall=6.0, cpu=5)
 PASSED = b"passed\n"

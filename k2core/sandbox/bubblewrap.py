@@ -1,252 +1,44 @@
-"""Sandboxes by bubblewrap (Debian's package): own mounts, processes, network and user, and a seccomp filter.
-
-Each command has namespaces of its own, which end with it. The files live here, in memory, between two commands, so a
-killed parent leaves neither a folder nor a mount, and the kernel ends the sandbox with it. As root, the command's user
-is a number that nobody has; otherwise a user namespace gives it one.
-"""
+"""Sandboxes by bubblewrap (Debian's package): own mounts, processes, network and user, and a seccomp filter."""
 
 from __future__ import annotations
 
-import marshal
 import os
-import select
-import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
-from random import SystemRandom
-from typing import Any
 
-from k2core.sandbox.base import Limits, Result, SandboxError, checked, plain
-from k2core.sandbox.seccomp import program
-
-RUNNER = Path(__file__).with_name("runner.py")
-PROGRAM = "bwrap"
-PACKAGES = "/packages"
-BOOT = "import marshal, posix; exec(marshal.loads(posix.read(0, int.from_bytes(posix.read(0, 8), 'little'))))"
-"""Runs the code that standard input begins with."""
-GRACE = 10.0
-"""Seconds beyond the command's time until the sandbox as a whole is given up."""
-DEVICES = ("null", "zero", "full", "random", "urandom")
-USERS = range(2**30, 2**31)
-ENVIRONMENT = {
-    "PATH": "/usr/bin:/bin", "HOME": "/work", "TMPDIR": "/tmp", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0",
-    "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": PACKAGES,
-}  # fmt: skip
+from k2core.sandbox.local import Local
 
 
-@cache
-def missing() -> str:
-    """Why no code can be run here; empty if it can."""
-    if not shutil.which(PROGRAM):
-        return f"no {PROGRAM} here, without which no model-written code is run; apt-get install bubblewrap"
-    try:
-        with Bubblewrap(Limits(), {}) as sandbox:
-            result = sandbox.exec(["python", "-c", "print('here')"])
-    except SandboxError as error:
-        return str(error)
-    if result.stdout != b"here\n":
-        return f"{PROGRAM} starts no interpreter here ({result.stderr[-200:].decode('utf-8', 'replace').strip()})"
-    return ""
+class Bubblewrap(Local):
+    """A sandbox that bubblewrap makes."""
 
+    program = "bwrap"
 
-def create(
-    limits: Limits = Limits(), files: Mapping[str, bytes] | None = None, packages: Sequence[str] = ()
-) -> Bubblewrap:
-    """A new sandbox.
-
-    Args:
-        files: of its folder, path → content.
-        packages: what the command can import beside the standard library, by import name.
-
-    Raises:
-        SandboxError: there is no safe way to run code here.
-    """
-    if reason := missing():
-        raise SandboxError(reason)
-    return Bubblewrap(limits, files or {}, packages)
-
-
-class Bubblewrap:
-    """A `k2core.sandbox.base.Sandbox`."""
-
-    def __init__(self, limits: Limits, files: Mapping[str, bytes], packages: Sequence[str] = ()) -> None:
-        self.limits, self.files, self.packages = limits, checked(files), tuple(packages)
-
-    def __enter__(self) -> Bubblewrap:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def write_file(self, path: str, content: bytes) -> None:
-        self.files[plain(path)] = content
-
-    def read_file(self, path: str) -> bytes:
-        try:
-            return self.files[plain(path)]
-        except KeyError:
-            raise SandboxError(f"the sandbox has no file {path[:80]!r}") from None
-
-    def close(self) -> None:
-        self.files = {}
-
-    def exec(self, command: Sequence[str], stdin: bytes = b"", keep: bool = True) -> Result:
-        """As `Sandbox.exec`; with `keep` false the files stay as they were."""
-        request = marshal.dumps(self._request(command, keep))
-        with ExitStack() as stack:
-            given = stack.enter_context(_memory(_runner() + len(request).to_bytes(8, "little") + request + stdin))
-            answer, said = stack.enter_context(_memory()), stack.enter_context(_memory())
-            status = self._run(given, answer, said)
-            frames, complaint = list(_frames(_content(answer))), _content(said)[-300:].decode("utf-8", "replace")
-        if status == -signal.SIGKILL:  # given up, or the command has stopped the runner
-            return Result(status, b"", b"", timed_out=True)
-        if len(frames) < 6:
-            if status and complaint.startswith(PROGRAM):
-                raise SandboxError(f"{PROGRAM} cannot make a sandbox: {complaint.strip()}")
-            return Result(status or 1, b"", complaint.encode())
-        ended, timed_out, overflow, out, err, gone, *changed = frames
-        for path in gone.decode("utf-8", "surrogateescape").split("\0") if gone else []:
-            self.files.pop(path, None)
-        for name, content in zip(changed[::2], changed[1::2], strict=True):
-            self.files[plain(name.decode("utf-8", "surrogateescape"))] = content
-        return Result(int(ended), out, err, timed_out == b"1", overflow == b"1")
-
-    def _request(self, command: Sequence[str], keep: bool) -> dict[str, Any]:
-        limits = self.limits
-        return {
-            "command": list(command), "files": self.files, "keep": keep, "wall": limits.wall, "output": limits.output,
-            "disk": limits.disk,
-            "packages": [PACKAGES] if self.packages else [],
-            "user": SystemRandom().choice(USERS) if os.geteuid() == 0 else None,
-            "limits": {
-                "RLIMIT_CPU": limits.cpu, "RLIMIT_AS": limits.memory, "RLIMIT_NPROC": limits.processes,
-                "RLIMIT_NOFILE": limits.open_files, "RLIMIT_FSIZE": limits.disk, "RLIMIT_CORE": 0,
-            },
-        }  # fmt: skip
-
-    def _run(self, given: int, answer: int, said: int) -> int:
-        """Start bubblewrap and wait for its end; its status."""
-        readable, writable = os.pipe()
-        try:
-            os.write(writable, program())  # a filter is smaller than a pipe's buffer
-            os.close(writable)
-            words = [*_prefix(), *self._rooms(), "--seccomp", str(readable), *_interpreter()]
-            process = subprocess.Popen(
-                words, stdin=given, stdout=answer, stderr=said, pass_fds=[readable], env=ENVIRONMENT, cwd="/"
-            )
-        finally:
-            os.close(readable)
-        handle = os.pidfd_open(process.pid)
-        try:
-            ended = select.poll()
-            ended.register(handle, select.POLLIN)
-            if not ended.poll((self.limits.wall + GRACE) * 1000):
-                process.kill()
-            return process.wait()
-        finally:
-            os.close(handle)
-            if process.returncode is None:  # interrupted
-                process.kill()
-                process.wait()
-
-    def _rooms(self) -> list[str]:
-        """Arguments for the mounts that depend on the sandbox."""
-        sizes = {
-            "/work": ("1777", self.limits.disk),
-            "/tmp": ("1777", self.limits.disk),
-            "/out": ("0700", self.limits.output),
-        }
+    def _words(self, program: int) -> list[str]:
         words = [
-            w for place, (mode, size) in sizes.items() for w in ("--size", str(size), "--perms", mode, "--tmpfs", place)
+            self.program,
+            "--unshare-ipc",
+            "--unshare-pid",
+            "--unshare-net",
+            "--unshare-uts",
+            "--unshare-cgroup-try",
         ]
-        for name in self.packages:
-            place = _place(name)
-            words += ["--ro-bind", str(place), f"{PACKAGES}/{place.name}"]
-        return [*words, "--remount-ro", "/"]
-
-
-@cache
-def _place(name: str) -> Path:
-    """Where a package or a module is.
-
-    Raises:
-        SandboxError: it is not installed.
-    """
-    spec = find_spec(name)
-    if spec is None or not spec.origin:
-        raise SandboxError(f"no package {name} to give to a sandbox; install it")
-    origin = Path(spec.origin)
-    return origin.parent if spec.submodule_search_locations else origin
-
-
-@cache
-def _prefix() -> tuple[str, ...]:
-    """bubblewrap with the arguments that all sandboxes share."""
-    words = [PROGRAM, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
-    if os.geteuid() == 0:
-        words += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-    else:
-        words += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
-    words += ["--die-with-parent", "--new-session", "--hostname", "sandbox"]
-    for folder in ("/usr", *reversed(Path(sys.base_prefix).parents), PACKAGES):  # else root's alone
-        words += ["--perms", "0755", "--dir", str(folder)]
-    words += ["--ro-bind", "/usr/lib", "/usr/lib", "--ro-bind", "/usr/bin", "/usr/bin"]
-    for place in ("/lib", "/lib64", "/bin", "/usr/lib64"):
-        if os.path.islink(place):
-            words += ["--symlink", os.readlink(place), place]
-        elif os.path.isdir(place):
-            words += ["--ro-bind", place, place]
-    if os.path.exists("/etc/ld.so.cache"):
-        words += ["--ro-bind", "/etc/ld.so.cache", "/etc/ld.so.cache"]
-    if sys.base_prefix != "/usr":
-        words += ["--ro-bind", sys.base_prefix, sys.base_prefix]
-    words += ["--perms", "0755", "--size", str(2**16), "--tmpfs", "/dev"]
-    for device in DEVICES:
-        words += ["--dev-bind", f"/dev/{device}", f"/dev/{device}"]
-    return (*words, "--remount-ro", "/dev")
-
-
-@cache
-def _interpreter() -> tuple[str, ...]:
-    """Without `site`, which takes longer than the rest of the start; without the script's folder on the path."""
-    return os.path.realpath(sys.executable), "-S", "-s", "-P", "-B", "-c", BOOT
-
-
-@cache
-def _runner() -> bytes:
-    """The runner, compiled, behind 8 bytes of its length."""
-    code = marshal.dumps(compile(RUNNER.read_text(), "/runner.py", "exec"))
-    return len(code).to_bytes(8, "little") + code
-
-
-@contextmanager
-def _memory(content: bytes = b"") -> Iterator[int]:
-    """A file without a name, at its beginning."""
-    file = os.memfd_create("sandbox")
-    try:
-        view = memoryview(content)
-        while view:
-            view = view[os.write(file, view) :]
-        os.lseek(file, 0, os.SEEK_SET)
-        yield file
-    finally:
-        os.close(file)
-
-
-def _content(file: int) -> bytes:
-    size = os.fstat(file).st_size
-    return os.pread(file, size, 0) if size else b""
-
-
-def _frames(data: bytes) -> Iterator[bytes]:
-    at = 0
-    while at < len(data):
-        size = int.from_bytes(data[at : at + 8], "little")
-        yield data[at + 8 : at + 8 + size]
-        at += 8 + size
+        if os.geteuid() == 0:
+            words += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+        else:
+            words += ["--unshare-user", "--uid", "1000", "--gid", "1000"]
+        words += ["--die-with-parent", "--new-session", "--hostname", "sandbox"]
+        words += ["--perms", "0755", "--dir", "/"]  # else root's alone
+        for step in self.steps():
+            match step:
+                case ("dir", path):
+                    words += ["--perms", "0755", "--dir", path]
+                case ("bind", path, source):
+                    words += ["--ro-bind", source, path]
+                case ("symlink", path, target):
+                    words += ["--symlink", target, path]
+                case ("device", path):
+                    words += ["--dev-bind", path, path]
+                case ("tmpfs", path, mode, size):
+                    words += ["--size", size, "--perms", mode.zfill(4), "--tmpfs", path]
+                case ("lock", path):
+                    words += ["--remount-ro", path]
+        return [*words, "--seccomp", str(program)]

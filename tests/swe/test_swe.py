@@ -10,7 +10,7 @@ import pytest
 from k2core.agentic.tools.simulator import Outcome
 from k2core.chat.parser import ToolCall
 from k2core.gym.swe import Swe
-from k2core.sandbox import bubblewrap
+from k2core.sandbox.backends import missing
 from k2core.stage import StageError
 from k2core.storage import write_lines
 from k2core.swe.bench import TOOLS, Bench, repaired
@@ -20,7 +20,7 @@ from k2core.swe.task import broken, gold_patch, patched, tampering, verdict
 from k2core.swe.testing import Outcome as Run
 from k2core.swe.testing import run_tests
 
-needs_bubblewrap = pytest.mark.skipif(bool(bubblewrap.missing()), reason=bubblewrap.missing() or "there")
+needs_sandbox = pytest.mark.skipif(bool(missing()), reason=missing() or "there")
 NAME = "shortuuid"
 
 
@@ -35,7 +35,7 @@ def task(made):
     return made[0][0]
 
 
-@needs_bubblewrap
+@needs_sandbox
 def test_the_funnel_says_what_became_of_every_mistake(made):
     kept, funnel = made
     assert funnel.tried == sum(funnel.why.values()) >= len(kept) == funnel.why["proved"] > 0
@@ -45,7 +45,7 @@ def test_the_funnel_says_what_became_of_every_mistake(made):
         assert each["failing"][0] in each["issue"] and "\nE " in each["issue"]
 
 
-@needs_bubblewrap
+@needs_sandbox
 def test_an_answer_is_rewarded_for_the_mend_alone(made, tmp_path):
     kept, _ = made
     write_lines(tmp_path / "repairs.jsonl", kept)
@@ -61,7 +61,7 @@ def test_an_answer_is_rewarded_for_the_mend_alone(made, tmp_path):
     assert item.meta["task"]["after"].strip() in item.messages[-1]["content"]
 
 
-@needs_bubblewrap
+@needs_sandbox
 def test_tampering_is_not_rewarded(task):
     files = patched(broken(task), gold_patch(task))
     test = task["tests"][0]
@@ -85,7 +85,7 @@ def test_tampering_is_not_rewarded(task):
     assert tampering(task, files) == "" and verdict(task, files) == ""
 
 
-@needs_bubblewrap
+@needs_sandbox
 @pytest.mark.parametrize(
     ("code", "fault"),
     [
@@ -109,7 +109,7 @@ def test_code_that_reaches_for_the_verdict_gives_itself_away(code, fault):
     assert outcome.fault.startswith(fault) if fault else not outcome.passed, outcome
 
 
-@needs_bubblewrap
+@needs_sandbox
 def test_an_agent_mends_it_with_tools(task):
     played = repaired(task)
     assert played["verdict"]["passed"] and played["task_id"] == task["id"]
@@ -124,7 +124,7 @@ def call(bench: Bench, name: str, **arguments) -> Outcome:
     return bench.execute(ToolCall(f"functions.{name}:0", name, json.dumps(arguments)))
 
 
-@needs_bubblewrap
+@needs_sandbox
 def test_tools_refuse_in_a_sentence(task):
     bench = Bench(task)
     assert NAME in call(bench, "repo_list", folder=".").text or "no folder" in call(bench, "repo_list", folder=".").text
