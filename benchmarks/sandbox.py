@@ -83,7 +83,6 @@ def _present() -> dict[str, int]:
     def orphans() -> int:
         found = (each.info for each in psutil.process_iter(["name", "ppid"]))
         return sum(each["name"] in PROGRAMS and each["ppid"] == 1 for each in found)
-        )
 
     deadline = time.monotonic() + 10  # the kernel takes a moment to clear away, process 1 another
     while (psutil.Process().children(recursive=True) or orphans()) and time.monotonic() < deadline:

@@ -34,7 +34,7 @@ def missing() -> str:
     """Why no code can be run here; empty if it can."""
     faults = []
     for backend in BACKENDS:
-        if not (reason := fault(backend)):
+        if not (reason := fault(backend)):  # type: ignore[arg-type]  # mypy takes no class for hashable
             return ""
         faults.append(reason)
     why = "; ".join(faults)
@@ -52,6 +52,6 @@ def create(limits: Limits = Limits(), files: Mapping[str, bytes] | None = None, 
         SandboxError: there is no safe way to run code here.
     """
     for backend in BACKENDS:
-        if not fault(backend):
+        if not fault(backend):  # type: ignore[arg-type]
             return backend(limits, files or {}, packages)
     raise SandboxError(missing())

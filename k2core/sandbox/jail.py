@@ -1,13 +1,19 @@
 """Runs in new namespaces, before the runner: makes the file system, gives up all rights, and loads the filter.
 
 It finds `PLAN` in its name space: steps (see `k2core.sandbox.local.Step`), the filter (classic BPF), and whether it is
-root outside too, so that the runner must change to another user. Its process stays as process 1, which alone keeps the order
-to die with its parent: the kernel forgets that order where a process changes its user, as the runner does.
+root outside too, so that the runner must change to another user. Its process stays as process 1, which alone keeps the
+order to die with its parent: the kernel forgets that order where a process changes its user, as the runner does.
 """
+
+from __future__ import annotations
 
 import ctypes
 import os
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 STEPS, FILTER, PRIVILEGED = globals()["PLAN"]
 BIND, RECURSIVE, REMOUNT, READ_ONLY, DETACH = 4096, 16384, 32, 1, 2
@@ -19,30 +25,30 @@ OLD = "/old"
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def call(name, *arguments):
+def call(name: str, *arguments: Any) -> int:
     """A function of the C library, with an error where it fails."""
     words = [each.encode() if isinstance(each, str) else each for each in arguments]
-    done = getattr(libc, name)(*words)
+    done: int = getattr(libc, name)(*words)
     if done < 0:
         raise OSError(ctypes.get_errno(), f"{name}{arguments}: {os.strerror(ctypes.get_errno())}")
     return done
 
 
-def mount(source, place, kind, flags, options=None):
+def mount(source: str | None, place: str, kind: str | None, flags: int, options: str | None = None) -> None:
     call("mount", source, place, kind, ctypes.c_ulong(flags), options)
 
 
-def tmpfs(place, mode, size):
+def tmpfs(place: str, mode: str, size: str | int) -> None:
     mount("tmpfs", place, "tmpfs", NO_SUID | NO_DEVICES, f"mode={mode},size={size}")
 
 
-def lock(place, *, devices=False):
+def lock(place: str, *, devices: bool = False) -> None:
     """Make a mount, and all below it, read-only."""
     flags = READ_ONLY | NO_SUID | (0 if devices else NO_DEVICES)
     call("syscall", MOUNT_SETATTR, AT_FDCWD, place, AT_RECURSIVE, (ctypes.c_uint64 * 4)(flags, 0, 0, 0), 32)
 
 
-def bind(place, source):
+def bind(place: str, source: str) -> None:
     if os.path.isdir(OLD + source):
         os.makedirs(place, exist_ok=True)
     else:
@@ -50,7 +56,7 @@ def bind(place, source):
     mount(OLD + source, place, None, BIND | RECURSIVE)
 
 
-def build():
+def build() -> None:
     os.umask(0o022)
     tmpfs("/tmp", "755", 2**20)
     os.mkdir("/tmp" + OLD)
@@ -78,9 +84,9 @@ def build():
     call("sethostname", "sandbox", 7)
 
 
-def surrender():
+def surrender() -> None:
     """Keep no right but, as root, that of becoming another user."""
-    kept = {SETGID, SETUID} if PRIVILEGED else set()
+    kept = (SETGID, SETUID) if PRIVILEGED else ()
     capability = 0
     while libc.prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0:
         if capability not in kept:
@@ -91,7 +97,7 @@ def surrender():
     call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def restrict():
+def restrict() -> None:
     class Program(ctypes.Structure):
         _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 

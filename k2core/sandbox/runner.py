@@ -8,7 +8,8 @@ the answer: byte strings, each behind 8 bytes of length.
 A command that begins with `python` runs in a fork of this interpreter, which saves the start of another one.
 """
 
-import _signal as signal
+from __future__ import annotations
+
 import _sitebuiltins
 import builtins
 import marshal
@@ -19,7 +20,10 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Callable
+else:
+    import _signal as signal
 
 FILES, OUTPUT = "/work", "/out"
 MOST_FILES, LONGEST = 10_000, 4000

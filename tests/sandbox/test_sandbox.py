@@ -20,7 +20,6 @@ from k2core.sandbox.base import Limits, SandboxError
 from k2core.sandbox.bubblewrap import Bubblewrap
 from k2core.sandbox.namespaces import Namespaces
 
-needs_sandbox = pytest.mark.skipif(bool(missing()), reason=missing() or "there")
 MARK = "k2-sandbox-test"
 
 
