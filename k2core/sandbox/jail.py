@@ -20,7 +20,7 @@ BIND, RECURSIVE, REMOUNT, READ_ONLY, DETACH = 4096, 16384, 32, 1, 2
 NO_SUID, NO_DEVICES = 2, 4
 MOUNT_SETATTR, AT_RECURSIVE, AT_FDCWD = 442, 0x8000, -100
 PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 23, 24, 38, 22, 2
-CAPABILITY_VERSION, SETGID, SETUID = 0x20080522, 6, 7
+PR_SET_DUMPABLE, CAPABILITY_VERSION, SETGID, SETUID = 4, 0x20080522, 6, 7
 OLD = "/old"
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -94,7 +94,6 @@ def surrender() -> None:
         capability += 1
     rights = sum(1 << each for each in kept)
     call("capset", (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)(rights, rights, 0, 0, 0, 0))
-    call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def restrict() -> None:
@@ -102,18 +101,21 @@ def restrict() -> None:
         _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
     program = Program(len(FILTER) // 8, FILTER)
+    call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    call("prctl", PR_SET_DUMPABLE, 0, 0, 0, 0)  # nobody reads its memory by /proc, where there is one
     call("prctl", PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0)
 
 
 try:
-    os.setsid()
-    build()
-    surrender()
+    if STEPS:  # in a pod all of this is done
+        os.setsid()
+        build()
+        surrender()
     restrict()
     sys.path_importer_cache.clear()  # of folders that were not there before
 except OSError as error:
     sys.exit(f"unshare: {error}")
-if child := os.fork():
+if STEPS and (child := os.fork()):
     while True:
         done, status = os.wait()
         if done == child:

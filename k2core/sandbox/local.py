@@ -76,11 +76,8 @@ class Local:
     def exec(self, command: Sequence[str], stdin: bytes = b"", keep: bool = True) -> Result:
         """As `Sandbox.exec`; with `keep` false the files stay as they were."""
         request = marshal.dumps(self._request(command, keep))
-        with ExitStack() as stack:
-            given = stack.enter_context(_memory(self._code() + len(request).to_bytes(8, "little") + request + stdin))
-            answer, said = stack.enter_context(_memory()), stack.enter_context(_memory())
-            status = self._run(given, answer, said)
-            frames, complaint = list(_frames(_content(answer))), _content(said)[-300:].decode("utf-8", "replace")
+        status, answer, said = self._exchange(self._code() + len(request).to_bytes(8, "little") + request + stdin)
+        frames, complaint = list(_frames(answer)), said[-300:].decode("utf-8", "replace")
         if status == -signal.SIGKILL:  # given up, or the command has stopped the runner
             return Result(status, b"", b"", timed_out=True)
         if len(frames) < 6:
@@ -94,13 +91,24 @@ class Local:
             self.files[plain(name.decode("utf-8", "surrogateescape"))] = content
         return Result(int(ended), out, err, timed_out == b"1", overflow == b"1")
 
+    def _exchange(self, message: bytes) -> tuple[int, bytes, bytes]:
+        """Start a sandbox with `message` as its input; its status, and what it writes to output and error."""
+        with ExitStack() as stack:
+            given = stack.enter_context(_memory(message))
+            answer, said = stack.enter_context(_memory()), stack.enter_context(_memory())
+            return self._run(given, answer, said), _content(answer), _content(said)
+
+    def _user(self) -> int | None:
+        """The user that the runner makes of itself; none if it is one already."""
+        return SystemRandom().choice(USERS) if os.geteuid() == 0 else None
+
     def _request(self, command: Sequence[str], keep: bool) -> dict[str, Any]:
         limits = self.limits
         return {
             "command": list(command), "files": self.files, "keep": keep, "wall": limits.wall, "output": limits.output,
             "disk": limits.disk,
             "packages": [PACKAGES] if self.packages else [],
-            "user": SystemRandom().choice(USERS) if os.geteuid() == 0 else None,
+            "user": self._user(),
             "limits": {
                 "RLIMIT_CPU": limits.cpu, "RLIMIT_AS": limits.memory, "RLIMIT_NPROC": limits.processes,
                 "RLIMIT_NOFILE": limits.open_files, "RLIMIT_FSIZE": limits.disk, "RLIMIT_CORE": 0,
@@ -190,9 +198,17 @@ def interpreter() -> tuple[str, ...]:
     return os.path.realpath(sys.executable), "-S", "-s", "-P", "-B", "-c", BOOT
 
 
-def packed(*parts: tuple[Path, Mapping[str, Any]]) -> bytes:
-    """Files of code, compiled, each with what it finds in its name space, behind 8 bytes of length."""
-    code = marshal.dumps([(compile(path.read_text(), f"/{path.name}", "exec"), dict(given)) for path, given in parts])
+def packed(*parts: tuple[Path, Mapping[str, Any]], compiled: bool = True) -> bytes:
+    """Files of code, each with what it finds in its name space, behind 8 bytes of length.
+
+    Args:
+        compiled: for this interpreter; else as text, for any.
+    """
+
+    def code_of(path: Path) -> Any:
+        return compile(path.read_text(), f"/{path.name}", "exec") if compiled else path.read_text()
+
+    code = marshal.dumps([(code_of(path), dict(given)) for path, given in parts], 4)
     return len(code).to_bytes(8, "little") + code
 
 
