@@ -1,6 +1,6 @@
 """The sandbox: its start, short executions per second, and what 10,000 executions with hostile ones among them leave.
 
-At full scale docs/sandbox.md gets the table of escapes and these figures.
+At full scale docs/sandbox.md gets the table of escapes of each backend and these figures.
 """
 
 from __future__ import annotations
