@@ -20,7 +20,7 @@ from k2core.evals.suites.faithfulness import UNSAID
 from k2core.gym.base import Environment, Item
 from k2core.gym.registry import text_environments
 from k2core.recipe import modules_in
-from k2core.sandbox.bubblewrap import missing
+from k2core.sandbox.backends import missing
 from k2core.stage import StageError
 from k2core.storage import StorageError, write_lines
 

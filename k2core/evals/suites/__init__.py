@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from k2core.gym.base import Environment
-from k2core.sandbox.bubblewrap import missing
+from k2core.sandbox.backends import missing
 from k2core.storage import StorageError
 
 E = TypeVar("E", bound=Environment)
