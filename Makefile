@@ -43,7 +43,7 @@ browser: # Debian's Chromium, for the tests of the Prefect page
 sandbox: # Debian's bubblewrap, in which model-written code runs
 	@command -v bwrap >/dev/null || \
 	  { test "$$(id -u)" = 0 && apt-get -qq update && apt-get install -y -qq bubblewrap >/dev/null; } || \
-	  echo "no bubblewrap here: the tests of the sandbox are skipped (sudo apt-get install bubblewrap)"
+	  echo "no bubblewrap here: sandboxes are made and tested by namespaces alone (sudo apt-get install bubblewrap)"
 
 test: setup browser sandbox lint ## lint and all tests, the chain at a micro recipe included
 	$(FAST)

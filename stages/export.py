@@ -89,13 +89,15 @@ def run(
 
 
 def _compare(network: Transformer, folder: Path, params: Params, seed: int) -> float:
-    """Largest difference of a logit between our model and what transformers loads.
+    """Largest difference of a logit between our model and what transformers loads, where no rounding decides.
 
     Raises:
         StageError: a weight is missing or superfluous, the tokenizer's size is another, or the logits differ.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from k2core.formats.agreement import logit_difference
 
     both: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
@@ -110,8 +112,9 @@ def _compare(network: Transformer, folder: Path, params: Params, seed: int) -> f
     shape = (params.check_sequences, params.check_tokens)
     tokens = torch.randint(0, network.config.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
     tokens, loaded = tokens.to(network.device), loaded.to(network.device)
-    with torch.no_grad():
-        difference = float((network(tokens) - loaded(tokens).logits).abs().max())
+    difference, compared = logit_difference(network, lambda ids: loaded(ids).logits, tokens)
+    if not compared:
+        raise StageError("no position on which to compare the logits; raise export.check_sequences")
     if not difference <= MAX_LOGIT_DIFFERENCE:
         raise StageError(f"logits in transformers differ by {difference:.2g}, more than {MAX_LOGIT_DIFFERENCE}")
     return difference
