@@ -52,11 +52,10 @@ def main(
     block: Literal["chain", "evening"] = typer.Option("chain", help="which block of docs/measurements.md"),
     again: float | None = typer.Option(None, help="seconds that a second `make demo` took (block chain)"),
     tests: float | None = typer.Option(None, help="seconds that `make test` took (block chain)"),
-    seconds: float | None = typer.Option(None, help="seconds that the chain took in all, if in several calls"),
 ) -> None:
     """Rewrite a block of docs/measurements.md from the log and the metrics of this workspace."""
     log = first.read_text()
-    total = seconds or float(re.search(r"the chain took ([\d.]+) s", log)[1])
+    total = float(re.search(r"the chain took ([\d.]+) s", log)[1])
     if block == "evening":
         lines = evening.block(total, Path(), harness.ROOT / evening.PICTURE)
         lines += ["", f"Measured on {harness.machine()}, commit {harness.commit()}."]

@@ -4,7 +4,7 @@ A router chooses experts by their order, so where two lie closer together than r
 nothing else choose differently, and the logits of that token and of those after it differ visibly. Such positions say
 nothing about the weights.
 
-Shapes: B sequences, T positions, N tokens.
+Shapes: B sequences, T positions, V vocabulary, N tokens, D hidden width, E experts.
 """
 
 from __future__ import annotations
