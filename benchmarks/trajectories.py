@@ -52,7 +52,7 @@ class Played:
 
     @property
     def per_hour(self) -> float:
-        """Dialogues played in an hour."""
+        """Dialogues played per hour."""
         return 3600 * len(self.rows) / self.seconds
 
     @property
@@ -88,8 +88,8 @@ def run(scale: Scale) -> list[Entry]:
         rewrite(PAGE, TOPIC, block(oracle, llm, counted))
     note = f"{len(tasks)} tasks of the laptop recipe's kinds, made, proved, played and judged"
     return [
-        measured("trajectories kept, the oracle", [oracle.kept_per_hour], unit="an hour", topic=TOPIC, note=note),
-        measured("trajectories played, the embedded LLM", [llm.per_hour], unit="an hour", topic=TOPIC,
+        measured("trajectories kept, the oracle", [oracle.kept_per_hour], unit="per hour", topic=TOPIC, note=note),
+        measured("trajectories played, the embedded LLM", [llm.per_hour], unit="per hour", topic=TOPIC,
                  note=f"{len(llm.rows)} tasks, {counted.tokens / len(llm.rows):.0f} tokens written in each"),
     ]  # fmt: skip
 
@@ -133,7 +133,7 @@ def block(oracle: Played, llm: Played, counted: Counted) -> str:
         f", or {24 * cost.h100_days:.2f} H100-hours at the published {cost.h100_tokens_per_second:,} tokens per second "
         f"of one GPU ({H100_SOURCE})"
     )  # fmt: skip
-    lines = ["| who plays | played | kept | played an hour | kept an hour |", "|---|---|---|---|---|"]
+    lines = ["| who plays | played | kept | played per hour | kept per hour |", "|---|---|---|---|---|"]
     lines += [
         f"| {by.who} | {len(by.rows):,} | {by.kept:.0%} | {number(by.per_hour)} | {number(by.kept_per_hour)} |"
         for by in (oracle, llm)

@@ -83,7 +83,7 @@ def _closed(workspace: Path, recipe: Recipe) -> list[Trajectory]:
     maker = TaskMaker(tools, wanted.mix, seed, wanted.declared_share, Closed(seed))
     richer = RicherMaker(tools, wanted.richer.mix, wanted.richer.calls, seed, Closed(seed))
     tasks = [maker.task("train", number) for number in range(wanted.train)]
-    tasks += filter(None, (maker.twin(number, wanted.twins) for number in range(wanted.train)))
+    tasks += maker.twins(wanted.train, wanted.twins)
     tasks += [richer.task("train", number) for number in range(wanted.richer.train)]
     player = Player(tools, seed, how.failure_rate)
     played = [

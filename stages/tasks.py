@@ -90,7 +90,7 @@ def run(params: Params, compute: Compute, tools: Path, documents: Path, out: Pat
     job.say(f"{params.train} training and {params.heldout} held-out tasks over {len(specs)} tools")
     made = [maker.task("train", i) for i in range(params.train)]
     made += [maker.task("heldout", i) for i in range(params.heldout)]
-    made += filter(None, (maker.twin(i, params.twins) for i in range(params.train)))
+    made += maker.twins(params.train, params.twins)
     proposed = entries_in(tools / "catalogue")
     richer = RicherMaker(specs, params.richer.mix, params.richer.calls, compute.seed, values, proposed)
     job.say(

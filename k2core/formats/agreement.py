@@ -21,6 +21,7 @@ TIE = 1e-5
 """Difference of two experts' scores (sigmoids, so at most 1) below which rounding may decide; float32 has 6e-8."""
 
 
+@torch.no_grad()
 def logit_difference(model: Transformer, other: Callable[[Tensor], Tensor], tokens_BT: Tensor) -> tuple[float, float]:
     """Largest difference of a logit, and the share of the positions that were compared.
 
@@ -34,8 +35,7 @@ def logit_difference(model: Transformer, other: Callable[[Tensor], Tensor], toke
 
     hooks = [router.register_forward_hook(look) for router in model.routers()]
     try:
-        with torch.no_grad():
-            logits_BTV = model(tokens_BT)
+        logits_BTV = model(tokens_BT)
     finally:
         for hook in hooks:
             hook.remove()
@@ -45,14 +45,14 @@ def logit_difference(model: Transformer, other: Callable[[Tensor], Tensor], toke
     decided_BT = (least_BT > TIE).cummin(dim=1).values
     if not decided_BT.any():
         return torch.inf, 0.0
-    with torch.no_grad():
-        differences_BT = (logits_BTV - other(tokens_BT)).abs().amax(dim=-1)
+    differences_BT = (logits_BTV - other(tokens_BT)).abs().amax(dim=-1)
     return float(differences_BT[decided_BT].max()), float(decided_BT.float().mean())
 
 
+@torch.no_grad()
 def margin(router: Router, x_ND: Tensor) -> Tensor:
     """How far the last expert that the router chooses lies above the first that it does not, [N]."""
-    scores_NE = (x_ND.float() @ router.weight.float().T).sigmoid() + router.e_score_correction_bias
+    scores_NE = router.scores(x_ND) + router.e_score_correction_bias
     if router.top_k == scores_NE.shape[1]:
         return scores_NE.new_full(scores_NE.shape[:1], torch.inf)
     best = scores_NE.topk(router.top_k + 1, dim=-1).values

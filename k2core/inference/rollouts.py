@@ -142,6 +142,7 @@ def sample(
     for number, prompt in enumerate(prompts):
         by_budget[prompt.max_new_tokens].append(number)
     groups: list[list[Rollout]] = [[] for _ in prompts]
+    room = context or model.config.max_position_embeddings
     for budget, numbers in sorted(by_budget.items()):
         repeated = [number for number in numbers for _ in range(samples)]
         all_going = [
@@ -160,7 +161,6 @@ def sample(
                 constraints=[None if turn else all_going[index].prompt.constraint for index in live],
                 streams=[f"{index}/{turn}" if turn else str(index) for index in live],
             )
-            room = context or model.config.max_position_embeddings
             live = [
                 index
                 for index, completion in zip(live, completions, strict=True)

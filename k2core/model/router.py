@@ -34,7 +34,7 @@ class Router(nn.Module):
 
     def forward(self, x_ND: Tensor) -> tuple[Tensor, Tensor]:
         """`(experts_NK, weights_NK)`: chosen experts and their weights, which sum to the scaling factor."""
-        scores_NE = ops.linear(x_ND.float(), self.weight.float()).sigmoid()
+        scores_NE = self.scores(x_ND)
         experts_NK = (scores_NE.detach() + self.e_score_correction_bias).topk(self.top_k, dim=-1).indices
         chosen_NK = scores_NE.gather(1, experts_NK)
         weights_NK = chosen_NK / (chosen_NK.sum(dim=-1, keepdim=True) + 1e-20) * self.scaling
@@ -42,3 +42,7 @@ class Router(nn.Module):
             chosen = experts_NK.flatten()  # `bincount` would wait for a GPU, to see how long its result is
             self.tokens_per_expert_E.scatter_add_(0, chosen, torch.ones_like(chosen))
         return experts_NK, weights_NK
+
+    def scores(self, x_ND: Tensor) -> Tensor:
+        """What each expert is worth to each token, before the bias, [N, E] in [0, 1]."""
+        return ops.linear(x_ND.float(), self.weight.float()).sigmoid()

@@ -57,6 +57,10 @@ class TaskMaker:
         kind, plan, random = self._plan(split, number)
         return self._write(f"{split}-{number:05}", kind, split, plan, random)
 
+    def twins(self, count: int, share: float) -> list[Task]:
+        """The twins that the first `count` training tasks have."""
+        return [twin for number in range(count) if (twin := self.twin(number, share))]
+
     def twin(self, number: int, share: float) -> Task | None:
         """Training task `number` once more, so that one thing forbids its call; None if it is not among the share.
 
@@ -64,9 +68,11 @@ class TaskMaker:
         one that can and the rest as it is; or, for half of the tasks that create something, `ask`: a value is left out.
         No other cue tells the two apart, neither words nor the number of tools.
         """
-        kind, plan, random = self._plan("train", number)
         choice = Random(f"{self.seed}/twin/{number}")
-        if kind != "single" or choice.random() >= share:
+        if choice.random() >= share:
+            return None
+        kind, plan, random = self._plan("train", number)
+        if kind != "single":
             return None
         name, (goal,) = f"train-{number:05}", plan.goals
         if goal.withheld and family(self.tools[goal.tool]) == "create" and choice.random() < TWIN_ASKS:
