@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,7 +15,7 @@ import typer
 from flows.access import link, prefect_login, secret
 from flows.links import MLFLOW, PREFECT
 from flows.records import Records
-from flows.servers import WORKER, Servers, end_leftovers
+from flows.servers import WORKER, Servers, end_leftovers, free_address
 from flows.settings import PAGES, ROOT, apply_settings, running_pages
 from k2core.recipe import mask
 from k2core.storage import write_json
@@ -188,17 +186,6 @@ def bury() -> None:
                 _api("POST", f"flow_runs/{run['id']}/set_state", {"state": state, "force": True})
     except SystemExit:
         pass  # a run at a terminal is under way, and may be one of these
-
-
-def free_address(preferred: str) -> str:
-    """`preferred`, or the same host with the next free port."""
-    host, _, port = preferred.removeprefix("http://").partition(":")
-    for candidate in range(int(port), int(port) + 100):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((host, candidate))
-            return f"http://{host}:{candidate}"
-    raise SystemExit(f"no free port from {port} on; end what listens there")
 
 
 def _announce(**addresses: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import signal
+import socket
 import subprocess
 import sys
 
@@ -21,6 +22,9 @@ WORKER_PATIENCE_SECONDS = 45.0
 MOST_DEATHS = 3
 NOTED = ROOT / "work" / "servers.json"
 """Server → its process id and when it began, while `make ui` runs."""
+
+CLAIMS: list[socket.socket] = []
+"""Open as long as this process lives: what `free_address` has given out."""
 
 
 class Servers:
@@ -114,6 +118,26 @@ class Servers:
             with contextlib.suppress(psutil.NoSuchProcess):
                 born[name] = [process.pid, psutil.Process(process.pid).create_time()]
         write_json(NOTED, born)
+
+
+def free_address(preferred: str) -> str:
+    """`preferred`, or the same host with the next free port: this process's until it ends.
+
+    A server needs seconds until it listens. Until then, and while it is started again, the UDP port of the same number
+    is what tells the `make ui` of another workspace that the port is taken: the kernel gives it to one process alone,
+    whoever its user is, and frees it when that process dies.
+    """
+    host, _, port = preferred.removeprefix("http://").partition(":")
+    for candidate in range(int(port), int(port) + 100):
+        claim = socket.socket(type=socket.SOCK_DGRAM)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, candidate))
+            claim.bind((host, candidate))
+            CLAIMS.append(claim)
+            return f"http://{host}:{candidate}"
+        claim.close()
+    raise SystemExit(f"no free port from {port} on; end what listens there")
 
 
 def end_leftovers(patience: float = WORKER_PATIENCE_SECONDS) -> None:

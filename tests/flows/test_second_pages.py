@@ -1,13 +1,17 @@
-"""A second `make ui` says who starts or serves the pages."""
+"""A second `make ui`: in one workspace it says who starts or serves the pages, in another it takes other ports."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import psutil
 from filelock import FileLock
-from workspace import Workspace
+from workspace import ROOT, Workspace
+
+from flows.servers import free_address
 
 
 def test_while_the_first_is_starting_it_is_named_and_what_to_do_is_said(toy: Workspace) -> None:
@@ -20,3 +24,22 @@ def test_while_the_first_is_starting_it_is_named_and_what_to_do_is_said(toy: Wor
     assert second.returncode == 1
     assert f"is starting for this workspace in another terminal (pid {os.getpid()})" in second.stderr
     assert "type `make ui` again then" in second.stderr
+
+
+def test_a_port_is_given_out_once_though_nothing_listens_there_yet() -> None:
+    first = free_address("http://127.0.0.1:4321")
+    asked = "from flows.servers import free_address; print(free_address('http://127.0.0.1:4321'))"
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-c", f"{asked}; input()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            text=True,
+        )
+        for _ in range(3)
+    ]
+    given = {first, *(other.stdout.readline().strip() for other in others if other.stdout)}
+    for other in others:
+        other.communicate("\n")
+    assert len(given) == 4
