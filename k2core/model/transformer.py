@@ -71,7 +71,8 @@ class Transformer(nn.Module):
 
         Args:
             positions_BT: rotary positions; the columns 0, 1, 2, … by default.
-            segments_BT: attention stays within equal segment numbers (packed documents); one segment by default.
+            segments_BT: attention stays within equal segment numbers (packed documents), and branches see what they
+                branch from (`k2core.ops.reach.BRANCH`); one segment by default.
             targets_BT: with them the result is their loss instead: the sum over all that are not `IGNORE`, in nats.
         """
         hidden_BTD = self.hidden(tokens_BT, positions_BT, segments_BT)

@@ -12,6 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+BRANCH = 1 << 20
+"""Segment `number` + k · BRANCH, for k from 1 to 2047, is a branch of segment `number` (below BRANCH): it sees that
+segment and itself. So a prompt is computed once for all responses to it."""
+
 Block = tuple[int, int, int, int]
 """(start, end, first, last): the queries `start` to `end` are in consecutive columns and see only the
 keys `first` to `last`; the last of them is in column `last` - 1."""
@@ -19,7 +23,8 @@ keys `first` to `last`; the last of them is in column `last` - 1."""
 
 @dataclass(eq=False)
 class Reach:
-    """Which of the S keys of their rows the T queries of a forward pass see: their own segment's, none after them.
+    """Which of the S keys of their rows the T queries of a forward pass see: their own segment's and, in a
+    branch, those of the segment that it is a branch of; none after them.
 
     Attributes:
         runs: (column, length) of the runs of consecutive columns that hold the T queries, in order. The keys are in
@@ -64,5 +69,6 @@ class Reach:
         columns = torch.arange(last - (end - start), last, device=device)
         hidden_BQS = (keys > columns[:, None])[None]
         if self.segments_BT is not None and self.segments_BS is not None:
-            hidden_BQS = hidden_BQS | (self.segments_BT[:, start:end, None] != self.segments_BS[:, None, first:last])
+            own_BQ1, keys_B1S = self.segments_BT[:, start:end, None], self.segments_BS[:, None, first:last]
+            hidden_BQS = hidden_BQS | ((own_BQ1 != keys_B1S) & (own_BQ1 % BRANCH != keys_B1S))
         return hidden_BQS

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from random import Random
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,8 @@ from k2core.model.loss import token_losses
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.objective import advantages, sequence_log_probs, squared_loss
-from k2core.training.dialogues import Dialogue, dialogues_to_batch
+from k2core.training.branches import Tree, grow, trees_to_batch
+from k2core.training.dialogues import Dialogue
 from k2core.training.history import Metrics
 from k2core.training.learner import Learner
 from k2core.training.loop import Training
@@ -197,26 +199,23 @@ class PolicyTraining(Training):
         config, model = self.config, self.model
         total = sum(len(group.signals) for group in groups)
         informative = [group.signals for group in groups if not first or any(s.advantage for s in group.signals)]
-        signals = [signal for group in informative for signal in group]
-        dialogues = [
-            Dialogue(
-                [*signal.prompt.tokens, *signal.rollout.tokens],
-                [0] * len(signal.prompt.tokens) + signal.rollout.mask,
-            )
-            for signal in signals
-        ]
-        rows = pack_rows([len(dialogue.tokens) for dialogue in dialogues], config.context)
+        signals, trees = [signal for group in informative for signal in group], list[Tree]()
+        numbers = count()
+        for group in informative:
+            responses = {next(numbers): Dialogue(s.rollout.tokens, s.rollout.mask) for s in group}
+            trees += grow(group[0].prompt.tokens, responses, config.context)
+        rows = pack_rows([len(tree) for tree in trees], config.context)
         policy_loss, ratios = 0.0, []
         self.optimizer.zero_grad()
         for start in range(0, len(rows), config.microbatch_rows):
             chosen = rows[start : start + config.microbatch_rows]
-            members = [index for row in chosen for index in row]
-            batch, sequence_BT = dialogues_to_batch(dialogues, chosen)
+            members = [number for row in chosen for index in row for number in trees[index].responses]
+            batch, sequence_BT = trees_to_batch(trees, chosen)
             batch, sequence_BT = batch.to(model.device), sequence_BT.to(model.device)
             chosen_BT = sequence_BT >= 0
             logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, chosen_BT).float()
             log_probs_M = -token_losses(logits_MV / temperature, batch.targets_BT[chosen_BT])
-            log_probs_N = sequence_log_probs(log_probs_M, sequence_BT[chosen_BT], len(dialogues))[members]
+            log_probs_N = sequence_log_probs(log_probs_M, sequence_BT[chosen_BT], len(signals))[members]
             old_N = log_probs_N.new_tensor([sum(signals[index].rollout.log_probs) for index in members])
             advantages_N = log_probs_N.new_tensor([signals[index].advantage for index in members])
             loss = squared_loss(log_probs_N, old_N, advantages_N, config.tau) * len(members) / total

@@ -19,7 +19,7 @@ from k2core.model.visibility import WholeRows
 from k2core.ops import backend, reference, using
 from k2core.ops.cpu.build import library
 from k2core.ops.cuda import operations as cuda
-from k2core.ops.reach import Reach
+from k2core.ops.reach import BRANCH, Reach
 
 BACKENDS = {"cpu": ["grouped_linear", "head_loss", "latent_attention", "linear", "newton_schulz", "packed_decoder",
                     "rms_norm", "routed_experts", "sample", "swiglu", "token_losses"],
@@ -133,6 +133,11 @@ def reaches() -> Iterator[tuple[str, Reach, Tensor]]:
         yield f"{length}", WholeRows().reach(length, None), random(1, length, 8, seed=5)
         yield f"{length} packed", WholeRows().reach(length, packed), random(2, length, 8, seed=5)
         yield f"{length} packed alike", WholeRows().reach(length, packed[:1]), random(1, length, 8, seed=5)
+    for trunk, each in ((0, 3), (1, 2), (40, 70)):  # three branches of a trunk that a document stands before
+        lengths = [10, trunk, each, each, each]
+        numbers = torch.tensor([0, 1, BRANCH + 1, 2 * BRANCH + 1, 3 * BRANCH + 1])
+        tree = numbers.repeat_interleave(torch.tensor(lengths))
+        yield f"branches of {trunk}", WholeRows().reach(len(tree), tree[None]), random(1, len(tree), 8, seed=5)
     runs = [(70, 70), (210, 70)]  # process 1 of 2 with rows of 280
     mine = torch.cat([torch.arange(start, start + length) for start, length in runs])
     row = (torch.arange(280) // 90).expand(2, -1)

@@ -6,6 +6,7 @@
 #include "rows.h"
 
 #define QUERIES (4 * ROWS)
+#define BRANCH (1 << 20) /* as in k2core/ops/reach.py */
 
 /* T queries [B, T, H, nope + rope], not rotated yet; of S keys what is the heads' own, with the values,
    [B, S, H, nope + value], and the rotated key that the heads share, [B, S, rope] with rows `shared_row` apart.
@@ -66,8 +67,9 @@ static void load_keys_values(const Inputs* in, i64 b, i64 h, float* keys, float*
   }
 }
 
-/* Logits of `rows` queries with the keys `first` to `last`, -inf for those that are not seen: of another segment, or
-   after the query, the last of which sees the last key and each one before it one key less. */
+/* Logits of `rows` queries with the keys `first` to `last`, -inf for those that are not seen: of a segment
+   that is neither the query's own nor the one it branches from, or after the query, the last of which sees the last key
+   and each one before it one key less. */
 static void masked_logits(const Inputs* in, i64 b, i64 start, i64 rows, i64 first, i64 last, const float* queries,
                           const float* packed_keys, float* logits) {
   i64 d = key_width(in), n = last - first;
@@ -76,9 +78,9 @@ static void masked_logits(const Inputs* in, i64 b, i64 start, i64 rows, i64 firs
     float* restrict row = logits + i * n;
     i64 seen = n - rows + 1 + i;
     if (in->key_segments) {
-      int32_t own = in->query_segments[b * in->query_batch + start + i];
+      int32_t own = in->query_segments[b * in->query_batch + start + i], trunk = own % BRANCH;
       const int32_t* segments = in->key_segments + b * in->key_batch + first;
-      for (i64 s = 0; s < seen; s++) row[s] = segments[s] == own ? row[s] : -INFINITY;
+      for (i64 s = 0; s < seen; s++) row[s] = (segments[s] == own) | (segments[s] == trunk) ? row[s] : -INFINITY;
     }
     for (i64 s = seen; s < n; s++) row[s] = -INFINITY;
   }

@@ -14,7 +14,7 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_bloc
 
 from k2core.machine.compiler import compiled
 from k2core.ops import reference
-from k2core.ops.reach import Reach
+from k2core.ops.reach import BRANCH, Reach
 from k2core.ops.reference import rotate
 
 OPTIONS: dict[tuple[int, int], dict[str, Any]] = {}
@@ -75,11 +75,13 @@ def _mask(reach: Reach, device: torch.device) -> BlockMask:
         queries_T, keys_S = queries_BT[0], keys_BS[0]
 
         def sees(b: Tensor, h: Tensor, t: Tensor, s: Tensor) -> Tensor:
-            return (columns_T[t] >= s) & (queries_T[t] == keys_S[s])
+            own, key = queries_T[t], keys_S[s]
+            return (columns_T[t] >= s) & ((own == key) | (own % BRANCH == key))
 
         return create_block_mask(sees, None, None, T, S, device=device)
 
     def sees_in_its_row(b: Tensor, h: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        return (columns_T[t] >= s) & (queries_BT[b, t] == keys_BS[b, s])
+        own, key = queries_BT[b, t], keys_BS[b, s]
+        return (columns_T[t] >= s) & ((own == key) | (own % BRANCH == key))
 
     return create_block_mask(sees_in_its_row, rows, None, T, S, device=device)
