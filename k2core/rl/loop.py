@@ -8,6 +8,7 @@ objective, its samples are the prompts. SIGTERM ends the training before the nex
 
 Losses are divided by 2τ, which makes the on-policy gradient exactly REINFORCE's and the PTX weight independent of τ.
 In the first, on-policy step a group with equal rewards has exactly no gradient and is left out; later it is kept.
+A prompt is computed once for all responses to it (`k2core.training.branches`).
 
 Logged: `reward/mean` and `passed` (prompts as drawn: the hardest come most often, so both may fall while the policy
 improves), `curriculum/success` (running success rate, mean over the whole pool), `reward/zero_std` (share of groups
