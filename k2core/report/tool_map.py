@@ -18,7 +18,7 @@ from plotly.subplots import make_subplots
 from k2core.corpus.documents import sample
 from k2core.report.pictures import COLOURS, styled
 
-MOST = 2000
+MOST = 800
 """Tools that are placed, drawn by hash."""
 FEWEST = 10
 """Fewest tools that a map needs."""
