@@ -72,7 +72,7 @@ class Transformer(nn.Module):
         Args:
             positions_BT: rotary positions; the columns 0, 1, 2, … by default.
             segments_BT: attention stays within equal segment numbers (packed documents), and branches see what they
-                branch from (`k2core.ops.reach.BRANCH`); one segment by default.
+                branch from (`k2core.ops.BRANCH`); one segment by default.
             targets_BT: with them the result is their loss instead: the sum over all that are not `IGNORE`, in nats.
         """
         hidden_BTD = self.hidden(tokens_BT, positions_BT, segments_BT)
@@ -102,12 +102,16 @@ class Transformer(nn.Module):
                 x_BTD = layer(x_BTD, rotation, reach)
         return self.norm(x_BTD)
 
-    def prefill(self, tokens_BT: Tensor, cache: KeyValueCache) -> None:
-        """Store right-padded sequences in `cache`; the last layer's output is not needed and not computed."""
+    def prefill(
+        self, tokens_BT: Tensor, cache: KeyValueCache, positions_BT: Tensor | None = None,
+        segments_BT: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """Store rows, as `forward` reads them, in `cache`; the last layer's output is not needed and not computed."""
+        T = tokens_BT.shape[1]
         x_BTD = self._embedded(tokens_BT)
-        reach = self.rows.reach(tokens_BT.shape[1], None)
+        reach = self.rows.reach(T, segments_BT)
         ops.prepare(reach, x_BTD)
-        rotation = self.rotary(self.rows.columns(tokens_BT.shape[1], tokens_BT.device)[None])
+        rotation = self.rotary(self.rows.columns(T, tokens_BT.device)[None] if positions_BT is None else positions_BT)
         *before, last = self.blocks()
         for layer in before:
             x_BTD = layer(x_BTD, rotation, reach, cache)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from k2core.data.rows.batch import IGNORE, Batch
-from k2core.ops.reach import BRANCH
+from k2core.ops import BRANCH
 from k2core.training.dialogues import Dialogue
 
 MOST = 2047

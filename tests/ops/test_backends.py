@@ -16,10 +16,10 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 from k2core import ops
 from k2core.model.visibility import WholeRows
-from k2core.ops import backend, reference, using
+from k2core.ops import BRANCH, backend, reference, using
 from k2core.ops.cpu.build import library
 from k2core.ops.cuda import operations as cuda
-from k2core.ops.reach import BRANCH, Reach
+from k2core.ops.reach import Reach
 
 BACKENDS = {"cpu": ["grouped_linear", "head_loss", "latent_attention", "linear", "newton_schulz", "packed_decoder",
                     "rms_norm", "routed_experts", "sample", "swiglu", "token_losses"],

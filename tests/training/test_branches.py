@@ -7,7 +7,7 @@ from micro import micro_model
 from k2core.data.rows.batch import IGNORE
 from k2core.data.rows.packing import pack_rows
 from k2core.model.loss import token_losses
-from k2core.ops.reach import BRANCH
+from k2core.ops import BRANCH
 from k2core.training.branches import Tree, grow, trees_to_batch
 from k2core.training.dialogues import Dialogue, dialogues_to_batch
 

@@ -20,7 +20,7 @@ class Batch:
     """B rows of T tokens; each field is a LongTensor of shape (B, T).
 
     `targets_BT` is the next token or `IGNORE`; attention stays within equal `segments_BT` of a row, and
-    `positions_BT` restart with each segment; those of a branch (`k2core.ops.reach.BRANCH`) go on.
+    `positions_BT` restart with each segment; those of a branch (`k2core.ops.BRANCH`) go on.
     """
 
     tokens_BT: Tensor
