@@ -26,7 +26,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import count
 from random import Random
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
@@ -34,12 +33,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from k2core.data.rows.packing import pack_rows
+from k2core.data.rows.trees import Tree
 from k2core.inference.rollouts import Prompt, Rollout, sample
 from k2core.model.loss import token_losses
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.objective import advantages, sequence_log_probs, squared_loss
-from k2core.training.branches import Tree, grow, trees_to_batch
+from k2core.training.branches import grow, trees_to_batch
 from k2core.training.dialogues import Dialogue
 from k2core.training.history import Metrics
 from k2core.training.learner import Learner
@@ -200,18 +200,18 @@ class PolicyTraining(Training):
         config, model = self.config, self.model
         total = sum(len(group.signals) for group in groups)
         informative = [group.signals for group in groups if not first or any(s.advantage for s in group.signals)]
-        signals, trees = [signal for group in informative for signal in group], list[Tree]()
-        numbers = count()
+        signals, responses, trees = list[Signal](), dict[int, Dialogue](), list[Tree]()
         for group in informative:
-            responses = {next(numbers): Dialogue(s.rollout.tokens, s.rollout.mask) for s in group}
-            trees += grow(group[0].prompt.tokens, responses, config.context)
+            own = {len(signals) + i: Dialogue(s.rollout.tokens, s.rollout.mask) for i, s in enumerate(group)}
+            trees += grow(group[0].prompt.tokens, own, config.context)
+            signals, responses = signals + group, responses | own
         rows = pack_rows([len(tree) for tree in trees], config.context)
         policy_loss, ratios = 0.0, []
         self.optimizer.zero_grad()
         for start in range(0, len(rows), config.microbatch_rows):
             chosen = rows[start : start + config.microbatch_rows]
-            members = [number for row in chosen for index in row for number in trees[index].responses]
-            batch, sequence_BT = trees_to_batch(trees, chosen)
+            members = [number for row in chosen for index in row for number in trees[index].branches]
+            batch, sequence_BT = trees_to_batch(trees, responses, chosen)
             batch, sequence_BT = batch.to(model.device), sequence_BT.to(model.device)
             chosen_BT = sequence_BT >= 0
             logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, chosen_BT).float()

@@ -8,7 +8,7 @@ from k2core.data.rows.batch import IGNORE
 from k2core.data.rows.packing import pack_rows
 from k2core.model.loss import token_losses
 from k2core.ops import BRANCH
-from k2core.training.branches import Tree, grow, trees_to_batch
+from k2core.training.branches import grow, trees_to_batch
 from k2core.training.dialogues import Dialogue, dialogues_to_batch
 
 PROMPTS = {(3, 4, 5, 6, 7): 3, (4,): 2, (7, 3): 4}
@@ -26,14 +26,16 @@ def responses() -> list[tuple[tuple[int, ...], Dialogue]]:
 
 
 def test_a_row_holds_the_prompt_once() -> None:
-    tree = Tree((3, 4, 5), {7: Dialogue([6, 2], [1, 1]), 8: Dialogue([9, 5, 2], [1, 0, 1])})
-    batch, sequence = trees_to_batch([Tree((8,), {1: Dialogue([9], [1])}), tree], [[1, 0], [0]])
-    assert batch.tokens_BT.tolist() == [[3, 4, 5, 6, 5, 9, 5, 8], [8, 0, 0, 0, 0, 0, 0, 0]]
-    assert batch.positions_BT.tolist() == [[0, 1, 2, 3, 2, 3, 4, 0], [0] * 8]
-    assert batch.segments_BT.tolist()[0] == [0, 0, BRANCH, BRANCH, 2 * BRANCH, 2 * BRANCH, 2 * BRANCH, BRANCH + 1]
-    assert batch.segments_BT.tolist()[1] == [BRANCH] + [1] * 7
-    assert batch.targets_BT.tolist()[0] == [IGNORE, IGNORE, 6, 2, 9, IGNORE, 2, 9]
-    assert sequence.tolist() == [[-1, -1, 7, 7, 8, -1, 8, 1], [1] + [-1] * 7]
+    made = {7: Dialogue([6, 2], [1, 1]), 8: Dialogue([9, 5, 2], [1, 0, 1]), 1: Dialogue([9], [1])}
+    trees = grow((8,), {1: made[1]}, 9) + grow((3, 4, 5), {7: made[7], 8: made[8]}, 9)
+    batch, sequence = trees_to_batch(trees, made, [[1, 0]])
+    assert batch.tokens_BT.tolist() == [[3, 4, 5, 6, 5, 9, 5, 8]]
+    assert batch.positions_BT.tolist() == [[0, 1, 2, 3, 2, 3, 4, 0]]
+    assert batch.segments_BT.tolist() == [[0, 0, BRANCH, BRANCH, 2 * BRANCH, 2 * BRANCH, 2 * BRANCH, BRANCH + 1]]
+    assert batch.targets_BT.tolist() == [[IGNORE, IGNORE, 6, 2, 9, IGNORE, 2, 9]]
+    assert sequence.tolist() == [[-1, -1, 7, 7, 8, -1, 8, 1]]
+    padded, _ = trees_to_batch(trees, made, [[0], [1]])
+    assert padded.segments_BT[0].tolist() == [BRANCH] + [1] * 6
 
 
 @pytest.mark.parametrize("context", [9, 12, 64])
@@ -64,8 +66,10 @@ def test_losses_and_gradients_are_those_of_whole_dialogues(context: int) -> None
         for tree in grow(prompt, {n: response for n, (own, response) in enumerate(made) if own == prompt}, context)
     ]
     assert all(len(tree) <= context for tree in trees)
-    assert [number for tree in trees for number in tree.responses] == list(range(len(made)))
-    found, found_slopes, fewer = gradients(*trees_to_batch(trees, pack_rows([len(tree) for tree in trees], context)))
+    assert [number for tree in trees for number in tree.branches] == list(range(len(made)))
+    found, found_slopes, fewer = gradients(
+        *trees_to_batch(trees, dict(enumerate(r for _, r in made)), pack_rows([len(tree) for tree in trees], context))
+    )
     assert torch.allclose(found, wanted, atol=1e-5)
     for name, slope in slopes.items():
         assert torch.allclose(found_slopes[name], slope, atol=1e-5), name
@@ -77,7 +81,8 @@ def test_a_branch_sees_nothing_of_its_siblings() -> None:
     first = Dialogue([6, 7, 3], [1, 1, 1])
 
     def logits_of_first(sibling: list[int]) -> torch.Tensor:
-        batch, sequence = trees_to_batch([Tree((3, 4, 5), {1: Dialogue(sibling, [1] * len(sibling)), 0: first})], [[0]])
+        both = {1: Dialogue(sibling, [1] * len(sibling)), 0: first}
+        batch, sequence = trees_to_batch(grow((3, 4, 5), both, 64), both, [[0]])
         return model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)[sequence == 0]
 
     assert torch.equal(logits_of_first([3, 3, 3, 3]), logits_of_first([7, 7, 6, 6]))
