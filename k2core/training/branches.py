@@ -3,7 +3,7 @@
 Logits and gradients are those of prompt and response as one dialogue, up to rounding. The router's load counts the
 prompt's tokens once.
 
-Shapes: B = R rows, T positions.
+Shapes: B rows, R rows of trees (the same), T positions.
 """
 
 from __future__ import annotations
