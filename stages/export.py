@@ -52,7 +52,7 @@ def run(
     compute.model_copy(update={"precision": "fp32"}).apply()  # the weights are; bf16 would compare its own rounding
     from k2core.chat.tokenizer import Tokenizer
     from k2core.formats.huggingface import save_huggingface
-    from k2core.model.counts import activated_parameters, total_parameters
+    from k2core.model.counts import activated, total_parameters
     from k2core.model.files import load_model
     from k2core.report.data_card import data_card
 
@@ -78,7 +78,7 @@ def run(
         shutil.copyfile(file, out / file.name)
     found = {
         "export/parameters": float(total_parameters(network)),
-        "export/activated_parameters": float(activated_parameters(network)),
+        "export/activated_parameters": float(activated(config)),
         "export/max_logit_difference": _compare(network, out, params, compute.seed),
     }
     card = model_card(params.name, config, found, json.loads(scorecard.read_text()))

@@ -27,6 +27,7 @@ from k2core.inference.continuous import Steps as Decoding
 from k2core.inference.sampler import generate
 from k2core.machine.compiler import compiled
 from k2core.model.config import ModelConfig
+from k2core.model.counts import training_flops
 from k2core.model.lowered import lowered
 from k2core.model.transformer import Transformer
 from k2core.optim.muonclip import ADAMW_MATRICES, MuonClip
@@ -34,7 +35,6 @@ from k2core.training.checkpoint import Checkpoints
 from k2core.training.learner import Learner
 from k2core.training.parallel import compile_layers
 from k2core.training.setting import Setting
-from k2core.training.throughput import training_flops
 from k2core.training.trainer import Plan, train
 
 RATE = 1e-3
@@ -94,7 +94,7 @@ def _passes(found: Findings, name: str, model: Transformer, rows: int, context: 
         f"forward + backward, {name}", rate, "tokens per second", note=f"{rows}×{context}, {found.gib():.0f} GiB"
     )
     if found.peak:
-        share = rate * training_flops(model, context) / found.peak
+        share = rate * training_flops(model.config, context) / found.peak
         found.note(f"share of the peak, {name}", share, floor=floor)
     return seconds
 

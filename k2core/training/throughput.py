@@ -10,25 +10,10 @@ from contextlib import contextmanager
 
 import torch
 
-from k2core.model.config import ModelConfig
-from k2core.model.counts import activated_parameters
-from k2core.model.transformer import Transformer
 from k2core.stage import Metrics
 
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "B200": 2250e12, "H800": 989e12}
 """Dense bf16 FLOP/s of GPUs by a part of their name (data sheets; the SXM versions)."""
-
-
-def training_flops(model: Transformer, context: int) -> float:
-    """Floating-point operations per trained token: 6 for each activated weight, and causal attention's products.
-
-    The embedding is a look-up and does not count. As in PaLM's appendix B, recomputation does not count either.
-    """
-    config: ModelConfig = model.config
-    weights = activated_parameters(model) - model.embed_tokens.weight.numel()
-    seen = (context + 1) / 2  # keys before a token, on average over the row
-    products = 2 * config.num_attention_heads * (config.qk_head_dim + config.v_head_dim) * seen
-    return 6 * weights + 3 * config.num_hidden_layers * products
 
 
 def peak_flops(device: torch.device) -> float | None:

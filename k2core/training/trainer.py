@@ -31,7 +31,7 @@ from typing import Any, Protocol
 
 from k2core.data.rows.batch import IGNORE, Batch
 from k2core.machine import device
-from k2core.model.counts import activated_parameters, total_parameters
+from k2core.model.counts import activated, total_parameters, training_flops
 from k2core.stage import StageError
 from k2core.training.history import Metrics
 from k2core.training.learner import Learner
@@ -40,7 +40,7 @@ from k2core.training.loss import batch_nll
 from k2core.training.per_head_log import Detail
 from k2core.training.setting import Setting
 from k2core.training.settings import TrainingSettings
-from k2core.training.throughput import Clock, memory_gib, peak_flops, training_flops
+from k2core.training.throughput import Clock, memory_gib, peak_flops
 
 __all__ = ["Batch", "BatchSource", "Plan", "TrainResult", "train"]
 
@@ -158,7 +158,7 @@ class _TokenTraining(Training):
         self.peak = peak_flops(self.ranks.device)
         if self.peak:
             [self.peak] = self.ranks.sum(self.peak)
-        self.flops = training_flops(self.model, self.context)
+        self.flops = training_flops(self.model.config, self.context)
         self._announce()
         super().run(plot)
 
@@ -174,7 +174,7 @@ class _TokenTraining(Training):
             time = f"{seconds:,.0f} s" if seconds < 2 * 3600 else f"{seconds / 3600:,.1f} h"
             guess = f", about {time} at {share:.1%} of the peak"
         self.job.say(
-            f"{parameters:,} parameters, {activated_parameters(self.model):,} activated; {self.steps:,} steps of "
+            f"{parameters:,} parameters, {activated(self.model.config):,} activated; {self.steps:,} steps of "
             f"{rows}×{self.context} tokens, {tokens:,} in all{guess}; "
             f"{ranks.world} processes, {len(self.micro_batches)} × {len(self.micro_batches[0])} rows each, up to "
             f"{gib:.2g} GiB of weights, gradients and optimiser state"

@@ -10,7 +10,7 @@ import torch
 from k2core.formats.huggingface import from_huggingface, huggingface_config, save_huggingface
 from k2core.model.cache import KeyValueCache
 from k2core.model.config import ModelConfig
-from k2core.model.counts import activated_parameters, total_parameters
+from k2core.model.counts import activated, total_parameters
 from k2core.recipe import RecipeError, validate
 
 pytestmark = pytest.mark.usefixtures("either_way")
@@ -91,7 +91,7 @@ def test_what_is_cached_and_counted(build):
     mla, mha, dense = build(), build(**MHA), build(**DENSE)
     assert mla.config.cache_width == 12 + 8 and mha.config.cache_width == 2 * (16 + 12)
     assert KeyValueCache(mha.config, 5, 20, torch.zeros(())).layers[2].shape == (5, 20, 56)
-    assert not dense.routers() and total_parameters(dense) == activated_parameters(dense)
+    assert not dense.routers() and total_parameters(dense) == activated(dense.config)
     assert sum(p.numel() for p in mha.attentions()[0].parameters()) == 32 * 2 * (16 + 16 + 12 + 12)
 
 

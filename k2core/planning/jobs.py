@@ -1,0 +1,101 @@
+"""What a recipe trains: its phases of pre-training, and how much its post-training computes at most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from k2core.machine import Compute
+from k2core.machine.device import Precision
+from k2core.model.config import ModelConfig
+from k2core.model.counts import training_flops
+from k2core.recipe import Section, read_recipe, section_of
+from k2core.rl.config import RLConfig
+from k2core.training.config import ParallelConfig
+from k2core.training.fine_tuning import FineTuning
+from k2core.training.phases import Phase
+
+S = TypeVar("S", bound=Section)
+PRETRAIN, EXTENSION = "pretrain", "extend_context"
+DIALOGUES = ("sft", "critic")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: `tokens` in steps of `batch_tokens`, in rows of `context` tokens."""
+
+    name: str
+    tokens: int
+    batch_tokens: int
+    context: int
+
+    @property
+    def steps(self) -> int:
+        return max(1, round(self.tokens / self.batch_tokens))
+
+    @property
+    def rows(self) -> int:
+        """Rows per step."""
+        return self.batch_tokens // self.context
+
+    def flops(self, model: ModelConfig) -> float:
+        """Operations of a step."""
+        return self.batch_tokens * training_flops(model, self.context)
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """All trainings of a recipe, and what they share.
+
+    Attributes:
+        pretraining: the phases in order, `extend_context` last; they run on a mesh.
+        post: SFT, critic and RL, which run in one process. Rows count as full, and of RL only updates: the most that
+            they compute.
+    """
+
+    model: ModelConfig
+    precision: Precision
+    parallel: ParallelConfig
+    pretraining: tuple[Job, ...]
+    post: tuple[Job, ...]
+
+
+def read_jobs(path: Path) -> Jobs:
+    """The trainings of the recipe at `path`.
+
+    Raises:
+        RecipeError: a section is missing or does not fit.
+    """
+    content = read_recipe(path)
+    phases = {name: _some(Phase, content, path, PRETRAIN, name) for name in content.get(PRETRAIN) or {}}
+    phases[EXTENSION] = _some(Phase, content, path, EXTENSION)
+    rl = _some(RLConfig, content, path, "rl")
+    tunings = {name: _some(FineTuning, content, path, name) for name in DIALOGUES}
+    post = [_in_rows(name, each.steps, each.batch_rows, each.context) for name, each in tunings.items()]
+    return Jobs(
+        section_of(ModelConfig, content, path, "model"),
+        section_of(Compute, content, path, "compute").precision,
+        section_of(ParallelConfig, content, path, "parallel"),
+        tuple(Job(name, each.tokens, each.batch_tokens, each.context_length) for name, each in phases.items()),
+        (*post, _in_rows("rl", rl.iterations, rl.prompts * rl.samples, rl.context)),
+    )
+
+
+def _in_rows(name: str, steps: int, rows: int, context: int) -> Job:
+    return Job(name, steps * rows * context, rows * context, context)
+
+
+def _some(cls: type[S], content: dict[str, Any], path: Path, *keys: str) -> S:
+    """The keys of `cls` in a section that has more: a stage checks all of them."""
+    *above, last = keys
+    parent: Any = content
+    for key in above:
+        parent = parent[key]
+    node = parent.get(last)
+    if isinstance(node, dict):
+        node = {key: value for key, value in node.items() if key in cls.model_fields}
+        for key in reversed(keys):
+            node = {key: node}
+        content = node
+    return section_of(cls, content, path, *keys)

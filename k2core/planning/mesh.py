@@ -1,0 +1,98 @@
+"""What both families of meshes share: the interface, memory by kind, bytes by link."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from k2core.machine.device import Precision
+from k2core.planning.cluster import Cluster
+from k2core.planning.jobs import Job, Jobs
+
+
+class Refused(ValueError):
+    """The mesh cannot run the recipe on the cluster; the message says why in one sentence."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one rank, that which needs most.
+
+    Attributes:
+        states: weights, gradients and optimiser by name; they are always there.
+        passing: what a micro-batch needs on top by name: gathered weights, activations, logits.
+        update: Muon's work space, which comes when the micro-batches have gone.
+        host: optimiser state that the rank keeps in its node's memory.
+    """
+
+    states: dict[str, float]
+    passing: dict[str, float]
+    update: float
+    host: float = 0.0
+
+    @property
+    def peak(self) -> float:
+        return sum(self.states.values()) + max(sum(self.passing.values()), self.update)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """Bytes that a rank sends: to others of its node, and to other nodes."""
+
+    inside: float = 0.0
+    between: float = 0.0
+
+    def seconds(self, cluster: Cluster) -> float:
+        """Time of both links one after the other."""
+        return self.inside / cluster.inside_gb_s / 1e9 + self.between / cluster.between_gb_s / 1e9
+
+
+def all_to_all(size: float, ranks: int, near: int) -> Sent:
+    """Each rank has `size` bytes, of which every one of `ranks` gets an equal part; `near` of them share its node."""
+    return Sent(size * (near - 1) / ranks, size * (ranks - near) / ranks)
+
+
+def ring(size: float, ranks: int, near: int) -> Sent:
+    """All-gather or reduce-scatter of a tensor of `size` bytes in all; its rings enter a node on every GPU in turn."""
+    return Sent(size * (near - 1) / near, size * (ranks - near) / (ranks * near))
+
+
+def near(ranks: int, stride: int, per_node: int) -> int:
+    """How many of a group of `ranks`, `stride` apart, are in one node."""
+    return max(1, min(ranks, per_node // stride))
+
+
+class Mesh(Protocol):
+    """One way of sharing a training out over ranks."""
+
+    @property
+    def ranks(self) -> int: ...
+
+    @property
+    def saving(self) -> bool:
+        """Whether it saves memory in a way whose price the time of a step does not show."""
+        ...
+
+    def check(self, jobs: Jobs, job: Job, cluster: Cluster) -> None:
+        """
+        Raises:
+            Refused: something does not divide.
+        """
+        ...
+
+    def memory(self, jobs: Jobs, job: Job) -> Memory: ...
+
+    def sent(self, jobs: Jobs, job: Job, cluster: Cluster) -> dict[str, Sent]:
+        """What a rank sends in a step, by what for."""
+        ...
+
+    def seconds(self, jobs: Jobs, job: Job, cluster: Cluster) -> float:
+        """Time of a step."""
+        ...
+
+    def described(self) -> str: ...
+
+
+def work_seconds(jobs: Jobs, job: Job, cluster: Cluster, ranks: int, precision: Precision) -> float:
+    """Time of a step's operations on `ranks` GPUs at the cluster's share of the peak."""
+    return job.flops(jobs.model) / (ranks * cluster.peak(precision) * cluster.share_of_peak)

@@ -1,0 +1,98 @@
+"""The meshes of a family that can run a recipe on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import log2
+from typing import Any
+
+from k2core.planning.cluster import Cluster
+from k2core.planning.jobs import Jobs
+from k2core.planning.mesh import Mesh, Refused
+from k2core.planning.pipelined import PipelinedMesh
+from k2core.planning.plan import Plan, plan
+from k2core.planning.today import Today
+
+MOST = 128
+"""Stages of a pipeline, ranks that share experts, ranks that share a row: more are not looked at."""
+
+
+def workable(jobs: Jobs, candidates: Iterator[Mesh], cluster: Cluster) -> list[Plan]:
+    """The plans of those `candidates` that are not refused, the fastest first.
+
+    Of equally fast ones first that which saves no memory where it need not, then the smallest.
+    """
+    found: list[Plan] = []
+    for mesh in candidates:
+        try:
+            found.append(plan(jobs, mesh, cluster))
+        except Refused:
+            continue
+    return sorted(found, key=lambda each: (each.hours, each.mesh.saving, each.fullest.memory.peak))
+
+
+def best(plans: list[Plan], most: int) -> list[Plan]:
+    """The first `most` of `plans`, of equally fast ones only one."""
+    chosen: dict[float, Plan] = {}
+    for each in plans:
+        chosen.setdefault(each.hours, each)
+    return list(chosen.values())[:most]
+
+
+def todays(jobs: Jobs, cluster: Cluster) -> Iterator[Today]:
+    """Every number of processes, ways of sharing rows and experts, with and without recomputation."""
+    for processes in range(1, cluster.gpus + 1):
+        for context in _powers(min(processes, MOST)):
+            if processes % context:
+                continue
+            for expert_parallel in (False, True):
+                for recompute in (False, True):
+                    update = {"processes": processes, "context": context, "recompute": recompute}
+                    update["expert_parallel"] = expert_parallel
+                    yield Today(jobs.parallel.model_copy(update=update))
+
+
+def pipelined(jobs: Jobs, cluster: Cluster, micro_batch_tokens: int) -> Iterator[PipelinedMesh]:
+    """All GPUs of the cluster in every division, with optimiser state on the GPUs and offloaded."""
+    layers = jobs.model.num_hidden_layers
+    for pipeline in _powers(min(cluster.gpus, layers, MOST)):
+        for virtual in range(1, min(4, layers // pipeline) + 1 if pipeline > 1 else 2):
+            for experts in _powers(min(cluster.gpus // pipeline, MOST)):
+                for offload in (False, True):
+                    yield PipelinedMesh(
+                        pipeline=pipeline, virtual=virtual, experts=experts, offload=offload, gpus=cluster.gpus,
+                        micro_batch_tokens=micro_batch_tokens,
+                    )  # fmt: skip
+
+
+def nearest(jobs: Jobs, mesh: Today | PipelinedMesh, cluster: Cluster) -> Plan | None:
+    """The plan of the family that changes least of `mesh`; None where the cluster can run none."""
+    family: Iterator[Mesh] = (
+        todays(jobs, cluster) if isinstance(mesh, Today) else pipelined(jobs, cluster, mesh.micro_batch_tokens)
+    )
+    found = workable(jobs, family, cluster)
+    return min(found, key=lambda each: _apart(_settings(each.mesh), _settings(mesh)), default=None)
+
+
+def _settings(mesh: Mesh) -> dict[str, Any]:
+    return vars(mesh.parallel if isinstance(mesh, Today) else mesh)
+
+
+def _apart(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """How far two meshes are from each other: doublings of each number, and 1 for each switch."""
+    total = 0.0
+    for name, value in one.items():
+        wanted = other[name]
+        if isinstance(value, bool):
+            total += value != wanted
+        elif isinstance(value, int):
+            total += abs(log2(value / wanted))
+    return total
+
+
+def _powers(most: int) -> Iterator[int]:
+    """1, 2, 4, … up to `most`."""
+    power = 1
+    while power <= most:
+        yield power
+        power *= 2

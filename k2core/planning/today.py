@@ -1,0 +1,116 @@
+"""The mesh that `k2core/training/ranks.py` runs: FSDP2 over all ranks, experts over all ranks, shared rows.
+
+Weights are gathered in fp32 for each micro-batch, a layer ahead; exchanges of experts and rows wait for nothing else,
+and nothing for them: their time is added. Counted as `k2core/training/parallel.py` does it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from k2core.model.counts import count
+from k2core.planning.activations import Activations, muon_space
+from k2core.planning.cluster import Cluster
+from k2core.planning.jobs import Job, Jobs
+from k2core.planning.mesh import Memory, Refused, Sent, all_to_all, near, ring, work_seconds
+from k2core.training.config import ParallelConfig
+
+FP32 = 4
+
+
+@dataclass(frozen=True)
+class Today:
+    """A mesh of the recipe's section `parallel`."""
+
+    parallel: ParallelConfig
+
+    @property
+    def ranks(self) -> int:
+        return self.parallel.processes
+
+    @property
+    def saving(self) -> bool:
+        return self.parallel.recompute
+
+    def described(self) -> str:
+        own = self.parallel
+        words = [f"FSDP2 over {own.processes}", f"context {own.context}", f"micro-batches of {own.micro_batch_tokens:,}"]
+        words += ["experts over all"] * own.expert_parallel + ["layers recomputed"] * own.recompute
+        return ", ".join(words)
+
+    def check(self, jobs: Jobs, job: Job, cluster: Cluster) -> None:
+        own, experts = self.parallel, jobs.model.n_routed_experts
+        if own.processes > cluster.gpus:
+            raise Refused(f"{own.processes} processes are more than the cluster's {cluster.gpus} GPUs")
+        if own.expert_parallel and experts % own.processes:
+            raise Refused(f"{experts} routed experts cannot be shared out equally over {own.processes} processes")
+        if own.context > 1 and job.context % (2 * own.context):
+            raise Refused(f"{job.name}: rows of {job.context} tokens cannot be cut into 2 × {own.context} equal chunks")
+        groups = own.processes // own.context
+        if job.rows % groups:
+            raise Refused(f"{job.name}: {job.rows} rows per step cannot be shared out over {groups} groups equally")
+        if (job.rows // groups) % self._rows(job):
+            raise Refused(
+                f"{job.name}: {job.rows // groups} rows per step and group are not a multiple of the "
+                f"{self._rows(job)} that micro_batch_tokens {own.micro_batch_tokens} makes"
+            )
+
+    def _rows(self, job: Job) -> int:
+        """Rows of a micro-batch, which a context group shares (`Trainer._share_out`)."""
+        own = self.parallel
+        return min(job.rows * own.context // own.processes, max(1, own.micro_batch_tokens * own.context // job.context))
+
+    def _micro_batches(self, job: Job) -> int:
+        return job.rows * self.parallel.context // self.parallel.processes // self._rows(job)
+
+    def memory(self, jobs: Jobs, job: Job) -> Memory:
+        own, model, R = self.parallel, jobs.model, self.ranks
+        found, layers = count(model), model.num_hidden_layers
+        others = found.total - found.matrices
+        tables = found.embedding + found.head
+        experts = found.routed_experts / (R if own.expert_parallel else 1)  # whole ones, in use on this rank
+        layer = (found.total - tables - found.routed_experts) / layers
+        gathered = layer + (0 if own.expert_parallel else found.routed_experts / layers)
+        passing = {}
+        if R > 1:  # two layers, one's gradient; the root unit stays gathered, and its gradient with it
+            passing["gathered weights"] = FP32 * (3 * gathered + 2 * tables)
+        part = Activations(model, jobs.precision, self._rows(job) * job.context / own.context, job.context, own.context)
+        if jobs.precision == "bf16":
+            used = (layer * layers + experts) / (layers if own.recompute else 1) + found.head
+            passing["weights in bf16"] = 2 * used
+        passing["activations"] = part.kept(layers, own.recompute)
+        passing["logits"] = part.logits + (FP32 * found.head if jobs.precision == "bf16" else 0)
+        return Memory(
+            states={
+                "weights": FP32 * found.total / R,
+                "gradients": FP32 * found.total / R,
+                "optimiser": FP32 * (found.matrices + 2 * others) / R,
+            },
+            passing=passing,
+            update=muon_space(model, 1 / R, 1 / R, jobs.precision),
+        )
+
+    def sent(self, jobs: Jobs, job: Job, cluster: Cluster) -> dict[str, Sent]:
+        own, model, R = self.parallel, jobs.model, self.ranks
+        found, node = count(model), cluster.gpus_per_node
+        spread = found.total - (found.routed_experts if own.expert_parallel else 0)
+        tokens, passes = job.batch_tokens / R, 2 + own.recompute  # forward, backward, and forward again
+        width = 2 if jobs.precision == "bf16" else FP32
+        everyone = near(R, 1, node)
+        all_gathers = 2 * spread - found.embedding - found.head  # the root unit's are gathered once
+        sent = {"weights": ring(FP32 * (all_gathers + spread) * self._micro_batches(job), R, everyone)}
+        if own.expert_parallel:
+            moved = 2 * tokens * model.num_experts_per_tok * model.hidden_size * width * passes
+            layers = model.num_hidden_layers - model.first_k_dense_replace
+            sent["experts"] = all_to_all(moved * layers, R, everyone)
+        if own.context > 1:
+            whole = tokens * own.context * model.cache_width * width * passes * model.num_hidden_layers
+            sent["rows"] = ring(whole, own.context, near(own.context, 1, node))
+        matrices = found.matrices - found.routed_experts
+        sent["Muon"] = all_to_all(2 * FP32 * matrices / R, R, everyone)
+        return sent
+
+    def seconds(self, jobs: Jobs, job: Job, cluster: Cluster) -> float:
+        times = {name: sent.seconds(cluster) for name, sent in self.sent(jobs, job, cluster).items()}
+        hidden = times.pop("weights")
+        return max(work_seconds(jobs, job, cluster, self.ranks, jobs.precision), hidden) + sum(times.values())
