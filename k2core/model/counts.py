@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 from k2core.model.config import ModelConfig
@@ -12,8 +15,26 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Weights:
+    """Parameters of one shape: `times` of them in the model."""
+
+    group: str
+    shape: tuple[int, ...]
+    times: int
+
+    @property
+    def numbers(self) -> int:
+        return self.times * prod(self.shape)
+
+    @property
+    def muon(self) -> bool:
+        """Whether Muon moves them; AdamW moves embedding, head and norms."""
+        return self.group not in ("embedding", "head", "norms")
+
+
+@dataclass(frozen=True)
 class Parameters:
-    """How many parameters each kind of module has over all layers; `matrices` are Muon's, all others AdamW's."""
+    """How many parameters each kind of module has over all layers."""
 
     embedding: int
     head: int
@@ -35,33 +56,40 @@ class Parameters:
         return self.total - self.embedding - self.head - self.norms
 
 
+def weights(config: ModelConfig) -> list[Weights]:
+    """The parameters of a model of this shape."""
+    D, E, V, layers = config.hidden_size, config.n_routed_experts, config.vocab_size, config.num_hidden_layers
+    F, dense, wide = config.moe_intermediate_size, config.first_k_dense_replace, config.intermediate_size
+    sparse, shared = layers - dense, F * config.n_shared_experts
+    return [
+        Weights("embedding", (V, D), 1), Weights("head", (V, D), 1), Weights("norms", (D,), 2 * layers + 1),
+        *_attention(config),
+        Weights("dense", (2, wide, D), dense), Weights("dense", (D, wide), dense), Weights("router", (E, D), sparse),
+        Weights("shared_experts", (2, shared, D), sparse), Weights("shared_experts", (D, shared), sparse),
+        Weights("routed_experts", (E, 2, F, D), sparse), Weights("routed_experts", (E, D, F), sparse),
+    ]  # fmt: skip
+
+
+def _attention(config: ModelConfig) -> Iterator[Weights]:
+    D, H, layers = config.hidden_size, config.num_attention_heads, config.num_hidden_layers
+    keys, values = H * config.qk_head_dim, H * config.v_head_dim
+    shapes = [(D, values)]
+    if config.attention == "mha":
+        shapes += [(keys, D), (keys, D), (values, D)]
+    else:
+        queries, latents = config.latent_ranks
+        shapes += [(queries, D), (keys, queries), (latents + config.qk_rope_head_dim, D)]
+        shapes += [(H * config.qk_nope_head_dim + values, latents)]
+        yield from (Weights("norms", (width,), layers) for width in (queries, latents))
+    yield from (Weights("attention", shape, layers) for shape in shapes)
+
+
 def count(config: ModelConfig) -> Parameters:
     """The parameters of a model of this shape, by group."""
-    D, layers = config.hidden_size, config.num_hidden_layers
-    dense = config.first_k_dense_replace
-    attention, norms = _attention(config)
-    expert = 3 * D * config.moe_intermediate_size
-    return Parameters(
-        embedding=config.vocab_size * D,
-        head=config.vocab_size * D,
-        attention=layers * attention,
-        dense=dense * 3 * D * config.intermediate_size,
-        router=(layers - dense) * config.n_routed_experts * D,
-        shared_experts=(layers - dense) * config.n_shared_experts * expert,
-        routed_experts=(layers - dense) * config.n_routed_experts * expert,
-        norms=layers * (2 * D + norms) + D,
-    )
-
-
-def _attention(config: ModelConfig) -> tuple[int, int]:
-    """Weights of one layer's attention, in matrices and in its own norms."""
-    D, H, value = config.hidden_size, config.num_attention_heads, config.v_head_dim
-    if config.attention == "mha":
-        return D * H * (2 * config.qk_head_dim + value) + H * value * D, 0
-    queries, latents = config.latent_ranks
-    down = D * (queries + latents + config.qk_rope_head_dim)
-    up = queries * H * config.qk_head_dim + latents * H * (config.qk_nope_head_dim + value)
-    return down + up + H * value * D, queries + latents
+    found: Counter[str] = Counter()
+    for each in weights(config):
+        found[each.group] += each.numbers
+    return Parameters(**found)
 
 
 def activated(config: ModelConfig) -> int:

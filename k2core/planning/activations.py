@@ -1,16 +1,20 @@
 """What a forward pass keeps for its backward pass, in bytes: an estimate from the operations' inputs.
 
-Counted is what `k2core/ops/cuda` keeps in bf16: attention without its probabilities, the head's logits in pieces. In fp32,
-where the operations are those of `k2core/ops/reference.py`, probabilities and all logits are counted. Kernels that fuse
-keep less. Tokens are taken to visit all experts equally: a router out of balance needs more.
+In bf16 as `k2core/ops/cuda`: attention without its probabilities, the head's logits in pieces. In fp32, where the
+operations are those of `k2core/ops/reference.py`, with probabilities and all logits; autograd keeps a fifth more there
+(tests/planning/test_arithmetic.py). Tokens are taken to visit all experts equally: a router out of balance needs more.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil
 
 from k2core.machine.device import Precision
 from k2core.model.config import ModelConfig
+from k2core.model.counts import Weights
 
 LOGITS = 2**27
 """Logits that `k2core/ops/cuda/head.py` has at once."""
@@ -70,23 +74,17 @@ class Activations:
         return (min(all_of_them, LOGITS) if self.precision == "bf16" else all_of_them) * (self.width + 8)
 
 
-def muon_space(model: ModelConfig, share: float, experts_share: float, precision: Precision) -> float:
-    """Bytes that Muon needs for the largest group of equal matrices (`k2core/optim/muon.py`).
+def muon_space(matrices: Iterable[tuple[Weights, float]], precision: Precision) -> float:
+    """Bytes that Muon needs for the largest stack of equal matrices (`k2core/optim/muon.py`).
 
     The stacked gradient, the update, and within Newton-Schulz two copies and two products of the shorter side.
 
     Args:
-        share: of the matrices outside routed experts, that this rank orthogonalises; `experts_share` of the experts'.
+        matrices: and how many numbers of them this rank has.
     """
-    D, layers, dense = model.hidden_size, model.num_hidden_layers, model.first_k_dense_replace
-    F, wide = model.moe_intermediate_size, model.intermediate_size
-    experts = (layers - dense) * model.n_routed_experts * experts_share
-    groups = [(2 * experts, F, D), (2 * dense * share, wide, D), (layers * share, D, D)]
-    if model.attention == "mla":
-        queries, latents = model.latent_ranks
-        heads = model.num_attention_heads
-        groups += [(layers * share, heads * model.qk_head_dim, queries)]
-        groups += [(layers * share, heads * (model.qk_nope_head_dim + model.v_head_dim), latents)]
+    stacks: Counter[tuple[int, int]] = Counter()
+    for each, numbers in matrices:
+        if each.muon:
+            stacks[min(each.shape[-2:]), max(each.shape[-2:])] += ceil(numbers)
     width = 2 if precision == "bf16" else 4
-    return max(n * rows * columns * (8 + 2 * width * (1 + min(rows, columns) / max(rows, columns)))
-               for n, rows, columns in groups)  # fmt: skip
+    return max(numbers * (8 + 2 * width * (1 + short / long)) for (short, long), numbers in stacks.items())

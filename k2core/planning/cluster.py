@@ -27,7 +27,7 @@ class Cluster(Section):
     inside_gb_s: float = Field(gt=0, description="from a GPU to others of its node, 1e9 bytes per second")
     between_gb_s: float = Field(gt=0, description="from a GPU to other nodes, 1e9 bytes per second")
     share_of_peak: float = Field(
-        gt=0, le=1, description="share of the peak that training reaches: recomputed operations do not count, their time does"
+        gt=0, le=1, description="share of the peak that training reaches; recomputing takes time and does not count"
     )
     share_source: str = Field(min_length=1, description="where share_of_peak was published or measured")
 
@@ -46,7 +46,7 @@ class Cluster(Section):
             RecipeError: the file does not say.
         """
         if precision not in self.tflops:
-            raise RecipeError(f"tflops says nothing of {precision}, which the recipe computes in; add it to the cluster")
+            raise RecipeError(f"the cluster's tflops lacks {precision}, which the recipe computes in; add it")
         return self.tflops[precision] * 1e12
 
     @property

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from k2core.model.counts import count
+from k2core.model.counts import count, weights
 from k2core.planning.activations import Activations, muon_space
 from k2core.planning.cluster import Cluster
 from k2core.planning.jobs import Job, Jobs
@@ -132,11 +132,10 @@ class PipelinedMesh(Section):
         passing = {"activations": flying * layers * part.inputs + part.kept(0, recompute=True)}
         if place == len(stages) - 1:
             passing["logits"] = part.logits
-        share = 1 / self.gpus
         return Memory(
             states={"weights": WEIGHT * own, "gradients": GRADIENT * own, "optimiser": 0.0 if self.offload else state},
             passing=passing,
-            update=muon_space(model, share, share, "bf16"),
+            update=muon_space([(each, each.numbers / self.gpus) for each in weights(model)], "bf16"),
             host=state if self.offload else 0.0,
         )
 

@@ -9,7 +9,7 @@ from k2core.model.counts import activated, count, training_flops
 from k2core.planning.cluster import Cluster
 from k2core.planning.jobs import Jobs
 from k2core.planning.pipelined import PipelinedMesh
-from k2core.planning.plan import Plan
+from k2core.planning.plan import Phase, Plan
 
 PLANNED = "planned, this code cannot run it"
 TODAY = "this code runs it; never tried on GPUs"
@@ -67,7 +67,7 @@ def times(plan: Plan) -> str:
     """Seconds per step, days and GPU-hours of each phase."""
     rows = [
         [phase.job.name, f"{phase.job.steps:,}", f"{phase.seconds:.3g}", f"{phase.hours / 24:.3g}",
-         number(phase.hours * plan.mesh.ranks), f"{_reached(plan, phase.job.flops(plan.jobs.model), phase.seconds):.0%}"]
+         number(phase.hours * plan.mesh.ranks), f"{_reached(plan, phase):.0%}"]
         for phase in plan.phases
     ]  # fmt: skip
     days, hours = plan.hours / 24, plan.hours * plan.mesh.ranks
@@ -99,7 +99,8 @@ def proposals(plans: Sequence[Plan]) -> str:
 def whole(plan: Plan) -> str:
     """All tables of a plan."""
     cluster = plan.cluster
-    head = f"{plan.mesh.described()} ({status(plan)}), at {cluster.share_of_peak:.0%} of the peak: {cluster.share_source}."
+    rate = f"at {cluster.share_of_peak:.0%} of the peak: {cluster.share_source}."
+    head = f"{plan.mesh.described()} ({status(plan)}), {rate}"
     parts = [head, parameters(plan.jobs), operations(plan.jobs), memory(plan), exchanges(plan), times(plan)]
     return "\n\n".join([*parts, post(plan.jobs, cluster)])
 
@@ -109,9 +110,9 @@ def status(plan: Plan) -> str:
     return PLANNED if isinstance(plan.mesh, PipelinedMesh) else TODAY
 
 
-def _reached(plan: Plan, flops: float, seconds: float) -> float:
+def _reached(plan: Plan, phase: Phase) -> float:
     precision = "bf16" if isinstance(plan.mesh, PipelinedMesh) else plan.jobs.precision
-    return flops / (seconds * plan.mesh.ranks * plan.cluster.peak(precision))
+    return phase.job.flops(plan.jobs.model) / (phase.seconds * plan.mesh.ranks * plan.cluster.peak(precision))
 
 
 def gigabytes(size: float) -> str:

@@ -1,14 +1,17 @@
 """The mesh that `k2core/training/ranks.py` runs: FSDP2 over all ranks, experts over all ranks, shared rows.
 
-Weights are gathered in fp32 for each micro-batch, a layer ahead; exchanges of experts and rows wait for nothing else,
-and nothing for them: their time is added. Counted as `k2core/training/parallel.py` does it.
+Weights are gathered in fp32 for each micro-batch, a layer ahead; exchanges of experts and rows do not overlap with
+work: their time is added. FSDP2 cuts each tensor along its first axis. Of `gate_up_proj` [2, F, D] that leaves halves on two
+ranks, and every rank sends a piece of that size.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from math import ceil
 
-from k2core.model.counts import count
+from k2core.model.counts import Weights, count, weights
 from k2core.planning.activations import Activations, muon_space
 from k2core.planning.cluster import Cluster
 from k2core.planning.jobs import Job, Jobs
@@ -34,7 +37,8 @@ class Today:
 
     def described(self) -> str:
         own = self.parallel
-        words = [f"FSDP2 over {own.processes}", f"context {own.context}", f"micro-batches of {own.micro_batch_tokens:,}"]
+        words = [f"FSDP2 over {own.processes}", f"context {own.context}"]
+        words += [f"micro-batches of {own.micro_batch_tokens:,}"]
         words += ["experts over all"] * own.expert_parallel + ["layers recomputed"] * own.recompute
         return ", ".join(words)
 
@@ -63,37 +67,53 @@ class Today:
     def _micro_batches(self, job: Job) -> int:
         return job.rows * self.parallel.context // self.parallel.processes // self._rows(job)
 
+    def _part(self, weights: Weights) -> float:
+        """Numbers of each tensor on the fullest rank: the first axis is cut into equal pieces, rounded up."""
+        return weights.numbers / weights.shape[0] * ceil(weights.shape[0] / self.ranks)
+
+    def _gathered(self, jobs: Jobs, padded: bool) -> dict[str, float]:
+        """Numbers that FSDP2 gathers, by group; `padded`: as they travel, each rank's piece as large as the largest."""
+        found: Counter[str] = Counter()
+        for each in weights(jobs.model):
+            if not (self.parallel.expert_parallel and each.group == "routed_experts"):
+                found[each.group] += ceil(self._part(each) * self.ranks if padded else each.numbers)
+        return found
+
+    def _layer(self, jobs: Jobs, padded: bool) -> float:
+        """The same of the largest layer."""
+        model, found = jobs.model, self._gathered(jobs, padded)
+        dense = found["dense"] / max(model.first_k_dense_replace, 1)
+        experts = found["router"] + found["shared_experts"] + found["routed_experts"]
+        sparse = experts / max(model.num_hidden_layers - model.first_k_dense_replace, 1)
+        return found["attention"] / model.num_hidden_layers + max(dense, sparse)
+
     def memory(self, jobs: Jobs, job: Job) -> Memory:
         own, model, R = self.parallel, jobs.model, self.ranks
         found, layers = count(model), model.num_hidden_layers
-        others = found.total - found.matrices
-        tables = found.embedding + found.head
-        experts = found.routed_experts / (R if own.expert_parallel else 1)  # whole ones, in use on this rank
-        layer = (found.total - tables - found.routed_experts) / layers
-        gathered = layer + (0 if own.expert_parallel else found.routed_experts / layers)
+        parts = [(each, self._part(each)) for each in weights(model)]
+        held = sum(part for _, part in parts)
+        others = sum(part for each, part in parts if not each.muon)
         passing = {}
-        if R > 1:  # two layers, one's gradient; the root unit stays gathered, and its gradient with it
-            passing["gathered weights"] = FP32 * (3 * gathered + 2 * tables)
+        if R > 1:  # two layers, one on its way there and one gradient back; the root unit stays, with its gradient
+            layer = 2 * self._layer(jobs, padded=False) + 2 * self._layer(jobs, padded=True)
+            passing["gathered weights"] = FP32 * (layer + 2 * (found.embedding + found.head))
         part = Activations(model, jobs.precision, self._rows(job) * job.context / own.context, job.context, own.context)
         if jobs.precision == "bf16":
-            used = (layer * layers + experts) / (layers if own.recompute else 1) + found.head
-            passing["weights in bf16"] = 2 * used
+            experts = found.routed_experts / (R if own.expert_parallel else 1)  # whole ones, in use on this rank
+            used = found.matrices - found.routed_experts + experts
+            passing["weights in bf16"] = 2 * (used / (layers if own.recompute else 1) + found.head)
         passing["activations"] = part.kept(layers, own.recompute)
         passing["logits"] = part.logits + (FP32 * found.head if jobs.precision == "bf16" else 0)
         return Memory(
-            states={
-                "weights": FP32 * found.total / R,
-                "gradients": FP32 * found.total / R,
-                "optimiser": FP32 * (found.matrices + 2 * others) / R,
-            },
+            states={"weights": FP32 * held, "gradients": FP32 * held, "optimiser": FP32 * (held + others)},
             passing=passing,
-            update=muon_space(model, 1 / R, 1 / R, jobs.precision),
+            update=muon_space(parts, jobs.precision),
         )
 
     def sent(self, jobs: Jobs, job: Job, cluster: Cluster) -> dict[str, Sent]:
         own, model, R = self.parallel, jobs.model, self.ranks
         found, node = count(model), cluster.gpus_per_node
-        spread = found.total - (found.routed_experts if own.expert_parallel else 0)
+        spread = sum(self._gathered(jobs, padded=True).values())
         tokens, passes = job.batch_tokens / R, 2 + own.recompute  # forward, backward, and forward again
         width = 2 if jobs.precision == "bf16" else FP32
         everyone = near(R, 1, node)

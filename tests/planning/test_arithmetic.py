@@ -19,8 +19,8 @@ from k2core.planning.activations import Activations
 from k2core.recipe import load_section
 
 GROUPS = {
-    "norm": "norms", "embed_tokens": "embedding", "lm_head": "head", "gate.": "router", "shared_experts": "shared_experts",
-    "experts": "routed_experts", "self_attn": "attention", "mlp": "dense",
+    "norm": "norms", "embed_tokens": "embedding", "lm_head": "head", "gate.": "router",
+    "shared_experts": "shared_experts", "experts": "routed_experts", "self_attn": "attention", "mlp": "dense",
 }  # fmt: skip
 """Part of a parameter's name → its group; the first that fits."""
 LAPTOP = load_section(ModelConfig, Path("recipes/laptop.yaml"), "model")
@@ -38,7 +38,8 @@ def test_each_group_has_the_parameters_of_the_modules(recipe: str) -> None:
     found: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
         found[next(group for part, group in GROUPS.items() if part in name)] += parameter.numel()
-    assert found == vars(count(config)) and found.total() == total_parameters(model) == count(config).total
+    assert dict(found) == {k: v for k, v in vars(count(config)).items() if v}
+    assert total_parameters(model) == count(config).total
 
 
 def grouped_flops(left: tuple[int, ...], right: tuple[int, ...], *_: Any, **__: Any) -> int:
