@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 from k2core.planning.cluster import Cluster, load_cluster
 from k2core.planning.jobs import Jobs, read_jobs
-from k2core.planning.mesh import Refused
+from k2core.planning.mesh import Mesh, Refused
 from k2core.planning.pipelined import PipelinedMesh
 from k2core.planning.plan import plan
 from k2core.planning.search import best, nearest, pipelined, todays, workable
@@ -80,8 +81,7 @@ def proposed(jobs: Jobs, cluster: Cluster) -> str:
     Raises:
         Refused: there is none.
     """
-    default: int = PipelinedMesh.model_fields["micro_batch_tokens"].default
-    families = (todays(jobs, cluster), pipelined(jobs, cluster, default))
+    families: tuple[Iterator[Mesh], ...] = (todays(jobs, cluster), pipelined(jobs, cluster))
     found = [each for family in families for each in best(workable(jobs, family, cluster), BEST)]
     if not found:
         raise Refused("no mesh of this cluster can hold the model, neither one that this code runs nor a planned one")

@@ -85,6 +85,6 @@ def muon_space(matrices: Iterable[tuple[Weights, float]], precision: Precision) 
     stacks: Counter[tuple[int, int]] = Counter()
     for each, numbers in matrices:
         if each.muon:
-            stacks[min(each.shape[-2:]), max(each.shape[-2:])] += ceil(numbers)
+            stacks[each.shape[-2], each.shape[-1]] += ceil(numbers)
     width = 2 if precision == "bf16" else 4
-    return max(numbers * (8 + 2 * width * (1 + short / long)) for (short, long), numbers in stacks.items())
+    return max(numbers * (8 + 2 * width * (1 + min(shape) / max(shape))) for shape, numbers in stacks.items())

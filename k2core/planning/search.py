@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from math import log2
 from typing import Any
 
@@ -15,6 +16,8 @@ from k2core.planning.today import Today
 
 MOST = 128
 """Stages of a pipeline, ranks that share experts, ranks that share a row: more are not looked at."""
+MICRO_BATCHES = (4096, 8192, 16384, 32768)
+"""Tokens of a micro-batch that are looked at."""
 
 
 def workable(jobs: Jobs, candidates: Iterator[Mesh], cluster: Cluster) -> list[Plan]:
@@ -45,31 +48,28 @@ def todays(jobs: Jobs, cluster: Cluster) -> Iterator[Today]:
         for context in _powers(min(processes, MOST)):
             if processes % context:
                 continue
-            for expert_parallel in (False, True):
-                for recompute in (False, True):
-                    update = {"processes": processes, "context": context, "recompute": recompute}
-                    update["expert_parallel"] = expert_parallel
-                    yield Today(jobs.parallel.model_copy(update=update))
+            for experts, recompute in product((False, True), (False, True)):
+                update = {"processes": processes, "context": context}
+                update |= {"expert_parallel": experts, "recompute": recompute}
+                yield Today(jobs.parallel.model_copy(update=update))
 
 
-def pipelined(jobs: Jobs, cluster: Cluster, micro_batch_tokens: int) -> Iterator[PipelinedMesh]:
+def pipelined(jobs: Jobs, cluster: Cluster) -> Iterator[PipelinedMesh]:
     """All GPUs of the cluster in every division, with optimiser state on the GPUs and offloaded."""
     layers = jobs.model.num_hidden_layers
     for pipeline in _powers(min(cluster.gpus, layers, MOST)):
-        for virtual in range(1, min(4, layers // pipeline) + 1 if pipeline > 1 else 2):
-            for experts in _powers(min(cluster.gpus // pipeline, MOST)):
-                for offload in (False, True):
-                    yield PipelinedMesh(
-                        pipeline=pipeline, virtual=virtual, experts=experts, offload=offload, gpus=cluster.gpus,
-                        micro_batch_tokens=micro_batch_tokens,
-                    )  # fmt: skip
+        pieces = range(1, min(4, layers // pipeline) + 1 if pipeline > 1 else 2)
+        ranks = _powers(min(cluster.gpus // pipeline, MOST))
+        for virtual, experts, tokens, offload in product(pieces, ranks, MICRO_BATCHES, (False, True)):
+            yield PipelinedMesh(
+                pipeline=pipeline, virtual=virtual, experts=experts, micro_batch_tokens=tokens, offload=offload,
+                gpus=cluster.gpus,
+            )  # fmt: skip
 
 
 def nearest(jobs: Jobs, mesh: Today | PipelinedMesh, cluster: Cluster) -> Plan | None:
     """The plan of the family that changes least of `mesh`; None where the cluster can run none."""
-    family: Iterator[Mesh] = (
-        todays(jobs, cluster) if isinstance(mesh, Today) else pipelined(jobs, cluster, mesh.micro_batch_tokens)
-    )
+    family: Iterator[Mesh] = todays(jobs, cluster) if isinstance(mesh, Today) else pipelined(jobs, cluster)
     found = workable(jobs, family, cluster)
     return min(found, key=lambda each: _apart(_settings(each.mesh), _settings(mesh)), default=None)
 

@@ -1,8 +1,8 @@
 """The mesh that `k2core/training/ranks.py` runs: FSDP2 over all ranks, experts over all ranks, shared rows.
 
 Weights are gathered in fp32 for each micro-batch, a layer ahead; exchanges of experts and rows do not overlap with
-work: their time is added. FSDP2 cuts each tensor along its first axis. Of `gate_up_proj` [2, F, D] that leaves halves on two
-ranks, and every rank sends a piece of that size.
+work: their time is added. FSDP2 cuts each tensor along its first axis. Of `gate_up_proj` [2, F, D] that leaves halves
+on two ranks, and every rank sends a piece of that size.
 """
 
 from __future__ import annotations
