@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -56,18 +57,19 @@ class Parameters:
         return self.total - self.embedding - self.head - self.norms
 
 
-def weights(config: ModelConfig) -> list[Weights]:
+@cache
+def weights(config: ModelConfig) -> tuple[Weights, ...]:
     """The parameters of a model of this shape."""
     D, E, V, layers = config.hidden_size, config.n_routed_experts, config.vocab_size, config.num_hidden_layers
     F, dense, wide = config.moe_intermediate_size, config.first_k_dense_replace, config.intermediate_size
     sparse, shared = layers - dense, F * config.n_shared_experts
-    return [
+    return (
         Weights("embedding", (V, D), 1), Weights("head", (V, D), 1), Weights("norms", (D,), 2 * layers + 1),
         *_attention(config),
         Weights("dense", (2, wide, D), dense), Weights("dense", (D, wide), dense), Weights("router", (E, D), sparse),
         Weights("shared_experts", (2, shared, D), sparse), Weights("shared_experts", (D, shared), sparse),
         Weights("routed_experts", (E, 2, F, D), sparse), Weights("routed_experts", (E, D, F), sparse),
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def _attention(config: ModelConfig) -> Iterator[Weights]:
@@ -84,6 +86,7 @@ def _attention(config: ModelConfig) -> Iterator[Weights]:
     yield from (Weights("attention", shape, layers) for shape in shapes)
 
 
+@cache
 def count(config: ModelConfig) -> Parameters:
     """The parameters of a model of this shape, by group."""
     found: Counter[str] = Counter()

@@ -71,7 +71,7 @@ class Today:
         """Numbers of each tensor on the fullest rank: the first axis is cut into equal pieces, rounded up."""
         return weights.numbers / weights.shape[0] * ceil(weights.shape[0] / self.ranks)
 
-    def _gathered(self, jobs: Jobs, padded: bool) -> dict[str, float]:
+    def _gathered(self, jobs: Jobs, padded: bool) -> Counter[str]:
         """Numbers that FSDP2 gathers, by group; `padded`: as they travel, each rank's piece as large as the largest."""
         found: Counter[str] = Counter()
         for each in weights(jobs.model):

@@ -77,7 +77,7 @@ REFUSED = {
     "16 × 1, experts over 16, 2048 GPUs, micro-batches of 8,192",
     "pipeline=64,experts=16": "61 layers are fewer than 64 × 1 pieces; the nearest that can: pipeline 32 × 1, experts "
     "over 16, 2048 GPUs, micro-batches of 8,192",
-    "pipeline=4,experts=1": "stable: a GPU needs 1642 GB of weights, gradients and optimiser alone and has 74 GB for it",
+    "pipeline=4,experts=1": "stable: a GPU needs 1642 GB of weights, gradients and optimiser alone and has 74",
     "pipeline=16,experts=16,gpus=4096": "4096 GPUs are more than the cluster's 2048; the nearest that can: pipeline",
     "pipeline=16,experts=16,micro_batch_tokens=131072": "stable: 4 micro-batches are not a multiple of 16 stages",
 }
@@ -142,8 +142,6 @@ def test_the_command_answers_and_proposes(tmp_path: Path) -> None:
     one.write_text(one.read_text().replace("share_of_peak: 0.19", "share_of_peak: 1.9"))
     code, text = ask("recipes/gpu.yaml", "--cluster", one)
     assert code == 1 and f"{one}.share_of_peak = 1.9: input should be less than or equal to 1" in text
-    assert ask("recipes/k2.yaml", "--cluster", H100, "--mesh", "pipelines=2")[1].startswith(
-        "planning: --mesh.pipelines"
-    )
+    assert "--mesh.pipelines: unknown key" in ask("recipes/k2.yaml", "--cluster", H100, "--mesh", "pipelines=2")[1]
     with pytest.raises(RecipeError, match="no such recipe"):
         load_cluster(tmp_path / "none.yaml")
