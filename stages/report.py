@@ -15,6 +15,8 @@ SEED = 0
 """Seed of the intervals' resampling."""
 GRAPH = Path("dvc.yaml")
 """What the page draws. DVC takes no dependency on it; a new arrow changes a command, and so figures or outputs."""
+RECIPE = Path("params.yaml")
+"""What the trainings' contexts and the model's shape are read from. A change of these changes figures too."""
 WHERE_TO_LOOK = "the chain has ended: open report/index.html; the model is in models/export; `make ui` shows all runs"
 
 
@@ -41,13 +43,16 @@ def run(
     tools: Path,
     critic: Path,
     rollouts: Path,
+    k2: Path,
     out: Path,
     job: Job,
 ) -> Metrics:
     """Read what the stages left and write the pages."""
     from k2core.figures.intervals import gain
+    from k2core.planning.jobs import read_jobs
+    from k2core.planning.k2 import reported
     from k2core.report.corpus import read_corpus
-    from k2core.report.glance import read_graph
+    from k2core.report.glance import cost, read_graph
     from k2core.report.page import COMPARISONS, headline, render
     from k2core.report.results import phases_of, read_results
     from k2core.storage import write_text
@@ -60,7 +65,8 @@ def run(
     }
     claims = headline(results, gains)
     write_text(out / "rewrites.html", _rewrites(results.verdicts, corpus.documents, rephrase))
-    write_text(out / "index.html", render(results, corpus, claims, params.samples, read_graph(GRAPH)))
+    costs = cost(results.figures, read_jobs(RECIPE), reported(k2))
+    write_text(out / "index.html", render(results, corpus, claims, params.samples, read_graph(GRAPH), costs))
     job.closing = WHERE_TO_LOOK
     held = sum(row["verdict"] == "holds" for row in claims)
     return {"claims": float(len(claims)), "claims_that_hold": float(held)} | {

@@ -7,21 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from k2core.model.counts import activated, training_flops
+from k2core.planning.jobs import Jobs
+from k2core.planning.plan import Plan
 from k2core.recipe.reading import read_yaml
-from k2core.report.results import PRETRAIN, phases_of
+from k2core.report.results import PRETRAIN
 
 Figures = Mapping[str, Mapping[str, float]]
 ANSWERS = 5
 """Prompts whose answers are shown, each of another environment as far as there are so many."""
-K2_ACTIVATED = 32.6e9
-"""K2's activated parameters (arXiv 2507.20534, table 2)."""
-K2_PHASES = {"constant learning rate": 10e12, "decay": 5.5e12, "anneal": 400e9, "long context": 60e9}
-"""Tokens of K2's pre-training (the same, section 2.5)."""
-H800_RATE = 6 * 37e9 * 14.8e12 / (2.664e6 * 3600)
-"""Operations per second and H800 of DeepSeek-V3's pre-training: 14.8e12 tokens, 37e9 activated parameters, 2.664e6
-hours (arXiv 2412.19437, table 1). K2's report names no hours."""
-FLOPS = 6
-"""Operations per activated parameter and token: 2 forward, 4 backward."""
 _FIELD = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -78,35 +72,35 @@ def some_answers(completions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return turns[:ANSWERS]
 
 
-def cost(figures: Figures) -> dict[str, Any] | None:
-    """Tokens and operations of each training, and of K2's; None where the size of the model is not known.
+def cost(figures: Figures, jobs: Jobs, k2: Plan) -> dict[str, Any]:
+    """Tokens and operations of each training that has run, and what the planner says of K2's.
 
-    Operations are `FLOPS` per activated parameter and token. RL's sampling is not among them. Hours are an H800's, at
-    `H800_RATE`.
+    RL's sampling and updates are not among them. Hours are of one of `k2`'s GPUs.
+
+    Args:
+        jobs: the trainings of the recipe that ran.
     """
-    activated = figures.get("export", {}).get("export/activated_parameters")
-    if not activated:
-        return None
-    pretraining = [*(f"{PRETRAIN}{phase}" for phase in phases_of(figures)), "extend_context"]
     rows: list[dict[str, Any]] = []
     before = 0.0
-    for stage in [*pretraining, "sft", "critic"]:
+    for job in (*jobs.pretraining, *jobs.post):
+        pretraining = job in jobs.pretraining
+        stage = job.name if job.name in figures else f"{PRETRAIN}{job.name}"
         seen = figures.get(stage, {}).get("train/tokens_seen")
         if seen is None:
             continue
         tokens = seen
-        if stage in pretraining:  # phases go on counting
+        if pretraining:  # phases go on counting
             tokens, before = seen - before, seen
-        rows.append({"stage": stage, "tokens": tokens, "flops": FLOPS * activated * tokens})
+        rows.append({"stage": stage, "tokens": tokens, "flops": training_flops(jobs.model, job.context) * tokens})
     total = sum(row["flops"] for row in rows)
     whole: list[dict[str, Any]] = [
-        {"stage": phase, "tokens": tokens, "flops": FLOPS * K2_ACTIVATED * tokens,
-         "hours": FLOPS * K2_ACTIVATED * tokens / H800_RATE / 3600}
-        for phase, tokens in K2_PHASES.items()
+        {"stage": phase.job.name, "tokens": phase.job.tokens, "flops": phase.job.flops(k2.jobs.model) * phase.job.steps,
+         "hours": phase.hours * k2.mesh.ranks}
+        for phase in k2.phases
     ]  # fmt: skip
-    k2 = {key: sum(row[key] for row in whole) for key in ("tokens", "flops", "hours")}
-    ratio = k2["flops"] / total if total else 0.0
+    summed = {key: sum(row[key] for row in whole) for key in ("tokens", "flops", "hours")}
     return {
-        "rows": rows, "activated": activated, "flops": total, "k2_rows": whole, "k2": k2, "ratio": ratio,
-        "rate": H800_RATE,
+        "rows": rows, "activated": activated(jobs.model), "flops": total, "k2_rows": whole, "k2": summed,
+        "ratio": summed["flops"] / total if total else 0.0, "rate": summed["flops"] / summed["hours"] / 3600,
+        "share": k2.cluster.share_of_peak, "source": k2.cluster.share_source,
     }  # fmt: skip

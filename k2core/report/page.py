@@ -49,19 +49,25 @@ Gains = Mapping[str, Mapping[str, float]]
 
 
 def render(
-    results: Results, corpus: Corpus, claims: list[dict[str, Any]], samples: int, graph: Mapping[str, Sequence[str]]
+    results: Results,
+    corpus: Corpus,
+    claims: list[dict[str, Any]],
+    samples: int,
+    graph: Mapping[str, Sequence[str]],
+    cost: dict[str, Any],
 ) -> str:
     """The whole page as HTML, the run at a glance first; opens offline (plotly is inside).
 
     Args:
         claims: of `headline`.
         graph: stage → the stages that it reads from.
+        cost: of `glance.cost`.
     """
     from plotly.offline import get_plotlyjs
 
     completions = _completions(results, samples)
     return templates.render(
-        TEMPLATE, plotly=get_plotlyjs(), graph=drawn(graph, {}), cost=glance.cost(results.figures),
+        TEMPLATE, plotly=get_plotlyjs(), graph=drawn(graph, {}), cost=cost,
         some_answers=glance.some_answers(completions), corpus=_corpus(corpus, results.funnel), headline=claims,
         models=MODELS, parts=_parts(results),
         verdicts=_some_verdicts(results.verdicts, samples), dialogues=_some_dialogues(results, samples),

@@ -15,7 +15,7 @@ named axis for data and one for context.
 
 Run on CPU with gloo, in 2 and 4 processes, and compared with one process (tests/optim/test_sharded.py,
 tests/training/test_context_parallel.py); never run on GPUs with NCCL. K2's pipeline parallelism is not here
-(docs/parallel.md says what that means at its size).
+(docs/parallel.md plans it, and says what this mesh means at K2's size).
 
 Shapes: N tokens, D hidden width, E experts per process, K experts per token, M visits of tokens to experts, P
 processes.

@@ -23,14 +23,14 @@ GROUPS = {
     "shared_experts": "shared_experts", "experts": "routed_experts", "self_attn": "attention", "mlp": "dense",
 }  # fmt: skip
 """Part of a parameter's name → its group; the first that fits."""
+MHA = {"attention": "mha", "q_lora_rank": None, "kv_lora_rank": None, "n_shared_experts": 2}
 LAPTOP = load_section(ModelConfig, Path("recipes/laptop.yaml"), "model")
 
 
 @pytest.mark.parametrize("recipe", ["laptop", "evening", "gpu", "k2", "mha"])
 def test_each_group_has_the_parameters_of_the_modules(recipe: str) -> None:
     if recipe == "mha":
-        update = {"attention": "mha", "q_lora_rank": None, "kv_lora_rank": None, "n_shared_experts": 2}
-        config = LAPTOP.model_copy(update=update)
+        config = LAPTOP.model_copy(update=MHA)
     else:
         config = load_section(ModelConfig, Path(f"recipes/{recipe}.yaml"), "model")
     with torch.device("meta"):
@@ -47,10 +47,10 @@ def grouped_flops(left: tuple[int, ...], right: tuple[int, ...], *_: Any, **__: 
     return 2 * left[-2] * left[-1] * right[-1]
 
 
-@pytest.mark.parametrize("context", [QUERY_BLOCK, 8 * QUERY_BLOCK])
-def test_operations_are_those_that_torch_counts(context: int) -> None:
+@pytest.mark.parametrize(("kind", "context"), [("mla", QUERY_BLOCK), ("mla", 8 * QUERY_BLOCK), ("mha", QUERY_BLOCK)])
+def test_operations_are_those_that_torch_counts(kind: str, context: int) -> None:
     """`reference` computes a block of queries against all keys up to the block's end: half a block more than needed."""
-    model = Transformer(LAPTOP)
+    model = Transformer(LAPTOP if kind == "mla" else LAPTOP.model_copy(update=MHA))
     experts = {torch.ops.aten._grouped_mm: grouped_flops}
     with using("reference"), FlopCounterMode(display=False, custom_mapping=experts) as counter:
         model(torch.randint(LAPTOP.vocab_size, (1, context))).sum().backward()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.planned import PAGE, blocks
 from k2core.model.counts import count
 from k2core.planning.__main__ import app, pipelined_mesh, planned
 from k2core.planning.cluster import H800, Cluster, load_cluster
@@ -145,3 +146,8 @@ def test_the_command_answers_and_proposes(tmp_path: Path) -> None:
     assert "--mesh.pipelines: unknown key" in ask("recipes/k2.yaml", "--cluster", H100, "--mesh", "pipelines=2")[1]
     with pytest.raises(RecipeError, match="no such recipe"):
         load_cluster(tmp_path / "none.yaml")
+
+
+def test_the_page_has_the_tables_that_the_planner_writes() -> None:
+    page = PAGE.read_text()
+    assert not [name for name, content in blocks().items() if f"<!-- plan-{name}:begin -->\n{content}\n" not in page]

@@ -10,7 +10,7 @@ import pytest
 from corpus_fixture import corpus
 from playwright.sync_api import Browser, sync_playwright
 from serving import CHROMIUM
-from test_page import GRAPH, gains, headline, with_long_context
+from test_page import COST, GRAPH, gains, headline, with_long_context
 from test_tool_map import tools
 
 from k2core.report.page import render
@@ -32,13 +32,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "report").mkdir()
     (root / "work").mkdir()
     results = with_long_context("before", "yarn", "after")
-    results.figures["sft"]["train/tokens_seen"] = 10.0
-    results.figures["export"] = {"export/activated_parameters": 1e6}
     results.figures["critic"] = {"accuracy/all_before": 0.5, "accuracy/all_after": 0.9}
     results.curves["rl"] = {"step": [1.0, 2.0], "critique/spread": [0.1, None], "passed": [0.5, 0.6]}
     results.tools.extend(tools())
     page = root / "report" / "index.html"
-    page.write_text(render(results, corpus(root), headline(results, gains()), 3, GRAPH))
+    page.write_text(render(results, corpus(root), headline(results, gains()), 3, GRAPH, COST))
     for stage, run in (("sft", "1"), ("rl", "2"), ("report", "2")):
         note(root / "work", stage, 12.34, run)
     return page

@@ -7,13 +7,19 @@ from pathlib import Path
 import pytest
 from corpus_fixture import corpus
 
+from k2core.planning.jobs import read_jobs
+from k2core.planning.k2 import reported
 from k2core.report.benchmark_table import table
+from k2core.report.glance import cost
 from k2core.report.long_context import copy_gain, loss_by_position, needles
 from k2core.report.page import headline, render
 from k2core.report.results import Results, read_results
 from k2core.storage import StorageError
 
 GRAPH = {"sft": [], "rl": ["sft"], "export": ["rl"], "report": ["rl"]}
+COST = cost(
+    {"sft": {"train/tokens_seen": 10.0}}, read_jobs(Path("recipes/laptop.yaml")), reported(Path("recipes/k2.yaml"))
+)
 
 
 def results() -> Results:
@@ -122,7 +128,7 @@ def test_long_context_is_shown_for_the_models_there_are(tmp_path: Path) -> None:
         assert [row[0] for row in maps.data[0].z] == [0.0, 0.5, 1.0]
         assert [label.split("<br>")[0] for label in maps.data[0].x] == ["512", "1,024"]
         assert list(bars.data[0].x) == ["448", "960"] and bars.data[0].error_y.array == pytest.approx((0.2, 0.2))
-    page = render(with_long_context("before", "after"), corpus(tmp_path), headline(results(), gains()), 3, GRAPH)
+    page = render(with_long_context("before", "after"), corpus(tmp_path), headline(results(), gains()), 3, GRAPH, COST)
     assert page.count('id="picture-') == 11 and '<h2 id="Long context">' in page
 
 
@@ -142,8 +148,8 @@ def test_claims_hold_only_where_the_figures_say_so() -> None:
 
 def test_the_page_is_complete_escaped_and_reproducible(tmp_path: Path) -> None:
     made = corpus(tmp_path)
-    page = render(results(), made, headline(results(), gains()), 3, GRAPH)
-    assert page == render(results(), made, headline(results(), gains()), 3, GRAPH)
+    page = render(results(), made, headline(results(), gains()), 3, GRAPH, COST)
+    assert page == render(results(), made, headline(results(), gains()), 3, GRAPH, COST)
     body = page[page.index("<body>") :]
     for part in (
         "rejected: numbers",
@@ -175,7 +181,7 @@ def test_the_page_is_complete_escaped_and_reproducible(tmp_path: Path) -> None:
     assert "<b>Add" not in body and "dialogues/greedy/chain" not in body and "<td>dialogues/greedy</td>" in body
     assert "gain on the same items +0.900 (95%: +0.840 to +0.960)" in body
     assert "does not hold" not in body
-    assert "does not hold" in render(results(), made, headline(results(), gains(rl=-0.1)), 3, GRAPH)
+    assert "does not hold" in render(results(), made, headline(results(), gains(rl=-0.1)), 3, GRAPH, COST)
     assert body.count('id="picture-') == 8
 
 
