@@ -15,8 +15,6 @@ SEED = 0
 """Seed of the intervals' resampling."""
 GRAPH = Path("dvc.yaml")
 """What the page draws. DVC takes no dependency on it; a new arrow changes a command, and so figures or outputs."""
-RECIPE = Path("params.yaml")
-"""What the trainings' contexts and the model's shape are read from. A change of these changes figures too."""
 WHERE_TO_LOOK = "the chain has ended: open report/index.html; the model is in models/export; `make ui` shows all runs"
 
 
@@ -65,7 +63,7 @@ def run(
     }
     claims = headline(results, gains)
     write_text(out / "rewrites.html", _rewrites(results.verdicts, corpus.documents, rephrase))
-    costs = cost(results.figures, read_jobs(RECIPE), reported(k2))
+    costs = cost(results.figures, read_jobs(job.recipe), reported(k2))  # a change of these changes figures too
     write_text(out / "index.html", render(results, corpus, claims, params.samples, read_graph(GRAPH), costs))
     job.closing = WHERE_TO_LOOK
     held = sum(row["verdict"] == "holds" for row in claims)
