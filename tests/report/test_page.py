@@ -87,6 +87,7 @@ def results() -> Results:
             "environment": "sort", "prompt": "sort <3> 1",
             "before": [{"text": "1 <3>", "reward": 0.0}] * 2, "after": [{"text": "1 3", "reward": 1.0}] * 2,
         }],
+        repairs=[],
     )  # fmt: skip
 
 
@@ -200,7 +201,7 @@ def test_a_missing_output_is_named(tmp_path: Path) -> None:
     for name in ("figures", "plots"):
         (tmp_path / name).mkdir()
     with pytest.raises(StorageError, match=r"funnel\.json"):
-        read_results(tmp_path / "figures", tmp_path / "plots", *[tmp_path] * 7)
+        read_results(tmp_path / "figures", tmp_path / "plots", *[tmp_path] * 8)
     (tmp_path / "plots" / "sft.csv").write_text("step,train/loss\n")
     with pytest.raises(StorageError, match=r"sft\.csv: a plot without rows"):
-        read_results(tmp_path / "figures", tmp_path / "plots", *[tmp_path] * 7)
+        read_results(tmp_path / "figures", tmp_path / "plots", *[tmp_path] * 8)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from random import Random
 
 import pytest
@@ -11,23 +13,29 @@ from k2core.agentic.tools.simulator import Outcome
 from k2core.chat.parser import ToolCall
 from k2core.gym.swe import Swe
 from k2core.sandbox.backends import missing
-from k2core.stage import StageError
+from k2core.stage import Job, StageError
 from k2core.storage import write_lines
+from k2core.swe import prove
 from k2core.swe.bench import TOOLS, Bench, repaired
 from k2core.swe.prove import Funnel, _candidates, tasks
 from k2core.swe.repository import is_test, repository
 from k2core.swe.task import broken, gold_patch, patched, tampering, verdict
 from k2core.swe.testing import Outcome as Run
-from k2core.swe.testing import run_tests
+from k2core.swe.testing import Variant, run_tests, run_variants
 
 needs_sandbox = pytest.mark.skipif(bool(missing()), reason=missing() or "there")
 NAME = "shortuuid"
 
 
 @pytest.fixture(scope="module")
-def made():
+def job(tmp_path_factory):
+    return Job("programs", tmp_path_factory.mktemp("scratch"), None)
+
+
+@pytest.fixture(scope="module")
+def made(job):
     funnel = Funnel()
-    return tasks(repository(NAME), 2, 7, test_files=4, funnel=funnel), funnel
+    return tasks(repository(NAME), 2, 7, test_files=4, funnel=funnel, job=job), funnel
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +51,58 @@ def test_the_funnel_says_what_became_of_every_mistake(made):
         assert each["failing"] and set(each["failing"]) < set(each["passing"])
         assert each["before"] not in each["issue"] and each["reason"] not in each["issue"]
         assert each["failing"][0] in each["issue"] and "\nE " in each["issue"]
+
+
+@needs_sandbox
+def test_a_proof_that_was_interrupted_goes_on(made, job, monkeypatch):
+    """What is in the scratch is not run again, and what is not there gives the same as before."""
+    ran = []
+
+    def counted(repository, files, variants, **more):
+        ran.extend(variants)
+        return run_variants(repository, files, variants, **more)
+
+    monkeypatch.setattr(prove, "run_variants", counted)
+
+    def again():
+        ran.clear()
+        funnel = Funnel()
+        return tasks(repository(NAME), 2, 7, test_files=4, funnel=funnel, job=job), funnel
+
+    assert again() == made and ran == []
+    (last, *_) = sorted(job.scratch.glob("*/mistakes-*.json"), reverse=True)
+    last.unlink()
+    assert again() == made and 0 < len(ran) <= 4 * prove.GROUP
+
+
+@needs_sandbox
+def test_tests_are_told_apart_by_the_functions_that_they_run(task):
+    """A mistake is noticed by tests that run its function, by no other, and these can be run alone."""
+    package, tests = repository(NAME), task["tests"]
+    (whole,) = run_variants(package, package.files, [Variant(tests)], coverage=True)
+    running = whole.covered[task["path"], task["function"]]
+    assert {*task["failing"]} <= {*running} < {*whole.of}, "a test of the package reaches not all of it"
+    changed = {task["path"]: broken(task)[task["path"]]}
+    alone, other, plain = run_variants(
+        package, package.files, [Variant(tests, changed, running), Variant(tests, changed, []), Variant(tests)]
+    )
+    assert {*alone.of} == {*running} and {*running} - alone.passed == {*task["failing"]}
+    assert not other.of and not other.fault and plain.of == whole.of
+
+
+def test_compiled_sources_are_taken_where_they_are_of_the_same_content(tmp_path):
+    package = repository(NAME)
+    for path, content in {**package.files, **package.compiled}.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    command = [sys.executable, "-S", "-B", "-v", "-c", f"import {NAME}.main; print({NAME}.main.MARK)"]
+
+    def said(mark: str) -> subprocess.CompletedProcess:
+        (tmp_path / NAME / "main.py").write_bytes(package.files[f"{NAME}/main.py"] + mark.encode())
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    assert f"{NAME}/__pycache__/main" in said("").stderr and "AttributeError" in said("").stderr
+    assert said("\nMARK = 'new'\n").stdout == "new\n"
 
 
 @needs_sandbox
@@ -145,11 +205,15 @@ def test_tools_refuse_in_a_sentence(task):
 def test_candidates_depend_on_the_seed_alone():
     package = repository(NAME)
     reached = {
-        test: Run({"a": "passed"}, covered=frozenset({(f"{NAME}/main.py", "int_to_string")}))
+        test: Run({"a": "passed", "b": "passed"}, covered={(f"{NAME}/main.py", "int_to_string"): ["a"]})
         for test in package.test_files
     }
-    first, again = ([each[1] for each in _candidates(package, reached, Random(seed))] for seed in ("3", "3"))
-    assert first == again and first
+    first, again = ([*_candidates(package, reached, Random(seed))] for seed in ("3", "3"))
+    assert first == again and {each.mistake.function for each in first} == {"int_to_string"}
+    assert first[0].only == ["a"] * len(first[0].tests)
+    at_import = {test: Run(each.of, covered={key: [""] for key in each.covered}) for test, each in reached.items()}
+    (candidate,) = _candidates(package, at_import, Random("3"))
+    assert candidate.only == ["a", "b"] * len(candidate.tests), "what reading the files runs concerns all their tests"
 
 
 @pytest.mark.parametrize(
