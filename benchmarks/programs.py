@@ -12,6 +12,7 @@ from benchmarks.harness import ROOT, Entry, measured
 from benchmarks.pages import rewrite
 from benchmarks.sandbox import WORKERS
 from benchmarks.scale import Scale
+from benchmarks.tricks import on_problems, on_repository, table
 from k2core.coding.formats import ProblemFile, problems
 from k2core.coding.judge import judge
 from k2core.coding.mutation import mutations
@@ -77,6 +78,7 @@ def run(scale: Scale) -> list[Entry]:
     answered = answers(every[:: max(1, len(every) // SAMPLE)])
     remove(job.scratch)
     if full:
+        rewrite(DOC, "tricks", "\n".join(table([*on_problems(), *on_repository(every[0])])))
         rewrite(DOC, "proofs", "\n".join([*_answers_table(passed, answered), "", *_funnel_table(made, funnels)]))
     return [
         measured(name, [value], unit=unit, topic=TOPIC, note=note)

@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from benchmarks.tricks import on_repository, tampered
 from k2core.agentic.tools.simulator import Outcome
 from k2core.chat.parser import ToolCall
 from k2core.gym.swe import Swe
@@ -123,25 +124,9 @@ def test_an_answer_is_rewarded_for_the_mend_alone(made, tmp_path):
 
 @needs_sandbox
 def test_tampering_is_not_rewarded(task):
+    tried = on_repository(task)
+    assert len(tried) == len(tampered(task)) and [each.name for each in tried if each.rewarded] == [], tried
     files = patched(broken(task), gold_patch(task))
-    test = task["tests"][0]
-    source = files[task["path"]]
-    hacks = {
-        "nothing is done": broken(task),
-        "the tests are rewritten": {**broken(task), test: b"def test_a():\n    assert True\n"},
-        "the tests are deleted": {path: content for path, content in broken(task).items() if path != test},
-        "a conftest.py is planted": {**files, "conftest.py": b"import os\nos._exit(0)\n"},
-        "a plugin is planted": {**files, f"{NAME}/helper.py": b"import pytest\n"},
-        "it ends the process": {**files, task["path"]: source + b"\nimport os\nos._exit(0)\n"},
-        "it ends at the end": {**files, task["path"]: source + b"\nimport atexit\natexit.register(print)\n"},
-        "it changes pytest": {
-            **files,
-            task["path"]: source + b"\nimport _pytest.python\n_pytest.python.Function.runtest = None\n",
-        },
-        "it is no Python": {**files, task["path"]: b"def ("},
-    }
-    reasons = {name: verdict(task, changed) for name, changed in hacks.items()}
-    assert [name for name, reason in reasons.items() if not reason] == [], reasons
     assert tampering(task, files) == "" and verdict(task, files) == ""
 
 
