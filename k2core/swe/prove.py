@@ -24,7 +24,7 @@ from k2core.stage import Job
 from k2core.storage import write_json
 from k2core.swe.repository import Repository
 from k2core.swe.task import Task, broken, gold_patch, make, patched
-from k2core.swe.testing import Outcome, Variant, run_variants
+from k2core.swe.testing import CPU, Outcome, Variant, run_variants
 
 T = TypeVar("T")
 PROVED = "proved"
@@ -99,7 +99,10 @@ def _baseline(repository: Repository, most: int, scratch: Path, job: Job) -> dic
 
     def run(number: int, some: Sequence[str]) -> list[dict[str, Any]]:
         def make() -> list[dict[str, Any]]:
-            outcomes = run_variants(repository, repository.files, [Variant([path]) for path in some], coverage=True)
+            alone = [Variant([path]) for path in some]
+            outcomes = run_variants(
+                repository, repository.files, alone, coverage=True, seconds=CPU // TEST_FILES
+            )  # as many files as decide about a mistake fit into the time of an answer
             return [
                 {"of": each.of, "fault": each.fault,
                  "covered": [[*key, tests] for key, tests in each.covered.items() if key[0] in sources]}

@@ -14,9 +14,9 @@ from k2core.sandbox.backends import create
 from k2core.sandbox.base import MIB, Limits
 from k2core.swe.repository import Repository
 
-SECONDS = 60.0
-"""For all tests of a variant."""
-LIMITS = Limits(cpu=15, memory=1024 * MIB, processes=32, disk=64 * MIB, output=16 * MIB)
+SECONDS, CPU = 60.0, 15
+"""For all tests of a variant: on the clock, and of a processor."""
+LIMITS = Limits(memory=1024 * MIB, processes=32, disk=64 * MIB, output=16 * MIB)
 CANARY, DECOY = "test_that_holds", "test_that_does_not_hold"
 
 
@@ -67,12 +67,17 @@ def run_tests(repository: Repository, files: Mapping[str, bytes], tests: Sequenc
 
 
 def run_variants(
-    repository: Repository, files: Mapping[str, bytes], variants: Sequence[Variant], *, coverage: bool = False
-) -> list[Outcome]:
+    repository: Repository, files: Mapping[str, bytes], variants: Sequence[Variant], *, coverage: bool = False,
+    seconds: int = CPU,
+) -> list[Outcome]:  # fmt: skip
     """Run tests in several variants of `files`, one after the other in one sandbox.
 
     Two tests of our own are run with them, one that holds and one that does not, by names that cannot be guessed:
     a program that makes all tests pass gives itself away.
+
+    Args:
+        coverage: notes which functions each test runs, which makes it several times slower.
+        seconds: of a processor, for one variant.
 
     Raises:
         SandboxError: no code can be run safely here.
@@ -87,7 +92,7 @@ def run_variants(
             for each in variants
         ],
     }  # fmt: skip
-    limits = replace(LIMITS, wall=SECONDS * (len(variants) + 1))
+    limits = replace(LIMITS, cpu=seconds, wall=SECONDS * (len(variants) + 1))
     with create(limits, {**repository.compiled, **files, own: content.encode()}, repository.needs) as sandbox:
         result = sandbox.exec(["python", "-c", _driver()], marshal.dumps(request), keep=False)
     try:
