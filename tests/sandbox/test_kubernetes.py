@@ -237,7 +237,7 @@ def test_a_cluster_that_makes_no_sandbox_is_a_fault_of_the_recipe(cluster):
         "see sandbox.kubernetes in the recipe"
     )
     assert chosen() == SandboxConfig(kubernetes=None), "a check changes nothing"
-    with pytest.raises(RecipeError, match=r"r: kubernetes.runtime_class: missing"):
+    with pytest.raises(RecipeError, match=r"r\.kubernetes\.runtime_class: missing"):
         validate(SandboxConfig, {"kubernetes": {"namespace": "a", "image": "b"}}, "r")
 
 
