@@ -15,6 +15,7 @@ import pytest
 import yaml
 from aiohttp import web
 from typer.testing import CliRunner
+from workspace import ROOT
 
 from k2core.coding.formats import ProblemFile
 from k2core.evals.__main__ import app as scoring
@@ -246,6 +247,10 @@ def test_the_manifests_are_valid_and_give_the_pod_no_rights():
     job = made.manifest()
     kubernetes_validate.validate(job, "1.31", strict=True)
     kubernetes_validate.validate(made.network_policy(), "1.31", strict=True)
+    page = (ROOT / "docs" / "sandbox.md").read_text()
+    shown = {(block := yaml.safe_load(each.split("```")[0])).get("kind"): block for each in page.split("```yaml\n")[1:]}
+    assert shown["NetworkPolicy"] == made.network_policy()
+    validate(SandboxConfig, shown[None]["sandbox"], "docs/sandbox.md")
     pod = job["spec"]["template"]["spec"]
     rights = pod["containers"][0]["securityContext"]
     assert rights["capabilities"] == {"drop": ["ALL"]} and not rights["allowPrivilegeEscalation"]
