@@ -28,7 +28,7 @@ from stages.programs import Params
 TOPIC = "programs"
 DOC = ROOT / "docs" / "programs.md"
 SEED = 7
-SAMPLE = 60
+SAMPLE = 30
 """Repository tasks that are answered."""
 
 
