@@ -2,8 +2,8 @@
 
 All tests run once, and it is noted which functions each of them runs. A mistake is tried with the tests that run its
 function; if one of them fails, all tests of their files are run with the mistake and with the mend, as they are for an
-answer. A funnel counts what was tried and why the others were not kept. What is known already is kept in the job's
-scratch, so that a proof that was interrupted goes on.
+answer; and those that fail must fail again. A funnel counts what was tried and why the others were not kept. What is
+known already is kept in the job's scratch, so that a proof that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ GROUP = 4
 """Runs in one sandbox, one after the other."""
 TEST_FILES = 3
 """Files of tests that decide about a mistake, the smallest of those that reach its function."""
+REPEATS = 2
+"""How often the tests that fail must fail again."""
 SHARE = 0.5
 """A mistake that fails more of the tests than this breaks the package as a whole: no user would ask what is wrong."""
 
@@ -180,10 +182,21 @@ def _proved(
             Variant(each.tests, hollow(repository, each.path, each.mistake.function), each.only),
         )
     ])  # fmt: skip
-    return [
+    found = [
         (reason, None) if reason else _judged(repository, each, each.passing(outcomes), *islice(again, 3))
         for each, reason in zip(candidates, reasons, strict=True)
     ]
+    for _ in range(REPEATS):  # each in a sandbox of its own: forks of one process have the same addresses, and so order
+        shown = [
+            Variant(each.tests, each.changed, task["failing"])
+            for each, (_, task) in zip(candidates, found, strict=True) if task
+        ]  # fmt: skip
+        once_more = run(shown)
+        found = [
+            ("the failure comes and goes", None) if task and next(once_more).passed else (reason, task)
+            for reason, task in found
+        ]
+    return found
 
 
 def _unfit(passing: set[str], after: Outcome) -> str:
