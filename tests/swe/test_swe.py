@@ -91,6 +91,21 @@ def test_tests_are_told_apart_by_the_functions_that_they_run(task):
     assert not other.of and not other.fault and plain.of == whole.of
 
 
+@needs_sandbox
+def test_the_same_answer_has_the_same_verdict_where_tests_draw():
+    """As the tests of this package do."""
+    package = repository(NAME)
+    test = package.test_files[0]
+    drawn = b"import random, secrets, uuid\ndef test_a():\n"
+    drawn += b"    assert [uuid.uuid4(), secrets.token_hex(9), random.random()] == 0"
+
+    def said(times: int) -> list[str]:
+        found = run_variants(package, {**package.files, test: drawn}, [Variant([test])] * times)
+        return [each.errors[f"{test}::test_a"] for each in found]
+
+    assert len({*said(1), *said(2)}) == 1
+
+
 def test_compiled_sources_are_taken_where_they_are_of_the_same_content(tmp_path):
     package = repository(NAME)
     for path, content in {**package.files, **package.compiled}.items():
