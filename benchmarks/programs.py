@@ -12,20 +12,24 @@ from benchmarks.harness import ROOT, Entry, measured
 from benchmarks.pages import rewrite
 from benchmarks.sandbox import WORKERS
 from benchmarks.scale import Scale
+from benchmarks.tricks import on_problems, on_repository, table
 from k2core.coding.formats import ProblemFile, problems
 from k2core.coding.judge import judge
 from k2core.coding.mutation import mutations
 from k2core.coding.problem import Problem
 from k2core.recipe import load_section
-from k2core.swe.prove import Funnel, tasks
+from k2core.stage import Job, code_digest
+from k2core.storage.atomic import remove
+from k2core.swe.prove import PROVED, Funnel, hollow, tasks
 from k2core.swe.repository import repository
-from k2core.swe.task import broken, gold_patch, patched, verdict
+from k2core.swe.task import Files, Task, broken, gold_patch, patched, verdict
 from stages.programs import Params
 
 TOPIC = "programs"
 DOC = ROOT / "docs" / "programs.md"
 SEED = 7
-SAMPLE = 20
+SAMPLE = 30
+"""Repository tasks that are answered."""
 
 
 @dataclass(frozen=True)
@@ -62,35 +66,70 @@ def run(scale: Scale) -> list[Entry]:
     print(passed, flush=True)
     params = load_section(Params, ROOT / "recipes" / "k2.yaml", "programs")
     packages = params.packages if full else {"shortuuid": 1}
-    funnels, made, lines = {}, [], []
+    job = Job(TOPIC, ROOT / "work" / f"benchmark-{TOPIC}" / code_digest(ROOT), None)
+    funnels: dict[str, Funnel] = {name: Funnel() for name in packages}
+    made: dict[str, list[Task]] = {}
     for name, count in packages.items():
-        funnels[name] = Funnel()
-        found = tasks(repository(name), count, SEED, test_files=params.test_files, funnel=funnels[name])
-        made += found
-        why = ", ".join(f"{n} {reason}" for reason, n in sorted(funnels[name].why.items()) if reason != "proved")
-        package = repository(name)
-        print(name, len(found), "proved;", why, flush=True)
-        lines.append(f"| {name} {package.version} | {package.license} | {funnels[name].tried} | {len(found)} | {why} |")
-    sample = made[:: max(1, len(made) // SAMPLE)]  # the proof ran all of them; here they go the way of an answer
-    with ThreadPoolExecutor(WORKERS) as pool:
-        gold = sum(not v for v in pool.map(lambda t: verdict(t, patched(broken(t), gold_patch(t))), sample))
-        nothing = sum(not v for v in pool.map(lambda t: verdict(t, broken(t)), sample))
+        made[name] = tasks(
+            repository(name), count, SEED, test_files=params.test_files, funnel=funnels[name], job=job
+        )  # fmt: skip
+        print(name, len(made[name]), "proved;", dict(funnels[name].why), flush=True)
+    every = [task for some in made.values() for task in some]
+    answered = answers(every[:: max(1, len(every) // SAMPLE)])
+    remove(job.scratch)
     if full:
-        table = [
-            "| answers | pass | of |", "|---|---|---|",
-            f"| HumanEval, canonical solutions | {passed.gold[0]} | {passed.gold[1]} |",
-            f"| HumanEval, an empty function | {passed.nothing[0]} | {passed.nothing[1]} |",
-            f"| HumanEval, solutions with one mistake | {passed.mistakes[0]} | {passed.mistakes[1]} |",
-            f"| repository tasks, the true mend | {gold} | {len(sample)} |",
-            f"| repository tasks, nothing done | {nothing} | {len(sample)} |",
-            "", "| package | licence | mistakes tried | proved | the others |", "|---|---|---|---|---|", *lines,
-        ]  # fmt: skip
-        rewrite(DOC, "proofs", "\n".join(table))
+        rewrite(DOC, "tricks", "\n".join(table([*on_problems(), *on_repository(every[0])])))
+        rewrite(DOC, "proofs", "\n".join([*_answers_table(passed, answered), "", *_funnel_table(made, funnels)]))
     return [
         measured(name, [value], unit=unit, topic=TOPIC, note=note)
         for name, value, unit, note in (
             ("HumanEval: right programs that pass", passed.gold[0], "programs", f"of {passed.gold[1]}"),
             ("HumanEval: mistakes that pass", passed.mistakes[0], "programs", f"of {passed.mistakes[1]}"),
-            ("repository tasks proved", len(made), "tasks", f"from {len(packages)} packages"),
+            ("repository tasks proved", len(every), "tasks", f"from {sum(map(bool, made.values()))} packages"),
         )
     ]  # fmt: skip
+
+
+def answers(sample: list[Task]) -> dict[str, tuple[int, int]]:
+    """Kind of answer → how many pass, and of how many. The proofs ran all tasks; here answers go the models' way."""
+    rows: list[tuple[str, Task, Files | None]] = []
+    for task, other in zip(sample, sample[1:] + sample[:1], strict=True):
+        files, mended = broken(task), patched(broken(task), gold_patch(task))
+        hollowed = hollow(repository(task["package"]), task["path"], task["function"])
+        rewritten = dict.fromkeys(task["tests"], b"def test_all():\n    pass\n")
+        try:
+            elsewhere = patched(files, gold_patch(other))
+        except ValueError:  # as in the gym: a patch that does not fit earns nothing
+            elsewhere = None
+        rows += [
+            ("the true mend", task, mended), ("nothing done", task, files),
+            ("a function that returns nothing", task, {**files, **hollowed}),
+            ("the mend of another task", task, elsewhere),
+            ("tests that are rewritten", task, {**files, **rewritten}),
+            ("the true mend, and a conftest.py", task, {**mended, "conftest.py": b""}),
+        ]  # fmt: skip
+    with ThreadPoolExecutor(WORKERS) as pool:
+        passed = list(pool.map(lambda row: row[2] is not None and not verdict(row[1], row[2]), rows))
+    return {
+        kind: (sum(p for p, row in zip(passed, rows, strict=True) if row[0] == kind), len(sample))
+        for kind in dict.fromkeys(row[0] for row in rows)
+    }
+
+
+def _answers_table(passed: Passed, answered: dict[str, tuple[int, int]]) -> list[str]:
+    kinds = {
+        "HumanEval, canonical solutions": passed.gold, "HumanEval, an empty function": passed.nothing,
+        "HumanEval, solutions with one mistake": passed.mistakes,
+        **{f"repository tasks, {kind}": counts for kind, counts in answered.items()},
+    }  # fmt: skip
+    return ["| answers | pass | of |", "|---|---|---|", *(f"| {kind} | {p} | {n} |" for kind, (p, n) in kinds.items())]
+
+
+def _funnel_table(made: dict[str, list[Task]], funnels: dict[str, Funnel]) -> list[str]:
+    lines = ["| package | licence | mistakes tried | proved | the others |", "|---|---|---|---|---|"]
+    for name, funnel in funnels.items():
+        package = repository(name)
+        why = ", ".join(f"{count} {reason}" for reason, count in sorted(funnel.why.items()) if reason != PROVED)
+        lines.append(f"| {name} {package.version} | {package.license} | {funnel.tried} | {len(made[name])} | {why} |")
+    tried, proved = sum(funnel.tried for funnel in funnels.values()), sum(map(len, made.values()))
+    return [*lines, f"| all | | {tried} | {proved} | |"]

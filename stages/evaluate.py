@@ -9,6 +9,7 @@ from pathlib import Path
 
 from k2core.evals.settings import Settings
 from k2core.machine import Compute
+from k2core.sandbox.config import SandboxConfig
 from k2core.stage import Job, Metrics, main
 
 SECTION = "evaluate"
@@ -23,6 +24,7 @@ class Params(Settings):
 def run(
     params: Params,
     compute: Compute,
+    sandbox: SandboxConfig,
     name: str,
     model: Path,
     tokenizer: Path,
@@ -34,6 +36,7 @@ def run(
 ) -> Metrics:
     """Measure `model` and write `scorecard.json` and `samples.jsonl`."""
     compute.apply()
+    sandbox.apply()
     import json
 
     from k2core.chat.tokenizer import Tokenizer

@@ -16,6 +16,7 @@ from pydantic import Field, PositiveInt
 from k2core.coding.formats import ProblemFile
 from k2core.machine import Compute
 from k2core.recipe import Section
+from k2core.sandbox.config import SandboxConfig
 from k2core.stage import Job, Metrics, main
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ class Params(Section):
     test_files: int = Field(ge=1, description="files of tests of a package that are used, from the first on")
 
 
-def run(params: Params, compute: Compute, out: Path, job: Job) -> Metrics:
+def run(params: Params, compute: Compute, sandbox: SandboxConfig, out: Path, job: Job) -> Metrics:
     """Write `problems.jsonl`, `repairs.jsonl` and `set_aside.jsonl`."""
+    sandbox.apply()
     from k2core.coding.formats import problems
     from k2core.gym import coding, swe
     from k2core.storage import write_lines
@@ -57,15 +59,7 @@ def run(params: Params, compute: Compute, out: Path, job: Job) -> Metrics:
         package = repository(name)
         job.say(f"{count} mistakes in {name} {package.version} ({package.license}), each proved by its tests")
         funnel = Funnel()
-        with job.progress(count, "task", what=name) as bar:
-            made = tasks(
-                package,
-                count,
-                compute.seed,
-                test_files=params.test_files,
-                funnel=funnel,
-                progress=lambda number: bar.update(number),
-            )
+        made = tasks(package, count, compute.seed, test_files=params.test_files, funnel=funnel, job=job)
         repairs += made
         figures |= {f"repairs/{name}": float(len(made)), f"tried/{name}": float(funnel.tried)}
         for reason, number in sorted(funnel.why.items()):

@@ -42,6 +42,7 @@ def run(
     critic: Path,
     rollouts: Path,
     k2: Path,
+    programs: Path,
     out: Path,
     job: Job,
 ) -> Metrics:
@@ -55,7 +56,7 @@ def run(
     from k2core.report.results import phases_of, read_results
     from k2core.storage import write_text
 
-    results = read_results(figures, plots, curated, rephrased, trajectories, evals, tools, critic, rollouts)
+    results = read_results(figures, plots, curated, rephrased, trajectories, evals, tools, critic, rollouts, programs)
     corpus = read_corpus(documents, curated, tasks, quality, mixture, questions, phases_of(results.figures))
     gains = {
         score: gain(results.items[before][score], results.items[after][score], SEED)

@@ -15,6 +15,7 @@ from pydantic import Field
 from k2core.machine import Compute
 from k2core.optim.optimizer import OptimizerConfig
 from k2core.rl.config import RLConfig
+from k2core.sandbox.config import SandboxConfig
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.spikes import SpikeConfig
@@ -44,6 +45,7 @@ def run(
     compute: Compute,
     spikes: SpikeConfig,
     checkpoint: CheckpointConfig,
+    sandbox: SandboxConfig,
     init: Path,
     critic: Path,
     tokenizer: Path,
@@ -57,6 +59,7 @@ def run(
 ) -> Metrics:
     """Improve `init` on verified and critiqued prompts; report training reward and held-out pass rates."""
     compute.apply()
+    sandbox.apply()
     from statistics import fmean
 
     from k2core.chat.tokenizer import Tokenizer

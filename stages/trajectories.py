@@ -15,6 +15,7 @@ from pydantic import Field
 from k2core.llm.config import LLMConfig, own_llm
 from k2core.machine import Compute
 from k2core.recipe import Section
+from k2core.sandbox.config import SandboxConfig
 from k2core.stage import Job, Metrics, StageError, main
 
 SECTION = "trajectories"
@@ -36,9 +37,11 @@ class Params(Section):
 
 
 def run(
-    params: Params, llm: LLMConfig, compute: Compute, tools: Path, tasks: Path, programs: Path, out: Path, job: Job
+    params: Params, llm: LLMConfig, compute: Compute, sandbox: SandboxConfig, tools: Path, tasks: Path, programs: Path,
+    out: Path, job: Job,
 ) -> Metrics:  # fmt: skip
     """Write `accepted.jsonl` and `rejected.jsonl`."""
+    sandbox.apply()
     llm = llm.with_own(params.llm, "trajectories.llm")
     from k2core.agentic.dialogues.llm_judge import judged, sample
     from k2core.agentic.dialogues.play import Player, figures

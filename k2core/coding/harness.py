@@ -51,7 +51,11 @@ def serve(asked: int, answers: int) -> None:
     space: dict = {"__name__": "solution", "__builtins__": builtins}
     exec(compile(receive(asked).decode(), "solution.py", "exec"), space)
     while True:
-        name, arguments, keywords = _pickle.loads(receive(asked))
+        try:
+            request = receive(asked)
+        except EOFError:  # the tests have ended, and said why
+            os._exit(0)
+        name, arguments, keywords = _pickle.loads(request)
         try:
             solution = space.get("Solution")
             function = getattr(solution(), name) if solution and hasattr(solution, name) else space[name]

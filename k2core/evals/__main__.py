@@ -7,7 +7,8 @@ from pathlib import Path
 
 import typer
 
-from k2core.recipe import RecipeError
+from k2core.recipe import RecipeError, load_section
+from k2core.sandbox.config import SandboxConfig
 from k2core.stage import StageError
 from k2core.storage import StorageError
 from k2core.storage.foreign import printable
@@ -27,10 +28,15 @@ def main(
     samples: int = typer.Option(4, min=1, help="replies to each item at temperature 1; the K of pass@K and pass^K"),
     max_tokens: int = typer.Option(256, min=1, help="tokens of a reply, at most; the paper's evaluations have 8192"),
     seed: int = typer.Option(1, help="of the items and of the sampling"),
+    recipe: Path | None = typer.Option(
+        None, help="recipe whose section `sandbox` says where answers that are programs run; default: this machine"
+    ),
     out: Path | None = typer.Option(None, help="folder for scorecards, values per item and samples, as JSON"),
 ) -> None:
     """Score models side by side, with 95% intervals: ours, any Hugging Face folder, any OpenAI-compatible address."""
     try:
+        if recipe:
+            load_section(SandboxConfig, recipe, "sandbox").apply()
         if harness:
             from k2core.evals.harness import compare
 

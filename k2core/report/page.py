@@ -10,7 +10,18 @@ from itertools import pairwise
 from typing import Any
 
 from k2core.figures.graph import drawn
-from k2core.report import benchmark_table, curves, glance, long_context, pictures, played, quality, templates, tool_map
+from k2core.report import (
+    benchmark_table,
+    curves,
+    glance,
+    long_context,
+    pictures,
+    played,
+    programs,
+    quality,
+    templates,
+    tool_map,
+)  # fmt: skip
 from k2core.report.corpus import EXAMPLES, FAULTS, Corpus, best_and_worst, funnel_table, questions, rejections
 from k2core.report.marks import RUN
 from k2core.report.results import MODELS, PRETRAIN, Results, phases_of
@@ -75,7 +86,7 @@ def render(
         dialogue_scores=played.table(results.scorecards), scorecards=results.scorecards,
         scores=[name for name in results.scorecards[MODELS[-1]] if not played.of_a_group(name)],
         benchmarks=benchmark_table.table(results.scorecards), critic=_some_pairs(results.critic, samples),
-        rollouts=results.rollouts,
+        rollouts=results.rollouts, programs=programs.programs(results),
     )  # fmt: skip
 
 
@@ -132,7 +143,7 @@ def _parts(results: Results) -> list[dict[str, Any]]:
         ("Long context", LONG_CONTEXT, [long_context.loss_by_position, long_context.needles, long_context.copy_gain],
          ["extend_context"]),
         ("Agentic data", f"Tools, tasks and judged dialogues. {tool_map.sentence(tools)}",
-         [lambda _: tool_map.tool_map(tools)], ["tools", "tasks", "trajectories"]),
+         [lambda _: tool_map.tool_map(tools)], ["tools", "tasks", programs.STAGE, "trajectories"]),
         ("Supervised fine-tuning", "Loss on assistant tokens only.",
          [pictures.curves_of("sft", SFT_COLUMNS), pictures.before_after("sft")], ["sft"]),
         ("Critic", CRITIC, [pictures.before_after("critic", "accuracy/"), pictures.curves_of("rl", CRITIC_COLUMNS)],

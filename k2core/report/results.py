@@ -43,11 +43,13 @@ class Results:
     """Held-out pairs of replies with the critic's verdict on them (`stages/critic.py`)."""
     rollouts: list[dict[str, Any]]
     """Held-out prompts with sampled responses before and after RL (`stages/rl.py`)."""
+    repairs: list[dict[str, Any]]
+    """Repository tasks (`k2core/swe/task.py`)."""
 
 
 def read_results(
     figures: Path, plots: Path, curated: Path, rephrased: Path, trajectories: Path, evals: Path, tools: Path,
-    critic: Path, rollouts: Path,
+    critic: Path, rollouts: Path, programs: Path,
 ) -> Results:  # fmt: skip
     """Read the outputs of all stages.
 
@@ -67,6 +69,7 @@ def read_results(
         tools=read_lines(tools / "tools.jsonl"),
         critic=read_lines(critic),
         rollouts=read_lines(rollouts),
+        repairs=read_lines(programs / "repairs.jsonl"),
     )
 
 

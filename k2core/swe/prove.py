@@ -1,28 +1,39 @@
-"""Tasks of a package, each proved: tests pass, fail with the mistake, pass with the mend, fail with a wrong mend.
+"""Tasks of a package, each proved: tests fail with the mistake, pass with the true mend, fail with a wrong one.
 
-A funnel counts what was tried and why the others were not kept.
+All tests run once, and it is noted which functions each of them runs. A mistake is tried with the tests that run its
+function; if one of them fails, all tests of their files are run with the mistake and with the mend, as they are for an
+answer; and those that fail must fail again. A funnel counts what was tried and why the others were not kept. What is
+known already is kept in the job's scratch, so that a proof that was interrupted goes on.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from random import Random
+from typing import Any, TypeVar
 
 from k2core.coding.mutation import Mutation, functions, mutations
+from k2core.stage import Job
+from k2core.storage import write_json
 from k2core.swe.repository import Repository
 from k2core.swe.task import Task, broken, gold_patch, make, patched
-from k2core.swe.testing import Outcome, run_tests, run_variants
+from k2core.swe.testing import CPU, Outcome, Variant, run_variants
 
+T = TypeVar("T")
 PROVED = "proved"
-GROUP = 8
-"""Mistakes that are tried in one sandbox, one after the other."""
+GROUP = 4
+"""Runs in one sandbox, one after the other."""
 TEST_FILES = 3
 """Files of tests that decide about a mistake, the smallest of those that reach its function."""
+REPEATS = 2
+"""How often the tests that fail must fail again."""
 SHARE = 0.5
 """A mistake that fails more of the tests than this breaks the package as a whole: no user would ask what is wrong."""
 
@@ -35,50 +46,101 @@ class Funnel:
     why: Counter[str] = field(default_factory=Counter)
 
 
-def baseline(repository: Repository, most: int) -> dict[str, Outcome]:
-    """Test file → its outcome in the package as it is, for at most `most` files that say something."""
+@dataclass(frozen=True)
+class Candidate:
+    """A mistake, the files of tests that decide about it, and those of their tests that run its function."""
 
-    def run(path: str) -> Outcome:
-        return run_tests(repository, repository.files, [path], coverage=True)
+    path: str
+    mistake: Mutation
+    tests: Sequence[str]
+    only: Sequence[str]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        outcomes = pool.map(run, repository.test_files[:most])
-    found = zip(repository.test_files[:most], outcomes, strict=True)
-    return {path: outcome for path, outcome in found if outcome.passed and not outcome.fault}
+    @property
+    def changed(self) -> dict[str, bytes]:
+        """The file with the mistake."""
+        return {self.path: self.mistake.source.encode()}
+
+    def passing(self, outcomes: dict[str, Outcome]) -> set[str]:
+        """The tests that decide: those of its files that pass in the package as it is."""
+        return {test for file in self.tests for test in outcomes[file].passed}
 
 
-def tasks(
-    repository: Repository, count: int, seed: int, *, test_files: int, funnel: Funnel,
-    progress: Callable[[int], object] = lambda number: None,
-) -> list[Task]:  # fmt: skip
-    """At most `count` proved tasks, no two of one function; a pure function of the package's files and the seed."""
-    outcomes = baseline(repository, test_files)
-    kept: list[Task] = []
+def tasks(repository: Repository, count: int, seed: int, *, test_files: int, funnel: Funnel, job: Job) -> list[Task]:
+    """At most `count` proved tasks, no two of one function; a pure function of the package's files and the seed.
+
+    Args:
+        test_files: files of tests that are used, from the first on.
+        funnel: is filled.
+    """
+    scratch = job.scratch / f"{repository.name}-{repository.digest[:16]}-{seed}-{count}-{test_files}"
+    scratch.mkdir(parents=True, exist_ok=True)
+    outcomes = _baseline(repository, test_files, scratch, job)
     candidates = _candidates(repository, outcomes, Random(f"{seed}/swe/{repository.name}"))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while len(kept) < count:
-            groups: dict[tuple[str, ...], list[tuple[str, Mutation]]] = {}
-            for path, mistake, tests in islice(candidates, count - len(kept)):
-                groups.setdefault(tests, []).append((path, mistake))
-            if not groups:
-                break
-            several = [
-                (tests, some[at : at + GROUP]) for tests, some in groups.items() for at in range(0, len(some), GROUP)
-            ]
-            for found in pool.map(lambda group: _proved(repository, outcomes, *group), several):
-                for reason, task in found:
-                    funnel.tried += 1
-                    funnel.why[reason] += 1
-                    if task:
-                        kept.append(task)
-                progress(sum(task is not None for _, task in found))
+    kept: list[Task] = []
+    done = 0
+
+    def prove(number: int, some: Sequence[Candidate]) -> list[tuple[str, Task | None]]:
+        found = _once(scratch / f"mistakes-{number}.json", lambda: _proved(repository, outcomes, some))
+        bar.update(sum(task is not None for _, task in found))
+        return found
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool, job.progress(count, "task", what=repository.name) as bar:
+        while drawn := [*islice(candidates, count - len(kept))]:
+            groups = _groups(drawn)
+            for found in pool.map(prove, range(done, done + len(groups)), groups):
+                funnel.tried += len(found)
+                funnel.why.update(reason for reason, _ in found)
+                kept += [task for _, task in found if task]
+            done += len(groups)
     return kept
 
 
-def _candidates(
-    repository: Repository, outcomes: dict[str, Outcome], random: Random
-) -> Iterator[tuple[str, Mutation, tuple[str, ...]]]:
-    """`(file, mistake, test files)` in random order, one for each function that a test reaches."""
+def _baseline(repository: Repository, most: int, scratch: Path, job: Job) -> dict[str, Outcome]:
+    """Test file → its outcome in the package as it is, for at most `most` files that say something."""
+    sources, paths = {*repository.sources}, repository.test_files[:most]
+
+    def run(number: int, some: Sequence[str]) -> list[dict[str, Any]]:
+        def make() -> list[dict[str, Any]]:
+            alone = [Variant([path]) for path in some]
+            outcomes = run_variants(
+                repository, repository.files, alone, coverage=True, seconds=CPU // TEST_FILES
+            )  # as many files as decide about a mistake fit into the time of an answer
+            return [
+                {"of": each.of, "fault": each.fault,
+                 "covered": [[*key, tests] for key, tests in each.covered.items() if key[0] in sources]}
+                for each in outcomes
+            ]  # fmt: skip
+
+        rows = _once(scratch / f"tests-{number}.json", make)
+        bar.update(len(some))
+        return rows
+
+    groups = _groups(paths)
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        job.progress(len(paths), "file", what=f"tests of {repository.name}") as bar,
+    ):
+        rows = [row for found in pool.map(run, range(len(groups)), groups) for row in found]
+    return {
+        path: Outcome(row["of"], covered={(file, name): tests for file, name, tests in row["covered"]})
+        for path, row in zip(paths, rows, strict=True)
+        if not row["fault"] and "passed" in row["of"].values()
+    }
+
+
+def _groups(items: Sequence[T]) -> list[Sequence[T]]:
+    return [items[at : at + GROUP] for at in range(0, len(items), GROUP)]
+
+
+def _once(file: Path, make: Callable[[], Any]) -> Any:
+    """What `make` gives, as JSON; from `file`, if an attempt before this one has left it there."""
+    if not file.exists():
+        write_json(file, make())
+    return json.loads(file.read_text())
+
+
+def _candidates(repository: Repository, outcomes: dict[str, Outcome], random: Random) -> Iterator[Candidate]:
+    """In random order, one for each function that a test reaches."""
     reached: dict[tuple[str, str], list[str]] = {}
     for test, outcome in sorted(outcomes.items(), key=lambda each: len(each[1].of)):
         for function in outcome.covered:
@@ -92,49 +154,92 @@ def _candidates(
     random.shuffle(found)
     for path, name, source, tests in found:
         if mistakes := list(mutations(source, {name})):
-            yield path, random.choice(mistakes), tuple(tests)
+            only = [each for test in tests for each in _running(outcomes[test], path, name)]
+            yield Candidate(path, random.choice(mistakes), tests, only)
+
+
+def _running(outcome: Outcome, path: str, name: str) -> Sequence[str]:
+    """The tests of a file that run a function: all, if the reading of the file does."""
+    tests = outcome.covered[path, name]
+    return [*outcome.of] if "" in tests else tests
 
 
 def _proved(
-    repository: Repository, outcomes: dict[str, Outcome], tests: tuple[str, ...], mistakes: list[tuple[str, Mutation]]
+    repository: Repository, outcomes: dict[str, Outcome], candidates: Sequence[Candidate]
 ) -> list[tuple[str, Task | None]]:
     """`(reason, task)` of each mistake: `proved` with a task, or why there is none."""
-    before = Outcome({test: outcome for each in tests for test, outcome in outcomes[each].of.items()})
-    afters = run_variants(repository, repository.files, [{path: m.source.encode()} for path, m in mistakes], tests)
-    found: list[tuple[str, Task | None]] = []
-    for (path, mistake), after in zip(mistakes, afters, strict=True):
-        lost = before.passed - after.passed
-        reason = (
-            after.fault or ("" if lost else "no test notices")
-            or ("the whole package breaks" if len(lost) > max(1, SHARE * len(before.passed)) else "")
-        )  # fmt: skip
-        task = None if reason else make(repository, path, mistake, tests, before, after)
-        if task and broken(task)[path] != mistake.source.encode():
-            reason, task = "the mistake is not in one line", None
-        found.append((reason, task))
-    variants = [each for _, task in found if task for each in (_mended(task), _hollow(repository, task))]
-    again = iter(run_variants(repository, repository.files, variants, tests) if variants else [])
-    for number, (_, task) in enumerate(found):
-        if task:
-            mended, hollow = ({*task["passing"]} <= next(again).passed for _ in range(2))
-            fault = "" if mended else "the true mend does not pass"
-            fault = fault or ("a wrong mend passes" if hollow else "")
-            found[number] = (fault or PROVED, None if fault else task)
+
+    def run(variants: list[Variant]) -> Iterator[Outcome]:
+        return iter(run_variants(repository, repository.files, variants) if variants else [])
+
+    first = run([Variant(each.tests, each.changed, each.only) for each in candidates])
+    reasons = [_unfit(each.passing(outcomes) & {*each.only}, next(first)) for each in candidates]
+    again = run([
+        variant
+        for each, reason in zip(candidates, reasons, strict=True) if not reason
+        for variant in (
+            Variant(each.tests, each.changed), Variant(each.tests),
+            Variant(each.tests, hollow(repository, each.path, each.mistake.function), each.only),
+        )
+    ])  # fmt: skip
+    found = [
+        (reason, None) if reason else _judged(repository, each, each.passing(outcomes), *islice(again, 3))
+        for each, reason in zip(candidates, reasons, strict=True)
+    ]
+    for _ in range(REPEATS):  # each in a sandbox of its own: forks of one process have the same addresses, and so order
+        shown = [
+            Variant(each.tests, each.changed, task["failing"])
+            for each, (_, task) in zip(candidates, found, strict=True) if task
+        ]  # fmt: skip
+        once_more = run(shown)
+        found = [
+            ("the failure comes and goes", None) if task and next(once_more).passed else (reason, task)
+            for reason, task in found
+        ]
     return found
 
 
-def _mended(task: Task) -> dict[str, bytes]:
-    """The changed file after the gold patch."""
-    return {task["path"]: patched(broken(task), gold_patch(task))[task["path"]]}
+def _unfit(passing: set[str], after: Outcome) -> str:
+    """Why a mistake makes no task, by the tests that pass without it and what comes of them with it."""
+    if after.fault:
+        return after.fault
+    return "" if passing - after.passed else "no test notices"
 
 
-def _hollow(repository: Repository, task: Task) -> dict[str, bytes]:
-    """The changed file with a function that returns nothing: a mend that is known to be wrong."""
-    source = repository.files[task["path"]].decode()
-    function = next(node for each, node in functions(source) if each == task["function"])
+def _judged(
+    repository: Repository, candidate: Candidate, passing: set[str], mistaken: Outcome, mended: Outcome, hollow: Outcome
+) -> tuple[str, Task | None]:
+    """As `_proved`, of one mistake.
+
+    Args:
+        mistaken: of all tests with the mistake.
+        mended: of all tests with the true mend, which gives the package as it is.
+        hollow: of the function's tests, if it returns nothing.
+    """
+    if reason := _unfit(passing, mistaken):
+        return reason, None
+    if len(passing - mistaken.passed) > max(1, SHARE * len(passing)):
+        return "the whole package breaks", None
+    if not passing <= mended.passed:
+        return "the true mend does not pass", None
+    if passing & {*candidate.only} <= hollow.passed:
+        return "a wrong mend passes", None
+    task = make(repository, candidate.path, candidate.mistake, candidate.tests, passing, mistaken)
+    files = broken(task)
+    if (
+        files[candidate.path] != candidate.mistake.source.encode()
+        or patched(files, gold_patch(task)) != repository.files
+    ):
+        return "the mistake is not in one line", None
+    return PROVED, task
+
+
+def hollow(repository: Repository, path: str, function: str) -> dict[str, bytes]:
+    """A file with a function that returns nothing: a mend that is known to be wrong."""
+    source = repository.files[path].decode()
+    node = next(node for name, node in functions(source) if name == function)
     lines = source.splitlines(keepends=True)
-    first, last = function.body[0].lineno, function.body[-1].end_lineno
+    first, last = node.body[0].lineno, node.body[-1].end_lineno
     assert last is not None
-    indent = " " * function.body[0].col_offset
-    changed = "".join([*lines[: first - 1], f"{indent}return None\n", *lines[last:]])
-    return {task["path"]: changed.encode()}
+    indent = " " * node.body[0].col_offset
+    return {path: "".join([*lines[: first - 1], f"{indent}return None\n", *lines[last:]]).encode()}

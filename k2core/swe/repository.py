@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import marshal
 import re
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.util import MAGIC_NUMBER, source_hash
 from pathlib import Path, PurePosixPath
 
 from k2core.machine.packages import find_folder, license_of
@@ -17,6 +21,8 @@ PERMISSIVE = re.compile(r"\b(MIT|BSD|0BSD|Apache|ISC|PSF|Python Software Foundat
 OTHERS = re.compile(r"GPL|MPL|Mozilla|EUPL|CC-BY", re.IGNORECASE)
 COMPILED = (".so", ".pyd", ".pyc")
 LARGEST = 2**20
+CHECKED = 0b11
+"""Flags of a compiled file that is valid while the hash is that of the source."""
 TEST_TOOLS = ("pytest",)
 CONFIGURATION = ("conftest.py", "sitecustomize.py", "usercustomize.py", "pytest.py", "setup.py")
 
@@ -46,6 +52,23 @@ class Repository:
         for path, content in sorted(self.files.items()):
             total.update(f"{path}\0{len(content)}\0".encode() + content)
         return total.hexdigest()
+
+    @cached_property
+    def compiled(self) -> dict[str, bytes]:
+        """Its sources as Python keeps them (PEP 552), so that a sandbox need not compile them each time.
+
+        Each says by hash what it was compiled from: where another content is, Python compiles that.
+        """
+        found = {}
+        for path in self.sources:
+            with suppress(SyntaxError, ValueError):  # files that nothing imports
+                code = compile(self.files[path], f"/work/{path}", "exec", dont_inherit=True)
+                place = PurePosixPath(path)
+                name = f"{place.parent}/__pycache__/{place.stem}.{sys.implementation.cache_tag}.pyc"
+                found[name] = (
+                    MAGIC_NUMBER + CHECKED.to_bytes(4, "little") + source_hash(self.files[path]) + marshal.dumps(code)
+                )
+        return found
 
     @cached_property
     def test_files(self) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from k2core.coding.mutation import Mutation
@@ -28,16 +28,16 @@ SystemExit KeyboardInterrupt open
 
 
 def make(
-    repository: Repository, path: str, mutation: Mutation, tests: Sequence[str], before: Outcome, after: Outcome
+    repository: Repository, path: str, mutation: Mutation, tests: Sequence[str], passing: Set[str], after: Outcome
 ) -> Task:
     """The task of a mistake.
 
     Args:
         tests: the files of tests that decide.
-        before: their outcome in the package as it is.
-        after: their outcome with the mistake.
+        passing: those of their tests that pass in the package as it is.
+        after: the outcome of all of them with the mistake.
     """
-    failing = sorted(before.passed - after.passed)
+    failing = sorted(passing - after.passed)
     number = f"{mutation.line}-{mutation.after.strip()}"
     name = f"swe/{repository.name}/{path.removeprefix(repository.name + '/')}:{mutation.line}"
     return {
@@ -45,7 +45,7 @@ def make(
         "package": repository.name, "version": repository.version, "license": repository.license,
         "digest": repository.digest, "path": path, "function": mutation.function, "line": mutation.line,
         "reason": mutation.reason, "before": mutation.before, "after": mutation.after, "tests": list(tests),
-        "passing": sorted(before.passed), "failing": failing, "issue": issue(repository, failing, after),
+        "passing": sorted(passing), "failing": failing, "issue": issue(repository, failing, after),
     }  # fmt: skip
 
 

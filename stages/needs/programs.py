@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from k2core.sandbox.config import SandboxConfig
 from stages.programs import Params as Programs
 
 
-def a_sandbox(programs: Programs) -> Iterator[str]:
+def a_sandbox(programs: Programs, sandbox: SandboxConfig) -> Iterator[str]:
     from k2core.sandbox.backends import missing
 
-    if (programs.problems or programs.packages) and (reason := missing()):
+    if (programs.problems or programs.packages) and (reason := missing(sandbox)):
         yield f"programs: {reason}"
 
 

@@ -18,6 +18,7 @@ from k2core.agentic.tools.specs import write_tools
 from k2core.llm.config import LLMConfig
 from k2core.machine import Compute
 from k2core.recipe import read_recipe, validate
+from k2core.sandbox.config import SandboxConfig
 from k2core.stage import Job
 from k2core.storage import read_lines, write_lines
 from stages import trajectories
@@ -66,8 +67,8 @@ def test_the_stage_writes_what_the_oracle_plays(tmp_path: Path) -> None:
     recipe = read_recipe(ROOT / "recipes/laptop.yaml")
     params = trajectories.Params(**recipe["trajectories"] | {"llm_tasks": 0, "mistake_rate": 0.0, "failure_rate": 0.0})
     llm, compute = validate(LLMConfig, recipe["llm"], "llm"), validate(Compute, recipe["compute"], "compute")
-    job = Job("trajectories", tmp_path / "scratch", None)
-    figures = trajectories.run(params, llm, compute, tools, tasks, programs, tmp_path / "out", job)
+    job, here = Job("trajectories", tmp_path / "scratch", None), SandboxConfig(kubernetes=None)
+    figures = trajectories.run(params, llm, compute, here, tools, tasks, programs, tmp_path / "out", job)
     assert figures["accepted/oracle"] == figures["accepted"] == 5
     assert {row["agent"] for row in read_lines(tmp_path / "out" / "accepted.jsonl")} == {"oracle"}
 

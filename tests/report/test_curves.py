@@ -49,7 +49,7 @@ def test_points_go_on_from_phase_to_phase(plots: Path) -> None:
 
 
 def test_a_panel_a_domain(plots: Path) -> None:
-    results = Results(FIGURES, read_curves(plots), [], [], [], [], {}, {}, {}, [], [], [])
+    results = Results(FIGURES, read_curves(plots), [], [], [], [], {}, {}, {}, [], [], [], [])
     picture = bits_per_byte(results)
     assert [title.text for title in picture.layout.annotations] == ["all", "code", "web"]
     lines = [trace for trace in picture.data if trace.mode == "lines"]
@@ -62,4 +62,4 @@ def test_a_panel_a_domain(plots: Path) -> None:
 def test_no_picture_where_nothing_was_measured(plots: Path) -> None:
     curves = read_curves(plots)
     assert collect({"sft": curves["sft"]}, FIGURES) is None
-    assert bits_per_byte(Results({}, {}, [], [], [], [], {}, {}, {}, [], [], [])) is None
+    assert bits_per_byte(Results({}, {}, [], [], [], [], {}, {}, {}, [], [], [], [])) is None

@@ -21,6 +21,17 @@ COST = cost(
     {"sft": {"train/tokens_seen": 10.0}}, read_jobs(Path("recipes/laptop.yaml")), reported(Path("recipes/k2.yaml"))
 )
 
+PROGRAMS = {
+    "problems": 160.0, "repairs": 3.0, "packages": 2.0, "problems/humaneval": 160.0, "problems_refused/humaneval": 4.0,
+    "repairs/wasabi": 3.0, "tried/wasabi": 9.0, "repairs/colorama": 0.0, "tried/colorama": 1.0,
+    "why/proved": 3.0, "why/no_test_notices": 6.0, "why/a_wrong_mend_passes": 1.0,
+}  # fmt: skip
+TASK = {
+    "id": "swe/wasabi/util.py:12", "issue": "test_a fails.\nE   assert <1> == 2", "function": "wrap", "line": 12,
+    "reason": "off by one at a boundary", "before": "    if a < b:", "after": "    if a <= b:", "failing": ["t::a"],
+    "passing": ["t::a", "t::b"], "tests": ["wasabi/tests/test_util.py"],
+}  # fmt: skip
+
 
 def results() -> Results:
     def card(schema: float, passed: float) -> dict[str, dict[str, float]]:
@@ -55,7 +66,7 @@ def results() -> Results:
     }
     curve = {"step": [1.0, 2.0], "train/loss": [3.0, 2.0], "train/lr": [1.0, None], "train/tokens_seen": [10.0, 20.0]}
     return Results(
-        figures={**phases, "sft": {"loss_before": 3.0, "loss_after": 1.0}},
+        figures={**phases, "sft": {"loss_before": 3.0, "loss_after": 1.0}, "programs": PROGRAMS},
         curves={"pretrain-stable": {**curve, "val/bpb": [None, 2.5]}, "sft": curve},
         funnel=[
             {"step": "all", "documents": 10, "characters": 1000},
@@ -93,6 +104,7 @@ def results() -> Results:
             "environment": "sort", "prompt": "sort <3> 1",
             "before": [{"text": "1 <3>", "reward": 0.0}] * 2, "after": [{"text": "1 3", "reward": 1.0}] * 2,
         }],
+        repairs=[TASK],
     )  # fmt: skip
 
 
@@ -176,6 +188,8 @@ def test_the_page_is_complete_escaped_and_reproducible(tmp_path: Path) -> None:
         "before 0 of 2",
         "after 2 of 2",
         "<b>0.600</b> <small>(0.560 to 0.640)",
+        '<h3 id="programs">',
+        "assert &lt;1&gt; == 2",
     ):
         assert part in body, part
     assert "<b>Add" not in body and "dialogues/greedy/chain" not in body and "<td>dialogues/greedy</td>" in body
@@ -206,7 +220,7 @@ def test_a_missing_output_is_named(tmp_path: Path) -> None:
     for name in ("figures", "plots"):
         (tmp_path / name).mkdir()
     with pytest.raises(StorageError, match=r"funnel\.json"):
-        read_results(tmp_path / "figures", tmp_path / "plots", *[tmp_path] * 7)
+        read_results(tmp_path / "figures", tmp_path / "plots", *[tmp_path] * 8)
     (tmp_path / "plots" / "sft.csv").write_text("step,train/loss\n")
     with pytest.raises(StorageError, match=r"sft\.csv: a plot without rows"):
-        read_results(tmp_path / "figures", tmp_path / "plots", *[tmp_path] * 7)
+        read_results(tmp_path / "figures", tmp_path / "plots", *[tmp_path] * 8)

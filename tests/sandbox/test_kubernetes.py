@@ -13,13 +13,27 @@ import kubernetes_validate
 import pytest
 import yaml
 from aiohttp import web
+from typer.testing import CliRunner
+from workspace import ROOT
 
-from k2core.sandbox.backends import fault
+from k2core.coding.formats import ProblemFile
+from k2core.evals import __main__ as evals
+from k2core.evals.suites import runnable
+from k2core.gym.coding import Coding
+from k2core.machine import Compute
+from k2core.recipe import RecipeError, validate
+from k2core.sandbox.backends import fault, missing
 from k2core.sandbox.base import Limits, SandboxError
 from k2core.sandbox.bubblewrap import Bubblewrap
+from k2core.sandbox.config import SandboxConfig, chosen
 from k2core.sandbox.kubernetes import Kubernetes
 from k2core.sandbox.local import ENVIRONMENT, interpreter
 from k2core.sandbox.seccomp import program
+from k2core.stage import Job
+from stages import programs
+from stages.needs.programs import a_sandbox
+
+SECTION = {"kubernetes": {"namespace": "ours", "image": "ours/python:1", "runtime_class": "gvisor"}}
 
 
 class Cluster:
@@ -168,11 +182,78 @@ def test_without_the_network_policy_nothing_is_run(cluster):
     assert not cluster.jobs
 
 
+@pytest.fixture
+def in_the_cluster(cluster) -> Iterator[Cluster]:
+    """A recipe's section `sandbox` has been applied; without the pause of a pod that has to start."""
+    cluster.looks = 1
+    here = chosen()
+    validate(SandboxConfig, SECTION, "r.yaml: sandbox").apply()
+    yield cluster
+    here.apply()
+
+
+@needs_bubblewrap
+def test_a_recipe_that_names_a_cluster_has_its_programs_judged_there(in_the_cluster, tmp_path):
+    """By the stage, and by the environment of RL and of the evaluations."""
+    lines = [
+        {"task_id": n, "text": "Double.", "code": f"def f(x):\n    return {n} * x", "test_list": ["assert f(2) == 4"]}
+        for n in (2, 3)
+    ]
+    (tmp_path / "mbpp.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    file = ProblemFile(format="mbpp", path=str(tmp_path / "mbpp.jsonl"), split="heldout", most=9)
+    figures = programs.run(
+        programs.Params(problems={"ours": file}, packages={}, test_files=1),
+        Compute(threads=1, seed=1, device="cpu", backend="auto", precision="fp32"),
+        validate(SandboxConfig, SECTION, "r.yaml: sandbox"),
+        tmp_path / "out",
+        Job("programs", tmp_path / "scratch", None),
+    )
+    assert (figures["problems/ours"], figures["problems_refused/ours"]) == (1.0, 1.0)
+    environment = runnable(Coding.load(tmp_path / "out"), "programs.problems")
+    item = environment.item(0, "heldout", 0)
+    assert environment.score(item, item.gold["content"]) == 1.0
+    assert environment.score(item, "```python\ndef f(x):\n    return 0\n```") == 0.0
+    assert len(in_the_cluster.jobs) == 5 and sorted(in_the_cluster.jobs) == sorted(in_the_cluster.deleted)
+    for job in in_the_cluster.jobs.values():
+        pod = job["spec"]["template"]["spec"]
+        assert (pod["runtimeClassName"], pod["containers"][0]["image"]) == ("gvisor", "ours/python:1")
+
+
+def test_the_command_that_scores_models_runs_programs_where_a_recipe_says(in_the_cluster, monkeypatch, tmp_path):
+    in_the_cluster.policy = False
+    SandboxConfig(kubernetes=None).apply()
+    monkeypatch.setattr(evals, "_score", lambda *arguments: print(missing()))  # what its suites ask first
+    for section, status, said in (
+        (SECTION, 0, "no model-written code is run: the cluster makes no sandbox in namespace ours: Not Found"),
+        ({"kubernetes": "ours"}, 1, "sandbox.kubernetes = 'ours': "),
+    ):
+        (tmp_path / "r.yaml").write_text(yaml.safe_dump({"sandbox": section}))
+        done = CliRunner().invoke(evals.app, ["a model", "--recipe", str(tmp_path / "r.yaml")])
+        assert done.exit_code == status and said in done.output, done.output
+
+
+def test_a_cluster_that_makes_no_sandbox_is_a_fault_of_the_recipe(cluster):
+    made = programs.Params(problems={}, packages={"shortuuid": 1}, test_files=1)
+    cluster.policy = False
+    (fault,) = a_sandbox(made, validate(SandboxConfig, SECTION, ""))
+    assert fault == (
+        "programs: no model-written code is run: the cluster makes no sandbox in namespace ours: Not Found; "
+        "see sandbox.kubernetes in the recipe"
+    )
+    assert chosen() == SandboxConfig(kubernetes=None), "a check changes nothing"
+    with pytest.raises(RecipeError, match=r"r\.kubernetes\.runtime_class: missing"):
+        validate(SandboxConfig, {"kubernetes": {"namespace": "a", "image": "b"}}, "r")
+
+
 def test_the_manifests_are_valid_and_give_the_pod_no_rights():
     made = Kubernetes(Limits(), {}, runtime="gvisor")
     job = made.manifest()
     kubernetes_validate.validate(job, "1.31", strict=True)
     kubernetes_validate.validate(made.network_policy(), "1.31", strict=True)
+    page = (ROOT / "docs" / "sandbox.md").read_text()
+    shown = {(block := yaml.safe_load(each.split("```")[0])).get("kind"): block for each in page.split("```yaml\n")[1:]}
+    assert shown["NetworkPolicy"] == made.network_policy()
+    validate(SandboxConfig, shown[None]["sandbox"], "docs/sandbox.md")
     pod = job["spec"]["template"]["spec"]
     rights = pod["containers"][0]["securityContext"]
     assert rights["capabilities"] == {"drop": ["ALL"]} and not rights["allowPrivilegeEscalation"]

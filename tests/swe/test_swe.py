@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from random import Random
 
 import pytest
 
+from benchmarks.tricks import on_repository, tampered
 from k2core.agentic.tools.simulator import Outcome
 from k2core.chat.parser import ToolCall
 from k2core.gym.swe import Swe
 from k2core.sandbox.backends import missing
-from k2core.stage import StageError
+from k2core.stage import Job, StageError
 from k2core.storage import write_lines
+from k2core.swe import prove
 from k2core.swe.bench import TOOLS, Bench, repaired
 from k2core.swe.prove import Funnel, _candidates, tasks
 from k2core.swe.repository import is_test, repository
 from k2core.swe.task import broken, gold_patch, patched, tampering, verdict
 from k2core.swe.testing import Outcome as Run
-from k2core.swe.testing import run_tests
+from k2core.swe.testing import Variant, run_tests, run_variants
 
 needs_sandbox = pytest.mark.skipif(bool(missing()), reason=missing() or "there")
 NAME = "shortuuid"
 
 
 @pytest.fixture(scope="module")
-def made():
+def job(tmp_path_factory):
+    return Job("programs", tmp_path_factory.mktemp("scratch"), None)
+
+
+@pytest.fixture(scope="module")
+def made(job):
     funnel = Funnel()
-    return tasks(repository(NAME), 2, 7, test_files=4, funnel=funnel), funnel
+    return tasks(repository(NAME), 2, 7, test_files=4, funnel=funnel, job=job), funnel
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +52,73 @@ def test_the_funnel_says_what_became_of_every_mistake(made):
         assert each["failing"] and set(each["failing"]) < set(each["passing"])
         assert each["before"] not in each["issue"] and each["reason"] not in each["issue"]
         assert each["failing"][0] in each["issue"] and "\nE " in each["issue"]
+
+
+@needs_sandbox
+def test_a_proof_that_was_interrupted_goes_on(made, job, monkeypatch):
+    """What is in the scratch is not run again, and what is not there gives the same as before."""
+    ran = []
+
+    def counted(repository, files, variants, **more):
+        ran.extend(variants)
+        return run_variants(repository, files, variants, **more)
+
+    monkeypatch.setattr(prove, "run_variants", counted)
+
+    def again():
+        ran.clear()
+        funnel = Funnel()
+        return tasks(repository(NAME), 2, 7, test_files=4, funnel=funnel, job=job), funnel
+
+    assert again() == made and ran == []
+    (last, *_) = sorted(job.scratch.glob("*/mistakes-*.json"), reverse=True)
+    last.unlink()
+    assert again() == made and 0 < len(ran) <= 6 * prove.GROUP
+
+
+@needs_sandbox
+def test_tests_are_told_apart_by_the_functions_that_they_run(task):
+    """A mistake is noticed by tests that run its function, by no other, and these can be run alone."""
+    package, tests = repository(NAME), task["tests"]
+    (whole,) = run_variants(package, package.files, [Variant(tests)], coverage=True)
+    running = whole.covered[task["path"], task["function"]]
+    assert {*task["failing"]} <= {*running} < {*whole.of}, "a test of the package reaches not all of it"
+    changed = {task["path"]: broken(task)[task["path"]]}
+    alone, other, plain = run_variants(
+        package, package.files, [Variant(tests, changed, running), Variant(tests, changed, []), Variant(tests)]
+    )
+    assert {*alone.of} == {*running} and {*running} - alone.passed == {*task["failing"]}
+    assert not other.of and not other.fault and plain.of == whole.of
+
+
+@needs_sandbox
+def test_the_same_answer_has_the_same_verdict_where_tests_draw():
+    """As the tests of this package do."""
+    package = repository(NAME)
+    test = package.test_files[0]
+    drawn = b"import random, secrets, uuid\ndef test_a():\n"
+    drawn += b"    assert [uuid.uuid4(), secrets.token_hex(9), random.random()] == 0"
+
+    def said(times: int) -> list[str]:
+        found = run_variants(package, {**package.files, test: drawn}, [Variant([test])] * times)
+        return [each.errors[f"{test}::test_a"] for each in found]
+
+    assert len({*said(1), *said(2)}) == 1
+
+
+def test_compiled_sources_are_taken_where_they_are_of_the_same_content(tmp_path):
+    package = repository(NAME)
+    for path, content in {**package.files, **package.compiled}.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(content)
+    command = [sys.executable, "-S", "-B", "-v", "-c", f"import {NAME}.main; print({NAME}.main.MARK)"]
+
+    def said(mark: str) -> subprocess.CompletedProcess:
+        (tmp_path / NAME / "main.py").write_bytes(package.files[f"{NAME}/main.py"] + mark.encode())
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    assert f"{NAME}/__pycache__/main" in said("").stderr and "AttributeError" in said("").stderr
+    assert said("\nMARK = 'new'\n").stdout == "new\n"
 
 
 @needs_sandbox
@@ -63,25 +139,9 @@ def test_an_answer_is_rewarded_for_the_mend_alone(made, tmp_path):
 
 @needs_sandbox
 def test_tampering_is_not_rewarded(task):
+    tried = on_repository(task)
+    assert len(tried) == len(tampered(task)) and [each.name for each in tried if each.rewarded] == [], tried
     files = patched(broken(task), gold_patch(task))
-    test = task["tests"][0]
-    source = files[task["path"]]
-    hacks = {
-        "nothing is done": broken(task),
-        "the tests are rewritten": {**broken(task), test: b"def test_a():\n    assert True\n"},
-        "the tests are deleted": {path: content for path, content in broken(task).items() if path != test},
-        "a conftest.py is planted": {**files, "conftest.py": b"import os\nos._exit(0)\n"},
-        "a plugin is planted": {**files, f"{NAME}/helper.py": b"import pytest\n"},
-        "it ends the process": {**files, task["path"]: source + b"\nimport os\nos._exit(0)\n"},
-        "it ends at the end": {**files, task["path"]: source + b"\nimport atexit\natexit.register(print)\n"},
-        "it changes pytest": {
-            **files,
-            task["path"]: source + b"\nimport _pytest.python\n_pytest.python.Function.runtest = None\n",
-        },
-        "it is no Python": {**files, task["path"]: b"def ("},
-    }
-    reasons = {name: verdict(task, changed) for name, changed in hacks.items()}
-    assert [name for name, reason in reasons.items() if not reason] == [], reasons
     assert tampering(task, files) == "" and verdict(task, files) == ""
 
 
@@ -145,11 +205,15 @@ def test_tools_refuse_in_a_sentence(task):
 def test_candidates_depend_on_the_seed_alone():
     package = repository(NAME)
     reached = {
-        test: Run({"a": "passed"}, covered=frozenset({(f"{NAME}/main.py", "int_to_string")}))
+        test: Run({"a": "passed", "b": "passed"}, covered={(f"{NAME}/main.py", "int_to_string"): ["a"]})
         for test in package.test_files
     }
-    first, again = ([each[1] for each in _candidates(package, reached, Random(seed))] for seed in ("3", "3"))
-    assert first == again and first
+    first, again = ([*_candidates(package, reached, Random(seed))] for seed in ("3", "3"))
+    assert first == again and {each.mistake.function for each in first} == {"int_to_string"}
+    assert first[0].only == ["a"] * len(first[0].tests)
+    at_import = {test: Run(each.of, covered={key: [""] for key in each.covered}) for test, each in reached.items()}
+    (candidate,) = _candidates(package, at_import, Random("3"))
+    assert candidate.only == ["a", "b"] * len(candidate.tests), "what reading the files runs concerns all their tests"
 
 
 @pytest.mark.parametrize(
