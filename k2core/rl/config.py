@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from k2core.optim.learning_rate import Rates, make_rates
+from k2core.rl.objective import Baseline
 from k2core.training.settings import TrainingSettings
 
 
@@ -15,7 +16,9 @@ class RLConfig(TrainingSettings):
     iterations: int = Field(ge=1, description="iterations of sampling and updating: the steps of this training")
     prompts: int = Field(ge=1, description="verifiable prompts per iteration")
     samples: int = Field(ge=2, description="K, responses to each prompt")
-    minibatches: int = Field(ge=1, description="optimiser steps per iteration; only the first is on-policy")
+    minibatches: int = Field(ge=1, description="parts of an iteration's responses, with an optimiser step each")
+    passes: int = Field(ge=1, description="times an iteration learns from its responses; only step one is on-policy")
+    baseline: Baseline = Field(description="what a reward is measured against: the group's mean, or log_mean_exp")
     tau: float = Field(gt=0, description="τ, strength of the pull to the policy of the iteration's start")
     muon_lr: float = Field(gt=0, description="Muon's learning rate")
     adamw_lr: float = Field(
@@ -41,6 +44,11 @@ class RLConfig(TrainingSettings):
     @property
     def steps(self) -> int:
         return self.iterations
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps per iteration, which all have the policy of its start as the reference."""
+        return self.passes * self.minibatches
 
     def rates(self) -> Rates:
         return make_rates("constant", self.iterations, 1.0, 1.0)
