@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from k2core.gym.settings import GymConfig
 from k2core.machine import Compute
 from k2core.optim.optimizer import OptimizerConfig
 from k2core.rl.config import RLConfig
@@ -40,6 +41,7 @@ class Params(RLConfig):
 
 def run(
     params: Params,
+    gym: GymConfig,
     optimizer: OptimizerConfig,
     compute: Compute,
     spikes: SpikeConfig,
@@ -76,7 +78,7 @@ def run(
     from k2core.training.setting import Setting
 
     tok, seed = Tokenizer.load(tokenizer), compute.seed
-    environments = with_dialogues(all_environments(tasks, programs))
+    environments = with_dialogues(all_environments(tasks, programs, gym))
     accepted = split_trajectories(read_trajectories(trajectories / "accepted.jsonl"), "train")
     accepted = some(accepted, params.trajectories, seed)
     model = load_model(init)
