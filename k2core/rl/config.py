@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from k2core.optim.learning_rate import Rates, make_rates
-from k2core.rl.objective import Baseline
 from k2core.training.settings import TrainingSettings
+
+Baseline = Literal["mean", "log_mean_exp"]
 
 
 class RLConfig(TrainingSettings):

@@ -22,11 +22,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import exp, log
 from statistics import fmean
-from typing import Literal
 
 from torch import Tensor
 
-Baseline = Literal["mean", "log_mean_exp"]
+from k2core.rl.config import Baseline
 
 
 def advantages(rewards: Sequence[float], baseline: Baseline, tau: float) -> list[float]:
