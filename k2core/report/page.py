@@ -16,7 +16,7 @@ from k2core.report.marks import RUN
 from k2core.report.results import MODELS, PRETRAIN, Results, phases_of
 
 RL_COLUMNS = ("passed", "reward/mean", "entropy", "length")
-CRITIC_COLUMNS = ("critique/spread",)
+CRITIC_COLUMNS = ("critique/spread", "critique/agreement")
 SFT_COLUMNS = ("train/loss", "train/grad_norm", "qk_clip/max_logit")
 TEMPLATE, CORPUS = "page.html.jinja", "corpus.html.jinja"
 """The page, and the part of it that it includes."""

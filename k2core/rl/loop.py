@@ -13,13 +13,16 @@ A prompt is computed once for all responses to it (`k2core.training.branches`).
 Logged: `reward/mean` and `passed` (prompts as drawn: the hardest come most often, so both may fall while the policy
 improves), `curriculum/success` (running success rate, mean over the whole pool), `reward/zero_std` (share of groups
 without signal), `truncated` (share over budget), `length` (sampled tokens per rollout), `turns` (responses per
-rollout), `entropy` (nats per token: mean -log π of the sampled tokens), `critique/spread` (win rates' standard
-deviation), `temperature`, `grad_norm` (before clipping), `lr/muon` (the matrices' learning rate), what the optimiser
-reports, and, once there are any, `spike/skipped` (updates left out). Before the iteration's first step
-`log_ratio/first_max` (largest |log π_θ/π_old| of a response: sampler and trainer agree if it is about 0); before its
-last step `loss/policy`, `loss/ptx`, `log_ratio/mean`, `log_ratio/abs` (of log π_θ/π_old, and of its magnitude),
-`loss/pull` (the mean of (τ log π_θ/π_old)², part of `loss/policy`) and `pull/share` (a response's gradient weighs
-r - r̄ - τ log π_θ/π_old; the last term's share of it, by magnitude: 0 on-policy, 1 where the pull is all).
+rollout), `entropy` (nats per token: mean -log π of the sampled tokens), `critique/loss` (of the critic on verified
+pairs), `critique/agreement` (of the critic with the verifiers, on held-out pairs), `critique/on` (whether its reward
+counts), `critique/spread` (win rates' standard deviation), `temperature`, `grad_norm` (before clipping), `lr/muon` (the
+matrices' learning rate), what the optimiser reports, and, once there are any, `spike/skipped` (updates left out).
+
+Before the iteration's first step `log_ratio/first_max` (largest |log π_θ/π_old| of a response: sampler and trainer
+agree if it is about 0); before its last step `loss/policy`, `loss/ptx`, `log_ratio/mean`, `log_ratio/abs` (of
+log π_θ/π_old, and of its magnitude), `loss/pull` (the mean of (τ log π_θ/π_old)², part of `loss/policy`) and
+`pull/share` (a response's gradient weighs r - r̄ - τ log π_θ/π_old; the last term's share of it, by magnitude: 0
+on-policy, 1 where the pull is all).
 
 Shapes: B rows, T positions, N responses, M their tokens, V vocabulary.
 """
@@ -33,6 +36,7 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn import Module, ModuleDict
 
 from k2core.data.rows.packing import pack_rows
 from k2core.data.rows.trees import Tree
@@ -41,6 +45,8 @@ from k2core.model.loss import token_losses
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.objective import advantages, sequence_log_probs, squared_loss
+from k2core.rl.preferences import verified_pair
+from k2core.rl.refinement import Refinement
 from k2core.training.branches import grow, trees_to_batch
 from k2core.training.dialogues import Dialogue
 from k2core.training.history import Metrics
@@ -69,6 +75,14 @@ class Signal:
 
 
 @dataclass(frozen=True)
+class Critic:
+    """The critic: how it learns, and how it rewards responses to open prompts."""
+
+    refinement: Refinement
+    judge: Judge
+
+
+@dataclass(frozen=True)
 class Group:
     """The responses to one prompt; `name` says which it is, for the record of an update that is left out."""
 
@@ -85,7 +99,8 @@ class PolicyTraining(Training):
         tokenizer: of the model.
         prompts: the curriculum's items.
         ptx: batches of supervised dialogues.
-        critique: rewards the responses to `open_prompts`.
+        requests: what the user wants in each prompt, for the critic; None: the critic does not learn from it.
+        critic: learns from verified responses, and rewards those to `open_prompts` while it can be trusted.
     """
 
     unit = "iteration"
@@ -101,19 +116,24 @@ class PolicyTraining(Training):
         tokenizer: Tokenizer,
         prompts: Sequence[Prompt],
         ptx: BatchSource,
+        requests: Sequence[str | None] = (),
         open_prompts: Sequence[Prompt] = (),
-        critique: Judge | None = None,
+        critic: Critic | None = None,
     ) -> None:
         super().__init__(learner, config, setting)
         self.config, self.seed, self.curriculum = config, seed, curriculum
         self.tokenizer, self.prompts, self.ptx = tokenizer, prompts, ptx
-        self.open_prompts, self.critique = open_prompts, critique
+        self.requests, self.open_prompts, self.critic = requests, open_prompts, critic
+        self.trusted: bool | None = None
 
     def state(self) -> dict[str, Any]:
         return {"curriculum": self.curriculum.state_dict()}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.curriculum.load_state_dict(state["curriculum"])
+
+    def weights(self) -> Module:
+        return ModuleDict({"policy": self.model} | ({"critic": self.critic.refinement.model} if self.critic else {}))
 
     def log(self) -> str:
         skipped = self.spikes.before(self.step * self.config.updates)
@@ -144,10 +164,12 @@ class PolicyTraining(Training):
         metrics = _describe(groups, rewards) | {"temperature": temperature, "curriculum/success": success}
         names = [f"prompt/{number}" for number in numbers]
         learnt = [self._group(*group) for group in zip(names, prompts, groups, rewards, strict=True)]
-        if self.critique and self.open_prompts and iteration % config.critique_every == 0:
-            more, metrics["critique/spread"] = self._self_critique(self.critique, random, temperature)
-            learnt += more
-            random.shuffle(learnt)
+        if self.critic:
+            metrics |= self._refine(self.critic.refinement, numbers, groups)
+            if self.trusted and self.open_prompts and iteration % config.critique_every == 0:
+                more, metrics["critique/spread"] = self._self_critique(self.critic.judge, random, temperature)
+                learnt += more
+                random.shuffle(learnt)
         self.optimizer.reset_state()
         size = -(-len(learnt) // config.minibatches)
         for step in range(config.updates):
@@ -179,6 +201,21 @@ class PolicyTraining(Training):
         about = {"iteration": self.step, "prompt": number, "reward": rollout.reward, "passed": rollout.passed,
                  "truncated": rollout.truncated}  # fmt: skip
         self.job.trace("rollout in training", messages, about)
+
+    def _refine(self, refinement: Refinement, numbers: Sequence[int], groups: Sequence[Sequence[Rollout]]) -> Metrics:
+        """Let the critic learn from the iteration's verified responses, and see whether it can be trusted."""
+        asked = [(self.requests[number], group) for number, group in zip(numbers, groups, strict=True)]
+        pairs = [verified_pair(request, group, "rollout") for request, group in asked if request is not None]
+        figures = refinement.learn([pair for pair in pairs if pair], Random(f"{self.seed}/critic/{self.step}"))
+        agreement, least = refinement.agreement(), self.config.critique_least
+        if self.trusted != (agreement >= least):
+            self.trusted = agreement >= least
+            self.job.say(
+                f"iteration {self.step}: the critic agrees with the verifiers on {agreement:.0%} of "
+                f"{len(refinement.heldout)} held-out pairs, rl.critique_least is {least:.0%}: its reward is "
+                f"{'on' if self.trusted else 'off'}"
+            )
+        return figures | {"critique/agreement": agreement, "critique/on": float(self.trusted)}
 
     def _self_critique(self, critique: Judge, random: Random, temperature: float) -> tuple[list[Group], float]:
         """Responses to open prompts, rewarded with the critic's win rates."""
