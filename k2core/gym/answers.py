@@ -1,10 +1,10 @@
 """Whether an answer is right by a reasoning-gym data set's own rule, asked so that a text cannot cheat or do harm.
 
 The rules were written for the answers of well-meaning models. Some evaluate the answer as Python, by `eval` or sympy's
-`parse_expr`: these see only answers that are plain arithmetic or plain lists. Some take the first number they find:
-these see only answers with as many numbers as the right one. NaN, which compares as false, passes others, and so does a
-right answer many times over: no answer may be much longer than the right one. A rule that raises an error fails the
-answer.
+`parse_expr`: these see only answers that are plain arithmetic or plain lists. Some look for the right answer within the
+text: these see only texts with as many numbers and words as the right one. NaN, which compares as false, passes others,
+and so does a right answer many times over: no answer may be much longer than the right one. A rule that raises an error
+fails the answer.
 """
 
 from __future__ import annotations
@@ -20,8 +20,16 @@ EVALUATING = frozenset((
     "simple_integration", "spiral_matrix", "string_insertion",
 ))  # fmt: skip
 """The data sets whose rule evaluates the answer as code."""
-SEARCHING = frozenset(("fraction_simplification", "gsm_symbolic"))
-"""The data sets whose rule looks for the answer within the text, and so would take the first of several."""
+SEARCHING = frozenset((
+    "advanced_geometry", "fraction_simplification", "gsm_symbolic", "letter_jumble", "polynomial_equations", "sokoban",
+    "time_intervals", "word_sorting",
+))  # fmt: skip
+"""The data sets whose rule looks for the answer within the text, and so would take the right one of several."""
+UNSOUND = {
+    "game_of_life_halting": "its rule passes any text",
+    "puzzle24": "its rule passes any four numbers that make 24",
+}
+"""Data sets that reward what is wrong."""
 TIMES, MORE = 4, 40
 """An answer has at most so many times the right one's characters, and so many more."""
 LARGEST_TREE, LARGEST_POWER = 120, 32
@@ -45,12 +53,17 @@ def is_right(name: str, data: Any, answer: str, entry: dict[str, Any]) -> bool:
         return True
     if _NO_NUMBER.search(answer) or (name in EVALUATING and not is_harmless(answer)):
         return False
-    if name in SEARCHING and len(_NUMBER.findall(answer)) != len(_NUMBER.findall(gold)):
+    if name in SEARCHING and _size(answer) != _size(gold):
         return False
     try:
         return bool(data.score_answer(answer, entry) >= 1.0)
     except Exception:  # noqa: BLE001 (a rule of others, on what a model wrote: what it cannot read is wrong)
         return False
+
+
+def _size(text: str) -> tuple[int, int]:
+    """How many numbers and how many words it has."""
+    return len(_NUMBER.findall(text)), len(text.split())
 
 
 def gold_of(entry: dict[str, Any]) -> str:

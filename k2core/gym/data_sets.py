@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
-from k2core.gym.answers import gold_of, is_right
+from k2core.gym.answers import UNSOUND, gold_of, is_right
 from k2core.gym.base import MAX_DRAWS, Item, Split, answer, question, response_text, split_of
 from k2core.recipe import did_you_mean, modules_in
 
@@ -100,6 +100,8 @@ def check(name: str, config: Mapping[str, Any]) -> None:
     if name not in DATASETS:
         near = get_close_matches(name, DATASETS, n=3, cutoff=0.4)
         raise ValueError(f"{name}: reasoning-gym has no such data set; nearest: {', '.join(near or sorted(DATASETS))}")
+    if name in UNSOUND:
+        raise ValueError(f"{name}: {UNSOUND[name]}, so it would reward what is wrong; take another data set")
     if name in modules_in("k2core.gym.environments"):
         raise ValueError(f"{name}: k2core/gym/environments has an environment of that name; it needs no entry here")
     allowed = [each.name for each in fields(DATASETS[name][1]) if each.name not in OURS]

@@ -22,13 +22,14 @@ CHOSEN: dict[str, dict[str, Any]] = {
     "chain_sum": {"max_terms": 3, "max_digits": 2}, "gcd": {}, "lcm": {}, "products": {"max_digits": 2},
     "simple_equations": {}, "fraction_simplification": {}, "complex_arithmetic": {}, "prime_factorization": {},
     "polynomial_multiplication": {"max_terms": 2, "max_polynomials": 2}, "simple_integration": {"max_terms": 2},
-    "number_sorting": {"max_numbers": 5}, "countdown": {"max_numbers": 4},
+    "number_sorting": {"max_numbers": 5}, "countdown": {"max_numbers": 4}, "polynomial_equations": {},
     # STEM
     "base_conversion": {}, "decimal_arithmetic": {}, "bitwise_arithmetic": {}, "calendar_arithmetic": {},
     "simple_geometry": {}, "leg_counting": {}, "circuit_logic": {}, "gsm_symbolic": {},
+    "advanced_geometry": {}, "time_intervals": {},
     # logic
     "knights_knaves": {}, "syllogism": {}, "self_reference": {}, "propositional_logic": {}, "aiw": {},
-    "family_relationships": {},
+    "family_relationships": {}, "word_sorting": {}, "letter_jumble": {},
 }  # fmt: skip
 SPLITS: tuple[Split, Split] = ("train", "heldout")
 
@@ -132,6 +133,10 @@ def test_too_few_questions_are_named() -> None:
         ),
         ({"chain_sum": {"max_terms": "many"}}, r"chain_sum\.config = .*: the data set cannot use it"),
         (
+            {"puzzle24": {}},
+            r"puzzle24: its rule passes any four numbers that make 24, so it would reward what is wrong",
+        ),
+        (
             {"rush_hour": {}},
             r"rush_hour: this data set gives no right answers, only a rule; there is nothing to learn from",
         ),
@@ -185,7 +190,7 @@ def test_all_else_is_not(text: str) -> None:
 def test_what_would_do_harm_is_not_evaluated(environments: dict[str, DataSetEnvironment], tmp_path: Path) -> None:
     file = tmp_path / "made"
     for name in EVALUATING:
-        environment = environments.get(name) or DataSetEnvironment(name, 8, {})
+        environment = environments.get(name) or DataSetEnvironment(name, 8, {})  # puzzle24 too, which is refused
         item = environment.item(0, "train", 0)
         for text in (f"open('{file}', 'w')", f"[open('{file}', 'w')]", f"[[open('{file}', 'w')]]"):
             assert environment.score(item, text) == 0.0
