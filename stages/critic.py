@@ -2,7 +2,7 @@
 
 The critic learns to say which of two replies is better: correct gym answers against corrupted ones, accepted
 trajectories against rejected ones of the same task and against themselves with a call changed. Every pair is shown
-in both orders. Thin: one rubric is trained (correctness), and the critic is not refined during RL.
+in both orders. Thin: one rubric is trained (correctness). The stage `rl` goes on training a copy of it.
 """
 
 from __future__ import annotations
