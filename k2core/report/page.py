@@ -42,7 +42,8 @@ LONG_CONTEXT = (
 
 CRITIC = (
     "A model that says which of two replies is better: how often it is right on held-out pairs, before and after its "
-    "training, and how far its verdicts on open prompts differ during RL (0: it cannot tell replies apart)."
+    "training; during RL, how far its verdicts on open prompts differ (0: it cannot tell replies apart), and how often "
+    "it agrees with the verifiers."
 )
 
 Gains = Mapping[str, Mapping[str, float]]
