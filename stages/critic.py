@@ -2,7 +2,7 @@
 
 The critic learns to say which of two replies is better: correct gym answers against corrupted ones, accepted
 trajectories against rejected ones of the same task and against themselves with a call changed. Every pair is shown
-in both orders. Thin: one rubric is trained (correctness), and the critic is not refined during RL.
+in both orders. Thin: one rubric is trained (correctness). The stage `rl` goes on training a copy of it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from k2core.gym.settings import GymConfig
 from k2core.machine import Compute
 from k2core.optim.optimizer import OptimizerConfig
 from k2core.stage import Job, Metrics, StageError, main
@@ -35,6 +36,7 @@ class Params(FineTuning):
 
 def run(
     params: Params,
+    gym: GymConfig,
     optimizer: OptimizerConfig,
     compute: Compute,
     spikes: SpikeConfig,
@@ -58,14 +60,14 @@ def run(
     from k2core.training.dialogues import Dialogue, DialogueSource
     from k2core.training.setting import Setting
 
-    tok, seed, gym = Tokenizer.load(tokenizer), compute.seed, text_environments()
+    tok, seed, environments = Tokenizer.load(tokenizer), compute.seed, text_environments(gym)
     accepted = read_trajectories(trajectories / "accepted.jsonl")
     rejected = read_trajectories(trajectories / "rejected.jsonl")
-    counts = select(gym, params.gym_pairs, "critic.gym_pairs")
+    counts = select(environments, params.gym_pairs, "critic.gym_pairs")
 
     def pairs(split: Split, counts: dict[str, int], limit: int) -> list[Pair]:
         chosen = some(split_trajectories(accepted, split), limit, seed)
-        return gym_pairs(gym, counts, split, seed) + trajectory_pairs(chosen, rejected, seed)
+        return gym_pairs(environments, counts, split, seed) + trajectory_pairs(chosen, rejected, seed)
 
     trained = pairs("train", counts, params.trajectory_pairs)
     heldout = pairs("heldout", dict.fromkeys(counts, params.heldout_items), params.heldout_items)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from k2core.evals.settings import Settings
+from k2core.gym.settings import GymConfig
 from k2core.machine import Compute
 from k2core.sandbox.config import SandboxConfig
 from k2core.stage import Job, Metrics, main
@@ -23,6 +24,7 @@ class Params(Settings):
 
 def run(
     params: Params,
+    gym: GymConfig,
     compute: Compute,
     sandbox: SandboxConfig,
     name: str,
@@ -46,7 +48,7 @@ def run(
     from k2core.model.files import load_model
     from k2core.storage import write_json, write_text
 
-    environments = all_environments(tasks, programs)
+    environments = all_environments(tasks, programs, gym)
     job.say(f"{name}: up to {params.items} items of {', '.join(environments)}; greedy and {params.samples} samples")
     subject = Subject(load_model(model), Tokenizer.load(tokenizer), tokens, environments, params, compute.seed)
     found = measure(subject)

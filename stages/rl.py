@@ -1,8 +1,8 @@
 """Reinforcement learning with K1.5/K2's squared objective on the verifiable gym (K2 §3.2).
 
 Tool tasks, first replies and whole dialogues, and small reasoning tasks are verified by programs; open prompts, the
-last replies of accepted dialogues, are rewarded by the critic's pairwise comparisons. Thin: the critic does not change
-during RL.
+last replies of accepted dialogues, are rewarded by the critic's pairwise comparisons. The critic learns from verified
+replies in every iteration, and its reward counts only while it agrees with the verifiers on held-out ones.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from k2core.gym.settings import GymConfig
 from k2core.machine import Compute
 from k2core.optim.optimizer import OptimizerConfig
 from k2core.rl.config import RLConfig
@@ -41,6 +42,7 @@ class Params(RLConfig):
 
 def run(
     params: Params,
+    gym: GymConfig,
     optimizer: OptimizerConfig,
     compute: Compute,
     spikes: SpikeConfig,
@@ -60,26 +62,30 @@ def run(
     """Improve `init` on verified and critiqued prompts; report training reward and held-out pass rates."""
     compute.apply()
     sandbox.apply()
+    from random import Random
     from statistics import fmean
 
     from k2core.chat.tokenizer import Tokenizer
     from k2core.data.rows.shards import TokenShards
     from k2core.evals.environments import attempt, pass_rate
+    from k2core.gym.base import Episodic
     from k2core.gym.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
     from k2core.gym.registry import select
     from k2core.gym.tool_call import all_environments
     from k2core.gym.tool_dialogue import with_dialogues
     from k2core.model.files import load_model, save_model
     from k2core.rl.critique import Critique, open_requests
-    from k2core.rl.loop import PolicyTraining
+    from k2core.rl.loop import Critic, PolicyTraining
     from k2core.rl.pool import build_pool
+    from k2core.rl.preferences import request_of, verified_pair
+    from k2core.rl.refinement import Refinement
     from k2core.storage import write_lines, write_text
     from k2core.training.dialogues import DialogueSource, text_dialogues
     from k2core.training.learner import Learner
     from k2core.training.setting import Setting
 
     tok, seed = Tokenizer.load(tokenizer), compute.seed
-    environments = with_dialogues(all_environments(tasks, programs))
+    environments = with_dialogues(all_environments(tasks, programs, gym))
     accepted = split_trajectories(read_trajectories(trajectories / "accepted.jsonl"), "train")
     accepted = some(accepted, params.trajectories, seed)
     model = load_model(init)
@@ -128,7 +134,18 @@ def run(
         seed=seed,
     )
     requests = open_requests(tok, accepted, params.context) if params.critique_prompts else []
-    critique = Critique(load_model(critic), tok, requests, params.context)
+    judge = load_model(critic)
+    pairs = [
+        verified_pair(request_of(each.item.messages), each.rollouts, f"heldout/{name}")
+        for name, attempts in tried["before"].items() if not isinstance(environments[name], Episodic)
+        for each in attempts
+    ]  # fmt: skip
+    known = [pair for pair in pairs if pair]
+    Random(f"{seed}/critic").shuffle(known)
+    refinement = Refinement(
+        Learner(judge, optimizer.with_rates(params.muon_lr, params.adamw_lr).build(judge)), tok,
+        known[: params.critique_heldout], pairs=params.critique_pairs, context=params.context,
+    )  # fmt: skip
     job.say(
         f"{params.iterations} iterations of {params.prompts} prompts × {params.samples} samples; {len(pool.prompts)} "
         f"items in the pool after {pool.dropped} too easy or too hard were left out, {len(requests)} open prompts"
@@ -142,8 +159,9 @@ def run(
         tokenizer=tok,
         prompts=pool.prompts,
         ptx=ptx,
+        requests=pool.requests,
         open_prompts=[request.prompt for request in requests],
-        critique=critique,
+        critic=Critic(refinement, Critique(judge, tok, requests, params.context)) if requests else None,
     )
     training.run(plot)
     rows = training.history.rows
@@ -154,6 +172,7 @@ def run(
     figures |= heldout("after")
     write_lines(out / ROLLOUTS, _to_read(tried["before"], tried["after"]))
     columns = {"reward": "reward/mean", "success": "curriculum/success", "entropy": "entropy", "truncated": "truncated"}
+    columns |= {"agreement": "critique/agreement"} if requests else {}
     for when, part in (("first", rows[:tenth]), ("last", rows[-tenth:])):
         for name, column in columns.items():
             figures[f"train/{name}_{when}"] = fmean(row[column] for row in part)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from k2core.gym.settings import GymConfig
 from k2core.machine import Compute
 from k2core.optim.optimizer import OptimizerConfig
 from k2core.stage import Job, Metrics, StageError, main
@@ -37,6 +38,7 @@ class Params(FineTuning):
 
 def run(
     params: Params,
+    gym: GymConfig,
     optimizer: OptimizerConfig,
     compute: Compute,
     spikes: SpikeConfig,
@@ -61,8 +63,8 @@ def run(
 
     tok, seed = Tokenizer.load(tokenizer), compute.seed
     accepted = read_trajectories(trajectories / "accepted.jsonl")
-    gym = text_environments()
-    counts = select(gym, params.demonstrations, "sft.demonstrations")
+    environments = text_environments(gym)
+    counts = select(environments, params.demonstrations, "sft.demonstrations")
 
     def judged(split: Split, limit: int, repeats: int) -> list[Dialogue]:
         chosen = some(split_trajectories(accepted, split), limit, seed)
@@ -71,12 +73,14 @@ def run(
     def short(dialogues: list[Dialogue]) -> list[Dialogue]:
         return [dialogue for dialogue in dialogues if len(dialogue.tokens) <= params.context]
 
-    trained = judged("train", len(accepted), params.trajectory_repeats) + encode_gym(tok, gym, counts, "train", seed)
+    trained = judged("train", len(accepted), params.trajectory_repeats) + encode_gym(
+        tok, environments, counts, "train", seed
+    )
     fitting = short(trained)
     few = dict.fromkeys(counts, params.heldout_items)
     heldout = {
         "trajectories": short(judged("heldout", params.heldout_items, 1)),
-        "gym": short(encode_gym(tok, gym, few, "heldout", seed)),
+        "gym": short(encode_gym(tok, environments, few, "heldout", seed)),
     }
     empty = [name for name, dialogues in heldout.items() if not dialogues]
     if empty or not fitting:

@@ -1,14 +1,18 @@
-"""The environments by name: the modules of `k2core/gym/environments`, and the tool tasks (`tool_call.py`)."""
+"""The environments by name: the modules of `k2core/gym/environments`, the data sets that the recipe names, and the
+tool tasks (`tool_call.py`)."""
 
 from __future__ import annotations
 
 from k2core.gym.base import Environment
+from k2core.gym.data_sets import DataSetEnvironment
+from k2core.gym.settings import NO_DATA_SETS, GymConfig
 from k2core.recipe import modules_in
 
 
-def text_environments() -> dict[str, Environment]:
+def text_environments(gym: GymConfig = NO_DATA_SETS) -> dict[str, Environment]:
     """The environments that need no files."""
-    made = (module.make() for module in modules_in("k2core.gym.environments").values())
+    made: list[Environment] = [module.make() for module in modules_in("k2core.gym.environments").values()]
+    made += [DataSetEnvironment(name, each.max_new_tokens, each.config) for name, each in gym.reasoning_gym.items()]
     return {environment.name: environment for environment in made}
 
 

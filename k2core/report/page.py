@@ -27,7 +27,7 @@ from k2core.report.marks import RUN
 from k2core.report.results import MODELS, PRETRAIN, Results, phases_of
 
 RL_COLUMNS = ("passed", "reward/mean", "entropy", "length")
-CRITIC_COLUMNS = ("critique/spread",)
+CRITIC_COLUMNS = ("critique/spread", "critique/agreement")
 SFT_COLUMNS = ("train/loss", "train/grad_norm", "qk_clip/max_logit")
 TEMPLATE, CORPUS = "page.html.jinja", "corpus.html.jinja"
 """The page, and the part of it that it includes."""
@@ -53,7 +53,8 @@ LONG_CONTEXT = (
 
 CRITIC = (
     "A model that says which of two replies is better: how often it is right on held-out pairs, before and after its "
-    "training, and how far its verdicts on open prompts differ during RL (0: it cannot tell replies apart)."
+    "training; during RL, how far its verdicts on open prompts differ (0: it cannot tell replies apart), and how often "
+    "it agrees with the verifiers."
 )
 
 Gains = Mapping[str, Mapping[str, float]]

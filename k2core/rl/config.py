@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from k2core.optim.learning_rate import Rates, make_rates
 from k2core.training.settings import TrainingSettings
+
+Baseline = Literal["mean", "log_mean_exp"]
 
 
 class RLConfig(TrainingSettings):
@@ -15,7 +19,9 @@ class RLConfig(TrainingSettings):
     iterations: int = Field(ge=1, description="iterations of sampling and updating: the steps of this training")
     prompts: int = Field(ge=1, description="verifiable prompts per iteration")
     samples: int = Field(ge=2, description="K, responses to each prompt")
-    minibatches: int = Field(ge=1, description="optimiser steps per iteration; only the first is on-policy")
+    minibatches: int = Field(ge=1, description="parts of an iteration's responses, with an optimiser step each")
+    passes: int = Field(ge=1, description="times an iteration learns from its responses; only step one is on-policy")
+    baseline: Baseline = Field(description="what a reward is measured against: the group's mean, or log_mean_exp")
     tau: float = Field(gt=0, description="τ, strength of the pull to the policy of the iteration's start")
     muon_lr: float = Field(gt=0, description="Muon's learning rate")
     adamw_lr: float = Field(
@@ -35,12 +41,22 @@ class RLConfig(TrainingSettings):
     critique_every: int = Field(ge=1, description="iterations between two that also sample open prompts")
     critique_prompts: int = Field(ge=0, description="open prompts in such an iteration, rewarded by the critic")
     critique_weight: float = Field(ge=0, description="weight of the critic's win rate against verified rewards")
+    critique_heldout: int = Field(ge=0, description="held-out pairs of verified replies that the critic is measured on")
+    critique_pairs: int = Field(ge=0, description="pairs of verified replies per iteration that the critic learns from")
+    critique_least: float = Field(
+        ge=0, le=1, description="least agreement with the verifiers at which the critic's reward counts; 0.5 is chance"
+    )
     context: int = Field(ge=32, description="tokens per packed training row; longer prompts are not drawn")
     microbatch_rows: int = Field(ge=1, description="rows of one forward and backward pass")
 
     @property
     def steps(self) -> int:
         return self.iterations
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps per iteration, which all have the policy of its start as the reference."""
+        return self.passes * self.minibatches
 
     def rates(self) -> Rates:
         return make_rates("constant", self.iterations, 1.0, 1.0)

@@ -1,10 +1,10 @@
 """The RL loop: sample, reward, update, and carry on exactly where a kill left it (K2 §3.2; K1.5 §2.3).
 
 Iteration i draws prompts from the curriculum, samples K responses to each from the current policy π_old, and takes
-a few optimiser steps on the squared objective plus a PTX loss. The optimiser starts afresh each iteration because
-π_old, the reference, has changed. Every random choice of iteration i comes from (seed, i), so weights and success
-rates are the whole state. An update that would be a spike is left out, as in pre-training: its loss is the whole
-objective, its samples are the prompts. SIGTERM ends the training before the next iteration.
+`passes` times `minibatches` optimiser steps on the squared objective plus a PTX loss. The optimiser starts afresh each
+iteration because π_old, the reference, has changed. Every random choice of iteration i comes from (seed, i), so
+weights and success rates are the whole state. An update that would be a spike is left out, as in pre-training: its loss
+is the whole objective, its samples are the prompts. SIGTERM ends the training before the next iteration.
 
 Losses are divided by 2τ, which makes the on-policy gradient exactly REINFORCE's and the PTX weight independent of τ.
 In the first, on-policy step a group with equal rewards has exactly no gradient and is left out; later it is kept.
@@ -13,11 +13,16 @@ A prompt is computed once for all responses to it (`k2core.training.branches`).
 Logged: `reward/mean` and `passed` (prompts as drawn: the hardest come most often, so both may fall while the policy
 improves), `curriculum/success` (running success rate, mean over the whole pool), `reward/zero_std` (share of groups
 without signal), `truncated` (share over budget), `length` (sampled tokens per rollout), `turns` (responses per
-rollout), `entropy` (nats per token: mean -log π of the sampled tokens), `log_ratio/first_max` (largest |log π_θ/π_old|
-of a response before the first step: sampler and trainer agree if it is about 0), `log_ratio/last` (mean, last step),
-`loss/policy`, `loss/ptx`, `critique/spread` (win rates' standard deviation), `temperature`, `grad_norm` (before
-clipping), `lr/muon` (the matrices' learning rate), what the optimiser reports, and, once there are any,
-`spike/skipped` (updates left out).
+rollout), `entropy` (nats per token: mean -log π of the sampled tokens), `critique/loss` (of the critic on verified
+pairs), `critique/agreement` (of the critic with the verifiers, on held-out pairs), `critique/on` (whether its reward
+counts), `critique/spread` (win rates' standard deviation), `temperature`, `grad_norm` (before clipping), `lr/muon` (the
+matrices' learning rate), what the optimiser reports, and, once there are any, `spike/skipped` (updates left out).
+
+Before the iteration's first step `log_ratio/first_max` (largest |log π_θ/π_old| of a response: sampler and trainer
+agree if it is about 0); before its last step `loss/policy`, `loss/ptx`, `log_ratio/mean`, `log_ratio/abs` (of
+log π_θ/π_old, and of its magnitude), `loss/pull` (the mean of (τ log π_θ/π_old)², part of `loss/policy`) and
+`pull/share` (a response's gradient weighs r - r̄ - τ log π_θ/π_old; the last term's share of it, by magnitude: 0
+on-policy, 1 where the pull is all).
 
 Shapes: B rows, T positions, N responses, M their tokens, V vocabulary.
 """
@@ -31,6 +36,7 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn import Module, ModuleDict
 
 from k2core.data.rows.packing import pack_rows
 from k2core.data.rows.trees import Tree
@@ -39,6 +45,8 @@ from k2core.model.loss import token_losses
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.objective import advantages, sequence_log_probs, squared_loss
+from k2core.rl.preferences import verified_pair
+from k2core.rl.refinement import Refinement
 from k2core.training.branches import grow, trees_to_batch
 from k2core.training.dialogues import Dialogue
 from k2core.training.history import Metrics
@@ -67,6 +75,14 @@ class Signal:
 
 
 @dataclass(frozen=True)
+class Critic:
+    """The critic: how it learns, and how it rewards responses to open prompts."""
+
+    refinement: Refinement
+    judge: Judge
+
+
+@dataclass(frozen=True)
 class Group:
     """The responses to one prompt; `name` says which it is, for the record of an update that is left out."""
 
@@ -83,7 +99,8 @@ class PolicyTraining(Training):
         tokenizer: of the model.
         prompts: the curriculum's items.
         ptx: batches of supervised dialogues.
-        critique: rewards the responses to `open_prompts`.
+        requests: what the user wants in each prompt, for the critic; None: the critic does not learn from it.
+        critic: learns from verified responses, and rewards those to `open_prompts` while it can be trusted.
     """
 
     unit = "iteration"
@@ -99,13 +116,15 @@ class PolicyTraining(Training):
         tokenizer: Tokenizer,
         prompts: Sequence[Prompt],
         ptx: BatchSource,
+        requests: Sequence[str | None] = (),
         open_prompts: Sequence[Prompt] = (),
-        critique: Judge | None = None,
+        critic: Critic | None = None,
     ) -> None:
         super().__init__(learner, config, setting)
         self.config, self.seed, self.curriculum = config, seed, curriculum
         self.tokenizer, self.prompts, self.ptx = tokenizer, prompts, ptx
-        self.open_prompts, self.critique = open_prompts, critique
+        self.requests, self.open_prompts, self.critic = requests, open_prompts, critic
+        self.trusted: bool | None = None
 
     def state(self) -> dict[str, Any]:
         return {"curriculum": self.curriculum.state_dict()}
@@ -113,8 +132,11 @@ class PolicyTraining(Training):
     def restore(self, state: dict[str, Any]) -> None:
         self.curriculum.load_state_dict(state["curriculum"])
 
+    def weights(self) -> Module:
+        return ModuleDict({"policy": self.model} | ({"critic": self.critic.refinement.model} if self.critic else {}))
+
     def log(self) -> str:
-        skipped = self.spikes.before(self.step * self.config.minibatches)
+        skipped = self.spikes.before(self.step * self.config.updates)
         row = self.history.close(self.step, {"spike/skipped": float(skipped)} if skipped else {})
         self.job.log(row, self.step)
         return f"passed {row['passed']:.2f}"
@@ -141,16 +163,21 @@ class PolicyTraining(Training):
         success = fmean(self.curriculum.success)
         metrics = _describe(groups, rewards) | {"temperature": temperature, "curriculum/success": success}
         names = [f"prompt/{number}" for number in numbers]
-        learnt = [_group(*group) for group in zip(names, prompts, groups, rewards, strict=True)]
-        if self.critique and self.open_prompts and iteration % config.critique_every == 0:
-            more, metrics["critique/spread"] = self._self_critique(self.critique, random, temperature)
-            learnt += more
-            random.shuffle(learnt)
+        learnt = [self._group(*group) for group in zip(names, prompts, groups, rewards, strict=True)]
+        if self.critic:
+            metrics |= self._refine(self.critic.refinement, numbers, groups)
+            if self.trusted and self.open_prompts and iteration % config.critique_every == 0:
+                more, metrics["critique/spread"] = self._self_critique(self.critic.judge, random, temperature)
+                learnt += more
+                random.shuffle(learnt)
         self.optimizer.reset_state()
         size = -(-len(learnt) // config.minibatches)
-        for step in range(config.minibatches):
-            chosen = learnt[step * size : (step + 1) * size]
-            metrics |= self._learn(chosen, temperature, first=step == 0, number=iteration * config.minibatches + step)
+        for step in range(config.updates):
+            part = step % config.minibatches
+            if step and part == 0:
+                random.shuffle(learnt)
+            chosen = learnt[part * size : (part + 1) * size]
+            metrics |= self._learn(chosen, temperature, first=step == 0, number=iteration * config.updates + step)
         return metrics
 
     def _sample(self, prompts: Sequence[Prompt], random: Random, temperature: float) -> list[list[Rollout]]:
@@ -175,6 +202,21 @@ class PolicyTraining(Training):
                  "truncated": rollout.truncated}  # fmt: skip
         self.job.trace("rollout in training", messages, about)
 
+    def _refine(self, refinement: Refinement, numbers: Sequence[int], groups: Sequence[Sequence[Rollout]]) -> Metrics:
+        """Let the critic learn from the iteration's verified responses, and see whether it can be trusted."""
+        asked = [(self.requests[number], group) for number, group in zip(numbers, groups, strict=True)]
+        pairs = [verified_pair(request, group, "rollout") for request, group in asked if request is not None]
+        figures = refinement.learn([pair for pair in pairs if pair], Random(f"{self.seed}/critic/{self.step}"))
+        agreement, least = refinement.agreement(), self.config.critique_least
+        if self.trusted != (agreement >= least):
+            self.trusted = agreement >= least
+            self.job.say(
+                f"iteration {self.step}: the critic agrees with the verifiers on {agreement:.0%} of "
+                f"{len(refinement.heldout)} held-out pairs, rl.critique_least is {least:.0%}: its reward is "
+                f"{'on' if self.trusted else 'off'}"
+            )
+        return figures | {"critique/agreement": agreement, "critique/on": float(self.trusted)}
+
     def _self_critique(self, critique: Judge, random: Random, temperature: float) -> tuple[list[Group], float]:
         """Responses to open prompts, rewarded with the critic's win rates."""
         count = min(self.config.critique_prompts, len(self.open_prompts))
@@ -190,8 +232,12 @@ class PolicyTraining(Training):
             for group, won in zip(groups, wins, strict=True)
         ]
         names = [f"open/{number}" for number in numbers]
-        learnt = [_group(*group) for group in zip(names, prompts, groups, rewards, strict=True)]
+        learnt = [self._group(*group) for group in zip(names, prompts, groups, rewards, strict=True)]
         return learnt, fmean(pstdev(won) for won in wins)
+
+    def _group(self, name: str, prompt: Prompt, responses: Sequence[Rollout], rewards: Sequence[float]) -> Group:
+        scored = zip(responses, advantages(rewards, self.config.baseline, self.config.tau), strict=True)
+        return Group(name, [Signal(prompt, response, advantage) for response, advantage in scored])
 
     def _learn(self, groups: Sequence[Group], temperature: float, *, first: bool, number: int) -> Metrics:
         """One optimiser step on the squared objective over `groups` and the PTX loss, unless it is a spike."""
@@ -206,7 +252,7 @@ class PolicyTraining(Training):
             trees += grow(group[0].prompt.tokens, own, config.context)
             signals, responses = signals + group, responses | own
         rows = pack_rows([len(tree) for tree in trees], config.context)
-        policy_loss, ratios = 0.0, []
+        policy_loss, ratios, gains = 0.0, list[float](), list[float]()
         self.optimizer.zero_grad()
         for start in range(0, len(rows), config.microbatch_rows):
             chosen = rows[start : start + config.microbatch_rows]
@@ -223,13 +269,14 @@ class PolicyTraining(Training):
             (loss / (2 * config.tau)).backward()
             with torch.no_grad():
                 policy_loss += float(loss.detach())
-                ratios += (log_probs_N - old_N).abs().tolist()
+                ratios += (log_probs_N - old_N).tolist()
+                gains += advantages_N.tolist()
         ptx_loss = batch_loss(model, self.ptx.batch(number).to(model.device))
         (config.ptx_weight * ptx_loss).backward()
         metrics = {"loss/policy": policy_loss, "loss/ptx": float(ptx_loss.detach())}
         if ratios:
-            metrics["log_ratio/last"] = fmean(ratios)
-            metrics |= {"log_ratio/first_max": max(ratios)} if first else {}
+            metrics |= _pull(ratios, gains, config.tau, total)
+            metrics |= {"log_ratio/first_max": max(map(abs, ratios))} if first else {}
         objective = policy_loss / (2 * config.tau) + config.ptx_weight * metrics["loss/ptx"]
         made = self.update(number, objective, lambda: [group.name for group in groups])
         if made is None:
@@ -237,9 +284,21 @@ class PolicyTraining(Training):
         return metrics | {"grad_norm": made.norm, "lr/muon": made.lr} | made.figures
 
 
-def _group(name: str, prompt: Prompt, responses: Sequence[Rollout], rewards: Sequence[float]) -> Group:
-    scored = zip(responses, advantages(rewards), strict=True)
-    return Group(name, [Signal(prompt, response, advantage) for response, advantage in scored])
+def _pull(ratios: Sequence[float], gains: Sequence[float], tau: float, count: int) -> Metrics:
+    """How far the policy is from π_old, and what τ makes of it.
+
+    Args:
+        ratios: log π_θ/π_old of each response that has a gradient.
+        gains: their r - r̄.
+        count: all responses that the loss is a mean over.
+    """
+    pulls, drives = sum(tau * abs(ratio) for ratio in ratios), sum(map(abs, gains))
+    return {
+        "log_ratio/mean": fmean(ratios),
+        "log_ratio/abs": fmean(map(abs, ratios)),
+        "loss/pull": tau**2 * sum(ratio**2 for ratio in ratios) / count,
+        "pull/share": pulls / (pulls + drives) if pulls else 0.0,
+    }
 
 
 def _turns(mask: Sequence[int]) -> int:

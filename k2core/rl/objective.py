@@ -5,7 +5,9 @@ whole-sequence log-probabilities and no value network (K2 §3.2.3; K1.5 §2.3.2,
 
     L(θ) = E_x[ 1/K Σ_i ( r(x, y_i) - r̄(x) - τ log( π_θ(y_i|x) / π_old(y_i|x) ) )² ],   r̄(x) = 1/K Σ_i r(x, y_i)
 
-Its gradient is -2τ times the ascent direction of K1.5's equation 3,
+K1.5 derives it with τ log Z(x) in place of r̄(x), estimated as τ log( 1/K Σ_i exp(r(x, y_i)/τ) ), and uses the mean in
+practice; the two meet as τ grows. Both baselines are here. The gradient is -2τ times the ascent direction of K1.5's
+equation 3,
 
     1/K Σ_i [ (r_i - r̄) ∇log π_θ(y_i|x) - τ/2 ∇( log π_θ(y_i|x)/π_old(y_i|x) )² ],
 
@@ -18,15 +20,29 @@ Shapes: N responses, M their tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import exp, log
 from statistics import fmean
 
 from torch import Tensor
 
+from k2core.rl.config import Baseline
 
-def advantages(rewards: Sequence[float]) -> list[float]:
-    """r - r̄ for the responses to one prompt, exactly 0 where all are equal; no division by the deviation."""
-    mean = rewards[0] if len(set(rewards)) == 1 else fmean(rewards)
-    return [reward - mean for reward in rewards]
+
+def advantages(rewards: Sequence[float], baseline: Baseline, tau: float) -> list[float]:
+    """r - r̄ for the responses to one prompt, exactly 0 where all are equal; no division by the deviation.
+
+    Args:
+        baseline: what r̄ is: the mean, or τ log of the mean of exp(r/τ).
+        tau: as in `squared_loss`.
+    """
+    best = max(rewards)
+    if best == min(rewards):
+        middle = best
+    elif baseline == "mean":
+        middle = fmean(rewards)
+    else:  # less the best, so that exp does not overflow
+        middle = best + tau * log(fmean(exp((reward - best) / tau) for reward in rewards))
+    return [reward - middle for reward in rewards]
 
 
 def squared_loss(log_probs_N: Tensor, old_log_probs_N: Tensor, advantages_N: Tensor, tau: float) -> Tensor:
@@ -35,7 +51,7 @@ def squared_loss(log_probs_N: Tensor, old_log_probs_N: Tensor, advantages_N: Ten
     Args:
         log_probs_N: log π_θ(y|x), summed over the response's tokens, with gradient.
         old_log_probs_N: log π_old(y|x), a constant.
-        advantages_N: r - r̄ of the response's prompt.
+        advantages_N: r - r̄ of the response.
         tau: strength of the pull to π_old, > 0.
     """
     return (advantages_N - tau * (log_probs_N - old_log_probs_N.detach())).square().mean()

@@ -14,6 +14,7 @@ from k2core.gym.prompts import prompt_of
 from k2core.inference.rollouts import Prompt, sample
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler, moderate
+from k2core.rl.preferences import request_of
 from k2core.storage import write_json
 
 if TYPE_CHECKING:
@@ -23,9 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pool:
-    """Prompts and the sampler that numbers them; `dropped` were too easy, too hard or too long."""
+    """Prompts and the sampler that numbers them; `dropped` were too easy, too hard or too long.
+
+    Attributes:
+        requests: what the user wants in each prompt, for the critic; None in an episode, whose replies it cannot read.
+    """
 
     prompts: list[Prompt]
+    requests: list[str | None]
     curriculum: PrioritizedSampler
     dropped: int
 
@@ -44,12 +50,14 @@ def build_pool(
 
     The rates are kept in `scratch`, so that a resumed run, whose model has moved on, sees the same pool.
     """
-    prompts = [
-        prompt_of(environments[name], environments[name].item(seed, "train", index), tokenizer)
+    items = [
+        (environments[name], environments[name].item(seed, "train", index))
         for name, count in sorted(counts.items())
         for index in range(min(count, environments[name].size("train")))
     ]
-    fitting = [p for p in prompts if len(p.tokens) + p.max_new_tokens <= config.context]
+    made = [(prompt_of(environment, item, tokenizer), item) for environment, item in items]
+    fits = [(p, item) for p, item in made if len(p.tokens) + p.max_new_tokens <= config.context]
+    fitting = [prompt for prompt, _ in fits]
     file = scratch / "pool.json"
     if not file.exists():
         groups = sample(
@@ -68,4 +76,8 @@ def build_pool(
     curriculum = PrioritizedSampler(
         [success[number] for number in chosen], momentum=config.success_momentum, floor=config.success_floor
     )
-    return Pool([fitting[number] for number in chosen], curriculum, len(prompts) - len(chosen))
+    requests = [None if prompt.begin else request_of(item.messages) for prompt, item in fits]
+    return Pool(
+        [fitting[number] for number in chosen], [requests[number] for number in chosen], curriculum,
+        len(items) - len(chosen),
+    )  # fmt: skip

@@ -1,20 +1,23 @@
 """Preference pairs for the critic: what a verifier or a judge found better, with its worse counterpart.
 
-Three sources: gym items (correct answer against a corrupted one), trajectories about the same task (accepted
-against rejected), and accepted trajectories against themselves with one tool call changed.
+Three sources before RL: gym items (correct answer against a corrupted one), trajectories about the same task (accepted
+against rejected), and accepted trajectories against themselves with one tool call changed. In RL a fourth: replies that
+were sampled for the same prompt, of which the verifier passed one and failed the other.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
+from k2core.chat.parser import parse_assistant
 from k2core.gym.base import Environment, Split
 from k2core.gym.demonstrations import Trajectory
+from k2core.inference.rollouts import Rollout
 from k2core.rl.critic import RUBRIC, Comparison
 
 REQUEST_CHARACTERS = 400
@@ -82,7 +85,7 @@ def trajectory_pairs(accepted: list[Trajectory], rejected: list[Trajectory], see
         failed[trajectory["task_id"]].append(trajectory)
     pairs = []
     for trajectory in accepted:
-        request, better = _request(trajectory), transcript(trajectory)
+        request, better = request_of(trajectory["messages"]), transcript(trajectory)
         worse = [("rejected", transcript(other)) for other in failed[trajectory["task_id"]]]
         broken = _break_call(trajectory, Random(f"{seed}/break/{trajectory['id']}"))
         worse += [("changed", transcript(broken))] if broken else []
@@ -106,9 +109,19 @@ def render_reply(*messages: dict[str, Any]) -> str:
     return " | ".join(parts)[-REPLY_CHARACTERS:]
 
 
-def _request(trajectory: Trajectory) -> str:
-    said = [message["content"] for message in trajectory["messages"] if message["role"] == "user"]
-    return " | ".join(said)[:REQUEST_CHARACTERS]
+def request_of(messages: Sequence[dict[str, Any]]) -> str:
+    """What the user wants, in one line."""
+    return " | ".join(message["content"] for message in messages if message["role"] == "user")[:REQUEST_CHARACTERS]
+
+
+def verified_pair(request: str, rollouts: Sequence[Rollout], source: str) -> Pair | None:
+    """The first reply that passed against the first that did not; None where all went alike or one was cut."""
+    whole = [rollout for rollout in rollouts if not rollout.truncated]
+    better, worse = (next((r for r in whole if r.passed == passed), None) for passed in (True, False))
+    if better is None or worse is None:
+        return None
+    good, bad = (render_reply(parse_assistant(reply.text).wire()) for reply in (better, worse))
+    return Pair(request, good, bad, source)
 
 
 def _break_call(trajectory: Trajectory, random: Random) -> Trajectory | None:

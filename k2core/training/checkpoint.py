@@ -28,7 +28,8 @@ from k2core.storage.disk import of_the_machine
 from k2core.storage.s3 import Bucket, TornError, sha256
 
 if TYPE_CHECKING:
-    from k2core.model.transformer import Transformer
+    from torch.nn import Module
+
     from k2core.optim.optimizer import Optimizer
 
 STATE = "state.json"
@@ -89,7 +90,7 @@ class Checkpoints:
         self._begun, self._sound = 0, set[str]()  # step that was restored; checkpoints written or read since
         self._uncopied = False
 
-    def save(self, step: int, model: Transformer, optimizer: Optimizer, state: dict[str, Any]) -> None:
+    def save(self, step: int, model: Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
         """Write `step-N`; returns once the tensors are copied.
 
         Args:
@@ -109,7 +110,7 @@ class Checkpoints:
         content = json.dumps({"fingerprint": self.fingerprint, **state}, allow_nan=False)  # now: it will change
         self._pending = self._behind.submit(self._publish, written, scratch, step, content)
 
-    def restore(self, model: Transformer, optimizer: Optimizer) -> dict[str, Any] | None:
+    def restore(self, model: Module, optimizer: Optimizer) -> dict[str, Any] | None:
         """Load the newest sound checkpoint into `model` and `optimizer`; prints which were passed over.
 
         Returns:
@@ -212,7 +213,7 @@ class Checkpoints:
                 f"checkpoint.accept: [{', '.join(names)}]; to start over remove that folder, and its copy if it has one"
             )
 
-    def _load(self, folder: Path, model: Transformer, optimizer: Optimizer) -> None:
+    def _load(self, folder: Path, model: Module, optimizer: Optimizer) -> None:
         import torch
         from torch.distributed.checkpoint import CheckpointException, load
         from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
@@ -339,7 +340,7 @@ def load_optimizer(optimizer: Optimizer, folder: Path) -> None:
         raise StorageError(f"{folder / OPTIMIZER}: {error}") from None
 
 
-def _tensors(model: Transformer, optimizer: Optimizer) -> dict[str, Any]:
+def _tensors(model: Module, optimizer: Optimizer) -> dict[str, Any]:
     """All tensors of a training by name; the model's are live, the optimiser's copies."""
     parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from k2core.stage import StageError
 from k2core.training.checkpoint import Checkpoints
@@ -20,6 +20,9 @@ from k2core.training.learner import Learner
 from k2core.training.setting import Setting
 from k2core.training.settings import TrainingSettings
 from k2core.training.spikes import SKIPPED, Spikes
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 TIMED_STEPS = 3
 """Steps behind the first estimate of the total time."""
@@ -63,6 +66,10 @@ class Training(ABC):
     @abstractmethod
     def advance(self) -> Metrics:
         """Make step number `self.step`; returns its metrics, none if it was left out. To end before it, call `stop`."""
+
+    def weights(self) -> Module:
+        """What a checkpoint holds the weights of."""
+        return self.model
 
     @abstractmethod
     def log(self) -> str:
@@ -140,7 +147,7 @@ class Training(ABC):
         return {SKIPPED: self.spikes.lines()} if self.spikes.records else {}
 
     def resume(self) -> None:
-        state = self.checkpoints.restore(self.model, self.optimizer)
+        state = self.checkpoints.restore(self.weights(), self.optimizer)
         if state is None:
             return
         self.step = state["step"]
@@ -154,7 +161,7 @@ class Training(ABC):
     def save(self) -> None:
         """Write a checkpoint."""
         own = {"step": self.step, "history": self.history.state(), "spikes": self.spikes.state()}
-        self.checkpoints.save(self.step, self.model, self.optimizer, own | self.state())
+        self.checkpoints.save(self.step, self.weights(), self.optimizer, own | self.state())
 
     def stop(self) -> NoReturn:
         """End because of SIGTERM, with a checkpoint of the steps made so far."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from k2core.gym.registry import text_environments
+from k2core.gym.settings import GymConfig
 from stages.critic import Params as Critic
 from stages.programs import Params as Programs
 from stages.rl import Params as RL
@@ -14,8 +15,8 @@ TOOLS, DIALOGUES = "tool_call", "tool_dialogue"
 """The environments made of the tasks: first replies, and whole dialogues for RL."""
 
 
-def environments_that_there_are(sft: SFT, critic: Critic, rl: RL, programs: Programs) -> Iterator[str]:
-    texts = list(text_environments())
+def environments_that_there_are(sft: SFT, critic: Critic, rl: RL, programs: Programs, gym: GymConfig) -> Iterator[str]:
+    texts = list(text_environments(gym))
     run = [name for name, some in (("coding", programs.problems), ("swe", programs.packages)) if some]
     named: dict[str, tuple[Mapping[str, int], list[str]]] = {
         "sft.demonstrations": (sft.demonstrations, texts),

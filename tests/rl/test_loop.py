@@ -58,8 +58,91 @@ def assert_equal(found: PolicyTraining, wanted: PolicyTraining) -> None:
 def test_sampler_and_trainer_agree_on_the_first_step(tmp_path):
     first = iterate(make_training(tmp_path, minibatches=2, temperature_start=0.7))
     assert first["log_ratio/first_max"] < 1e-4
-    assert first["log_ratio/last"] > 1e-4, "the second minibatch is off-policy"
+    assert first["log_ratio/abs"] > 1e-4, "the second minibatch is off-policy"
     assert 0 < first["entropy"] <= torch.log(torch.tensor(float(VOCAB)))
+
+
+class Watched:
+    """A training's iteration, written down: what was sampled, and weights and gradients before each optimiser step."""
+
+    def __init__(self, folder: Path, **changes) -> None:
+        training = make_training(folder, ptx_weight=0.0, temperature_start=0.8, **changes)
+        sample_, step = training._sample, training.optimizer.step
+        self.prompts, self.groups, self.weights, self.gradients = [], [], [], []
+
+        def sampled(prompts, random, temperature):
+            self.prompts, self.groups = prompts, sample_(prompts, random, temperature)
+            return self.groups
+
+        def stepped(scale, norm):
+            self.weights.append({name: tensor.clone() for name, tensor in training.model.state_dict().items()})
+            self.gradients.append(gradients(training.model))
+            return step(scale, norm)
+
+        training._sample, training.optimizer.step = sampled, stepped
+        self.metrics = iterate(training)
+
+
+def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {
+        name: torch.zeros_like(weight) if weight.grad is None else weight.grad.clone()
+        for name, weight in model.named_parameters()
+    }
+
+
+def by_hand(watched: Watched, step: int, tau: float, baseline: str):
+    """The model before step `step`, and log-ratio and r - r̄ of every response, each read by itself."""
+    model, ratios, gains = micro_model(), [], []
+    model.load_state_dict(watched.weights[step])
+    for prompt, group in zip(watched.prompts, watched.groups, strict=True):
+        rewards = torch.tensor([rollout.reward for rollout in group])
+        middle = rewards.mean() if baseline == "mean" else tau * (rewards / tau).exp().mean().log()
+        for rollout in group:
+            tokens = torch.tensor([[*prompt.tokens, *rollout.tokens]])
+            log_probs = (model(tokens)[0] / 0.8).log_softmax(-1)[len(prompt.tokens) - 1 : -1]
+            chosen = log_probs.gather(1, tokens[0, len(prompt.tokens) :, None])
+            ratios.append(chosen.sum() - sum(rollout.log_probs))
+            gains.append(rollout.reward - middle)
+    return model, torch.stack(ratios), torch.stack(gains)
+
+
+@pytest.mark.parametrize("baseline", ["mean", "log_mean_exp"])
+def test_steps_off_the_reference_have_loss_and_gradient_of_the_whole_objective(tmp_path, baseline):
+    tau = 0.3
+    watched = Watched(tmp_path, passes=3, tau=tau, baseline=baseline)
+    for step in range(3):
+        model, ratios, gains = by_hand(watched, step, tau, baseline)
+        loss = (gains - tau * ratios).square().mean()
+        (loss / (2 * tau)).backward()
+        for name, gradient in gradients(model).items():
+            torch.testing.assert_close(watched.gradients[step][name], gradient, atol=2e-5, rtol=1e-3, msg=name)
+        assert (ratios.abs().max() > 0.05) == (step > 0), "only the first step is on-policy"
+    found, ratios = watched.metrics, ratios.detach()
+    assert found["loss/policy"] == pytest.approx(float(loss), rel=1e-4)
+    assert found["log_ratio/mean"] == pytest.approx(float(ratios.mean()), abs=1e-4)
+    assert found["log_ratio/abs"] == pytest.approx(float(ratios.abs().mean()), rel=1e-3)
+    assert found["loss/pull"] == pytest.approx(float((tau * ratios).square().mean()), rel=1e-3)
+    pull, drive = (tau * ratios).abs().sum(), gains.abs().sum()
+    assert found["pull/share"] == pytest.approx(float(pull / (pull + drive)), rel=1e-3)
+
+
+def test_one_step_is_reinforce_with_a_mean_baseline_whatever_tau_is(tmp_path):
+    """And the first of several steps is that step."""
+    for tau in (0.1, 3.0):
+        watched = Watched(tmp_path / str(tau), tau=tau)
+        model, ratios, gains = by_hand(watched, 0, tau, "mean")
+        (-(gains * ratios).mean()).backward()
+        for name, gradient in gradients(model).items():
+            torch.testing.assert_close(watched.gradients[0][name], gradient, atol=2e-5, rtol=1e-3, msg=name)
+        assert watched.metrics["pull/share"] < 1e-3 and len(watched.gradients) == 1
+        several = Watched(tmp_path / f"{tau}/several", tau=tau, passes=2)
+        assert all(torch.equal(several.gradients[0][name], found) for name, found in watched.gradients[0].items())
+
+
+def test_a_reference_as_far_as_tau_says(tmp_path):
+    """The stronger the pull, the nearer the policy stays to the one that sampled."""
+    far, near = (Watched(tmp_path / str(tau), passes=8, tau=tau).metrics["log_ratio/abs"] for tau in (0.01, 10.0))
+    assert far > 1.5 * near > 0
 
 
 def test_reward_rises(tmp_path):
@@ -101,9 +184,9 @@ def run(training: PolicyTraining, folder: Path) -> bytes:
     return (folder / "plot.csv").read_bytes()
 
 
-@pytest.mark.parametrize("minibatches", [1, 2])
-def test_a_killed_run_ends_bit_identically(tmp_path, minibatches, one_thread):
-    settings = dict(iterations=5, checkpoint_every=2, minibatches=minibatches)
+@pytest.mark.parametrize(("minibatches", "passes"), [(1, 1), (2, 2)])
+def test_a_killed_run_ends_bit_identically(tmp_path, minibatches, passes, one_thread):
+    settings = dict(iterations=5, checkpoint_every=2, minibatches=minibatches, passes=passes)
     whole = make_training(tmp_path / "whole", **settings)
     rows = run(whole, tmp_path / "whole")
 
@@ -145,7 +228,7 @@ def after_samples(training: PolicyTraining, count: int, act: Callable[[], None])
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_sigterm_ends_it_at_a_checkpoint_and_loses_nothing(tmp_path, at, one_thread):
     """SIGTERM comes in the middle of an iteration, which is finished; none is made twice."""
-    settings = dict(iterations=5, checkpoint_every=2)
+    settings = dict(iterations=5, checkpoint_every=2, minibatches=2, passes=2, baseline="log_mean_exp")
     whole = make_training(tmp_path / "whole", **settings)
     rows = run(whole, tmp_path / "whole")
 

@@ -23,7 +23,7 @@ REWARDS = [1.0, 0.0, 0.25, 0.0]
 
 
 def loss(rewards, old):
-    advantage = torch.tensor(advantages(rewards), dtype=torch.float64)
+    advantage = torch.tensor(advantages(rewards, "mean", TAU), dtype=torch.float64)
     return lambda log_probs: squared_loss(log_probs[CHOICES], old[CHOICES], advantage, TAU)
 
 
@@ -56,11 +56,12 @@ def test_equal_rewards_give_no_gradient_on_policy_but_one_off_policy(reward):
     assert off.abs().max() > 0.01
 
 
-def test_the_minimum_is_the_tilted_policy():
-    """With all responses enumerated under π_old uniform, the optimum approaches π_old exp(r/τ)/Z for large τ."""
-    rewards, tau = [1.0, 0.0, 0.5], 20.0
+@pytest.mark.parametrize(("baseline", "tau"), [("mean", 20.0), ("log_mean_exp", 0.5)])
+def test_the_minimum_is_the_tilted_policy(baseline, tau):
+    """With all responses enumerated under π_old uniform, the optimum is π_old exp(r/τ)/Z; with the mean for large τ."""
+    rewards = [1.0, 0.0, 0.5]
     old = torch.full((3,), 1 / 3, dtype=torch.float64).log()
-    advantage = torch.tensor(advantages(rewards), dtype=torch.float64)
+    advantage = torch.tensor(advantages(rewards, baseline, tau), dtype=torch.float64)
     theta = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([theta], max_iter=200, tolerance_grad=1e-14, tolerance_change=1e-16)
 
@@ -75,9 +76,27 @@ def test_the_minimum_is_the_tilted_policy():
     torch.testing.assert_close(theta.log_softmax(0), tilted, atol=1e-3, rtol=0)
 
 
-def test_advantages_of_equal_rewards_are_exactly_zero():
-    assert advantages([0.1] * 3) == [0.0, 0.0, 0.0]  # 0.1 + 0.1 + 0.1 is not 0.3 in floating point
-    assert advantages([1.0, 0.0]) == [0.5, -0.5]
+@pytest.mark.parametrize("step", [1e-3, 1e-4])
+def test_the_gradient_is_the_slope_of_the_loss_off_policy(step):
+    theta, function = policy(0), loss(REWARDS, policy(1).log_softmax(0))
+    slope = torch.stack([
+        (function((theta + step * at).log_softmax(0)) - function((theta - step * at).log_softmax(0))) / (2 * step)
+        for at in torch.eye(len(theta), dtype=torch.float64)
+    ])  # fmt: skip
+    torch.testing.assert_close(gradient(function, theta), slope, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("baseline", ["mean", "log_mean_exp"])
+def test_advantages_of_equal_rewards_are_exactly_zero(baseline):
+    assert advantages([0.1] * 3, baseline, TAU) == [0.0, 0.0, 0.0]  # 0.1 + 0.1 + 0.1 is not 0.3 in floating point
+
+
+def test_the_baselines_are_as_worked_out_by_hand_and_meet_for_large_tau():
+    assert advantages([1.0, 0.0], "mean", TAU) == [0.5, -0.5]
+    # 0.5 log((e^2 + 1) / 2) = 0.7168904
+    assert advantages([1.0, 0.0], "log_mean_exp", 0.5) == pytest.approx([0.2831096, -0.7168904], abs=1e-7)
+    assert advantages([1.0, 0.0], "log_mean_exp", 1e4) == pytest.approx([0.5, -0.5], abs=1e-4)
+    assert advantages([1.0, -0.1], "log_mean_exp", 1e-4) == pytest.approx([0.0, -1.1], abs=1e-3), "exp(1/τ) overflows"
 
 
 def test_sequence_log_probs_sum_by_response():
