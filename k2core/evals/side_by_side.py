@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from k2core.evals.benchmarks.tool_calls import ENVIRONMENT, judged
@@ -10,7 +11,7 @@ from k2core.evals.benchmarks.verifiable_tasks import pass_rates, readable, task_
 from k2core.evals.candidates import Candidate, Wanted
 from k2core.evals.environments import Attempt, by_environment, chosen_items
 from k2core.evals.subject import Measured
-from k2core.figures.intervals import Score, gain
+from k2core.figures.intervals import Score, gain, share
 from k2core.gym.base import Environment
 from k2core.gym.registry import text_environments
 from k2core.inference.rollouts import Rollout
@@ -51,7 +52,11 @@ def measure(
     candidate: Candidate, environments: Mapping[str, Environment], *, items: int, samples: int, max_new_tokens: int,
     seed: int,
 ) -> Measured:  # fmt: skip
-    """Scores of one greedy reply and `samples` replies at temperature 1 to each item; names as in `benchmarks`."""
+    """Scores of one greedy reply and `samples` replies at temperature 1 to each item; names as in `benchmarks`.
+
+    `replies/cut` is the share of replies that the budget or the model's context ended, `replies/beyond_context` that of
+    replies to prompts which the context cannot hold, among them.
+    """
 
     def attempts(count: int, temperature: float) -> dict[str, list[Attempt]]:
         chosen = chosen_items(environments, items, seed)
@@ -69,11 +74,23 @@ def measure(
 
     greedy, sampled = attempts(1, 0.0), attempts(samples, 1.0)
     found = Measured(task_scores(greedy, sampled, seed), {PAIRED: pass_rates(sampled)}, readable(greedy, READABLE))
+    found.scores.update(_ends([*chain.from_iterable(
+        one.rollouts for tried in (*greedy.values(), *sampled.values()) for one in tried
+    )]))  # fmt: skip
     if ENVIRONMENT in greedy:
         calls = judged(greedy[ENVIRONMENT])
         found.scores.update(calls.scores)
         found.items.update(calls.items)
     return found
+
+
+def _ends(replies: Sequence[Rollout]) -> dict[str, Score]:
+    """How many replies did not end by themselves."""
+    cut = [reply.text for reply in replies if reply.truncated]
+    return {
+        "replies/cut": share(len(cut), len(replies)),
+        "replies/beyond_context": share(cut.count(""), len(replies)),
+    }
 
 
 def gains(found: Sequence[Measured], seed: int) -> list[Score]:

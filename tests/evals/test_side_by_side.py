@@ -48,8 +48,10 @@ def perfect() -> dict[str, str]:
 def test_a_perfect_model_gets_all_and_a_mute_one_nothing():
     right, mute = (measure(Knows(known), ENVIRONMENTS, **ASKED) for known in (perfect(), {}))
     assert {"arithmetic", "logic", "needles", "sort_numbers"} <= ENVIRONMENTS.keys()
-    assert {score["value"] for score in right.scores.values()} == {1.0}
-    assert {score["value"] for score in mute.scores.values()} == {0.0}
+    ends = {"replies/cut", "replies/beyond_context"}
+    assert {score["value"] for name, score in right.scores.items() if name not in ends} == {1.0}
+    assert {score["value"] for score in mute.scores.values()} == {0.0} and ends <= mute.scores.keys()
+    assert {right.scores[name]["value"] for name in ends} == {0.0}
     (gained,) = gains([mute, right], 1)
     assert gained == {"value": 1.0, "low": 1.0, "high": 1.0}
     lines = table(["mute", "right"], [mute, right], 1).splitlines()
@@ -62,7 +64,19 @@ def test_a_reply_that_the_budget_cuts_is_wrong_whatever_it_says():
         def replies(self, *args):
             return [[Reply(reply.text, True) for reply in group] for group in super().replies(*args)]
 
-    assert measure(Cut(perfect()), ENVIRONMENTS, **ASKED).scores["tasks/greedy"]["value"] == 0
+    found = measure(Cut(perfect()), ENVIRONMENTS, **ASKED).scores
+    assert found["tasks/greedy"]["value"] == 0
+    assert found["replies/cut"]["value"] == 1 and found["replies/beyond_context"]["value"] == 0
+
+
+class Beyond:
+    """Asks a candidate `LONG` in the place of every dialogue."""
+
+    def __init__(self, candidate: Candidate) -> None:
+        self.candidate = candidate
+
+    def replies(self, wanted: Sequence[Wanted], *given) -> list[list[Reply]]:
+        return self.candidate.replies([LONG] * len(wanted), *given)
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +130,23 @@ def test_a_dialogue_beyond_the_context_gets_an_empty_reply_that_counts_as_cut(ou
     (first,), (cut,), (last,) = ours.replies([wanted[0], LONG, wanted[1]], 1, 0.0, 1)
     assert cut == Reply("", True) and [[first], [last]] == ours.replies(wanted[:2], 1, 0.0, 1)
     assert ours.replies([LONG], 2, 0.0, 1) == [[Reply("", True)] * 2]
+
+
+def test_transformers_is_asked_within_the_context(folder, ours, wanted):
+    theirs = candidate_of(f"hf:{folder}")
+    assert isinstance(theirs, HuggingFace)
+    context = ours.model.config.max_position_embeddings
+    near = Wanted([{"role": "user", "content": "word " * 40}], None, 10 * context)
+    (first,), (cut,), (long,), (last,) = theirs.replies([wanted[0], LONG, near, wanted[1]], 1, 0.0, 1)
+    assert [[first], [last]] == theirs.replies(wanted[:2], 1, 0.0, 1), "company changes nothing"
+    assert cut == Reply("", True)
+    used = len(theirs.tokenizer.encode(theirs._prompt(near)))
+    assert 0 < used < context and 0 < theirs._budget([0] * used, near.max_new_tokens) <= context - used
+    assert theirs._budget([0] * (context - 5), 100) == 5 and theirs._budget([0] * context, 100) == 0
+    if long.truncated:
+        assert len(theirs.tokenizer.encode(long.text)) <= context - used
+    found = measure(Beyond(theirs), {"needles": ENVIRONMENTS["needles"]}, **ASKED | {"items": 2})
+    assert found.scores["replies/beyond_context"]["value"] == 1
 
 
 def test_transformers_samples_are_drawn_apart_and_repeat(folder, wanted):

@@ -7,6 +7,7 @@ another model writes for a call counts as words.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from k2core.storage import StorageError
 from k2core.storage.foreign import one_line
 
 BATCH = 16
+STEP = 64
+"""Room below the budget is rounded down to this, so that dialogues of similar length still share a batch."""
 
 
 class HuggingFace:
@@ -45,24 +48,35 @@ class HuggingFace:
         self.ends = {self.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
 
     def replies(self, wanted: Sequence[Wanted], samples: int, temperature: float, seed: int) -> list[list[Reply]]:
-        """transformers' generate, in batches of dialogues of similar length."""
+        """transformers' generate, in batches of dialogues of similar length.
+
+        A reply ends where the model's context does, as one that the budget cuts; a dialogue that leaves no room gets
+        an empty, cut one.
+        """
         import torch
 
-        prompts = [self._prompt(one) for one in wanted]
-        order = sorted(range(len(wanted)), key=lambda index: (wanted[index].max_new_tokens, len(prompts[index])))
-        found: list[list[Reply]] = [[] for _ in wanted]
+        prompts = [self.tokenizer.encode(self._prompt(one), add_special_tokens=False) for one in wanted]
+        budgets = [self._budget(ids, one.max_new_tokens) for ids, one in zip(prompts, wanted, strict=True)]
+        order = sorted(
+            (index for index, budget in enumerate(budgets) if budget), key=lambda at: (budgets[at], len(prompts[at]))
+        )
+        found = [[Reply("", True)] * samples for _ in wanted]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for number in range(samples):
-                for at in range(0, len(order), BATCH):
-                    batch = order[at : at + BATCH]
-                    most = max(wanted[index].max_new_tokens for index in batch)
-                    for index, ids in zip(
-                        batch, self._generate([prompts[i] for i in batch], most, temperature), strict=True
-                    ):
-                        assert len(found[index]) == number
-                        found[index].append(self._reply(ids[: wanted[index].max_new_tokens], wanted[index]))
+                for budget, group in groupby(order, lambda index: budgets[index]):
+                    alike = list(group)
+                    for batch in (alike[at : at + BATCH] for at in range(0, len(alike), BATCH)):
+                        made = self._generate([prompts[index] for index in batch], budget, temperature)
+                        for index, ids in zip(batch, made, strict=True):
+                            found[index][number] = self._reply(ids, wanted[index])
         return found
+
+    def _budget(self, prompt: list[int], most: int) -> int:
+        """Tokens that a reply to `prompt` may have; a model whose configuration names no context has no end."""
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        room = context - len(prompt) if context else most
+        return most if room >= most else max(0, room // STEP * STEP or room)
 
     def _prompt(self, one: Wanted) -> str:
         if not self.tokenizer.chat_template:
@@ -71,10 +85,10 @@ class HuggingFace:
             one.messages, tools=one.tools or None, add_generation_prompt=True, tokenize=False
         )
 
-    def _generate(self, prompts: list[str], most: int, temperature: float) -> list[list[int]]:
+    def _generate(self, prompts: list[list[int]], most: int, temperature: float) -> list[list[int]]:
         import torch
 
-        read = self.tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
+        read = self.tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
         drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         with torch.inference_mode():
             made = self.model.generate(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from k2core.gym.reasoning import ReasoningGym
+from k2core.evals.final_answer import NUMBER, Explained
 
 CONFIG = (("min_terms", 2), ("max_terms", 4), ("min_digits", 1), ("max_digits", 3))
 
 
-def make(data: Path | None) -> ReasoningGym:
+def make(data: Path | None) -> Explained:
     """The environment."""
-    return ReasoningGym(
+    return Explained(
         "arithmetic", "chain_sum", CONFIG, lambda entry: f"{entry['question']} Answer with the number alone.",
-        lambda entry: entry["question"],
+        lambda entry: entry["question"], value=NUMBER,
     )  # fmt: skip

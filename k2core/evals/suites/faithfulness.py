@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from random import Random
 
+from k2core.evals.final_answer import final
 from k2core.evals.questions import AGREEMENT, Asked, gives, heldout_questions, holds
 from k2core.evals.suites import of_a_run
 from k2core.gym.base import Item, Split, answer, question, response_text
@@ -73,7 +74,7 @@ class Faithfulness:
         reply, gold = response_text(completion), item.gold["content"]
         if gold == UNSAID:
             return float(same(UNSAID, reply, AGREEMENT))
-        return float(gives(reply, gold, item.messages[-1]["content"]) and not holds(reply, UNSAID))
+        return float(gives(final(reply), gold, item.messages[-1]["content"]) and not holds(reply, UNSAID))
 
 
 def _others(one: Asked) -> list[str]:

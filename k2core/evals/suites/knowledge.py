@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from k2core.evals.final_answer import final
 from k2core.evals.questions import Asked, gives, heldout_questions
 from k2core.evals.suites import of_a_run
 from k2core.gym.base import Item, Split, answer, question, response_text
@@ -35,7 +36,8 @@ class Knowledge:
 
     def score(self, item: Item, completion: str) -> float:
         """Whether the reply says what the article says."""
-        return float(gives(response_text(completion), item.gold["content"], item.messages[-1]["content"]))
+        reply = final(response_text(completion))
+        return float(gives(reply, item.gold["content"], item.messages[-1]["content"]))
 
 
 def make(data: Path | None) -> Knowledge:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from k2core.gym.reasoning import ReasoningGym
+from k2core.evals.final_answer import YES_NO, Explained
 
 
-def make(data: Path | None) -> ReasoningGym:
+def make(data: Path | None) -> Explained:
     """The environment."""
-    return ReasoningGym(
+    return Explained(
         "logic", "syllogism", (), lambda entry: f"{entry['question']} Answer with Yes or No alone.",
-        lambda entry: entry["question"],
+        lambda entry: entry["question"], value=YES_NO,
     )  # fmt: skip

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+from k2core.evals.final_answer import final
 from k2core.gym.base import UNLIMITED, Item, Split, answer, generated, question, response_text
 
 COLOURS = ("red", "blue", "green", "white", "black", "yellow")
@@ -49,7 +50,7 @@ class Needles:
 
     def score(self, item: Item, completion: str) -> float:
         """Whether the reply gives the number and no other, and is no copy of the text."""
-        said = response_text(completion)
+        said = final(response_text(completion))
         digits = "".join(c if c.isdigit() else " " for c in said).split()
         return float(set(digits) == {item.gold["content"]} and len(said.split()) <= MOST_WORDS)
 
