@@ -1,8 +1,8 @@
 """The answer in a reply that explains before or after it, by the conventions that lm-evaluation-harness reads.
 
 An answer is marked by `\\boxed{...}` (its MATH tasks), by `####` (GSM8K), by the words "answer is" or "Answer:" (BBH,
-MMLU-Pro), or by a line of its own. Where the harness takes the first or the last mark, here all must agree: a reply that
-says both Yes and No has answered nothing.
+MMLU-Pro), or by a line of its own. Where the harness takes the first or the last mark, here all must agree: a reply
+that says both Yes and No has answered nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from k2core.gym.reasoning import ReasoningGym
 
 BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
 MARKED = re.compile(
-    r"(?:\banswer\b[^\n.?!]{0,80}?(?:\b(?:is|be)\b\W*?:|\b(?:is|be)\b|[:=])|####)(?=(?P<said>[^\n]*))", re.IGNORECASE
+    r"(?:\banswer\b(?:\W*\bis\b)?\W{0,4}?[:=]|\banswer\b[^\n.?!:]{0,80}?\b(?:is|be)\b\W{0,4}?:?|####)(?=(?P<said>[^\n]*))",
+    re.IGNORECASE,
 )
 REASON = re.compile(r"\b(?:because|since|as)\b|(?<=[.!?])\s", re.IGNORECASE)
 """Where a marked answer ends, and its explanation begins."""
@@ -64,7 +65,7 @@ def _normal(value: str) -> str:
 
 
 def _last_result(reply: str) -> str:
-    """From the last `=` or verb of the last sentence with a number: `First 5 + 6 = 11. That makes 11 - 2 = 9.` → `9.`"""
+    """What follows the last `=` or verb of the last sentence with a number: `5 + 6 = 11. Then 11 - 2 = 9.` → `9.`"""
     sentences = [one for one in re.split(r"(?<=[.!?])\s|\n", reply) if re.search(r"\d", one)]
     return re.split(r"=|\b(?:is|are|equals|makes|gives|get)\b", sentences[-1])[-1] if sentences else ""
 

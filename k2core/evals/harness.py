@@ -39,6 +39,9 @@ MOST_TOKENS = 8192
 """Of a batch's forward pass, padding included."""
 DEFAULT_NEW_TOKENS, SEED = 256, 1234
 """The harness's own."""
+FOLDER_BATCH = 16
+ADDRESS_SECONDS = 3600
+"""For one answer of a server; the harness's 300 would end, and ask again for, a long one of a model on a CPU."""
 
 
 class K2(TemplateLM):
@@ -161,10 +164,12 @@ def backend(given: str) -> tuple[Any, dict[str, Any]]:
     if given.startswith(("http://", "https://")):
         address, model, tokenizer = (given + "##").split("#")[:3]
         tokens = {"tokenizer": tokenizer} if tokenizer else {"tokenizer_backend": "none"}
-        return "local-completions", {"base_url": f"{address}/completions", "model": model, "num_concurrent": 8} | tokens
+        asked = {"base_url": f"{address}/completions", "model": model, "num_concurrent": 8, "timeout": ADDRESS_SECONDS}
+        return "local-completions", asked | tokens
     if not given.startswith("hf:") and isinstance(candidate := candidate_of(given), Export):
         return K2(candidate.model, candidate.tokenizer), {}
-    return "hf", {"pretrained": given.removeprefix("hf:"), "dtype": "float32", "device": "cpu"}
+    loaded = {"pretrained": given.removeprefix("hf:"), "dtype": "float32", "device": "cpu"}
+    return "hf", loaded | {"batch_size": FOLDER_BATCH}
 
 
 def compare(

@@ -16,7 +16,7 @@ from k2core.evals.__main__ import app
 from k2core.evals.candidates import Candidate, Reply, Wanted, candidate_of
 from k2core.evals.candidates.address import Address
 from k2core.evals.candidates.export import Export
-from k2core.evals.candidates.hugging_face import HuggingFace
+from k2core.evals.candidates.hugging_face import STEP, HuggingFace
 from k2core.evals.environments import chosen_items
 from k2core.evals.side_by_side import asked_environments, gains, measure, table
 from k2core.gym.registry import text_environments
@@ -132,19 +132,23 @@ def test_a_dialogue_beyond_the_context_gets_an_empty_reply_that_counts_as_cut(ou
     assert ours.replies([LONG], 2, 0.0, 1) == [[Reply("", True)] * 2]
 
 
-def test_transformers_is_asked_within_the_context(folder, ours, wanted):
+def test_transformers_is_asked_within_the_context(folder, ours, wanted, monkeypatch):
     theirs = candidate_of(f"hf:{folder}")
     assert isinstance(theirs, HuggingFace)
-    context = ours.model.config.max_position_embeddings
+    context, reach = ours.model.config.max_position_embeddings, []
+    generate = theirs._generate
+
+    def seen(prompts, most, temperature):
+        reach.append(max(map(len, prompts)) + most)
+        return generate(prompts, most, temperature)
+
+    monkeypatch.setattr(theirs, "_generate", seen)
     near = Wanted([{"role": "user", "content": "word " * 40}], None, 10 * context)
-    (first,), (cut,), (long,), (last,) = theirs.replies([wanted[0], LONG, near, wanted[1]], 1, 0.0, 1)
+    (first,), (cut,), _, (last,) = theirs.replies([wanted[0], LONG, near, wanted[1]], 1, 0.0, 1)
+    assert context - STEP < max(reach) <= context
     assert [[first], [last]] == theirs.replies(wanted[:2], 1, 0.0, 1), "company changes nothing"
     assert cut == Reply("", True)
-    used = len(theirs.tokenizer.encode(theirs._prompt(near)))
-    assert 0 < used < context and 0 < theirs._budget([0] * used, near.max_new_tokens) <= context - used
     assert theirs._budget([0] * (context - 5), 100) == 5 and theirs._budget([0] * context, 100) == 0
-    if long.truncated:
-        assert len(theirs.tokenizer.encode(long.text)) <= context - used
     found = measure(Beyond(theirs), {"needles": ENVIRONMENTS["needles"]}, **ASKED | {"items": 2})
     assert found.scores["replies/beyond_context"]["value"] == 1
 

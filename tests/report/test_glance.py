@@ -8,11 +8,13 @@ from xml.etree import ElementTree
 import pytest
 from workspace import ROOT
 
+from k2core.chat.template import reply_text
 from k2core.figures.graph import drawn
 from k2core.model.counts import training_flops
 from k2core.planning.jobs import read_jobs
 from k2core.planning.k2 import reported
 from k2core.report.glance import cost, read_graph, some_answers
+from k2core.report.templates import shown
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -44,6 +46,14 @@ def test_answers_are_of_different_environments() -> None:
     rows = [{"environment": name, "prompt": f"{name}{n}"} for name in "abc" for n in range(9)]
     assert [row["prompt"] for row in some_answers(rows)] == ["a0", "b0", "c0", "a1", "b1"]
     assert some_answers([]) == []
+
+
+def test_answers_are_shown_without_control_tokens_unless_they_break_the_format() -> None:
+    call = {"id": "functions.remove:0", "function": {"name": "remove", "arguments": '{"name": "x"}'}}
+    text = reply_text({"role": "assistant", "content": "", "tool_calls": [call]})
+    assert shown(text) == 'remove {"name": "x"}' and shown("4<|im_end|>") == "4" and shown("plain") == "plain"
+    broken = text.replace("functions.remove:0", "remove")
+    assert shown(broken) == broken
 
 
 LAPTOP, K2 = read_jobs(ROOT / "recipes" / "laptop.yaml"), reported(ROOT / "recipes" / "k2.yaml")
