@@ -48,6 +48,14 @@ def test_answers_are_of_different_environments() -> None:
     assert some_answers([]) == []
 
 
+def test_answers_are_shown_without_control_tokens_unless_they_break_the_format() -> None:
+    call = {"id": "functions.remove:0", "function": {"name": "remove", "arguments": '{"name": "x"}'}}
+    text = reply_text({"role": "assistant", "content": "", "tool_calls": [call]})
+    assert shown(text) == 'remove {"name": "x"}' and shown("4<|im_end|>") == "4" and shown("plain") == "plain"
+    broken = text.replace("functions.remove:0", "remove")
+    assert shown(broken) == broken
+
+
 LAPTOP, K2 = read_jobs(ROOT / "recipes" / "laptop.yaml"), reported(ROOT / "recipes" / "k2.yaml")
 
 
