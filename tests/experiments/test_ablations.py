@@ -40,6 +40,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ablations.INPUTS[1:]:
         (folder / name).mkdir(parents=True)
     recipe = read_recipe(ROOT / "recipes/micro.yaml")
+    recipe["sft"]["text"] |= {"recall": 0.1}
     recipe["tasks"] |= {"train": 60, "richer": recipe["tasks"]["richer"] | {"train": 6}}
     (folder / "params.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     plain = {tool.name: tool for domain in domains().values() for tool in plain_tools(domain)}
