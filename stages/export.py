@@ -18,12 +18,11 @@ from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
 
 if TYPE_CHECKING:
-    from k2core.model.config import ModelConfig
     from k2core.model.transformer import Transformer
 
 SECTION = "export"
 MAX_LOGIT_DIFFERENCE = 1e-3
-DATA_CARD = "DATA.md"
+DATA_CARD, MODEL_CARD = "DATA.md", "README.md"
 
 
 class Params(Section):
@@ -55,6 +54,7 @@ def run(
     from k2core.model.counts import activated, total_parameters
     from k2core.model.files import load_model
     from k2core.report.data_card import data_card
+    from k2core.report.model_card import model_card
 
     network, tok = load_model(model), Tokenizer.load(tokenizer)
     config = network.config
@@ -81,8 +81,8 @@ def run(
         "export/activated_parameters": float(activated(config)),
         "export/max_logit_difference": _compare(network, out, params, compute.seed),
     }
-    card = model_card(params.name, config, found, json.loads(scorecard.read_text()))
-    (out / "README.md").write_text(card, encoding="utf-8")
+    card = model_card(params.name, config, found, json.loads(scorecard.read_text()), DATA_CARD)
+    (out / MODEL_CARD).write_text(card, encoding="utf-8")
     (out / DATA_CARD).write_text(data_card(params.name, sources, funnel, mixture, figures), encoding="utf-8")
     job.say(f"transformers loads {out.name} with logits equal within {found['export/max_logit_difference']:.1e}")
     return found
@@ -118,60 +118,6 @@ def _compare(network: Transformer, folder: Path, params: Params, seed: int) -> f
     if not difference <= MAX_LOGIT_DIFFERENCE:
         raise StageError(f"logits in transformers differ by {difference:.2g}, more than {MAX_LOGIT_DIFFERENCE}")
     return difference
-
-
-def model_card(name: str, config: ModelConfig, figures: Metrics, scorecard: Metrics) -> str:
-    """The README of the exported folder."""
-    yarn = config.rope_scaling
-    context = f"{config.max_position_embeddings} tokens"
-    if yarn:
-        context += f" (YaRN ×{yarn.factor:g} from {yarn.original_max_position_embeddings})"
-    rows = [
-        ("Architecture", "`deepseek_v3`: multi-head latent attention, mixture of experts with a shared expert"),
-        ("Parameters", f"{figures['export/parameters']:,.0f}"),
-        ("Activated per token", f"{figures['export/activated_parameters']:,.0f}"),
-        ("Layers", f"{config.num_hidden_layers}, the first {config.first_k_dense_replace} dense"),
-        ("Routed experts per token", f"{config.num_experts_per_tok} of {config.n_routed_experts}"),
-        ("Shared experts", f"{config.n_shared_experts}"),
-        ("Context", context),
-        ("Vocabulary", f"{config.vocab_size:,}"),
-    ]
-    scores = [(f"`{key}`", f"{value:.4g}") for key, value in scorecard.items()]
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
-tags: [deepseek_v3, kimi-k2-recipe]
----
-# {name}
-
-Trained with Kimi K2's recipe (arXiv 2507.20534): pre-training in phases with MuonClip, YaRN, supervised fine-tuning
-on agentic dialogues, reinforcement learning. A research artefact: at small sizes it shows that the recipe works and
-is of no use as an assistant.
-
-{_table(("", ""), rows)}
-
-## Scorecard
-On held-out data, never trained on:
-
-{_table(("score", "value"), scores)}
-
-## Use
-```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-model, tokenizer = (c.from_pretrained("PATH") for c in (AutoModelForCausalLM, AutoTokenizer))
-messages = [{{"role": "user", "content": "Hello"}}]
-inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64)[0]))
-```
-transformers' logits were compared with the trained model's on export: they differ by at most
-{figures["export/max_logit_difference"]:.1e}. What it was trained on is in [the data card]({DATA_CARD}); `dvc.lock`
-of the project names every input by its digest.
-"""
-
-
-def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
-    return "\n".join(f"| {left} | {right} |" for left, right in [head, ("---", "---"), *rows])
 
 
 if __name__ == "__main__":

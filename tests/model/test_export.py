@@ -27,7 +27,7 @@ def export(build, tmp_path):
     save_model(build(yarn=True, vocab_size=VOCABULARY), tmp_path / "model")
     text = "The quick brown fox jumps over the lazy dog, while seven wizards vex a jolly queen in a box. "
     Tokenizer.train([text * 3], VOCABULARY).save(tmp_path / "tokenizer")
-    (tmp_path / "scorecard.json").write_text(json.dumps({"tool_calls/schema_accuracy": 0.875}))
+    (tmp_path / "scorecard.json").write_text(json.dumps({"tool_calls/exact": 0.875, "dialogues/greedy/chain": 0.5}))
     of_the_run = write_corpus(tmp_path / "run")
     write_json(of_the_run["curated"] / "funnel.json", FUNNEL)
     figures = {stage: {} for stage in STAGES} | {"curate": {"heldout": 3.0, "searched/tool_call": 7.0}}
@@ -57,7 +57,9 @@ def test_export_loads_generates_and_repeats(export):
     assert model.generate(**ids, max_new_tokens=5).shape[1] > ids["input_ids"].shape[1]
     assert model.generation_config.eos_token_id == [tokenizer.convert_tokens_to_ids(t) for t in ("<|im_end|>", "[EOS]")]
     card = (folder / "README.md").read_text()
-    assert "# toy" in card and "| `tool_calls/schema_accuracy` | 0.875 |" in card
+    assert "# toy" in card and "| `tool_calls/exact` | 0.875 |" in card.partition("<details>")[0]
+    assert "| `dialogues/greedy/chain` | 0.5 |" in card.partition("<details>")[2]
+    assert "- Of the calls that are due, 88% are exact" in card.partition("## Limits")[2].partition("## Lineage")[0]
     data = (folder / "DATA.md").read_text()
     for part in (
         "# Data card of toy", "CC0 <x> (17)", "| exact duplicate | 3 | 300 |", "7 of 10 documents are left; 3 of them",
