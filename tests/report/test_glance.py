@@ -56,17 +56,6 @@ def test_answers_are_shown_without_control_tokens_unless_they_break_the_format()
     assert shown(broken) == broken
 
 
-LAPTOP, K2 = read_jobs(ROOT / "recipes" / "laptop.yaml"), reported(ROOT / "recipes" / "k2.yaml")
-
-
-def test_answers_are_shown_without_control_tokens_unless_they_break_the_format() -> None:
-    call = {"id": "functions.remove:0", "function": {"name": "remove", "arguments": '{"name": "x"}'}}
-    text = reply_text({"role": "assistant", "content": "", "tool_calls": [call]})
-    assert shown(text) == 'remove {"name": "x"}' and shown("4<|im_end|>") == "4" and shown("plain") == "plain"
-    broken = text.replace("functions.remove:0", "remove")
-    assert shown(broken) == broken
-
-
 def test_cost_counts_each_token_once() -> None:
     seen = {"pretrain-stable": 100.0, "pretrain-decay": 150.0, "extend_context": 160.0, "sft": 20.0}
     found = cost({stage: {"train/tokens_seen": tokens} for stage, tokens in seen.items()}, LAPTOP, K2)
