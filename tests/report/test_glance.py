@@ -56,6 +56,9 @@ def test_answers_are_shown_without_control_tokens_unless_they_break_the_format()
     assert shown(broken) == broken
 
 
+LAPTOP, K2 = read_jobs(ROOT / "recipes" / "laptop.yaml"), reported(ROOT / "recipes" / "k2.yaml")
+
+
 def test_cost_counts_each_token_once() -> None:
     seen = {"pretrain-stable": 100.0, "pretrain-decay": 150.0, "extend_context": 160.0, "sft": 20.0}
     found = cost({stage: {"train/tokens_seen": tokens} for stage, tokens in seen.items()}, LAPTOP, K2)
