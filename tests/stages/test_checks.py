@@ -87,7 +87,7 @@ def test_a_source_of_files_that_is_left_out_gives_nothing(tmp_path: Path) -> Non
 
 def test_no_questions_and_no_rewrites_are_a_choice(tmp_path: Path) -> None:
     assert faults_of(tmp_path, *NO_QUESTIONS, *NO_REWRITES) == [
-        "pretrain.anneal.mixture.qa = 0.05: there are no questions; set the share to 0 or raise questions.articles or "
+        "pretrain.anneal.mixture.qa = 0.07: there are no questions; set the share to 0 or raise questions.articles or "
         "problems"
     ]
     assert faults_of(tmp_path, *NO_QUESTIONS, *NO_REWRITES, put("pretrain.anneal.mixture.qa", 0)) == []
