@@ -7,7 +7,6 @@ that the other half suggests are written next to them into docs/gate.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter
@@ -20,6 +19,7 @@ from benchmarks.pages import rewrite
 from benchmarks.scale import LAPTOP, Scale
 from k2core.corpus.sources.builtin import mathematics, wikipedia
 from k2core.figures.intervals import wilson
+from k2core.figures.tables import table
 from k2core.recipe import read_recipe
 from k2core.synthesis.fidelity import facts
 from k2core.synthesis.fidelity.gate import GateLimits, measure
@@ -112,23 +112,19 @@ def _section(domain: str, measured: Measured, limits: GateLimits, found: Rates) 
     ]
     kinds = sorted(found.caught.items(), key=lambda item: item[1][0] / item[1][1])
     rows = [[kind, f"{hit} of {all_}", f"{hit / all_:.2f}", _interval(hit, all_)] for kind, (hit, all_) in kinds]
-    table = _table(["fault", "rejected", "recall", "95% interval"], rows)
+    caught = table(["fault", "rejected", "recall", "95% interval"], rows)
     steps = [
         [name, _limit(limits_then, name), f"{now.recall:.3f}", f"{now.loss:.3f}"]
         for name, limits_then in way
         for now in [rates(*measured.half(True), limits_then)]
     ]
     agree = "they are the recipe's" if chosen == limits else "the recipe has others"
-    curve = _table(["tightened", "to", "recall, held out", "loss, held out"], steps)
-    return "\n\n".join([*summary, table, f"Limits as the choosing half tightens them ({agree}):", curve])
+    curve = table(["tightened", "to", "recall, held out", "loss, held out"], steps)
+    return "\n\n".join([*summary, caught, f"Limits as the choosing half tightens them ({agree}):", curve])
 
 
 def _limit(limits: GateLimits, name: str) -> str:
     return str(getattr(limits, name, "as loose as tried"))
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
 
 
 def _interval(part: int, whole: int) -> str:

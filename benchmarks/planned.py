@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from benchmarks.harness import ROOT
 from benchmarks.pages import rewrite
+from k2core.figures.tables import table
 from k2core.model.counts import weights
 from k2core.planning.cluster import H800, load_cluster
 from k2core.planning.jobs import read_jobs
@@ -13,7 +14,7 @@ from k2core.planning.k2 import reported
 from k2core.planning.mesh import Refused
 from k2core.planning.plan import plan
 from k2core.planning.search import best, pipelined, workable
-from k2core.planning.tables import exchanges, memory, number, operations, proposals, table, times
+from k2core.planning.tables import exchanges, memory, number, operations, proposals, times
 from k2core.planning.today import Today
 
 PAGE = ROOT / "docs" / "parallel.md"

@@ -134,18 +134,21 @@ def run(
         seed=seed,
     )
     requests = open_requests(tok, accepted, params.context) if params.critique_prompts else []
-    judge = load_model(critic)
-    pairs = [
-        verified_pair(request_of(each.item.messages), each.rollouts, f"heldout/{name}")
-        for name, attempts in tried["before"].items() if not isinstance(environments[name], Episodic)
-        for each in attempts
-    ]  # fmt: skip
-    known = [pair for pair in pairs if pair]
-    Random(f"{seed}/critic").shuffle(known)
-    refinement = Refinement(
-        Learner(judge, optimizer.with_rates(params.muon_lr, params.adamw_lr).build(judge)), tok,
-        known[: params.critique_heldout], pairs=params.critique_pairs, context=params.context,
-    )  # fmt: skip
+    refined = None
+    if requests:
+        judge = load_model(critic)
+        pairs = [
+            verified_pair(request_of(each.item.messages), each.rollouts, f"heldout/{name}")
+            for name, attempts in tried["before"].items() if not isinstance(environments[name], Episodic)
+            for each in attempts
+        ]  # fmt: skip
+        known = [pair for pair in pairs if pair]
+        Random(f"{seed}/critic").shuffle(known)
+        refinement = Refinement(
+            Learner(judge, optimizer.with_rates(params.muon_lr, params.adamw_lr).build(judge)), tok,
+            known[: params.critique_heldout], pairs=params.critique_pairs, context=params.context,
+        )  # fmt: skip
+        refined = Critic(refinement, Critique(judge, tok, requests, params.context))
     job.say(
         f"{params.iterations} iterations of {params.prompts} prompts × {params.samples} samples; {len(pool.prompts)} "
         f"items in the pool after {pool.dropped} too easy or too hard were left out, {len(requests)} open prompts"
@@ -161,7 +164,7 @@ def run(
         ptx=ptx,
         requests=pool.requests,
         open_prompts=[request.prompt for request in requests],
-        critic=Critic(refinement, Critique(judge, tok, requests, params.context)) if requests else None,
+        critic=refined,
     )
     training.run(plot)
     rows = training.history.rows

@@ -1,8 +1,8 @@
 """Batched generation over the key-value cache, for RL rollouts and evaluation.
 
-Prompts are sorted by length into batches; equal prompts of a batch are read once. Each prompt has a random stream of
-its own, and a token is drawn by inverting the cumulative distribution at one number of that stream. So the other
-prompts of a batch do not matter (up to the rounding of differently shaped matrix products).
+Prompts are sorted by length into batches; what prompts of a batch begin with is read once. Each prompt has a random
+stream of its own, and a token is drawn by inverting the cumulative distribution at one number of that stream. So the
+other prompts of a batch do not matter (up to the rounding of differently shaped matrix products).
 
 A prompt may have a constraint: tokens that it does not allow get probability 0, and the rest is as without it.
 

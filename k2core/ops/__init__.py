@@ -19,10 +19,10 @@ from torch import Tensor
 
 from k2core.ops.backend import implementation, using
 from k2core.ops.decoding import DecoderWeights, LayerWeights, PackedDecoder, RoutedWeights
-from k2core.ops.reach import BRANCH, Reach
+from k2core.ops.reach import BRANCH, MOST_BRANCHES, Reach
 
 __all__ = [
-    "BRANCH",
+    "BRANCH", "MOST_BRANCHES",
     "DecoderWeights", "LayerWeights", "PackedDecoder", "Reach", "Rotation", "RoutedWeights", "attention",
     "grouped_linear", "head_loss", "latent_attention", "linear", "newton_schulz", "packed_decoder", "prepare",
     "rms_norm", "rotate", "routed_experts", "sample", "swiglu", "token_losses", "using",

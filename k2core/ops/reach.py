@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 BRANCH = 1 << 20
-"""Segment `number` + k · BRANCH, for k from 1 to 2047, is a branch of segment `number` (below BRANCH): it sees that
-segment and itself. So a prompt is computed once for all responses to it."""
+"""Segment `number` + k · BRANCH, for k from 1 to `MOST_BRANCHES`, is a branch of segment `number` (below BRANCH): it
+sees that segment and itself. So a prompt is computed once for all responses to it."""
+MOST_BRANCHES = 2**31 // BRANCH - 1
 
 Block = tuple[int, int, int, int]
 """(start, end, first, last): the queries `start` to `end` are in consecutive columns and see only the

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
+from k2core.figures.tables import table
 from k2core.model.counts import activated, count, training_flops
 from k2core.planning.cluster import Cluster
 from k2core.planning.jobs import Jobs
@@ -122,8 +123,3 @@ def gigabytes(size: float) -> str:
 def number(value: float) -> str:
     """Three digits, more for large numbers."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

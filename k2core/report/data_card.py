@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from k2core.figures.tables import table
 from k2core.report.card import Source, read_card
 from k2core.report.mixture import Mixture, read_manifest
 from k2core.report.results import read_json
@@ -51,10 +52,10 @@ def data_card(name: str, sources: Path, funnel: Path, mixture: Path, figures: Pa
 
 def _sources(cards: list[Source]) -> str:
     rows = [(c.name, c.domain, c.origin, f"{c.documents:,}", f"{c.characters:,}") for c in cards]
-    table = _table(("source", "domain", "what", "documents", "characters"), rows, 3)
+    listed = table(("source", "domain", "what", "documents", "characters"), rows, 3)
     lists = [f"- **{c.name}**: {c.licences}. By {c.attribution}. Languages: {c.languages}." for c in cards]
     said = "Licences, authors and languages, with the number of documents:"
-    return "\n\n".join(["## Sources", table, said, "\n".join(lists)])
+    return "\n\n".join(["## Sources", listed, said, "\n".join(lists)])
 
 
 def _filters(steps: list[dict[str, Any]], curate: Mapping[str, float]) -> str:
@@ -65,7 +66,7 @@ def _filters(steps: list[dict[str, Any]], curate: Mapping[str, float]) -> str:
             rows.append((step["step"].replace("_", " "), *(f"{number:,}" for number in removed)))
         before = step
     return (
-        "## Filters\n\n" + _table(("rule", "documents removed", "characters removed"), rows, 1)
+        "## Filters\n\n" + table(("rule", "documents removed", "characters removed"), rows, 1)
         + f"\n\n{steps[-1]['documents']:,} of {steps[0]['documents']:,} documents are left; {curate['heldout']:,.0f} "
         "of them are held out: never trained on, and measured with."
     )  # fmt: skip
@@ -94,7 +95,7 @@ def _pretraining(plan: Mixture) -> str:
     made = sum(own[domain]["tokens"] for own in plan.phases.values() for domain in SYNTHETIC if domain in own)
     said = ", ".join(f"`{domain}` ({what})" for domain, what in SYNTHETIC.items() if domain in domains)
     end = f"\n\nSynthetic by domain: {_share(made, sum(totals.values()))} of all tokens, {said}." if said else ""
-    return "## Pre-training\n\n" + _table(("phase", "tokens", *domains), rows, 1) + end
+    return "## Pre-training\n\n" + table(("phase", "tokens", *domains), rows, 1) + end
 
 
 def _synthetic(found: Figures) -> str:
@@ -105,7 +106,7 @@ def _synthetic(found: Figures) -> str:
         *((what, f"{questions.get(f'accepted/{maker}', 0):,.0f}") for maker, what in MAKERS.items()),
         ("texts to read back, rearranged from documents by a program", f"{recall.get('documents', 0):,.0f}"),
     ]
-    return "## Synthetic text\n\n" + _table(("kind", "accepted"), rows, 1)
+    return "## Synthetic text\n\n" + table(("kind", "accepted"), rows, 1)
 
 
 def _post_training(found: Figures) -> str:
@@ -119,16 +120,9 @@ def _post_training(found: Figures) -> str:
         ("dialogues and demonstrations in fine-tuning", f"{sft.get('dialogues', 0):,.0f}"),
         ("items of verifiable tasks in reinforcement learning", f"{rl.get('pool/items', 0):,.0f}"),
     ]
-    return "## After pre-training\n\nBeside text of the mixture above, all of it is synthetic.\n\n" + _table(
+    return "## After pre-training\n\nBeside text of the mixture above, all of it is synthetic.\n\n" + table(
         ("what", "how many"), rows, 1
     )
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]], texts: int) -> str:
-    """A Markdown table whose first `texts` columns are words, the others numbers."""
-    rule = ["---"] * texts + ["---:"] * (len(head) - texts)
-    lines = [head, rule, *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _share(part: float, whole: float) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from k2core.figures.tables import table
+
 if TYPE_CHECKING:
     from k2core.model.config import ModelConfig
 
@@ -46,16 +48,16 @@ Trained with Kimi K2's recipe (arXiv 2507.20534): pre-training in phases with Mu
 on agentic dialogues, reinforcement learning. A research artefact: at small sizes it shows that the recipe works and
 is of no use as an assistant.
 
-{_table(("", ""), rows)}
+{table(("", ""), rows)}
 
 ## Scorecard
 On held-out data, never trained on:
 
-{_table(("score", "value"), overall)}
+{table(("score", "value"), overall)}
 
 <details><summary>By kind</summary>
 
-{_table(("score", "value"), by_kind)}
+{table(("score", "value"), by_kind)}
 
 </details>
 
@@ -97,7 +99,3 @@ def limits(config: ModelConfig, scorecard: Mapping[str, float]) -> list[str]:
         "heldout/bits_per_byte": "It needs {:.2f} bits for a byte of held-out text.",
     }
     return said + [sentence.format(scorecard[key]) for key, sentence in sentences.items() if key in scorecard]
-
-
-def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> str:
-    return "\n".join(f"| {left} | {right} |" for left, right in [head, ("---", "---"), *rows])

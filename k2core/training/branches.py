@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from k2core.data.rows.batch import IGNORE, Batch
-from k2core.data.rows.trees import MOST, Tree, tree_rows
+from k2core.data.rows.trees import Tree, tree_rows
+from k2core.ops import MOST_BRANCHES
 from k2core.training.dialogues import Dialogue
 
 
@@ -35,7 +36,7 @@ def grow(prompt: Sequence[int], responses: Mapping[int, Dialogue], context: int)
             raise ValueError(
                 f"a prompt and a response of {len(prompt)} + {len(response.tokens)} tokens exceed {context}"
             )
-        if used + len(response.tokens) > context or len(trees[-1]) == MOST:
+        if used + len(response.tokens) > context or len(trees[-1]) == MOST_BRANCHES:
             trees.append({})
             used = len(trunk)
         trees[-1][number] = [last, *response.tokens[:-1]]

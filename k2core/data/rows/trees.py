@@ -15,9 +15,6 @@ from torch import Tensor
 
 from k2core.ops import BRANCH
 
-MOST = 2047
-"""Branches of one trunk, at most (`BRANCH`)."""
-
 
 @dataclass(frozen=True)
 class Tree:
@@ -60,18 +57,18 @@ def tree_rows(trees: Sequence[Tree], rows: Sequence[Sequence[int]]) -> TreeRows:
     segments = torch.tensor([[len(row)] for row in rows]).repeat(1, width)
     places: dict[int, Place] = {}
     for r, row in enumerate(rows):
-        at = 0
-
-        def put(ids: Sequence[int], position: int, segment: int, r: int = r) -> range:
-            nonlocal at
-            columns = range(at, at := at + len(ids))
-            tokens[r, columns.start : at] = torch.tensor(ids, dtype=torch.long)
-            positions[r, columns.start : at] = torch.arange(position, position + len(ids))
-            segments[r, columns.start : at] = segment
-            return columns
-
+        ids, at, numbers = list[int](), list[int](), list[int]()  # what the row has so far: tokens, positions, segments
         for segment, tree in enumerate(trees[index] for index in row):
-            trunk = put(tree.trunk, 0, segment)
-            for branch, (number, ids) in enumerate(tree.branches.items(), 1):
-                places[number] = Place(r, trunk, put(ids, len(trunk), branch * BRANCH + segment))
+            shared = len(tree.trunk)
+            trunk = range(len(ids), len(ids) + shared)
+            ids += tree.trunk
+            at += range(shared)
+            numbers += [segment] * shared
+            for branch, (number, own) in enumerate(tree.branches.items(), 1):
+                places[number] = Place(r, trunk, range(len(ids), len(ids) + len(own)))
+                ids += own
+                at += range(shared, shared + len(own))
+                numbers += [branch * BRANCH + segment] * len(own)
+        tokens[r, : len(ids)], positions[r, : len(ids)] = torch.tensor(ids), torch.tensor(at)
+        segments[r, : len(ids)] = torch.tensor(numbers)
     return TreeRows(tokens, positions, segments, places)
