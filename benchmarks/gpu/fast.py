@@ -5,6 +5,7 @@ Shapes: B sequences, T positions, V vocabulary.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -71,6 +72,15 @@ def at_k2_widths(found: Findings) -> None:
     config, rows, context = (TINY, 1, 64) if found.small else (K2_WIDTHS, 2, 4096)
     with found.computing("bf16"):
         _passes(found, "K2's widths", _model(found, config), rows, context, floor=0.46)
+
+
+def k2_widths_by_flex(found: Findings) -> None:
+    """The same with FlexAttention, whatever `flash.WIDTHS` says: which of the two is faster decides what it should."""
+    from k2core.ops.cuda import flash
+
+    if found.cuda and not found.small and found.left > 90:
+        with found.computing("bf16"), mock.patch.object(flash, "WIDTHS", frozenset()):
+            _passes(found, "K2's widths by FlexAttention", _model(found, K2_WIDTHS), 2, 4096, floor=0.46)
 
 
 def _model(found: Findings, config: ModelConfig) -> Transformer:
@@ -237,10 +247,17 @@ def _generate(found: Findings, config: ModelConfig, prompts_BT: Tensor) -> float
 
 
 def attention_options(found: Findings) -> None:
-    """Which of FlexAttention's options are fastest at the widths of G and of K2, for `k2core/ops/cuda/attention.py`."""
+    """Which of FlexAttention's options are fastest at the widths of G and of K2, for `k2core/ops/cuda/attention.py`.
+
+    And a flash kernel there, for `flash.WIDTHS`: where no head needs its largest logit, and where all do.
+    """
     if not found.cuda or found.small:
         return
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    from k2core.model.visibility import WholeRows
+    from k2core.ops.cuda import flash
+    from k2core.ops.cuda.attention import plain
 
     attend = compiled(flex_attention)
     mask = create_block_mask(lambda b, h, t, s: t >= s, None, None, 4096, 4096, device=found.device)
@@ -266,6 +283,11 @@ def attention_options(found: Findings) -> None:
             best = min(times, key=lambda name: times[name])
             note = f"{best}; torch's own {1e3 * times['{}']:.2f} ms"
             found.note(f"attention {d}/{v}, the fastest options", 1e3 * times[best], "ms", note=note)
+        for name, above in (("no largest logit needed", math.inf), ("all needed", -math.inf)):
+            reach = WholeRows().reach(4096, None, above)
+            with found.computing("bf16"), mock.patch.object(flash, "WIDTHS", {(d, v)}):
+                seconds = found.seconds(partial(_attended_by_flash, plain, q, k, values, reach), 5)
+            found.note(f"attention {d}/{v}, flash, {name}", 1e3 * seconds, "ms")
 
 
 def _attended(attend: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, options: dict[str, int]) -> None:
@@ -276,4 +298,9 @@ def _attended(attend: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, options: 
     out.backward(torch.ones_like(out))
 
 
-PARTS = (at_g, at_k2_widths, decoding, attention_options)
+def _attended_by_flash(attend: Any, q: Tensor, k: Tensor, v: Tensor, reach: Any) -> None:
+    out, _ = attend(*(x.transpose(1, 2) for x in (q, k, v)), reach, q.shape[-1] ** -0.5)
+    out.backward(torch.ones_like(out))
+
+
+PARTS = (at_g, at_k2_widths, decoding, k2_widths_by_flex, attention_options)

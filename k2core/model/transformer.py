@@ -5,6 +5,7 @@ Shapes: B sequences, T positions, S key positions, D hidden width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -34,12 +35,13 @@ class Transformer(nn.Module):
     names no value). They come from torch's default generator: seed it first. Under ``with torch.device("meta")``
     nothing is allocated, whatever the size.
 
-    `rows` says which columns of its rows a forward pass is given: all, unless processes share them.
+    `rows` says which columns of its rows a forward pass is given: all, unless processes share them. `logits_above` says
+    which largest logits passes with gradient must find out: those above it, all at -inf.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config, self.rows = config, WholeRows()
+        self.config, self.rows, self.logits_above = config, WholeRows(), -math.inf
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -94,10 +96,11 @@ class Transformer(nn.Module):
         if positions_BT is None:
             positions_BT = self.rows.columns(T, tokens_BT.device)[None]
         x_BTD = self._embedded(tokens_BT)
-        reach = self.rows.reach(T, segments_BT)
+        observed = torch.is_grad_enabled()
+        reach = self.rows.reach(T, segments_BT, self.logits_above if observed else math.inf)
         ops.prepare(reach, x_BTD)
         rotation = self.rotary(positions_BT)
-        with self._observed(torch.is_grad_enabled()):
+        with self._observed(observed):
             for layer in self.blocks():
                 x_BTD = layer(x_BTD, rotation, reach)
         return self.norm(x_BTD)
@@ -109,7 +112,7 @@ class Transformer(nn.Module):
         """Store rows, as `forward` reads them, in `cache`; the last layer's output is not needed and not computed."""
         T = tokens_BT.shape[1]
         x_BTD = self._embedded(tokens_BT)
-        reach = self.rows.reach(T, segments_BT)
+        reach = self.rows.reach(T, segments_BT, math.inf)
         ops.prepare(reach, x_BTD)
         rotation = self.rotary(self.rows.columns(T, tokens_BT.device)[None] if positions_BT is None else positions_BT)
         *before, last = self.blocks()

@@ -95,7 +95,8 @@ def latent_attention(
         rotation: R of the queries, [1 or B, T, r / 2] each.
 
     Returns:
-        The heads' results, and each sequence's and head's largest logit (without gradient), which QK-Clip needs.
+        The heads' results, and each sequence's and head's largest logit (without gradient), which QK-Clip needs; -inf
+        may stand for one that does not exceed `reach.above`.
     """
     compute = implementation("latent_attention", q_BTHd, kv_BSHe, shared_BSr, *rotation)
     return compute(q_BTHd, kv_BSHe, shared_BSr, rotation, reach, scale)

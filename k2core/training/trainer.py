@@ -210,7 +210,7 @@ class _TokenTraining(Training):
 
     def _trained_on(self, batches: list[Batch], targets: float) -> Metrics:
         """Forward, backward, and the optimiser's step unless the batch is a spike; its metrics, or none."""
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad(logged=self.due(self.settings.log_every, after=1))
         nats = 0.0
         for batch in batches:
             nll = batch_nll(self.model, batch)
