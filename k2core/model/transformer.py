@@ -1,6 +1,6 @@
 """The whole model. Parameter names follow `deepseek_v3`, except for the stacked feed-forwards (see huggingface.py).
 
-Shapes: B sequences, T positions, S key positions, D hidden width.
+Shapes: B sequences, T positions, S key positions, N tokens, D hidden width.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ from k2core.model.block import Block
 from k2core.model.cache import KeyValueCache
 from k2core.model.config import ModelConfig
 from k2core.model.linear import Linear
-from k2core.model.loss import IGNORE
+from k2core.model.loss import IGNORE, token_losses
 from k2core.model.norm import RMSNorm
 from k2core.model.rope import RotaryEmbedding
 from k2core.model.router import Router
 from k2core.model.visibility import WholeRows
+
+LOGITS = 2**27
+"""Logits that are there at once where only losses are wanted: 0.5 GB in fp32."""
 
 
 class Transformer(nn.Module):
@@ -67,7 +70,7 @@ class Transformer(nn.Module):
 
     def forward(
         self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None,
-        wanted_BT: Tensor | None = None, targets_BT: Tensor | None = None,
+        wanted_BT: Tensor | None = None, targets_BT: Tensor | None = None, scored_BT: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Logits of the next token, [B, T, V], or [M, V] at the M positions where `wanted_BT` is true.
 
@@ -76,14 +79,23 @@ class Transformer(nn.Module):
             segments_BT: attention stays within equal segment numbers (packed documents), and branches see what they
                 branch from (`k2core.ops.BRANCH`); one segment by default.
             targets_BT: with them the result is their loss instead: the sum over all that are not `IGNORE`, in nats.
+            scored_BT: targets too, but the result is the loss of each, [B, T], in nats, fp32; 0 where it is `IGNORE`.
         """
         hidden_BTD = self.hidden(tokens_BT, positions_BT, segments_BT)
         if targets_BT is not None:
             return ops.head_loss(hidden_BTD.flatten(0, 1), self.lm_head.weight, targets_BT.flatten(), IGNORE)
+        if scored_BT is not None:
+            return self._scored(hidden_BTD.flatten(0, 1), scored_BT.flatten()).view_as(scored_BT)
         return self.lm_head(hidden_BTD if wanted_BT is None else hidden_BTD[wanted_BT])
 
+    def _scored(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+        """The loss of each target, [N], with no more than `LOGITS` logits at a time."""
+        rows = max(1, LOGITS // self.config.vocab_size)
+        pairs = zip(hidden_ND.split(rows), targets_N.split(rows), strict=True)
+        return torch.cat([token_losses(self.lm_head(hidden), targets) for hidden, targets in pairs])
+
     def on_cpu(self, *inputs: Tensor, **named: Tensor) -> Tensor:
-        """The same with inputs and logits on the CPU, for measuring."""
+        """`forward` with inputs and result on the CPU, for measuring."""
         moved = [value.to(self.device) for value in inputs]
         more = {name: value.to(self.device) for name, value in named.items()}
         return self(*moved, **more).cpu()
