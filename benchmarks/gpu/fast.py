@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from benchmarks.gpu.findings import Findings
 from benchmarks.gpu.models import K2_WIDTHS, OPTIMIZER, TINY, Counting, G, build, random_rows
 from benchmarks.gpu.trainings import CHECKPOINT, SPIKES, Quiet, Steps
+from k2core import ops
 from k2core.formats.huggingface import huggingface_config
 from k2core.inference.continuous import WINDOW
 from k2core.inference.continuous import Steps as Decoding
@@ -76,10 +77,8 @@ def at_k2_widths(found: Findings) -> None:
 
 def k2_widths_by_flex(found: Findings) -> None:
     """The same with FlexAttention, whatever `flash.WIDTHS` says: which of the two is faster decides what it should."""
-    from k2core.ops.cuda import flash
-
     if found.cuda and not found.small and found.left > 90:
-        with found.computing("bf16"), mock.patch.object(flash, "WIDTHS", frozenset()):
+        with found.computing("bf16"), ops.flash_for():
             _passes(found, "K2's widths by FlexAttention", _model(found, K2_WIDTHS), 2, 4096, floor=0.46)
 
 
@@ -93,6 +92,7 @@ def _model(found: Findings, config: ModelConfig) -> Transformer:
 def _passes(found: Findings, name: str, model: Transformer, rows: int, context: int, floor: float) -> float:
     """Forward and backward; returns the seconds of one."""
     tokens_BT, targets_BT = random_rows(found, model.config, rows, context)
+    model.logits_above = OPTIMIZER.qk_clip_threshold  # as in steps that are not logged
 
     def work() -> None:
         model.zero_grad(set_to_none=True)
@@ -256,8 +256,6 @@ def attention_options(found: Findings) -> None:
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     from k2core.model.visibility import WholeRows
-    from k2core.ops.cuda import flash
-    from k2core.ops.cuda.attention import plain
 
     attend = compiled(flex_attention)
     mask = create_block_mask(lambda b, h, t, s: t >= s, None, None, 4096, 4096, device=found.device)
@@ -285,8 +283,8 @@ def attention_options(found: Findings) -> None:
             found.note(f"attention {d}/{v}, the fastest options", 1e3 * times[best], "ms", note=note)
         for name, above in (("no largest logit needed", math.inf), ("all needed", -math.inf)):
             reach = WholeRows().reach(4096, None, above)
-            with found.computing("bf16"), mock.patch.object(flash, "WIDTHS", {(d, v)}):
-                seconds = found.seconds(partial(_attended_by_flash, plain, q, k, values, reach), 5)
+            with found.computing("bf16"), ops.flash_for((d, v)):
+                seconds = found.seconds(partial(_attended_by_flash, q, k, values, reach), 5)
             found.note(f"attention {d}/{v}, flash, {name}", 1e3 * seconds, "ms")
 
 
@@ -298,8 +296,8 @@ def _attended(attend: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, options: 
     out.backward(torch.ones_like(out))
 
 
-def _attended_by_flash(attend: Any, q: Tensor, k: Tensor, v: Tensor, reach: Any) -> None:
-    out, _ = attend(*(x.transpose(1, 2) for x in (q, k, v)), reach, q.shape[-1] ** -0.5)
+def _attended_by_flash(q: Tensor, k: Tensor, v: Tensor, reach: ops.Reach) -> None:
+    out, _ = ops.attention(*(x.transpose(1, 2) for x in (0.1 * q, k, v)), reach)
     out.backward(torch.ones_like(out))
 
 

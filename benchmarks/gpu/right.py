@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from random import Random
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -88,9 +87,7 @@ def _cases() -> Iterator[Case]:
 
     def by_flash(q: Tensor, kv: Tensor, shared: Tensor) -> Tensor:
         """bf16 on a GPU goes to the flash kernel, everything else where it would go anyway."""
-        from k2core.ops.cuda import flash
-
-        with mock.patch.object(flash, "WIDTHS", {(n + r, v)}):
+        with ops.flash_for((n + r, v)):
             return latent(q, kv, shared)
 
     yield "latent attention, flash", by_flash, [
@@ -124,8 +121,6 @@ def whole_model(found: Findings) -> None:
 
     Compiled twice: with attention by FlexAttention and by a flash kernel.
     """
-    from k2core.ops.cuda import flash
-
     batch = Counting(SMALL.vocab_size, 2, 256).batch(0)
 
     def run(model: Transformer) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,7 +142,7 @@ def whole_model(found: Findings) -> None:
     ):  # fmt: skip
         if compiled and not found.cuda:
             continue
-        with found.computing(precision), mock.patch.object(flash, "WIDTHS", widths):
+        with found.computing(precision), ops.flash_for(*widths):
             model = build(found, SMALL)
             model.load_state_dict(reference.state_dict())
             if compiled:
