@@ -32,7 +32,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed._functional_collectives import all_to_all_single_autograd
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -48,11 +48,16 @@ def shard(model: Transformer, mesh: DeviceMesh) -> None:
 
     Over a mesh of two named axes the parameters are copied along the first one (hybrid sharding). Both axes then count
     as data: for context parallelism pass the one-axis mesh of all processes.
+
+    Weights stay fp32 and gradients are summed in fp32, but processes exchange weights in the type that they multiply
+    in: with bf16 half as many bytes. Norms' and routers' weights, which one process takes in fp32, are rounded too.
     """
+    # Inputs are not cast: the rotation is fp32.
+    policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     spread = {p for m in model.modules() if isinstance(m, ParallelExperts) for p in m.parameters()}
     for layer in model.layers:
-        fully_shard(layer, mesh=mesh, ignored_params=spread)
-    fully_shard(model, mesh=mesh, ignored_params=spread)
+        fully_shard(layer, mesh=mesh, ignored_params=spread, mp_policy=policy)
+    fully_shard(model, mesh=mesh, ignored_params=spread, mp_policy=policy)
 
 
 def compile_layers(model: Transformer, **options: Any) -> None:
