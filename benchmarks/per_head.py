@@ -41,7 +41,7 @@ app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=F
 def main(
     workspace: Path = typer.Option(Path("."), help="where params.yaml and data/tokens are"),
     steps: int = typer.Option(240, min=20, help="of each training"),
-    batch_tokens: int = typer.Option(1024, help="tokens of a step"),
+    batch_tokens: int = typer.Option(512, help="tokens of a step"),
     rate: float = typer.Option(2.0, help="times the recipe's learning rates"),
     threshold: float = typer.Option(10.0, help="τ where QK-Clip is on"),
     seeds: int = typer.Option(1, min=1, help="trainings of each kind, of other weights and rows"),

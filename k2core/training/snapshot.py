@@ -13,7 +13,7 @@ from k2core.machine import device
 if TYPE_CHECKING:
     from torch import Tensor
 
-FILE = 2**29
+FILE = 2**28
 """Bytes of a file, roughly: safetensors makes a file in memory, and Python, and so training, stands still meanwhile."""
 
 

@@ -25,7 +25,7 @@ from k2core.training.parallel import compile_layers
 
 __all__ = ["cuda_on_the_cpu"]  # a fixture
 H, D, V = 3, 24, 16
-KERNEL = flash.kernel
+KERNEL, SCORES = flash.kernel, attention.scores
 SHAPE = ModelConfig(
     vocab_size=64, hidden_size=32, intermediate_size=48, moe_intermediate_size=16, num_hidden_layers=2,
     num_attention_heads=H, attention="mla", q_lora_rank=16, kv_lora_rank=16, qk_nope_head_dim=16, qk_rope_head_dim=8,
@@ -56,12 +56,21 @@ def at_once(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, longest: int, scale
     return torch.einsum("hnm,mhw->nhw", logits.softmax(-1), v), logits.logsumexp(-1)
 
 
+def by_blocks(q: Tensor, k: Tensor, v: Tensor, mask, scale: float) -> tuple[Tensor, Tensor]:
+    """`attention.scores` as on a GPU: a head without blocks has no scores there, while a CPU does not look at blocks."""
+    out, largest = SCORES(q, k, v, mask, scale)
+    blocks = mask.kv_num_blocks + mask.full_kv_num_blocks
+    seen = blocks.repeat_interleave(mask.BLOCK_SIZE[0], dim=-1)[..., : q.shape[2]] > 0
+    return out, largest.masked_fill(~seen, -torch.inf)
+
+
 @pytest.fixture(autouse=True)
 def flash_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """In fp32, so that the reference can be met closely; memory is full of NaN before it is written."""
     monkeypatch.setattr(flash, "WIDTHS", {(D, V)})
     monkeypatch.setattr(flash, "TYPES", (torch.float32, torch.bfloat16))
     monkeypatch.setattr(flash, "kernel", per_document)
+    monkeypatch.setattr(attention, "scores", by_blocks)
     monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     before = torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode("error")
