@@ -193,7 +193,7 @@ def sample(
     return [[one.result(tokenizer, overlong_reward) for one in group] for group in groups]
 
 
-def repeats(tokens: Sequence[int], times: int) -> bool:
+def repeats(tokens: list[int], times: int) -> bool:
     """Whether `tokens` end in `times` copies of a passage, as a model that is caught in a loop writes them."""
     return any(
         tokens[-size:] * times == tokens[-size * times :]
