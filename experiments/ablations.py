@@ -51,6 +51,7 @@ def main(
     work: Path = typer.Option(Path("work/ablations"), help="finished trainings, and those to go on with"),
     results: Path = typer.Option(ROOT / "experiments/results/ablations.json", help="the figures"),
     page: Path = typer.Option(ROOT / "docs/ablations.md", help="the page with the tables"),
+    block: str = typer.Option("ablations", help="the tables' block of the page; each base has one of its own"),
 ) -> None:
     """Measure."""
     chosen = [FULL, *(arm for arm in arms or ARMS if arm != FULL)]
@@ -63,7 +64,7 @@ def main(
         raise typer.Exit(1) from None
     results.parent.mkdir(parents=True, exist_ok=True)
     write_json(results, measured)
-    rewrite(page, "ablations", markdown(measured))
+    rewrite(page, block, markdown(measured))
 
 
 def measure(arms: list[str], seeds: int, workspace: Path, work: Path) -> dict[str, Any]:

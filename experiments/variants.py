@@ -98,6 +98,15 @@ def _no_replay(recipe: Recipe) -> Recipe:
     return recipe | {"sft": recipe["sft"] | {"text": {}}}
 
 
+def _steps(share: float) -> Callable[[Recipe], Recipe]:
+    """The recipe with `share` times the steps of SFT, their schedule as long as they are."""
+
+    def edited(recipe: Recipe) -> Recipe:
+        return recipe | {"sft": recipe["sft"] | {"steps": round(share * recipe["sft"]["steps"])}}
+
+    return edited
+
+
 def _no_spikes(recipe: Recipe) -> Recipe:
     """Batches of short answers and few dialogues differ so much that the recipe's rule stops the training."""
     return recipe | {"spikes": recipe["spikes"] | {"deviations": 1000.0}}
@@ -126,4 +135,6 @@ ARMS = {
     "closed_values": Arm(f"values from lists of {LIST}", dialogues=_closed),
     "no_replay": Arm("no text of pre-training in SFT", edit=_no_replay),
     "no_copying": Arm("no documents that teach copying, in pre-training and SFT", edit=_no_copying, pretrains=True),
+    "half_steps": Arm("half the steps of SFT", edit=_steps(0.5)),
+    "double_steps": Arm("twice the steps of SFT", edit=_steps(2)),
 }

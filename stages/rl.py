@@ -168,19 +168,21 @@ def run(
     )
     training.run(plot)
     rows = training.history.rows
+    if not any("passed" in row for row in rows):
+        raise StageError("no prompt's responses have all ended: raise rl.pause_after or rl.iterations")
     save_model(model, out)
     for name, content in training.left_out().items():
         write_text(out / name, content)
-    tenth = max(1, len(rows) // 10)
     figures |= heldout("after")
     write_lines(out / ROLLOUTS, _to_read(tried["before"], tried["after"]))
     columns = {"reward": "reward/mean", "success": "curriculum/success", "entropy": "entropy", "truncated": "truncated"}
     columns |= {"agreement": "critique/agreement"} if requests else {}
-    for when, part in (("first", rows[:tenth]), ("last", rows[-tenth:])):
-        for name, column in columns.items():
-            figures[f"train/{name}_{when}"] = fmean(row[column] for row in part)
+    for name, column in columns.items():
+        values = [row[column] for row in rows if column in row]
+        tenth = max(1, len(values) // 10)
+        figures[f"train/{name}_first"], figures[f"train/{name}_last"] = fmean(values[:tenth]), fmean(values[-tenth:])
     return figures | {
-        "train/zero_std_share": fmean(row["reward/zero_std"] for row in rows),
+        "train/zero_std_share": fmean(row["reward/zero_std"] for row in rows if "reward/zero_std" in row),
         "log_ratio/first_step_max": max(row.get("log_ratio/first_max", 0.0) for row in rows),
         "pool/items": float(len(pool.prompts)),
         "pool/dropped": float(pool.dropped),

@@ -36,15 +36,16 @@ COMPACT_BELOW = 0.75
 @torch.inference_mode()
 def generate(
     model: Transformer, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, temperature: float,
-    stop_ids: set[int], seed: int, batch_size: int = 64, constraints: Sequence[Constraint | None] | None = None,
-    streams: Sequence[str] | None = None,
+    stop_ids: set[int], seed: int = 0, batch_size: int = 64, constraints: Sequence[Constraint | None] | None = None,
+    streams: Sequence[str] | None = None, begun: Sequence[int] | None = None,
 ) -> list[Completion]:  # fmt: skip
-    """A completion of every prompt, in order; each depends on (model, prompt, its constraint, its stream, seed) alone.
+    """A completion of every prompt, in order; each depends on (model, prompt, its constraint, its stream) alone.
 
     Args:
         temperature: 0 is greedy.
         constraints: what each prompt's completion is held to (None: nothing).
-        streams: names of the prompts' random streams; without them, their indices.
+        streams: names of the prompts' random streams; without them, `SEED/INDEX`.
+        begun: tokens at the end of each prompt that its completion has already: stream and constraint are past them.
 
     Raises:
         ValueError: an empty prompt, no token to generate, or a negative temperature.
@@ -56,8 +57,13 @@ def generate(
         raise ValueError(f"prompt {empty[0]} is empty; a model needs at least one token to go on from")
     completions, model = [Completion([], [], "length") for _ in prompts], lowered(model)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    drawn = [Random(f"{seed}/{streams[index] if streams else index}") for index in range(len(prompts))]
+    drawn = [Random(streams[index] if streams else f"{seed}/{index}") for index in range(len(prompts))]
     held = [None if held_to is None else held_to.begin() for held_to in constraints or [None] * len(prompts)]
+    for prompt, stream, state, count in zip(prompts, drawn, held, begun or (), strict=begun is not None):
+        for token in prompt[len(prompt) - count :]:
+            stream.random()
+            if state is not None:
+                state.advance(token)
     if model.device.type == "cuda":
         waiting = [Row(tuple(prompts[index]), completions[index], drawn[index], held[index]) for index in order]
         continuous(model, waiting, max_new_tokens, temperature, stop_ids, batch_size)

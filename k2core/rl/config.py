@@ -31,6 +31,14 @@ class RLConfig(TrainingSettings):
     temperature_start: float = Field(gt=0, description="sampling temperature of the first iteration")
     temperature_end: float = Field(gt=0, description="sampling temperature of the last iteration (linear decay)")
     overlong_reward: float = Field(le=0, description="reward of a response that exceeds its token budget")
+    pause_after: int | None = Field(
+        ge=1,
+        description="tokens of a response per iteration; a longer one is paused, and goes on in the next iteration "
+        "with the policy of then; null: none is paused",
+    )
+    loops: int = Field(
+        ge=0, description="copies of a passage in a row at which a paused response is cut as over its budget; 0: never"
+    )
     probe_samples: int = Field(ge=1, description="responses of the SFT model to each pool item, to judge difficulty")
     lowest_rate: float = Field(ge=0, le=1, description="least pass rate of the SFT model for an item to be drawn")
     highest_rate: float = Field(ge=0, le=1, description="greatest pass rate of the SFT model for an item to be drawn")

@@ -10,19 +10,26 @@ Losses are divided by 2τ, which makes the on-policy gradient exactly REINFORCE'
 In the first, on-policy step a group with equal rewards has exactly no gradient and is left out; later it is kept.
 A prompt is computed once for all responses to it (`k2core.training.branches`).
 
+With `pause_after`, long responses take several iterations (`k2core.inference.under_way`). A prompt is learnt from once
+all responses to it have ended, and counts as one of the iteration's prompts until then. π_old of a token is the policy
+that sampled it, at the temperature of then; so log π/π_old is not zero in the first step where policies have changed
+within a response. Responses that are paused at the end of the training are dropped.
+
 Logged: `reward/mean` and `passed` (prompts as drawn: the hardest come most often, so both may fall while the policy
 improves), `curriculum/success` (running success rate, mean over the whole pool), `reward/zero_std` (share of groups
 without signal), `truncated` (share over budget), `length` (sampled tokens per rollout), `turns` (responses per
 rollout), `entropy` (nats per token: mean -log π of the sampled tokens), `critique/loss` (of the critic on verified
 pairs), `critique/agreement` (of the critic with the verifiers, on held-out pairs), `critique/on` (whether its reward
-counts), `critique/spread` (win rates' standard deviation), `temperature`, `grad_norm` (before clipping), `lr/muon` (the
-matrices' learning rate), what the optimiser reports, and, once there are any, `spike/skipped` (updates left out).
+counts), `critique/spread` (win rates' standard deviation), `paused` (responses that go on in the next iteration),
+`stale` (share of the sampled tokens that are of earlier iterations' policies), `temperature`, `grad_norm` (before
+clipping), `lr/muon` (the matrices' learning rate), what the optimiser reports, and, once there are any,
+`spike/skipped` (updates left out).
 
-Before the iteration's first step `log_ratio/first_max` (largest |log π_θ/π_old| of a response: sampler and trainer
-agree if it is about 0); before its last step `loss/policy`, `loss/ptx`, `log_ratio/mean`, `log_ratio/abs` (of
-log π_θ/π_old, and of its magnitude), `loss/pull` (the mean of (τ log π_θ/π_old)², part of `loss/policy`) and
-`pull/share` (a response's gradient weighs r - r̄ - τ log π_θ/π_old; the last term's share of it, by magnitude: 0
-on-policy, 1 where the pull is all).
+Before the iteration's first step `log_ratio/first_max` (largest |log π_θ/π_old| of a response without stale tokens:
+sampler and trainer agree if it is about 0); before its last step `loss/policy`, `loss/ptx`, `log_ratio/mean`,
+`log_ratio/abs` (of log π_θ/π_old, and of its magnitude), `loss/pull` (the mean of (τ log π_θ/π_old)², part of
+`loss/policy`) and `pull/share` (a response's gradient weighs r - r̄ - τ log π_θ/π_old; the last term's share of
+it, by magnitude: 0 on-policy, 1 where the pull is all).
 
 Shapes: B rows, T positions, N responses, M their tokens, V vocabulary.
 """
@@ -40,7 +47,8 @@ from torch.nn import Module, ModuleDict
 
 from k2core.data.rows.packing import pack_rows
 from k2core.data.rows.trees import Tree
-from k2core.inference.rollouts import Prompt, Rollout, sample
+from k2core.inference.rollouts import Prompt, Rollout
+from k2core.inference.under_way import Sample, begin, go_on, repeats, sample
 from k2core.model.loss import token_losses
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler
@@ -125,12 +133,18 @@ class PolicyTraining(Training):
         self.tokenizer, self.prompts, self.ptx = tokenizer, prompts, ptx
         self.requests, self.open_prompts, self.critic = requests, open_prompts, critic
         self.trusted: bool | None = None
+        self.under_way: list[tuple[int, list[Sample]]] = []
 
     def state(self) -> dict[str, Any]:
-        return {"curriculum": self.curriculum.state_dict()}
+        paused = [[number, [each.state() for each in group]] for number, group in self.under_way]
+        return {"curriculum": self.curriculum.state_dict(), "under_way": paused}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.curriculum.load_state_dict(state["curriculum"])
+        self.under_way = [
+            (number, [Sample.restored(self.prompts[number], each, self.tokenizer) for each in group])
+            for number, group in state["under_way"]
+        ]
 
     def weights(self) -> Module:
         return ModuleDict({"policy": self.model} | ({"critic": self.critic.refinement.model} if self.critic else {}))
@@ -139,7 +153,7 @@ class PolicyTraining(Training):
         skipped = self.spikes.before(self.step * self.config.updates)
         row = self.history.close(self.step, {"spike/skipped": float(skipped)} if skipped else {})
         self.job.log(row, self.step)
-        return f"passed {row['passed']:.2f}"
+        return f"passed {row['passed']:.2f}" if "passed" in row else "no prompt's responses have all ended"
 
     def temperature(self, iteration: int) -> float:
         """Linear decay from exploration to exploitation (K2 §3.2.3)."""
@@ -152,16 +166,21 @@ class PolicyTraining(Training):
         config, iteration = self.config, self.step
         random = Random(f"{self.seed}/rl/{iteration}")
         temperature = self.temperature(iteration)
-        numbers = self.curriculum.draw(config.prompts, random)
-        prompts = [self.prompts[number] for number in numbers]
-        groups = self._sample(prompts, random, temperature)
+        numbers, groups = self._roll_out(random, temperature)
         for number, group in zip(numbers, groups, strict=True):
             self.curriculum.update(number, fmean(rollout.passed for rollout in group))
+        metrics = {"temperature": temperature, "curriculum/success": fmean(self.curriculum.success)}
+        if config.pause_after:
+            metrics["paused"] = float(sum(not each.ended for _, group in self.under_way for each in group))
+        if not groups:
+            return metrics
+        prompts = [self.prompts[number] for number in numbers]
         rewards = [[rollout.reward for rollout in group] for group in groups]
         if iteration % max(1, config.iterations // TRACED) == 0:
             self._trace(numbers[0], prompts[0], groups[0][0])
-        success = fmean(self.curriculum.success)
-        metrics = _describe(groups, rewards) | {"temperature": temperature, "curriculum/success": success}
+        metrics |= _describe(groups, rewards)
+        if config.pause_after:
+            metrics["stale"] = _stale(groups, iteration)
         names = [f"prompt/{number}" for number in numbers]
         learnt = [self._group(*group) for group in zip(names, prompts, groups, rewards, strict=True)]
         if self.critic:
@@ -179,6 +198,28 @@ class PolicyTraining(Training):
             chosen = learnt[part * size : (part + 1) * size]
             metrics |= self._learn(chosen, temperature, first=step == 0, number=iteration * config.updates + step)
         return metrics
+
+    def _roll_out(self, random: Random, temperature: float) -> tuple[list[int], list[list[Rollout]]]:
+        """The prompts, by number, to which all responses have ended, and these; the others are under way."""
+        config, busy = self.config, {number for number, _ in self.under_way}
+        drawn = self.curriculum.draw(config.prompts + len(busy), random)
+        numbers = [number for number in drawn if number not in busy][: max(0, config.prompts - len(busy))]
+        seed = random.getrandbits(31)
+        fresh = begin([self.prompts[number] for number in numbers], config.samples, seed)
+        going = [*self.under_way, *zip(numbers, fresh, strict=True)]
+        samples = [each for _, group in going for each in group]
+        go_on(
+            self.model, self.tokenizer, samples, temperature=temperature, context=config.context, version=self.step,
+            most=config.pause_after,
+        )  # fmt: skip
+        for each in samples:
+            if not each.ended and config.loops and repeats(each.tokens, config.loops):
+                each.cut()
+        ended = [all(each.ended for each in group) for _, group in going]
+        self.under_way = [one for one, whole in zip(going, ended, strict=True) if not whole]
+        done = [one for one, whole in zip(going, ended, strict=True) if whole]
+        results = [[each.result(self.tokenizer, config.overlong_reward) for each in group] for _, group in done]
+        return [number for number, _ in done], results
 
     def _sample(self, prompts: Sequence[Prompt], random: Random, temperature: float) -> list[list[Rollout]]:
         return sample(
@@ -245,14 +286,17 @@ class PolicyTraining(Training):
             return {}
         config, model = self.config, self.model
         total = sum(len(group.signals) for group in groups)
-        informative = [group.signals for group in groups if not first or any(s.advantage for s in group.signals)]
+        informative = [
+            group.signals for group in groups
+            if not first or any(each.advantage or self._is_stale(each.rollout) for each in group.signals)
+        ]  # fmt: skip
         signals, responses, trees = list[Signal](), dict[int, Dialogue](), list[Tree]()
         for group in informative:
             own = {len(signals) + i: Dialogue(s.rollout.tokens, s.rollout.mask) for i, s in enumerate(group)}
             trees += grow(group[0].prompt.tokens, own, config.context)
             signals, responses = signals + group, responses | own
         rows = pack_rows([len(tree) for tree in trees], config.context)
-        policy_loss, ratios, gains = 0.0, list[float](), list[float]()
+        policy_loss, ratios, gains, fresh = 0.0, list[float](), list[float](), list[float]()
         self.optimizer.zero_grad()
         for start in range(0, len(rows), config.microbatch_rows):
             chosen = rows[start : start + config.microbatch_rows]
@@ -271,17 +315,23 @@ class PolicyTraining(Training):
                 policy_loss += float(loss.detach())
                 ratios += (log_probs_N - old_N).tolist()
                 gains += advantages_N.tolist()
+                at = enumerate(members)
+                fresh += [abs(ratios[i - len(members)]) for i, each in at if not self._is_stale(signals[each].rollout)]
         ptx_loss = batch_loss(model, self.ptx.batch(number).to(model.device))
         (config.ptx_weight * ptx_loss).backward()
         metrics = {"loss/policy": policy_loss, "loss/ptx": float(ptx_loss.detach())}
         if ratios:
             metrics |= _pull(ratios, gains, config.tau, total)
-            metrics |= {"log_ratio/first_max": max(map(abs, ratios))} if first else {}
+            metrics |= {"log_ratio/first_max": max(fresh)} if first and fresh else {}
         objective = policy_loss / (2 * config.tau) + config.ptx_weight * metrics["loss/ptx"]
         made = self.update(number, objective, lambda: [group.name for group in groups])
         if made is None:
             return {}
         return metrics | {"grad_norm": made.norm, "lr/muon": made.lr} | made.figures
+
+    def _is_stale(self, rollout: Rollout) -> bool:
+        """Whether an earlier iteration's policy sampled a part of it."""
+        return bool(rollout.versions) and rollout.versions[0] < self.step
 
 
 def _pull(ratios: Sequence[float], gains: Sequence[float], tau: float, count: int) -> Metrics:
@@ -299,6 +349,16 @@ def _pull(ratios: Sequence[float], gains: Sequence[float], tau: float, count: in
         "loss/pull": tau**2 * sum(ratio**2 for ratio in ratios) / count,
         "pull/share": pulls / (pulls + drives) if pulls else 0.0,
     }
+
+
+def _stale(groups: Sequence[Sequence[Rollout]], iteration: int) -> float:
+    """The share of the sampled tokens that are of earlier iterations."""
+    rollouts = [rollout for group in groups for rollout in group]
+    older = sum(
+        sampled for each in rollouts for sampled, version in zip(each.mask, each.versions, strict=True)
+        if version < iteration
+    )  # fmt: skip
+    return older / sum(sum(each.mask) for each in rollouts)
 
 
 def _turns(mask: Sequence[int]) -> int:

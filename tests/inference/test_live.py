@@ -16,7 +16,7 @@ from k2core.inference.live import Asked, Busy, Engine, Failed, Scored, Token
 from k2core.inference.sampler import generate
 
 pytestmark = pytest.mark.usefixtures("either_way")
-NAMES = [f"s{index}" for index in range(12)]
+NAMES = [f"5/s{index}" for index in range(12)]
 
 
 @contextmanager
@@ -32,11 +32,11 @@ def engine(model=None, **changes) -> Iterator[Engine]:
         made.close()
 
 
-def asked(prompt, name="s0", **changes) -> Asked:
+def asked(prompt, name="5/s0", **changes) -> Asked:
     """Something to ask, whose `heard` is a queue."""
     heard: queue.Queue = queue.Queue()
     wanted = {
-        "most": 12, "temperature": 0.8, "top_p": 1.0, "stop_ids": frozenset(STOP), "random": Random(f"5/{name}"),
+        "most": 12, "temperature": 0.8, "top_p": 1.0, "stop_ids": frozenset(STOP), "random": Random(name),
         "state": None, "likeliest": None, "scored": False,
     }  # fmt: skip
     made = Asked(tuple(prompt), hear=heard.put, **wanted | changes)

@@ -52,12 +52,12 @@ def test_the_cache_holds_only_latents():
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_a_stream_gives_the_tokens_of_the_batch(temperature):
     model, given = build(), prompts([5, 1, 9])
-    streams = ["a", "b", "c"]
+    streams = ["5/a", "5/b", "5/c"]
     for prompt, name, completion in zip(
         given, streams, sample(model, given, temperature=temperature, streams=streams), strict=True
     ):
         options = {"max_new_tokens": 12, "temperature": temperature, "stop_ids": STOP}
-        assert list(stream(model, prompt, seed=f"5/{name}", **options)) == completion.tokens
+        assert list(stream(model, prompt, seed=name, **options)) == completion.tokens
 
 
 @pytest.mark.parametrize("yarn", [None, YARN], ids=["plain", "yarn"])

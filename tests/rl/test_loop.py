@@ -11,7 +11,8 @@ import pytest
 import torch
 from micro import CHECKPOINT, SPIKES, VOCAB, CharTokenizer, job_in, micro_config, micro_model, micro_optimizer
 
-from k2core.inference.rollouts import Prompt, sample
+from k2core.inference.rollouts import Prompt
+from k2core.inference.under_way import sample
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.loop import PolicyTraining
 from k2core.stage import StageError
@@ -67,19 +68,20 @@ class Watched:
 
     def __init__(self, folder: Path, **changes) -> None:
         training = make_training(folder, ptx_weight=0.0, temperature_start=0.8, **changes)
-        sample_, step = training._sample, training.optimizer.step
+        roll_out, step = training._roll_out, training.optimizer.step
         self.prompts, self.groups, self.weights, self.gradients = [], [], [], []
 
-        def sampled(prompts, random, temperature):
-            self.prompts, self.groups = prompts, sample_(prompts, random, temperature)
-            return self.groups
+        def sampled(random, temperature):
+            numbers, self.groups = roll_out(random, temperature)
+            self.prompts = [training.prompts[number] for number in numbers]
+            return numbers, self.groups
 
         def stepped(scale, norm):
             self.weights.append({name: tensor.clone() for name, tensor in training.model.state_dict().items()})
             self.gradients.append(gradients(training.model))
             return step(scale, norm)
 
-        training._sample, training.optimizer.step = sampled, stepped
+        training._roll_out, training.optimizer.step = sampled, stepped
         self.metrics = iterate(training)
 
 
@@ -213,16 +215,16 @@ def test_a_killed_run_ends_bit_identically(tmp_path, minibatches, passes, one_th
 
 def after_samples(training: PolicyTraining, count: int, act: Callable[[], None]) -> None:
     """Have `act` done when `training` has sampled `count` times."""
-    sample, calls = training._sample, []
+    roll_out, calls = training._roll_out, []
 
     def counted(*arguments):
-        groups = sample(*arguments)
+        groups = roll_out(*arguments)
         calls.append(1)
         if len(calls) == count:
             act()
         return groups
 
-    training._sample = counted
+    training._roll_out = counted
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])

@@ -49,10 +49,10 @@ class ModelAgent:
         fitting = [number for number, prompt in enumerate(prompts) if len(prompt) <= room]
         completions = generate(
             self.model, [prompts[number] for number in fitting], max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature, stop_ids={self.tokenizer.im_end_id}, seed=self.seed,
+            temperature=self.temperature, stop_ids={self.tokenizer.im_end_id},
             batch_size=self.batch_size,
             constraints=[self._constraint(*asked[number][1:]) for number in fitting],
-            streams=[f"{asked[number][0]}/{len(asked[number][1])}" for number in fitting],
+            streams=[f"{self.seed}/{asked[number][0]}/{len(asked[number][1])}" for number in fitting],
         )  # fmt: skip
         made = dict(zip(fitting, completions, strict=True))
         return [
