@@ -57,7 +57,7 @@ def at_once(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, longest: int, scale
 
 
 def by_blocks(q: Tensor, k: Tensor, v: Tensor, mask, scale: float) -> tuple[Tensor, Tensor]:
-    """`attention.scores` as on a GPU: a head without blocks has no scores there, while a CPU does not look at blocks."""
+    """`attention.scores` as on a GPU: a head without blocks has no scores there; a CPU does not look at blocks."""
     out, largest = SCORES(q, k, v, mask, scale)
     blocks = mask.kv_num_blocks + mask.full_kv_num_blocks
     seen = blocks.repeat_interleave(mask.BLOCK_SIZE[0], dim=-1)[..., : q.shape[2]] > 0
