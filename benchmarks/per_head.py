@@ -71,7 +71,7 @@ def main(
         "commit": commit(),
     }  # fmt: skip
     write_json(results, found)
-    rewrite(page, "per-head", markdown(found))
+    rewrite(page, "per_head", markdown(found))
 
 
 class Trainings:

@@ -13,7 +13,7 @@ from benchmarks import per_head
 from k2core.data.rows.shards import TokenizedDocument, write_shards
 from k2core.recipe import read_recipe
 
-MARKS = "<!-- per-head:begin -->\n<!-- per-head:end -->\n"
+MARKS = "<!-- per_head:begin -->\n<!-- per_head:end -->\n"
 
 
 def test_four_trainings_become_a_table(tmp_path: Path) -> None:
