@@ -282,7 +282,8 @@ def attention_options(found: Findings) -> None:
             note = f"{best}; torch's own {1e3 * times['{}']:.2f} ms"
             found.note(f"attention {d}/{v}, the fastest options", 1e3 * times[best], "ms", note=note)
         for name, above in (("no largest logit needed", math.inf), ("all needed", -math.inf)):
-            reach = WholeRows().reach(4096, None, above)
+            reach = WholeRows().reach(4096, None)
+            reach.above = above
             with found.computing("bf16"), ops.flash_for((d, v)):
                 seconds = found.seconds(partial(_attended_by_flash, q, k, values, reach), 5)
             found.note(f"attention {d}/{v}, flash, {name}", 1e3 * seconds, "ms")

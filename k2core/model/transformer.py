@@ -109,7 +109,8 @@ class Transformer(nn.Module):
             positions_BT = self.rows.columns(T, tokens_BT.device)[None]
         x_BTD = self._embedded(tokens_BT)
         observed = torch.is_grad_enabled()
-        reach = self.rows.reach(T, segments_BT, self.logits_above if observed else math.inf)
+        reach = self.rows.reach(T, segments_BT)
+        reach.above = self.logits_above if observed else math.inf
         ops.prepare(reach, x_BTD)
         rotation = self.rotary(positions_BT)
         with self._observed(observed):
@@ -124,7 +125,8 @@ class Transformer(nn.Module):
         """Store rows, as `forward` reads them, in `cache`; the last layer's output is not needed and not computed."""
         T = tokens_BT.shape[1]
         x_BTD = self._embedded(tokens_BT)
-        reach = self.rows.reach(T, segments_BT, math.inf)
+        reach = self.rows.reach(T, segments_BT)
+        reach.above = math.inf
         ops.prepare(reach, x_BTD)
         rotation = self.rotary(self.rows.columns(T, tokens_BT.device)[None] if positions_BT is None else positions_BT)
         *before, last = self.blocks()

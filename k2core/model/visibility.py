@@ -5,8 +5,6 @@ Shapes: B sequences, T positions, S key positions.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -28,7 +26,7 @@ class WholeRows:
         """Columns of the row that this process has, [T]."""
         return torch.cat([torch.arange(column, column + length, device=device) for column, length in self.runs(T)])
 
-    def reach(self, T: int, segments_BT: Tensor | None, above: float = -math.inf) -> Reach:
-        """Causal attention within equal segment numbers; largest logits up to `above` need not be known."""
+    def reach(self, T: int, segments_BT: Tensor | None) -> Reach:
+        """Causal attention within equal segment numbers."""
         segments_BS = None if segments_BT is None else self.gather(segments_BT)
-        return Reach(self.runs(T), segments_BT, segments_BS, self.gather, above)
+        return Reach(self.runs(T), segments_BT, segments_BS, self.gather)

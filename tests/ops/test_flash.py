@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -17,7 +18,7 @@ from k2core.machine import device
 from k2core.model.config import ModelConfig
 from k2core.model.transformer import Transformer
 from k2core.model.visibility import WholeRows
-from k2core.ops import BRANCH, reference, using
+from k2core.ops import BRANCH, Reach, reference, using
 from k2core.ops.cuda import attention, flash
 from k2core.optim.kinds.muonclip import MuonClipConfig
 from k2core.optim.muonclip import MuonClip
@@ -82,6 +83,10 @@ def heads(seed: int, B: int = 2, T: int = 150) -> list[Tensor]:
     return [random(B, T, H, width, seed=seed + n).requires_grad_() for n, width in enumerate((D, D, V))]
 
 
+def reach_of(T: int, segments: Tensor | None, above: float = -math.inf) -> Reach:
+    return replace(WholeRows().reach(T, segments), above=above)
+
+
 def packed(*lengths: int) -> Tensor:
     """Segments of a row of documents of these lengths."""
     return torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))[None]
@@ -102,7 +107,7 @@ def test_results_and_gradients_are_the_references(segments):
         lambda q, k, v, reach: reference.attention(0.7 * q, k, v, reach),
     ):
         leaves = heads(0)
-        out, largest = attend(*leaves, WholeRows().reach(150, segments))
+        out, largest = attend(*leaves, reach_of(150, segments))
         (out * random(*out.shape, seed=9)).sum().backward()
         found.append([out.detach(), largest, *(leaf.grad for leaf in leaves)])
     for ours, theirs in zip(*found, strict=True):
@@ -114,10 +119,10 @@ def test_largest_logits_are_exact_above_the_threshold_and_absent_below(seed):
     """Around every head's own largest logit, and where the log-sum-exp exceeds the threshold but no logit does."""
     q, k, v = heads(10 * seed)
     segments = CASES["other documents in each row"]
-    exact = reference.attention(q, k, v, WholeRows().reach(150, segments))[1].detach()
+    exact = reference.attention(q, k, v, reach_of(150, segments))[1].detach()
     per_head = exact.amax(0)
     for threshold in [*(per_head + 0.1), *(per_head - 0.1), per_head.max() + 1.0, per_head.min() - 50.0]:
-        found = attention.plain(q, k, v, WholeRows().reach(150, segments, float(threshold)), 1.0)[1]
+        found = attention.plain(q, k, v, reach_of(150, segments, float(threshold)), 1.0)[1]
         assert torch.allclose(found, torch.where(exact > threshold, exact, -torch.inf), atol=1e-4)
 
 
@@ -135,7 +140,7 @@ def test_a_pass_is_made_for_those_heads_alone_that_may_exceed_the_threshold(monk
         return scores(q, k, v, mask, scale)
 
     monkeypatch.setattr(attention, "scores", noted)
-    largest = attention.plain(q, k, v, WholeRows().reach(150, None, 10.0), 1.0)[1]
+    largest = attention.plain(q, k, v, reach_of(150, None, 10.0), 1.0)[1]
     assert torch.allclose(largest, torch.tensor([-math.inf, -math.inf, 12.0]).expand(2, -1))
     [mask] = asked
     blocks = mask.kv_num_blocks + mask.full_kv_num_blocks
@@ -154,7 +159,7 @@ def test_a_head_just_above_the_threshold_is_not_lost_to_rounding(monkeypatch):
     largest = (q * k).sum(-1)[0, 0]
     for head in largest.argsort().tolist():
         threshold = float(largest[head] - 1e-4 * largest[head].abs())
-        found = attention.plain(q, k, v, WholeRows().reach(1, None, threshold), 1.0)[1][0]
+        found = attention.plain(q, k, v, reach_of(1, None, threshold), 1.0)[1][0]
         assert found[head] == pytest.approx(float(largest[head]), rel=1e-5)
 
 
@@ -180,7 +185,7 @@ def branches() -> Tensor:
 def test_what_is_no_row_of_documents_stays_with_flex_attention(monkeypatch, segments):
     monkeypatch.setattr(flash, "kernel", None)
     q, k, v = (x.detach() for x in heads(0))
-    reach = WholeRows().reach(150, segments)
+    reach = reach_of(150, segments)
     out, largest = attention.plain(q, k, v, reach, 1.0)
     expected = reference.attention(q, k, v, reach)
     assert torch.allclose(out, expected[0], atol=1e-4) and torch.allclose(largest, expected[1].expand(2, -1), atol=1e-4)
