@@ -55,7 +55,7 @@ def _documents(reach: Reach, rows: int, T: int, device: torch.device) -> Tensor 
         begins_BT[:, 1:] = steps_BT > 0
     end = torch.tensor([rows * T], device=device)
     starts_D = torch.cat([begins_BT.flatten().nonzero()[:, 0], end]).int()
-    torch._dynamo.mark_dynamic(starts_D, 0)  # another number of documents needs no other code
+    torch._dynamo.maybe_mark_dynamic(starts_D, 0)  # another number of documents needs no other code
     return starts_D
 
 
