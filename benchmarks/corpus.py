@@ -12,8 +12,12 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks.harness import Entry, Work, alternate, compare, measured
 from benchmarks.scale import LAPTOP, Scale
@@ -21,8 +25,9 @@ from k2core.corpus import curation
 from k2core.corpus.curation import DecontaminationConfig
 from k2core.corpus.documents import document_schema, sample
 from k2core.corpus.duplicates import dedup
-from k2core.corpus.duplicates.dedup import Fingerprint, MinhashConfig
-from k2core.corpus.duplicates.paragraphs import ParagraphConfig
+from k2core.corpus.duplicates.clusters import deduplicate
+from k2core.corpus.duplicates.dedup import MinhashConfig
+from k2core.corpus.duplicates.paragraphs import ParagraphConfig, find_repeats, spill, without
 from k2core.corpus.tagging import ASKED, SIGNALS
 from k2core.corpus.words import split_words
 from k2core.machine.packages import find_folder
@@ -132,18 +137,32 @@ def families() -> dict[str, Callable[[str], Row]]:
 
 def _of_curation(rows: list[Row], config: MinhashConfig) -> Iterator[Step]:
     recipe = read_recipe(LAPTOP)["curate"]
-    prints = [Fingerprint(row["id"], **dedup.attributes(row["text"], config)) for row in rows]
-    bare = [replace(item, minhash=[]) for item in prints]
-    yield Step("exact duplicates", rows, lambda: dedup.find_duplicates(bare, recipe["min_similarity"]))
-    yield Step("near duplicates", rows, lambda: dedup.find_duplicates(prints, recipe["min_similarity"]))
-    ranked = [
-        {**row, "quality": 1.0, "split": curation.split_of(row["id"], recipe["heldout_fraction"])} for row in rows
-    ]
+    prints = [{"id": row["id"], "quality": 1.0, **dedup.attributes(row["text"], config)} for row in rows]
+    bare = [{**row, "minhash": []} for row in prints]
+    yield Step("exact duplicates", rows, lambda: _duplicates(bare, recipe["min_similarity"]))
+    yield Step("near duplicates", rows, lambda: _duplicates(prints, recipe["min_similarity"]))
+    split = [{**row, "split": curation.split_of(row["id"], recipe["heldout_fraction"])} for row in rows]
     paragraphs = load_section(ParagraphConfig, LAPTOP, "curate", "paragraphs")
-    compared = [row for row in ranked if row["domain"] in paragraphs.domains]
-    yield Step("paragraphs", compared, lambda: curation.repeated_paragraphs(compared, paragraphs))
+    compared = [row for row in rows if row["domain"] in paragraphs.domains]
+    yield Step("paragraphs", compared, lambda: _paragraphs(compared, paragraphs))
     settings = load_section(DecontaminationConfig, LAPTOP, "curate", "decontamination")
-    yield Step("decontamination", ranked, lambda: curation.decontaminate(ranked, [], settings))
+    yield Step("decontamination", rows, lambda: curation.decontaminate(split, [], settings))
+
+
+def _duplicates(rows: Sequence[Row], min_similarity: float) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        deduplicate(rows, min_similarity, Path(folder))
+
+
+def _paragraphs(rows: Sequence[Row], config: ParagraphConfig) -> None:
+    """What is found, and what is left of each text."""
+    everything = np.arange(len(rows))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        spill(folder, ((place, row["text"]) for place, row in enumerate(rows)), config.min_characters)
+        find_repeats([folder], [0, len(rows)], everything, everything >= 0, config.max_share, folder)
+        for document, cuts in groupby(np.load(folder / "cuts.npy").tolist(), itemgetter(0)):
+            without(rows[document]["text"], [cut[1] for cut in cuts])
 
 
 def _gate(texts: list[Row], rows: list[Row]) -> Step:

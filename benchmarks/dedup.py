@@ -1,7 +1,7 @@
 """Near duplicates: ours against datatrove's four MinHash steps, and what is found of planted pairs.
 
-Both read the same JSON lines and write those that stay as JSON lines, on one core: ours signs every document and asks
-its index, datatrove runs its steps by its `LocalPipelineExecutor` with one worker. Both have 14 buckets of 8 hashes of
+Both read the same JSON lines and write those that stay as JSON lines, on one core: ours signs every document and sorts
+its bands, datatrove runs its steps by its `LocalPipelineExecutor` with one worker. Both have 14 buckets of 8 hashes of
 5-grams, without datatrove's writing of every number as 0. datatrove splits words by spaCy unless told otherwise; the
 second entry tells it to split at spaces, as ours does.
 
@@ -24,7 +24,8 @@ import orjson
 
 from benchmarks.harness import Entry, alternate, compare
 from benchmarks.scale import LAPTOP, Scale
-from k2core.corpus.duplicates.dedup import Fingerprint, MinhashConfig, attributes, find_duplicates
+from k2core.corpus.duplicates.clusters import deduplicate
+from k2core.corpus.duplicates.dedup import MinhashConfig, attributes
 from k2core.corpus.sources.builtin.wikipedia import Source
 from k2core.corpus.sources.builtin.wikipedia import documents as wikipedia
 from k2core.recipe import load_section, read_recipe
@@ -108,17 +109,13 @@ def written(rows: Rows) -> Iterator[Path]:
 
 
 def ours(folder: Path) -> set[str]:
-    """Signatures and index of `k2core.corpus.duplicates.dedup`, with the laptop recipe's parameters."""
+    """Signatures and search of `k2core.corpus.duplicates`, with the laptop recipe's parameters."""
     config = load_section(MinhashConfig, LAPTOP, "tag", "minhash")
     min_similarity = read_recipe(LAPTOP)["curate"]["min_similarity"]
     with tempfile.TemporaryDirectory() as out:
         rows = [orjson.loads(line) for line in (folder / FILE).read_bytes().splitlines()]
-        prints = (
-            Fingerprint(row["id"], tags["digest"], tags["minhash"])
-            for row in rows
-            for tags in [attributes(row["text"], config)]
-        )
-        gone = {duplicate.id for duplicate in find_duplicates(prints, min_similarity)}
+        prints = [{"id": row["id"], "quality": 1.0, **attributes(row["text"], config)} for row in rows]
+        gone = set(deduplicate(prints, min_similarity, Path(out)))
         _write(Path(out) / FILE, (row for row in rows if row["id"] not in gone))
     return gone
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from k2core import storage
-from k2core.corpus.documents import group_of
-from k2core.corpus.duplicates.dedup import Fingerprint, find_duplicates
-from k2core.corpus.duplicates.paragraphs import ParagraphConfig, Repeats, find_repeats
+from k2core.corpus.documents import Domain, group_of
+from k2core.corpus.duplicates.paragraphs import ParagraphConfig
 from k2core.recipe import RecipeError, Section
 
 if TYPE_CHECKING:
-    from k2core.corpus.duplicates.decontamination import EvaluationSet
+    from k2core.corpus.duplicates.decontamination import EvaluationSet, Hit
 
+Name = TypeVar("Name")
 Row = dict[str, Any]
 EXACT, NEAR, PARAGRAPHS, CONTAMINATED = "exact_duplicate", "near_duplicate", "duplicate_paragraphs", "contaminated"
 UNTAGGED = "untagged"
@@ -55,6 +54,29 @@ class DecontaminationConfig(Section):
     heldout_words: int = Field(ge=8, description="consecutive words of a held-out document that are too many")
 
 
+class CurationConfig(Section):
+    """What is kept."""
+
+    rules: dict[Domain, Rules] = Field(description="rules of each domain; a domain without any loses nothing by rule")
+    min_similarity: float = Field(
+        ge=0, le=1, description="share of equal MinHash values from which a document is a near duplicate"
+    )
+    paragraphs: ParagraphConfig = Field(description="paragraphs that occur in several documents")
+    heldout_fraction: float = Field(gt=0, lt=1, description="share of texts that no training ever sees")
+    sampling: list[SamplingStep] = Field(min_length=1, description="sampling rates by quality; one has min_quantile 0")
+    translate_from: list[str] = Field(
+        description="ISO 639 codes that are kept beside each rule's languages as split `foreign`, to be translated"
+    )
+    decontamination: DecontaminationConfig = Field(description="passages that no training document may hold")
+
+    @field_validator("sampling")
+    @classmethod
+    def _for_all(cls, steps: list[SamplingStep]) -> list[SamplingStep]:
+        if min(step.min_quantile for step in steps) > 0:
+            raise ValueError("no rate for the poorest documents; one step must have min_quantile 0")
+        return steps
+
+
 @dataclass(frozen=True)
 class Rejection:
     """Why a document is rejected: the rule's name and the value that broke it.
@@ -89,29 +111,6 @@ def judge(rules: Rules, attributes: Row, translate_from: Sequence[str] = ()) -> 
     return None
 
 
-def deduplicate(rows: Iterable[Row], min_similarity: float) -> dict[str, Rejection]:
-    """`id` → rejection for the duplicates of `rows` (`id`, `quality`, `digest`, `minhash`), across all sources.
-
-    Of two duplicates the one of higher quality stays; equals are ordered by id.
-    """
-    fingerprints = (Fingerprint(row["id"], row["digest"], row["minhash"]) for row in _ranked(rows))
-    return {
-        duplicate.id: Rejection(EXACT if duplicate.exact else NEAR, duplicate.similarity, duplicate.of)
-        for duplicate in find_duplicates(fingerprints, min_similarity)
-    }
-
-
-def repeated_paragraphs(rows: Iterable[Row], config: ParagraphConfig) -> dict[str, Repeats]:
-    """`id` → what the document repeats of better ones, over all sources of the compared domains."""
-    compared = [row for row in rows if row["domain"] in config.domains]
-    return find_repeats(((row["id"], row["text"]) for row in _ranked(compared)), config)
-
-
-def rejection_of(repeats: Repeats) -> Rejection:
-    """The rejection of a document that would lose too much; the score is the share in repeated paragraphs."""
-    return Rejection(PARAGRAPHS, repeats.share, repeats.of, repeats.first)
-
-
 def decontaminate(
     rows: Sequence[Row], sets: Sequence[EvaluationSet], config: DecontaminationConfig
 ) -> tuple[dict[str, Rejection], dict[str, float]]:
@@ -120,22 +119,68 @@ def decontaminate(
     The score is the passage's share of the item's words. `searched/SET` counts the items that were searched for,
     `too_short/SET` those too short for it.
     """
-    from k2core.corpus.duplicates.decontamination import EvaluationSet, Index, find_contaminated
-
-    heldout = EvaluationSet(HELDOUT, {row["id"]: row["text"] for row in rows if row["split"] == HELDOUT})
+    search = Contamination(sets, {row["id"]: row["text"] for row in rows if row["split"] == HELDOUT}, config)
     training = [(row["id"], row["text"]) for row in rows if row["split"] == TRAIN]
-    items, own = Index(sets, config.item_words), Index([heldout], config.heldout_words)
-    hits = find_contaminated(training, own, phrases_count=False)
-    hits |= find_contaminated(training, items, phrases_count=True)
-    figures: dict[str, float] = {}
-    for what in ("searched", "too_short"):
-        counts: Counter[str] = getattr(items, what) + getattr(own, what)
-        figures |= {f"{what}/{group.name}": float(counts[group.name]) for group in (*sets, heldout)}
-    return {name: Rejection(CONTAMINATED, hit.share, hit.item, hit.passage) for name, hit in hits.items()}, figures
+    return search.rejections(training, search.look(training)), search.figures
 
 
-def _ranked(rows: Iterable[Row]) -> list[Row]:
-    return sorted(rows, key=lambda row: (-row["quality"], row["id"]))
+class Contamination:
+    """Passages of evaluation sets and of held-out text, for which training documents are searched twice.
+
+    `look` reads each training document; the sum of what it counts goes to `rejections`, which reads again what was
+    found. The held-out documents' words and n-grams are in memory.
+
+    Args:
+        heldout: id → text.
+
+    Attributes:
+        figures: `searched/SET`, the items that are searched for, and `too_short/SET`.
+    """
+
+    def __init__(
+        self, sets: Sequence[EvaluationSet], heldout: Mapping[str, str], config: DecontaminationConfig
+    ) -> None:
+        from k2core.corpus.duplicates.decontamination import EvaluationSet, Index
+
+        own = EvaluationSet(HELDOUT, heldout)
+        self._items, self._own = Index(sets, config.item_words), Index([own], config.heldout_words)
+        self.figures: dict[str, float] = {}
+        for what in ("searched", "too_short"):
+            counts: Counter[str] = getattr(self._items, what) + getattr(self._own, what)
+            self.figures |= {f"{what}/{group.name}": float(counts[group.name]) for group in (*sets, own)}
+
+    def look(self, documents: Sequence[tuple[Name, str]]) -> Found[Name]:
+        """What training documents (name, text) share with the items."""
+        from k2core.corpus.duplicates.decontamination import count_passages, find_contaminated
+
+        suspects, seen = count_passages(documents, self._own)
+        hits = find_contaminated(documents, self._items)
+        return Found({name: _contaminated(hit) for name, hit in hits.items()}, suspects, seen)
+
+    def rejections(self, documents: Iterable[tuple[Name, str]], found: Found[Name]) -> dict[Name, Rejection]:
+        """The rejections of `documents`, the ones in which `found`'s were found or more; `seen` counts those of all."""
+        from k2core.corpus.duplicates.decontamination import find_contaminated
+
+        suspects = set(found.suspects)
+        hits = find_contaminated((one for one in documents if one[0] in suspects), self._own, found.seen)
+        return {name: _contaminated(hit) for name, hit in hits.items()} | found.items
+
+
+@dataclass
+class Found(Generic[Name]):
+    """What training documents share with evaluation sets (`items`: a rejection each) and with held-out text.
+
+    Attributes:
+        suspects: documents that share a passage with held-out text; `seen`, in how many documents each of these is.
+    """
+
+    items: dict[Name, Rejection]
+    suspects: list[Name]
+    seen: Counter[int]
+
+
+def _contaminated(hit: Hit) -> Rejection:
+    return Rejection(CONTAMINATED, hit.share, hit.item, hit.passage)
 
 
 def split_of(document_id: str, heldout_fraction: float) -> str:
@@ -150,35 +195,41 @@ def is_foreign(rules: Rules | None, language: str, translate_from: Sequence[str]
     return language not in rules.languages and language in translate_from
 
 
-def rates(qualities: Sequence[float], steps: Sequence[SamplingStep]) -> list[float]:
-    """The sampling rate of each document of a domain by its place in the order of `qualities`; equals share the middle.
+def rates(qualities_N: Any, among_M: Any, steps: Sequence[SamplingStep]) -> list[float]:
+    """The sampling rate of each of N documents by its place among the rising qualities of a domain's M documents.
 
-    The highest step whose quantile a document reaches counts (K1.5, appendix B: good documents are seen more often).
+    Equals share the middle of their places. The highest step whose quantile a document reaches counts (K1.5, appendix
+    B: good documents are seen more often).
     """
-    ordered, falling = sorted(qualities), sorted(steps, key=lambda step: -step.min_quantile)
-    quantiles = (
-        (bisect_left(ordered, value) + bisect_right(ordered, value)) / (2 * len(ordered)) for value in qualities
-    )
+    falling = sorted(steps, key=lambda step: -step.min_quantile)
+    places_N = among_M.searchsorted(qualities_N, "left") + among_M.searchsorted(qualities_N, "right")
+    quantiles = (place / (2 * len(among_M)) for place in places_N.tolist())
     return [next(step.rate for step in falling if quantile >= step.min_quantile) for quantile in quantiles]
 
 
-def funnel(
-    rows: list[Row], rejections: dict[str, Rejection], steps: Iterable[str], cut: Mapping[str, int]
-) -> list[dict[str, Any]]:
-    """What is left after each of `steps`: `{step, documents, characters}`, from "ingested" on.
+@dataclass
+class Funnel:
+    """Documents and their characters as ingested, those that each reason took, and the characters that were cut.
 
-    Args:
-        rows: documents with their texts as ingested.
-        cut: `id` → characters of repeated paragraphs that were cut out of documents not rejected for them.
+    A document's characters are those it had when it went. `cut` are the characters of repeated paragraphs in documents
+    that were not rejected for them.
     """
-    sizes = {row["id"]: len(row["text"]) for row in rows}
-    documents, characters = len(sizes), sum(sizes.values())
-    table = [{"step": "ingested", "documents": documents, "characters": characters}]
-    for step in steps:
-        if step == PARAGRAPHS:
-            characters -= sum(cut.values())
-            sizes = {name: size - cut.get(name, 0) for name, size in sizes.items()}
-        gone = [name for name, rejection in rejections.items() if rejection.reason == step]
-        documents, characters = documents - len(gone), characters - sum(sizes[name] for name in gone)
-        table.append({"step": step, "documents": documents, "characters": characters})
-    return table
+
+    ingested: tuple[int, int] = (0, 0)
+    gone: dict[str, tuple[int, int]] = field(default_factory=dict)
+    cut: int = 0
+
+    def took(self, reason: str, characters: int) -> None:
+        """Count a document that went for `reason`."""
+        before = self.gone.get(reason, (0, 0))
+        self.gone[reason] = before[0] + 1, before[1] + characters
+
+    def table(self, steps: Iterable[str]) -> list[dict[str, Any]]:
+        """What is left after each of `steps`: `{step, documents, characters}`, from "ingested" on."""
+        documents, characters = self.ingested
+        table = [{"step": "ingested", "documents": documents, "characters": characters}]
+        for step in steps:
+            gone = self.gone.get(step, (0, 0))
+            documents, characters = documents - gone[0], characters - gone[1] - (self.cut if step == PARAGRAPHS else 0)
+            table.append({"step": step, "documents": documents, "characters": characters})
+        return table

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from k2core.storage.atomic import publish
 from k2core.storage.disk import of_the_machine
+
+GROUP_ROWS, GROUP_BYTES = 2**16, 2**26
+"""Most rows and bytes of a row group of a table that is written as it comes."""
 
 
 class StorageError(RuntimeError):
@@ -28,8 +32,70 @@ def write_table(path: Path, rows: Iterable[dict[str, Any]], schema: Any) -> int:
     return table.num_rows
 
 
+@contextmanager
+def stream_table(path: Path, schema: Any) -> Iterator[Callable[[Any], None]]:
+    """Yield a function that appends a pyarrow table to the Parquet file at `path`, which appears when the block ends.
+
+    Memory holds one row group. Where one ends depends on the rows alone, not on the tables in which they come, so equal
+    rows give equal bytes; those of `write_table` where one row group holds them.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    waiting: list[Any] = []
+    rows = size = 0
+    with publish(path) as scratch, pq.ParquetWriter(scratch, schema, compression="zstd") as file:
+
+        def write() -> None:
+            nonlocal rows, size
+            file.write_table(pa.concat_tables([schema.empty_table(), *waiting]).combine_chunks())
+            waiting.clear()
+            rows = size = 0
+
+        def append(table: Any) -> None:
+            nonlocal rows, size
+            table = table.select(schema.names).cast(schema)
+            ends_R = _row_bytes(table).cumsum()
+            start = before = 0
+            while start < table.num_rows:
+                fitting = int(ends_R.searchsorted(before + GROUP_BYTES - size, side="right")) - start
+                count = min(max(fitting, 0), GROUP_ROWS - rows, table.num_rows - start)
+                if not count and rows:
+                    write()
+                    continue
+                count = count or 1  # a row that is larger than a group
+                waiting.append(table.slice(start, count))
+                rows, start = rows + count, start + count
+                size, before = size + int(ends_R[start - 1]) - before, int(ends_R[start - 1])
+
+        yield append
+        write()
+
+
+def _row_bytes(table: Any) -> Any:
+    """Bytes of each row's strings and 8 for each other value, as numpy int64."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    bytes_R = np.zeros(table.num_rows, np.int64)
+    for name, kind in zip(table.schema.names, table.schema.types, strict=True):
+        bytes_R += pc.fill_null(pc.binary_length(table[name]), 0).to_numpy() if pa.types.is_string(kind) else 8
+    return bytes_R
+
+
 def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """The rows of one Parquet file as dictionaries.
+
+    Raises:
+        StorageError: the file is missing, corrupt, or lacks one of `columns`.
+    """
+    rows: list[dict[str, Any]] = read_columns(path, columns).to_pylist()
+    return rows
+
+
+def read_columns(path: Path, columns: Sequence[str] | None = None) -> Any:
+    """One Parquet file as a pyarrow table.
 
     Raises:
         StorageError: the file is missing, corrupt, or lacks one of `columns`.
@@ -50,7 +116,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[st
         found = ", ".join(file.schema_arrow.names)
         raise StorageError(f"{path}: no column {', '.join(sorted(missing))}; it has {found}")
     try:
-        return file.read(columns=list(columns) if columns else None).to_pylist()
+        return file.read(columns=list(columns) if columns else None)
     except (pa.ArrowInvalid, OSError) as error:
         if of_the_machine(error):
             raise
@@ -63,8 +129,16 @@ def read_tables(folder: Path, columns: Sequence[str] | None = None) -> Iterator[
     Raises:
         StorageError: the folder has no Parquet file (a stage that produced nothing fails loudly).
     """
-    files = sorted(Path(folder).glob("*.parquet"))
-    if not files:
-        raise StorageError(f"{folder}: no Parquet files; run the stage that makes it (`dvc repro`)")
-    for file in files:
-        yield file.name, read_table(file, columns)
+    for name in table_names(folder):
+        yield name, read_table(folder / name, columns)
+
+
+def table_names(folder: Path) -> list[str]:
+    """The names of the Parquet files of `folder`, in order.
+
+    Raises:
+        StorageError: the folder has none.
+    """
+    if names := sorted(file.name for file in folder.glob("*.parquet")):
+        return names
+    raise StorageError(f"{folder}: no Parquet files; run the stage that makes it (`dvc repro`)")

@@ -6,15 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from k2core.corpus.curation import (
     Bounds,
     DecontaminationConfig,
+    Funnel,
     Rejection,
     Rules,
     SamplingStep,
-    funnel,
     judge,
     rates,
     split_of,
@@ -216,11 +217,17 @@ def test_missing_columns_and_other_rows_are_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"no column .*domain"):
         tag_stage.run(tag_stage.Params(language_characters=500, minhash=MINHASH), documents, tmp_path / "t", job)
     with pytest.raises(StorageError, match=r"tasks\.jsonl: no such file"):
-        curate.run(PARAMS, *prepared(tmp_path / "b", rows), tmp_path / "no", tmp_path / "out", job)
+        curate.run(
+            PARAMS,
+            *prepared(tmp_path / "b", rows),
+            tmp_path / "no",
+            tmp_path / "out",
+            Job("curate", tmp_path / "b", None),
+        )
     with pytest.raises(StorageError, match=r"no column .*license"):
         curate.run(PARAMS, documents, attributes, quality, tasks_in(tmp_path), tmp_path / "out", job)
     with pytest.raises(StageError, match="its tables have no documents; run ingest again"):
-        curate.run(PARAMS, *prepared(tmp_path / "c", []), tasks_in(tmp_path), tmp_path / "out", job)
+        run(tmp_path / "c", [])
 
 
 SPANISH = [
@@ -266,8 +273,11 @@ def test_the_rate_follows_the_quality_within_the_domain(tmp_path: Path) -> None:
 
 def test_rates_by_quantile() -> None:
     steps = [SamplingStep(min_quantile=low, rate=rate) for low, rate in ((0.0, 0.2), (0.75, 1.0), (0.5, 0.6))]
-    assert rates([0.1, 0.2, 0.3, 0.4], steps) == [0.2, 0.2, 0.6, 1.0]
-    assert rates([0.5, 0.5, 0.5], steps) == [0.6, 0.6, 0.6] and rates([], steps) == []
+    rising = np.array([0.1, 0.2, 0.3, 0.4])
+    assert rates(rising, rising, steps) == [0.2, 0.2, 0.6, 1.0]
+    assert rates(rising[2:], rising, steps) == [0.6, 1.0], "a shard's documents have their places among all"
+    equal = np.array([0.5, 0.5, 0.5])
+    assert rates(equal, equal, steps) == [0.6, 0.6, 0.6] and rates(equal[:0], equal, steps) == []
     with pytest.raises(ValueError, match="no rate for the poorest documents"):
         curate.Params.model_validate({**PARAMS.model_dump(), "sampling": [{"min_quantile": 0.1, "rate": 1.0}]})
 
@@ -305,6 +315,7 @@ def test_what_a_signal_failed_on_goes_first_and_says_why(tmp_path: Path) -> None
 
 
 def test_an_empty_step_leaves_the_funnel_as_it_is() -> None:
-    rows = [document("a", "xy"), document("b", "xyz")]
-    table = funnel(rows, {"knowledge/a": Rejection("words", 1.0)}, ["language", "words"], {})
+    funnel = Funnel(ingested=(2, 5))
+    funnel.took("words", 2)
+    table = funnel.table(["language", "words"])
     assert [(step["documents"], step["characters"]) for step in table] == [(2, 5), (2, 5), (1, 3)]

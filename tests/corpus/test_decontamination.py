@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from k2core.corpus.duplicates.decontamination import COMMON, SHORTEST, EvaluationSet, Index, find_contaminated
+from k2core.corpus.duplicates.decontamination import (
+    COMMON,
+    SHORTEST,
+    EvaluationSet,
+    Hit,
+    Index,
+    count_passages,
+    find_contaminated,
+)  # fmt: skip
 from k2core.corpus.duplicates.shingles import simple_words
 from k2core.evals.text_sets import text_sets
 from k2core.gym.registry import text_environments
@@ -32,6 +40,11 @@ def planted(item: str, at: int, size: int = 200) -> str:
     return " ".join([*around[:at], item, *around[at:]])
 
 
+def within_corpus(documents: list[tuple[str, str]], index: Index) -> dict[str, Hit]:
+    """As for held-out text of the same corpus."""
+    return find_contaminated(documents, index, count_passages(documents, index)[1])
+
+
 ITEMS = {f"{size}/{i}": text(f"{size}/{i}", size) for size in (8, 9, 12, 13, 14, 40, 200) for i in range(20)}
 SET = EvaluationSet("exam", ITEMS)
 
@@ -39,7 +52,7 @@ SET = EvaluationSet("exam", ITEMS)
 def test_every_planted_item_is_found_with_its_passage() -> None:
     documents = [(name, planted(item, 17 * i % 200)) for i, (name, item) in enumerate(ITEMS.items())]
     documents += [(f"clean/{i}", text(f"clean/{i}", 300)) for i in range(200)]
-    hits = find_contaminated(documents, Index([SET], 13), phrases_count=True)
+    hits = find_contaminated(documents, Index([SET], 13))
     assert {name: (hit.item, hit.passage, hit.share) for name, hit in hits.items()} == {
         name: (f"exam/{name}", item, 1.0) for name, item in ITEMS.items()
     }
@@ -49,7 +62,7 @@ def test_every_planted_item_is_found_with_its_passage() -> None:
 @given(start=st.integers(0, 187), at=st.integers(0, 200), size=st.integers(1, 60))
 def test_a_part_of_an_item_is_found_from_13_words_on(start: int, at: int, size: int) -> None:
     part = " ".join(ITEMS["200/3"].split()[start : start + size])
-    hits = find_contaminated([("a", planted(part, at))], Index([SET], 13), phrases_count=True)
+    hits = find_contaminated([("a", planted(part, at))], Index([SET], 13))
     if len(part.split()) < 13:
         assert hits == {}
     else:
@@ -61,28 +74,28 @@ def test_case_punctuation_and_line_breaks_do_not_hide_an_item() -> None:
     item = "A train leaves Zürich at 9:40 and needs 56 minutes to Bern; when does it arrive, and how late is it then?"
     index = Index([EvaluationSet("exam", {"trains": item})], 13)
     disguised = "Q12. " + item.upper().replace(" ", "\n> ").replace("Ü", "U") + " (2 points)"
-    (hit,) = find_contaminated([("a", disguised)], index, phrases_count=True).values()
+    (hit,) = find_contaminated([("a", disguised)], index).values()
     assert hit.item == "exam/trains" and hit.passage.startswith("a train leaves") and hit.share == 1.0
     changed = item.replace("56", "57").replace("Bern", "Thun").replace("9:40", "8:10")
-    assert find_contaminated([("a", changed)], index, phrases_count=True) == {}
+    assert find_contaminated([("a", changed)], index) == {}
 
 
 def test_an_almost_whole_short_item_is_none() -> None:
     item = ITEMS["12/0"].split()
     index = Index([SET], 13)
     for wrong in (item[:-1], item[1:], [*item[:5], "other", *item[6:]]):
-        assert find_contaminated([("a", planted(" ".join(wrong), 9))], index, phrases_count=True) == {}
-    assert find_contaminated([("a", " ".join(item[:-1]))], index, phrases_count=True) == {}  # it ends too early
+        assert find_contaminated([("a", planted(" ".join(wrong), 9))], index) == {}
+    assert find_contaminated([("a", " ".join(item[:-1]))], index) == {}  # it ends too early
 
 
 def test_the_wording_that_items_share_is_no_evidence() -> None:
     wording = text("wording", 30)
     many = {str(i): f"{wording} {text(f'own/{i}', 20)}" for i in range(COMMON + 1)}
     documents = [("wording", planted(wording, 50)), ("item", planted(many["4"], 50))]
-    hits = find_contaminated(documents, Index([EvaluationSet("exam", many)], 13), phrases_count=True)
+    hits = find_contaminated(documents, Index([EvaluationSet("exam", many)], 13))
     assert set(hits) == {"item"} and hits["item"].item == "exam/4"
     few = dict(list(many.items())[:COMMON])
-    assert set(find_contaminated(documents, Index([EvaluationSet("exam", few)], 13), phrases_count=True)) == {
+    assert set(find_contaminated(documents, Index([EvaluationSet("exam", few)], 13))) == {
         "wording", "item",
     }  # fmt: skip
 
@@ -92,29 +105,29 @@ def test_what_many_documents_quote_counts_for_a_set_and_not_for_held_out_text() 
     heldout = f"{text('start', 80)} {licence} {text('end', 80)}"
     index = Index([EvaluationSet("heldout", {"h": heldout})], 50)
     documents = [(str(i), planted(licence, i)) for i in range(COMMON + 1)]
-    assert set(find_contaminated(documents, index, phrases_count=True)) == {name for name, _ in documents}
-    assert find_contaminated(documents, index, phrases_count=False) == {}
-    assert len(find_contaminated(documents[1:], index, phrases_count=False)) == COMMON
+    assert set(find_contaminated(documents, index)) == {name for name, _ in documents}
+    assert within_corpus(documents, index) == {}
+    assert len(within_corpus(documents[1:], index)) == COMMON
     copy = ("copy", planted(" ".join(heldout.split()[10:70]), 5))
-    assert set(find_contaminated([*documents, copy], index, phrases_count=False)) == {"copy"}
+    assert set(within_corpus([*documents, copy], index)) == {"copy"}
 
 
 def test_passages_that_touch_are_two_and_the_longest_is_shown() -> None:
     both = f"{ITEMS['14/0']} {ITEMS['40/0']}"
-    (hit,) = find_contaminated([("a", planted(both, 30))], Index([SET], 13), phrases_count=True).values()
+    (hit,) = find_contaminated([("a", planted(both, 30))], Index([SET], 13)).values()
     assert (hit.item, hit.passage) == ("exam/40/0", ITEMS["40/0"])
 
 
 def test_items_that_are_too_short_are_counted() -> None:
     index = Index([EvaluationSet("exam", {"a": "2 + 2", "b": "", "c": text("c", SHORTEST)})], 13)
     assert (index.searched["exam"], index.too_short["exam"]) == (1, 2)
-    assert find_contaminated([("d", "what is 2 + 2 then")], index, phrases_count=True) == {}
+    assert find_contaminated([("d", "what is 2 + 2 then")], index) == {}
     with pytest.raises(ValueError, match="say too little"):
         Index([], 5)
 
 
 def test_nothing_to_look_for_finds_nothing() -> None:
-    assert find_contaminated([("a", text("a", 100)), ("b", "")], Index([], 13), phrases_count=True) == {}
+    assert find_contaminated([("a", text("a", 100)), ("b", "")], Index([], 13)) == {}
 
 
 @pytest.mark.parametrize("name", sorted(text_environments()))
@@ -134,5 +147,5 @@ def test_a_document_that_quotes_humaneval_is_found(tmp_path: Path) -> None:
     assert index.searched["humaneval"] == len(functions) == 164
     quoting = ("quoting", f"A riddle. {functions['0']} And so on.")
     plain = ("plain", "def add(a, b):\n    return a + b\n" * 20 + text("plain", 300))
-    (hit,) = find_contaminated([quoting, plain], index, phrases_count=True).values()
+    (hit,) = find_contaminated([quoting, plain], index).values()
     assert hit.item == "humaneval/0"

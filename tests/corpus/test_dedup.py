@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import random
+import tempfile
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
-from k2core.corpus.curation import deduplicate
 from k2core.corpus.duplicates import shingles
-from k2core.corpus.duplicates.dedup import Fingerprint, MinhashConfig, attributes, find_duplicates, similarity
+from k2core.corpus.duplicates.clusters import Duplicate, deduplicate
+from k2core.corpus.duplicates.dedup import MinhashConfig, attributes
 from k2core.corpus.duplicates.shingles import ngram_hashes, word_hashes
 
 CONFIG = MinhashConfig(ngram_words=5, buckets=14, hashes_per_bucket=8, seed=1)
@@ -29,9 +33,20 @@ def edited(words: list[str], edits: int, seed: int) -> list[str]:
     return copy
 
 
-def fingerprint(name: str, words: list[str]) -> Fingerprint:
-    tags = attributes(" ".join(words), CONFIG)
-    return Fingerprint(name, tags["digest"], tags["minhash"])
+def fingerprint(name: str, words: list[str]) -> dict[str, Any]:
+    return {"id": name, **attributes(" ".join(words), CONFIG)}
+
+
+def find_duplicates(ranked: list[dict[str, Any]], min_similarity: float) -> list[Duplicate]:
+    """The duplicates among fingerprints, of which the better comes first."""
+    rows = [{**row, "quality": -place} for place, row in enumerate(ranked)]
+    with tempfile.TemporaryDirectory() as folder:
+        return list(deduplicate(rows, min_similarity, Path(folder)).values())
+
+
+def similarity(left: dict[str, Any], right: dict[str, Any]) -> float:
+    own, other = (np.frombuffer(b"".join(row["minhash"]), "<u4") for row in (left, right))
+    return float((own == other).mean())
 
 
 def test_planted_near_duplicates_are_found() -> None:
@@ -65,9 +80,7 @@ def test_exact_duplicates_differ_in_white_space_alone() -> None:
     words = text_of(1)
     a, b = attributes(" ".join(words), CONFIG), attributes("\n".join(words) + "\n", CONFIG)
     assert a["digest"] == b["digest"] != attributes(" ".join(words[1:]), CONFIG)["digest"]
-    (found,) = find_duplicates(
-        [Fingerprint("a", a["digest"], a["minhash"]), Fingerprint("b", b["digest"], b["minhash"])], 0.7
-    )
+    (found,) = find_duplicates([{"id": "a", **a}, {"id": "b", **b}], 0.7)
     assert found.exact and (found.id, found.of) == ("b", "a")
 
 
@@ -76,7 +89,7 @@ def test_numbers_tell_problems_apart() -> None:
         f"Problem: what is {a} + {a + 7} ?\n{a} + {a + 7} = {2 * a + 7}\nAnswer: {2 * a + 7}" for a in range(20, 60)
     ]
     tags = [attributes(text, CONFIG) for text in texts]
-    documents = [Fingerprint(str(i), tag["digest"], tag["minhash"]) for i, tag in enumerate(tags)]
+    documents = [{"id": str(i), **tag} for i, tag in enumerate(tags)]
     assert find_duplicates(documents, 0.7) == []
 
 
@@ -90,10 +103,10 @@ def test_signs_tell_problems_apart() -> None:
 def test_short_texts_are_compared_exactly() -> None:
     a, b = attributes("one two", CONFIG), attributes("one three", CONFIG)
     assert a["minhash"] == [] == b["minhash"]
-    assert find_duplicates([Fingerprint("a", a["digest"], []), Fingerprint("b", b["digest"], [])], 0.0) == []
+    assert find_duplicates([{"id": "a", **a}, {"id": "b", **b}], 0.0) == []
 
 
-def test_no_chains_and_the_better_one_stays() -> None:
+def test_no_chains_and_the_better_one_stays(tmp_path: Path) -> None:
     """B resembles A and C; A and C do not resemble each other. Only B goes, if A is the best."""
     a = text_of(5)
     b, c = edited(a, 4, 1), edited(edited(a, 4, 1), 9, 2)
@@ -101,15 +114,15 @@ def test_no_chains_and_the_better_one_stays() -> None:
         {"id": name, "quality": quality, **attributes(" ".join(words), CONFIG)}
         for name, quality, words in (("c", 0.5, c), ("b", 0.6, b), ("a", 0.9, a))
     ]
-    gone = deduplicate(rows, 0.65)
-    assert set(gone) == {"b"} and (gone["b"].reason, gone["b"].matched) == ("near_duplicate", "a")
-    assert deduplicate(list(reversed(rows)), 0.65) == gone
+    gone = deduplicate(rows, 0.65, tmp_path / "one")
+    assert set(gone) == {"b"} and (gone["b"].exact, gone["b"].of) == (False, "a")
+    assert deduplicate(list(reversed(rows)), 0.65, tmp_path / "two") == gone
 
 
-def test_of_equals_the_first_id_stays() -> None:
+def test_of_equals_the_first_id_stays(tmp_path: Path) -> None:
     tags = attributes(" ".join(text_of(8)), CONFIG)
     rows = [{"id": name, "quality": 0.5, **tags} for name in ("z", "m", "a")]
-    assert set(deduplicate(rows, 0.7)) == {"z", "m"}
+    assert set(deduplicate(rows, 0.7, tmp_path)) == {"z", "m"}
 
 
 def test_signatures_are_the_same_everywhere() -> None:

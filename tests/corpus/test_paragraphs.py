@@ -2,11 +2,42 @@
 
 from __future__ import annotations
 
-from k2core.corpus.duplicates.paragraphs import ParagraphConfig, find_repeats
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from k2core.corpus.duplicates import paragraphs
+from k2core.corpus.duplicates.paragraphs import ParagraphConfig
 
 CONFIG = ParagraphConfig(domains=["web"], min_characters=20, max_share=0.5)
 NOTICE = "All rights are reserved by those who reserved them."
 BODY = "\n\n".join(f"Paragraph {i} says something that is said nowhere else at all." for i in range(4))
+
+
+class Found(NamedTuple):
+    text: str
+    share: float
+    first: str
+    goes: bool
+    of: str
+
+
+def find_repeats(ranked: list[tuple[str, str]], config: ParagraphConfig) -> dict[str, Found]:
+    """id → what of a document is left, and whose paragraphs it repeats; the better of two documents comes first."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, order = Path(name), np.arange(len(ranked))
+        paragraphs.spill(folder, ((place, text) for place, (_, text) in enumerate(ranked)), config.min_characters)
+        paragraphs.find_repeats([folder], [0, len(ranked)], order, np.ones(len(ranked), bool), config.max_share, folder)
+        cuts = np.load(folder / "cuts.npy")
+    found = {}
+    for number in np.unique(cuts["document"]).tolist():
+        own = cuts[cuts["document"] == number]
+        left = paragraphs.without(ranked[number][1], own["place"].tolist())
+        of = ranked[own["of"][0]][0]
+        found[ranked[number][0]] = Found(left.text, left.share, left.first, bool(own["goes"][0]), of)
+    return found
 
 
 def test_a_paragraph_stays_in_the_first_document_alone() -> None:

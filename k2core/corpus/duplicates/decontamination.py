@@ -17,12 +17,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from k2core.corpus.duplicates.shingles import ngram_hashes, simple_words, word_hashes
 
+Name = TypeVar("Name")
 SHORTEST = 8
 """Words of the shortest item that is searched for, as for GPT-3."""
 COMMON = 10
@@ -118,23 +119,32 @@ class Index:
         return Hit(self._names[item], " ".join(words[start:end]), round(share, 4))
 
 
-def find_contaminated(documents: Iterable[tuple[str, str]], index: Index, *, phrases_count: bool) -> dict[str, Hit]:
-    """`id` → hit for the documents (`id`, text) that share a passage with an item of `index`.
-
-    Args:
-        phrases_count: whether a passage that is in more than `COMMON` of the documents is still evidence: yes for
-            evaluation sets, which are quoted widely, no for held-out text of the same corpus.
-    """
-    found: dict[str, tuple[str, list[Match]]] = {}
+def count_passages(documents: Iterable[tuple[Name, str]], index: Index) -> tuple[list[Name], Counter[int]]:
+    """Which documents (name, text) share a passage with an item, and in how many of them each such passage is."""
+    names = []
     seen: Counter[int] = Counter()
     for name, text in documents:
         if matches := index.matches(word_hashes(simple_words(text))):
-            found[name] = text, matches
+            names.append(name)
             seen.update({match.key for match in matches})
+    return names, seen
+
+
+def find_contaminated(
+    documents: Iterable[tuple[Name, str]], index: Index, seen: Mapping[int, int] | None = None
+) -> dict[Name, Hit]:
+    """Name → hit for the documents (name, text) that share a passage with an item of `index`.
+
+    Args:
+        seen: in how many documents each passage is. One in more than `COMMON` is no evidence where the items are
+            held-out text of the same corpus. None for evaluation sets, which are quoted widely.
+    """
     hits = {}
-    for name, (text, matches) in found.items():
-        if evidence := [match for match in matches if phrases_count or seen[match.key] <= COMMON]:
-            hits[name] = index.hit(simple_words(text), evidence)
+    for name, text in documents:
+        words = simple_words(text)
+        matches = index.matches(word_hashes(words))
+        if evidence := [match for match in matches if seen is None or seen[match.key] <= COMMON]:
+            hits[name] = index.hit(words, evidence)
     return hits
 
 
