@@ -109,10 +109,10 @@ def test_equal_keys_of_different_bands_are_no_duplicates(monkeypatch: pytest.Mon
 
 
 def test_the_search_takes_forty_bytes_a_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """numpy's arrays and Arrow's; what is mapped from files is not counted."""
+    """numpy's arrays; what is mapped from files is not counted."""
     monkeypatch.setattr(clusters, "BLOCK", 256)
-    few, many = (peak_of_search(count, tmp_path / str(count)) for count in (8_000, 32_000))
-    assert 8 < (many - few) / 24_000 <= 40
+    few, many = (peak_of_search(count, tmp_path / str(count)) for count in (4_000, 16_000))
+    assert 8 < (many - few) / 12_000 <= 40
 
 
 def peak_of_search(count: int, folder: Path) -> int:
