@@ -29,7 +29,7 @@ from k2core.corpus.steps.candidates import Inputs, write_candidates
 from k2core.corpus.steps.repeats import Leftovers, write_repeats
 from k2core.corpus.steps.select import Selected
 from k2core.stage import Job, Metrics, StageError, main
-from k2core.storage import table_names, write_json
+from k2core.storage import count_rows, table_names, write_json
 
 SECTION = "curate"
 
@@ -47,7 +47,7 @@ def run(params: Params, documents: Path, attributes: Path, quality: Path, tasks:
 
     names = table_names(documents)
     folders = {name: job.scratch / "candidates" / Path(name).stem for name in names}
-    for name in _each(names, "rules", job):
+    for name in _each(documents, names, "rules", job):
         if not folders[name].exists():
             write_candidates(name, Inputs(documents, attributes, quality), params, folders[name])
     repeats = job.scratch / "repeats"
@@ -60,7 +60,7 @@ def run(params: Params, documents: Path, attributes: Path, quality: Path, tasks:
     heldout = {id: text for name in names for id, text in select.heldout_texts(leftovers.of(name)).items()}
     search = Contamination(sets, heldout, params.decontamination)
     files = {name: job.scratch / "found" / f"{Path(name).stem}.json" for name in names}
-    for name in _each(names, "contamination", job):
+    for name in _each(documents, names, "contamination", job):
         if not files[name].exists():
             select.write_found(leftovers.of(name), search, files[name])
     selected = select.write_selected(leftovers, files, search, params, out)
@@ -69,13 +69,13 @@ def run(params: Params, documents: Path, attributes: Path, quality: Path, tasks:
     return selected.figures() | search.figures | {"paragraphs_cut_from": float(selected.cut)}
 
 
-def _each(names: Iterable[str], what: str, job: Job) -> Iterator[str]:
-    """`names`, with a bar."""
-    listed = list(names)
-    with job.progress(len(listed), "shard", what=what) as bar:
-        for name in listed:
+def _each(documents: Path, names: Iterable[str], what: str, job: Job) -> Iterator[str]:
+    """`names`, with a bar of the tables' documents."""
+    counts = {name: count_rows(documents / name) for name in names}
+    with job.progress(sum(counts.values()), "document", what=what) as bar:
+        for name, count in counts.items():
             yield name
-            bar.update()
+            bar.update(count)
 
 
 def _check(selected: Selected, documents: Path) -> None:

@@ -6,16 +6,24 @@ without a second pass over the text.
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from k2core.corpus.documents import source_of
 from k2core.corpus.duplicates.dedup import MinhashConfig
-from k2core.corpus.tagging import SET_ASIDE, attribute_schema, tag_or_reason
+from k2core.corpus.tagging import SET_ASIDE, attribute_schema, tag_or_reason, untagged
 from k2core.corpus.throughput import Pace
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
-from k2core.storage import read_tables, write_lines, write_table
+from k2core.storage import count_rows, publish, read_columns, read_table, table_names, write_lines, write_table
+from k2core.storage.atomic import link_files
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 SECTION = "tag"
 
@@ -30,39 +38,71 @@ class Params(Section):
 def run(params: Params, documents: Path, out: Path, job: Job) -> Metrics:
     """Write the attributes of each documents' table to a table of the same name and row order.
 
-    A document that a signal fails on is set aside: `curate` rejects it, and says why.
+    A document that a signal fails on is set aside: `curate` rejects it, and says why. A finished table is in
+    `job.scratch` and is not tagged again.
     """
-    figures: Metrics = {}
+    names = table_names(documents)
+    folders = [job.scratch / "tagged" / name for name in names]
+    counts = [count_rows(documents / name) for name in names]
     paces: dict[str, Pace] = {}
-    tables = dict(read_tables(documents, ["id", "text", "domain"]))
-    total = sum(len(row["text"]) for rows in tables.values() for row in rows)
-    job.say(f"{sum(map(len, tables.values())):,} documents, {total / 1e6:.1f} MB of text")
-    with job.progress(total, "B", what="tagging") as bar:
-        for name, rows in tables.items():
-            if not rows:
-                raise StageError(f"{documents / name}: no documents; run ingest again")
-            tagged, aside = [], []
-            for row in rows:
-                attributes, reason = tag_or_reason(row, params.language_characters, params.minhash, paces)
-                tagged.append(attributes)
-                aside += [{"id": row["id"], "reason": reason}] if reason else []
-                bar.update(len(row["text"]))
-            write_table(out / name, tagged, attribute_schema())
-            source = Path(name).stem
-            if aside:
-                write_lines(out / f"{source}{SET_ASIDE}", aside)
-                figures[f"set_aside/{source}"] = float(len(aside))
-                job.say(f"{source}: {len(aside)} documents set aside, the first {aside[0]['id']}: {aside[0]['reason']}")
-            english = sum(row["language"] == "en" for row in tagged)
-            figures[f"documents/{source}"] = float(len(tagged))
-            figures[f"english_share/{source}"] = english / len(tagged)
-            figures[f"mean_words/{source}"] = sum(row["words"] for row in tagged) / len(tagged)
-            figures[f"pii_share/{source}"] = sum(row["pii"] > 0 for row in tagged) / len(tagged)
-            if checked := sum(row["equations"] or 0 for row in tagged):
-                wrong = sum(row["wrong_equations"] or 0 for row in tagged)
-                figures[f"right_equation_share/{source}"] = 1 - wrong / checked
+    with job.progress(sum(counts), "document", what="tagging") as bar:
+        for name, folder, count in zip(names, folders, counts, strict=True):
+            if folder.exists():
+                bar.update(count)
+            else:
+                _tag(documents / name, params, paces, folder, bar)
     for family, pace in paces.items():
         job.say(f"{family}: {pace}")
+    for folder in folders:
+        link_files(folder, out)
+    return _figures(names, out, job)
+
+
+def _tag(table: Path, params: Params, paces: dict[str, Pace], folder: Path, bar: tqdm) -> None:
+    """Publish `folder` with the attributes of a documents' table and what was set aside."""
+    rows = read_table(table, ["id", "text", "domain"])
+    if not rows:
+        raise StageError(f"{table}: no documents; run ingest again")
+    tagged, aside = [], []
+    for row in rows:
+        attributes, reason = tag_or_reason(row, params.language_characters, params.minhash, paces)
+        tagged.append(attributes)
+        aside += [{"id": row["id"], "reason": reason}] if reason else []
+        bar.update()
+    with publish(folder) as scratch:
+        write_table(scratch / table.name, tagged, attribute_schema())
+        if aside:
+            write_lines(scratch / f"{table.stem}{SET_ASIDE}", aside)
+
+
+def _figures(names: list[str], out: Path, job: Job) -> Metrics:
+    """Shares and means of each source, over its tables."""
+    import pyarrow.compute as pc
+
+    figures: Metrics = {}
+    for source, tables in groupby(sorted(names, key=source_of), source_of):
+        sums: Counter[str] = Counter()
+        aside: dict[str, str] = {}
+        for name in tables:
+            table = read_columns(out / name, ["language", "words", "pii", "equations", "wrong_equations"])
+            sums["documents"] += table.num_rows
+            sums["english"] += pc.sum(pc.equal(table["language"], "en")).as_py() or 0
+            sums["leaking"] += pc.sum(pc.greater(table["pii"], 0)).as_py() or 0
+            sums.update(
+                {column: pc.sum(table[column]).as_py() or 0 for column in ("words", "equations", "wrong_equations")}
+            )
+            aside |= untagged(out, name)
+        if aside:
+            figures[f"set_aside/{source}"] = float(len(aside))
+            first, reason = next(iter(aside.items()))
+            job.say(f"{source}: {len(aside)} documents set aside, the first {first}: {reason}")
+        count = sums["documents"]
+        figures[f"documents/{source}"] = float(count)
+        figures[f"english_share/{source}"] = sums["english"] / count
+        figures[f"mean_words/{source}"] = sums["words"] / count
+        figures[f"pii_share/{source}"] = sums["leaking"] / count
+        if sums["equations"]:
+            figures[f"right_equation_share/{source}"] = 1 - sums["wrong_equations"] / sums["equations"]
     return figures
 
 

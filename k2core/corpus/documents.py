@@ -64,6 +64,14 @@ def read_beside(
     return table
 
 
+def source_of(table: str) -> str:
+    """The source of a documents' table by its file name: `<source>.parquet`, or `<source>-<number>.parquet` of several.
+
+    The name of a source has no hyphen.
+    """
+    return Path(table).stem.partition("-")[0]
+
+
 def group_of(document_id: str) -> str:
     """The id without its part: parts of one text stay together when documents are split.
 

@@ -5,6 +5,7 @@ from k2core.storage.digest import dvc_md5
 from k2core.storage.jsonl import read_lines, write_lines
 from k2core.storage.parquet import (
     StorageError,
+    count_rows,
     read_columns,
     read_table,
     read_tables,
@@ -18,6 +19,7 @@ from k2core.storage.split import Split, fraction_of, split_of
 __all__ = [
     "Split",
     "StorageError",
+    "count_rows",
     "dvc_md5",
     "fraction_of",
     "parse_json",

@@ -44,6 +44,16 @@ def publish(target: Path) -> Iterator[Path]:
     os.replace(scratch, target)
 
 
+def link_files(source: Path, target: Path) -> None:
+    """Give the files of folder `source` a second name in folder `target`; where that cannot be, copy them."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file in source.iterdir():
+        try:
+            os.link(file, target / file.name)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(file, target / file.name)
+
+
 def _follow_umask(path: Path) -> None:
     """Give a file, or a folder and all in it, the modes of new ones.
 

@@ -101,16 +101,8 @@ def read_columns(path: Path, columns: Sequence[str] | None = None) -> Any:
         StorageError: the file is missing, corrupt, or lacks one of `columns`.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    try:
-        file = pq.ParquetFile(path)
-    except FileNotFoundError:
-        raise StorageError(f"{path}: no such table; run the stage that makes it (`dvc repro`)") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        if of_the_machine(error):
-            raise
-        raise StorageError(f"{path}: not a readable Parquet file ({error}); delete it and re-run its stage") from None
+    file = _opened(path)
     missing = set(columns or ()) - set(file.schema_arrow.names)
     if missing:
         found = ", ".join(file.schema_arrow.names)
@@ -121,6 +113,29 @@ def read_columns(path: Path, columns: Sequence[str] | None = None) -> Any:
         if of_the_machine(error):
             raise
         raise StorageError(f"{path}: corrupt Parquet data ({error}); delete it and re-run its stage") from None
+
+
+def count_rows(path: Path) -> int:
+    """The number of rows of one Parquet file, from its footer.
+
+    Raises:
+        StorageError: the file is missing or corrupt.
+    """
+    return int(_opened(path).metadata.num_rows)
+
+
+def _opened(path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise StorageError(f"{path}: no such table; run the stage that makes it (`dvc repro`)") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        if of_the_machine(error):
+            raise
+        raise StorageError(f"{path}: not a readable Parquet file ({error}); delete it and re-run its stage") from None
 
 
 def read_tables(folder: Path, columns: Sequence[str] | None = None) -> Iterator[tuple[str, list[dict[str, Any]]]]:

@@ -298,6 +298,32 @@ def test_tag_writes_a_row_a_document(tmp_path: Path) -> None:
     assert figures["documents/a"] == 45 and figures["english_share/a"] > 0.8
 
 
+def test_a_killed_tag_goes_on_from_the_finished_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables of one source in shards have the rows and the figures of one table."""
+    params = tag_stage.Params(language_characters=500, minhash=MINHASH)
+    documents, *_ = prepared(tmp_path, corpus())
+    expected = tag_stage.run(params, documents, tmp_path / "whole", Job("tag", tmp_path / "1", None))
+    for part in range(3):
+        rows = corpus()[15 * part : 15 * part + 15]
+        write_table(tmp_path / "parts" / f"a-{part:05}.parquet", rows, document_schema())
+    work, seen = tag_stage.tag_or_reason, []
+
+    def counted(row: dict[str, Any], *args: Any) -> Any:
+        seen.append(row["id"])
+        if len(seen) == 20:
+            raise KeyboardInterrupt
+        return work(row, *args)
+
+    monkeypatch.setattr(tag_stage, "tag_or_reason", counted)
+    job = Job("tag", tmp_path / "3", None)
+    with pytest.raises(KeyboardInterrupt):
+        tag_stage.run(params, tmp_path / "parts", tmp_path / "tags", job)
+    assert tag_stage.run(params, tmp_path / "parts", tmp_path / "tags", job) == expected
+    assert len(seen) == 20 + 30, "the finished table was tagged again"
+    found = [row for part in range(3) for row in read_table(tmp_path / "tags" / f"a-{part:05}.parquet")]
+    assert found == read_table(tmp_path / "whole" / "a.parquet")
+
+
 def test_what_a_signal_failed_on_goes_first_and_says_why(tmp_path: Path) -> None:
     rows = corpus()
     folders = prepared(tmp_path, rows)
