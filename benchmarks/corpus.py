@@ -27,7 +27,7 @@ from k2core.corpus.documents import document_schema, sample
 from k2core.corpus.duplicates import dedup
 from k2core.corpus.duplicates.clusters import deduplicate
 from k2core.corpus.duplicates.dedup import MinhashConfig
-from k2core.corpus.duplicates.paragraphs import ParagraphConfig, find_repeats, spill, without
+from k2core.corpus.duplicates.paragraphs import ParagraphConfig, find_repeats, read_cuts, spill, without
 from k2core.corpus.tagging import ASKED, SIGNALS
 from k2core.corpus.words import split_words
 from k2core.machine.packages import find_folder
@@ -161,7 +161,7 @@ def _paragraphs(rows: Sequence[Row], config: ParagraphConfig) -> None:
         folder = Path(name)
         spill(folder, ((place, row["text"]) for place, row in enumerate(rows)), config.min_characters)
         find_repeats([folder], [0, len(rows)], everything, everything >= 0, config.max_share, folder)
-        for document, cuts in groupby(np.load(folder / "cuts.npy").tolist(), itemgetter(0)):
+        for document, cuts in groupby(read_cuts(folder, 0).tolist(), itemgetter(0)):
             without(rows[document]["text"], [cut[1] for cut in cuts])
 
 

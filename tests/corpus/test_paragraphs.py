@@ -30,7 +30,7 @@ def find_repeats(ranked: list[tuple[str, str]], config: ParagraphConfig) -> dict
         folder, order = Path(name), np.arange(len(ranked))
         paragraphs.spill(folder, ((place, text) for place, (_, text) in enumerate(ranked)), config.min_characters)
         paragraphs.find_repeats([folder], [0, len(ranked)], order, np.ones(len(ranked), bool), config.max_share, folder)
-        cuts = np.load(folder / "cuts.npy")
+        cuts = paragraphs.read_cuts(folder, 0)
     found = {}
     for number in np.unique(cuts["document"]).tolist():
         own = cuts[cuts["document"] == number]

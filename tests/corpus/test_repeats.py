@@ -19,7 +19,7 @@ from in_memory import duplicates, ranked, repeats
 from k2core.corpus.duplicates import clusters, fingerprints, paragraphs
 from k2core.corpus.duplicates.clusters import KEPT, find_duplicates, similarity_of
 from k2core.corpus.duplicates.fingerprints import Fingerprints
-from k2core.corpus.duplicates.paragraphs import ParagraphConfig, find_repeats, without
+from k2core.corpus.duplicates.paragraphs import ParagraphConfig, find_repeats, read_cuts, without
 
 Row = dict[str, Any]
 BANDS, WIDTH = 4, 3
@@ -148,8 +148,8 @@ def texts_of(rows: list[Row], config: ParagraphConfig, count: int) -> dict[str, 
         number_of = {row["id"]: number for number, row in enumerate(rows)}
         ranking = np.array([number_of[row["id"]] for row in ranked(rows)], np.int64)
         find_repeats(shards, starts, ranking, np.ones(len(rows), bool), config.max_share, folder)
-        cuts, bounds = np.load(folder / "cuts.npy"), np.load(folder / "cuts_of_shards.npy")
-        assert bounds.tolist() == [int((cuts["document"] < start).sum()) for start in starts]
+        cuts = np.concatenate([read_cuts(folder, shard) for shard in range(count)])
+        assert sorted(cuts["document"].tolist()) == cuts["document"].tolist()
     found = {}
     for number in dict.fromkeys(cuts["document"].tolist()):
         own = cuts[cuts["document"] == number]

@@ -13,9 +13,11 @@ Shapes: N documents, M of them in a group of a band, C candidates, H places of a
 
 from __future__ import annotations
 
-import mmap
+import os
+import struct
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from k2core.corpus.duplicates.fingerprints import Fingerprints, spill
 
 BLOCK = 2**15
 """Documents whose groups are in memory at a time."""
+_FIRST = 7
+"""Kept documents of a group that are read at once; most groups have fewer."""
 KEPT, EXACT = -1, 0
 VERDICT = np.dtype([("of", "<i8"), ("equal", "<u2")])
 """A document's verdict: the number of the kept document that it repeats, or `KEPT`; and how many hashes are equal, or
@@ -46,10 +50,10 @@ def find_duplicates(prints: Fingerprints, folder: Path, min_similarity: float) -
     """Write `ranking.npy` (numbers of documents, the best first) and `verdicts.npy` (by number) into `folder`."""
     ranking_N = prints.ranking()
     np.save(folder / "ranking.npy", ranking_N)
-    verdicts_N = np.zeros(len(prints), VERDICT)
-    verdicts_N["of"] = KEPT
-    with tempfile.TemporaryDirectory(dir=folder) as name, prints.joined(Path(name)):
-        groups = _Groups(prints, ranking_N, Path(name))
+    with tempfile.TemporaryDirectory(dir=folder) as name, prints.joined(Path(name)), ExitStack() as stack:
+        groups = stack.enter_context(closing(_Groups(prints, ranking_N, Path(name))))
+        verdicts_N = np.zeros(len(prints), VERDICT)
+        verdicts_N["of"] = KEPT
         for start in range(0, len(prints), BLOCK):
             cells_BN = groups.block(start)
             for place in np.flatnonzero(cells_BN.any(axis=0)).tolist():
@@ -59,8 +63,8 @@ def find_duplicates(prints: Fingerprints, folder: Path, min_similarity: float) -
                     groups.add(number, cells)
                 else:
                     verdicts_N[number] = repeats
-            groups.forget()
-    np.save(folder / "verdicts.npy", verdicts_N)
+            prints.forget()
+        np.save(folder / "verdicts.npy", verdicts_N)
 
 
 def deduplicate(rows: Sequence[Mapping[str, Any]], min_similarity: float, folder: Path) -> dict[str, Duplicate]:
@@ -123,10 +127,8 @@ class _Groups:
         with self._path.open("wb") as file:
             for band in range(self._bands):
                 used = _write_cells(prints.keys(band)[ranking_N], used, file)
-        with (folder / "slots").open("wb+") as slots:
-            slots.truncate(8 * used)
-            self._mapped = mmap.mmap(slots.fileno(), 8 * used)
-        self._slots = memoryview(self._mapped).cast("Q")
+        self._slots = os.open(folder / "slots", os.O_RDWR | os.O_CREAT)
+        os.ftruncate(self._slots, 8 * used)
 
     def block(self, start: int) -> np.ndarray:
         """The cells of up to `BLOCK` documents from rank `start` on, shape (1 + B, up to BLOCK)."""
@@ -134,20 +136,26 @@ class _Groups:
         bands = [8 * (band * self._count + start) for band in range(self._bands)]
         return np.stack([np.fromfile(self._path, np.uint64, count, offset=offset) for offset in bands])
 
-    def kept(self, cell: int) -> list[int]:
+    def kept(self, cell: int) -> Sequence[int]:
         """The kept documents of a group; none of cell 0."""
-        return self._slots[cell + 1 : cell + 1 + self._slots[cell]].tolist() if cell else []
+        if not cell:
+            return ()
+        count, *first = self._read(cell, 1 + _FIRST)
+        return first[:count] if count <= _FIRST else self._read(cell + 1, count)
 
     def add(self, number: int, cells: Sequence[int]) -> None:
         """Keep a document, in each of its groups."""
-        for cell in cells:
-            if cell:
-                self._slots[cell] += 1
-                self._slots[cell + self._slots[cell]] = number
+        for cell in filter(None, cells):
+            count = self._read(cell, 1)[0] + 1
+            os.pwrite(self._slots, struct.pack("<Q", number), 8 * (cell + count))
+            os.pwrite(self._slots, struct.pack("<Q", count), 8 * cell)
 
-    def forget(self) -> None:
-        """Give the memory of what was read and written back; the file keeps it."""
-        self._mapped.madvise(mmap.MADV_DONTNEED)
+    def close(self) -> None:
+        os.close(self._slots)
+
+    def _read(self, cell: int, count: int) -> list[int]:
+        """Up to `count` places of the slots; read, not mapped, which would count as memory of this process."""
+        return np.frombuffer(os.pread(self._slots, 8 * count, 8 * cell), "<u8").tolist()
 
 
 def _write_cells(keys_N: np.ndarray, used: int, file: Any) -> int:

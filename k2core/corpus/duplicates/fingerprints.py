@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,25 +66,28 @@ class Fingerprints:
     """
 
     def __init__(self, shards: Sequence[Path]) -> None:
-        import pyarrow as pa
-
         self._shards = shards
-        tables = [pa.ipc.open_file(pa.memory_map(str(shard / "ranked.arrow"))).read_all() for shard in shards]
-        self._ranked = pa.concat_tables(tables)
-        self.starts: list[int] = [0, *np.cumsum([table.num_rows for table in tables]).tolist()]
-        widths = [np.load(shard / "signatures.npy", mmap_mode="r").shape[1] for shard in shards]
-        self.hashes, self.bands = max(widths), max(len(self._keys(shard)) for shard in shards) - 1
+        shapes = [np.load(shard / "signatures.npy", mmap_mode="r").shape for shard in shards]
+        self.starts: list[int] = [0, *np.cumsum([rows for rows, _ in shapes]).tolist()]
+        self.hashes = max(hashes for _, hashes in shapes)
+        self.bands = max(len(self._keys(shard)) for shard in shards) - 1
         self._digests = self._signatures = -1
+        self._ids: dict[int, Any] = {}
 
     def __len__(self) -> int:
         return self.starts[-1]
 
     def ranking(self) -> np.ndarray:
         """The numbers of the documents by falling quality, equals by id, shape (N,)."""
+        import pyarrow as pa
         import pyarrow.compute as pc
 
-        order = pc.sort_indices(self._ranked, sort_keys=[("quality", "descending"), ("id", "ascending")])
-        return order.to_numpy().astype(np.int64, copy=False)
+        ranked = pa.concat_tables(_mapped(shard) for shard in self._shards)
+        order = pc.sort_indices(ranked, sort_keys=[("quality", "descending"), ("id", "ascending")])
+        ranking_N = order.to_numpy().astype(np.int64)
+        del ranked, order
+        pa.default_memory_pool().release_unused()
+        return ranking_N
 
     def keys(self, band: int) -> np.ndarray:
         """The keys of a band by document, shape (N,), 0 for none; band 0 is the digest, those of signatures follow."""
@@ -105,7 +109,15 @@ class Fingerprints:
             os.close(self._signatures)
 
     def id_of(self, number: int) -> str:
-        return str(self._ranked["id"][number].as_py())
+        """The id of a document. What is read for it stays in memory until `forget`."""
+        shard = bisect_right(self.starts, number) - 1
+        if shard not in self._ids:
+            self._ids[shard] = _mapped(self._shards[shard])["id"]
+        return str(self._ids[shard][number - self.starts[shard]].as_py())
+
+    def forget(self) -> None:
+        """Give back the memory of the ids that were read."""
+        self._ids.clear()
 
     def digest(self, number: int) -> bytes:
         return os.pread(self._digests, _DIGEST, number * _DIGEST)
@@ -133,3 +145,10 @@ class Fingerprints:
                         joined.seek(rows * width, os.SEEK_CUR)
             joined.truncate()
         return os.open(path, os.O_RDONLY)
+
+
+def _mapped(shard: Path) -> Any:
+    """Ids and qualities of a shard, read from the disk where they are looked at."""
+    import pyarrow as pa
+
+    return pa.ipc.open_file(pa.memory_map(str(shard / "ranked.arrow"))).read_all()

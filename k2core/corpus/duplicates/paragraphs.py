@@ -16,7 +16,6 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -108,7 +107,7 @@ def find_repeats(
     shards: Sequence[Path], starts: Sequence[int], ranking_N: np.ndarray, kept_N: np.ndarray, max_share: float,
     folder: Path,
 ) -> None:  # fmt: skip
-    """Write `cuts.npy`, by document and place, into `folder`, and in `cuts_of_shards.npy` where each shard's begin.
+    """Write what `read_cuts` reads into `folder`: the repeated paragraphs of all shards.
 
     A paragraph stays in the best document that has it and does not go.
 
@@ -120,27 +119,49 @@ def find_repeats(
     rank_N = np.empty(len(ranking_N), np.int64)
     rank_N[ranking_N] = np.arange(len(ranking_N))
     bounds = [np.load(shard / "parts.npy") for shard in shards]
+    count = max(1, len(ranking_N))
     with tempfile.TemporaryDirectory(dir=folder) as name:
-        parts = [Path(name) / str(part) for part in range(PARTS)]
-        with ExitStack() as stack:
-            files = [stack.enter_context(part.open("wb")) for part in parts]
-            groups = 0
-            for part in range(PARTS):
-                repeated_Q, groups = _repeated(_of_part(shards, starts, bounds, part, kept_N), rank_N, groups)
-                part_Q = repeated_Q["rank"] * PARTS // max(1, len(ranking_N))
-                for number in np.unique(part_Q).tolist():
-                    repeated_Q[part_Q == number].tofile(files[number])
+        groups, by_rank, by_document = 0, _Parts(Path(name) / "repeated"), _Parts(Path(name) / "cuts")
+        for part in range(PARTS):
+            repeated_Q, groups = _repeated(_of_part(shards, starts, bounds, part, kept_N), rank_N, groups)
+            by_rank.add(repeated_Q, repeated_Q["rank"] * PARTS // count)
         del rank_N
         owner_G = np.full(groups, -1, np.int64)
-        with (Path(name) / "cuts").open("wb") as file:
-            for path in parts:
-                repeated_Q = np.fromfile(path, _REPEATED)
-                ordered = repeated_Q[np.lexsort((repeated_Q["place"], repeated_Q["rank"]))]
-                np.array(list(_cuts(ordered, owner_G, ranking_N, max_share)), CUT).tofile(file)
-        cuts = np.fromfile(Path(name) / "cuts", CUT)
-    cuts = cuts[np.argsort(cuts["document"], kind="stable")]
-    np.save(folder / "cuts.npy", cuts)
-    np.save(folder / "cuts_of_shards.npy", np.searchsorted(cuts["document"], starts))
+        for repeated_Q in by_rank.read(_REPEATED):
+            ordered = repeated_Q[np.lexsort((repeated_Q["place"], repeated_Q["rank"]))]
+            cuts = np.array(list(_cuts(ordered, owner_G, ranking_N, max_share)), CUT)
+            by_document.add(cuts, cuts["document"] * PARTS // count)
+        bounds_of_shards = np.zeros(len(starts), np.int64)
+        with (folder / "cuts").open("wb") as file:
+            for cuts in by_document.read(CUT):
+                cuts = cuts[np.argsort(cuts["document"], kind="stable")]
+                cuts.tofile(file)
+                bounds_of_shards += np.searchsorted(cuts["document"], starts)
+    np.save(folder / "cuts_of_shards.npy", bounds_of_shards)
+
+
+def read_cuts(folder: Path, shard: int) -> np.ndarray:
+    """The cuts in a shard's documents, by document and place."""
+    begin, end = np.load(folder / "cuts_of_shards.npy")[shard : shard + 2].tolist()
+    return np.fromfile(folder / "cuts", CUT, end - begin, offset=begin * CUT.itemsize)
+
+
+class _Parts:
+    """Records in `PARTS` files, of which one is in memory at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._paths = [folder / str(part) for part in range(PARTS)]
+
+    def add(self, records: np.ndarray, part: np.ndarray) -> None:
+        """Add each record to its part."""
+        for number in np.unique(part).tolist():
+            with self._paths[number].open("ab") as file:
+                records[part == number].tofile(file)
+
+    def read(self, kind: np.dtype) -> Iterator[np.ndarray]:
+        """The parts that have records, in order."""
+        yield from (np.fromfile(path, kind) for path in self._paths if path.exists())
 
 
 def _of_part(

@@ -73,7 +73,7 @@ class Leftovers:
                 rejections[candidates[place]["row"]] = Rejection(reason, similarity, self._prints.id_of(of))
         table = read_columns(self.documents / name, ["id", "text"]).to_pydict()
         cut = set()
-        for document, cuts in groupby(self._cuts(number), itemgetter(0)):
+        for document, cuts in groupby(paragraphs.read_cuts(self._repeats, number).tolist(), itemgetter(0)):
             _, places, owners, goes = zip(*cuts, strict=True)
             row = candidates[document - start]["row"]
             repeats = paragraphs.without(table["text"][row], places)
@@ -88,9 +88,5 @@ class Leftovers:
             for row in candidates
             if row["row"] not in rejections
         ]
+        self._prints.forget()
         return Left(kept, rejections, cut)
-
-    def _cuts(self, number: int) -> list[tuple[int, int, int, bool]]:
-        begin, end = np.load(self._repeats / "cuts_of_shards.npy")[number : number + 2].tolist()
-        cuts: list[tuple[int, int, int, bool]] = np.load(self._repeats / "cuts.npy", mmap_mode="r")[begin:end].tolist()
-        return cuts
