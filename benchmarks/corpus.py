@@ -27,7 +27,8 @@ from k2core.corpus.documents import document_schema, sample
 from k2core.corpus.duplicates import dedup
 from k2core.corpus.duplicates.clusters import deduplicate
 from k2core.corpus.duplicates.dedup import MinhashConfig
-from k2core.corpus.duplicates.paragraphs import ParagraphConfig, find_repeats, read_cuts, spill, without
+from k2core.corpus.duplicates.paragraphs import ParagraphConfig, without
+from k2core.corpus.duplicates.repeated import find_repeats, read_cuts, spill
 from k2core.corpus.tagging import ASKED, SIGNALS
 from k2core.corpus.words import split_words
 from k2core.machine.packages import find_folder

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from k2core.corpus.curation import (
     CONTAMINATED,
@@ -24,12 +25,11 @@ from k2core.corpus.curation import (
     Funnel,
 )
 from k2core.corpus.documents import DOMAINS
-from k2core.corpus.steps import select
-from k2core.corpus.steps.candidates import Inputs, write_candidates
-from k2core.corpus.steps.repeats import Leftovers, write_repeats
-from k2core.corpus.steps.select import Selected
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.storage import count_rows, table_names, write_json
+
+if TYPE_CHECKING:
+    from k2core.corpus.steps.select import Selected
 
 SECTION = "curate"
 
@@ -43,18 +43,19 @@ def run(params: Params, documents: Path, attributes: Path, quality: Path, tasks:
 
     What is done for a shard, and by the step that sees all shards, is in `job.scratch` and is not done again.
     """
+    from k2core.corpus.steps import candidates, repeats, select
     from k2core.evals.text_sets import text_sets
 
     names = table_names(documents)
     folders = {name: job.scratch / "candidates" / Path(name).stem for name in names}
     for name in _each(documents, names, "rules", job):
         if not folders[name].exists():
-            write_candidates(name, Inputs(documents, attributes, quality), params, folders[name])
-    repeats = job.scratch / "repeats"
-    if not repeats.exists():
+            candidates.write_candidates(name, candidates.Inputs(documents, attributes, quality), params, folders[name])
+    found = job.scratch / "repeats"
+    if not found.exists():
         job.say("looking for duplicates and repeated paragraphs")
-        write_repeats([*folders.values()], params, repeats)
-    leftovers = Leftovers(documents, folders, repeats)
+        repeats.write_repeats([*folders.values()], params, found)
+    leftovers = repeats.Leftovers(documents, folders, found)
     sets = text_sets(tasks)
     job.say(f"looking for {', '.join(group.name for group in sets)} and held-out text")
     heldout = {id: text for name in names for id, text in select.heldout_texts(leftovers.of(name)).items()}

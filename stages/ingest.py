@@ -16,6 +16,7 @@ from pydantic import Field, create_model, field_validator
 from k2core.corpus.sources.card import SourceCard, render
 from k2core.corpus.sources.collection import collect
 from k2core.corpus.sources.files import FileSource
+from k2core.corpus.sources.tables import Tables
 from k2core.recipe import Section, modules_in
 from k2core.stage import Job, Metrics, StageError, main
 
@@ -27,6 +28,10 @@ BUILT_IN = "built in"
 class _Files(Section):
     """One entry per source; the built-in ones are beside `files`, under their names."""
 
+    shard_characters: int = Field(
+        ge=1, description="characters of text from which on a source's documents go into another table: what a stage "
+        "reads at a time, and need not do again after a kill"
+    )  # fmt: skip
     files: list[FileSource] = Field(description="sources that are data: files, buckets, Hugging Face datasets")
 
     @field_validator("files")
@@ -55,9 +60,8 @@ else:
 
 
 def run(params: Params, out: Path, job: Job) -> Metrics:
-    """Write `<source>.parquet` for every source with a limit above 0, and the data card, `CARD.md`."""
-    from k2core.corpus.documents import document_schema
-    from k2core.storage import write_table, write_text
+    """Write the tables of every source with a limit above 0, and the data card, `CARD.md`."""
+    from k2core.storage import write_text
 
     out.mkdir(parents=True, exist_ok=True)
     cards = []
@@ -69,12 +73,15 @@ def run(params: Params, out: Path, job: Job) -> Metrics:
         if not documents:
             raise StageError(f"ingest.{source.NAME}: the source gave no document; check its parameters")
         rows = [vars(document) for document in documents]
-        write_table(out / f"{source.NAME}.parquet", rows, document_schema())
+        with Tables(out, source.NAME, params.shard_characters) as tables:
+            tables.add(rows)
         card = SourceCard(source.NAME, BUILT_IN, (source.__doc__ or "").splitlines()[0], documents[0].domain)
         for row in rows:
             card.add(row)
         cards.append(_told(card, job))
-    cards += [_told(collect(source, out, job), job) for source in params.files if source.limit != 0]
+    cards += [
+        _told(collect(source, out, params.shard_characters, job), job) for source in params.files if source.limit != 0
+    ]
     if not cards:
         raise StageError("ingest: every source has limit 0; give at least one a higher limit")
     write_text(out / "CARD.md", render(cards))

@@ -25,7 +25,7 @@ if __name__ == "__main__":
         out = folder / config.name
         out.mkdir()
         try:
-            collect(config, out, Job("ingest", folder / "scratch", None))
+            collect(config, out, 2**28, Job("ingest", folder / "scratch", None))
         except StorageError as error:
             said[config.name] = [0, [str(error)]]
             continue

@@ -14,6 +14,7 @@ from test_curation import PARAMS, corpus, document, prepared, sentence, tasks_in
 
 from k2core.corpus.documents import document_schema
 from k2core.corpus.steps import candidates, select
+from k2core.corpus.steps import repeats as repeats_step
 from k2core.corpus.tagging import attribute_schema
 from k2core.stage import Job
 from k2core.storage import parquet, read_table, write_table
@@ -90,7 +91,7 @@ def test_what_repeats_is_what_one_pass_in_memory_finds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "name", "done"),
     [
-        (candidates.paragraphs, "spill", 2), (curate, "write_repeats", 0), (select, "write_json", 1),
+        (candidates.repeated, "spill", 2), (repeats_step, "write_repeats", 0), (select, "write_json", 1),
         (select, "read_columns", 2),
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from k2core.corpus.duplicates import paragraphs
+from k2core.corpus.duplicates import paragraphs, repeated
 from k2core.corpus.duplicates.paragraphs import ParagraphConfig
 
 CONFIG = ParagraphConfig(domains=["web"], min_characters=20, max_share=0.5)
@@ -28,9 +28,9 @@ def find_repeats(ranked: list[tuple[str, str]], config: ParagraphConfig) -> dict
     """id → what of a document is left, and whose paragraphs it repeats; the better of two documents comes first."""
     with tempfile.TemporaryDirectory() as name:
         folder, order = Path(name), np.arange(len(ranked))
-        paragraphs.spill(folder, ((place, text) for place, (_, text) in enumerate(ranked)), config.min_characters)
-        paragraphs.find_repeats([folder], [0, len(ranked)], order, np.ones(len(ranked), bool), config.max_share, folder)
-        cuts = paragraphs.read_cuts(folder, 0)
+        repeated.spill(folder, ((place, text) for place, (_, text) in enumerate(ranked)), config.min_characters)
+        repeated.find_repeats([folder], [0, len(ranked)], order, np.ones(len(ranked), bool), config.max_share, folder)
+        cuts = repeated.read_cuts(folder, 0)
     found = {}
     for number in np.unique(cuts["document"]).tolist():
         own = cuts[cuts["document"] == number]

@@ -47,7 +47,7 @@ class Collected:
     def __init__(self, config: FileSource, folder: Path) -> None:
         out = folder / "out"
         out.mkdir(parents=True, exist_ok=True)
-        self.card: SourceCard = collection.collect(config, out, Job("ingest", folder / "scratch", None))
+        self.card: SourceCard = collection.collect(config, out, 2**28, Job("ingest", folder / "scratch", None))
         self.rows = read_table(out / "found.parquet", COLUMNS)
         self.texts = [row["text"] for row in self.rows]
         lines = (out / "found.set_aside.jsonl").read_text(encoding="utf-8").split("\n")
@@ -490,6 +490,7 @@ def test_keys_that_do_not_fit_the_kind_are_refused() -> None:
 
 def _without_built_in() -> dict[str, Any]:
     return {
+        "shard_characters": 10**6,
         "wikipedia": {"limit": 0, "translations": {}},
         "python": {"limit": 0, "packages": [], "max_characters": 4000},
         "package_docs": {"limit": 0, "max_characters": 3000},

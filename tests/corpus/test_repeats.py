@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_memory import duplicates, ranked, repeats
 
-from k2core.corpus.duplicates import clusters, fingerprints, paragraphs
+from k2core.corpus.duplicates import clusters, fingerprints, repeated
 from k2core.corpus.duplicates.clusters import KEPT, find_duplicates, similarity_of
 from k2core.corpus.duplicates.fingerprints import Fingerprints
-from k2core.corpus.duplicates.paragraphs import ParagraphConfig, find_repeats, read_cuts, without
+from k2core.corpus.duplicates.paragraphs import ParagraphConfig, without
+from k2core.corpus.duplicates.repeated import find_repeats, read_cuts
 
 Row = dict[str, Any]
 BANDS, WIDTH = 4, 3
@@ -143,7 +144,7 @@ def texts_of(rows: list[Row], config: ParagraphConfig, count: int) -> dict[str, 
         for shard, part in zip(shards, in_shards(rows, count), strict=True):
             shard.mkdir()
             compared = [(place, row["text"]) for place, row in enumerate(part)]
-            paragraphs.spill(shard, compared, config.min_characters)
+            repeated.spill(shard, compared, config.min_characters)
             starts.append(starts[-1] + len(part))
         number_of = {row["id"]: number for number, row in enumerate(rows)}
         ranking = np.array([number_of[row["id"]] for row in ranked(rows)], np.int64)

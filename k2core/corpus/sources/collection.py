@@ -1,7 +1,7 @@
-"""Collection: the shards of a source become one table of documents; what cannot be used is set aside with the reason.
+"""Collection: the shards of a source become tables of documents; what cannot be used is set aside with the reason.
 
 A shard is read whole or not at all, into a folder of its own in the stage's scratch space. The folder appears by
-rename, so a killed stage reads no shard twice. The table is made from these folders once all shards are read.
+rename, so a killed stage reads no shard twice. The tables are made from these folders once all shards are read.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from k2core.corpus.sources.shard import (
     too_large,
     too_many_rows,
 )
+from k2core.corpus.sources.tables import Tables
 from k2core.machine.memory import limited_memory
 from k2core.stage import Job
 from k2core.storage import StorageError, publish
@@ -51,10 +52,13 @@ _ROWS, _CHARACTERS = 1024, 32 * 2**20
 """Limits of the documents in memory at a time: their number, and their characters."""
 
 
-def collect(source: FileSource, out: Path, job: Job) -> SourceCard:
-    """Write the documents of `source` to `out/<name>.parquet`, and what is set aside to `out/<name>.set_aside.jsonl`.
+def collect(source: FileSource, out: Path, most: int, job: Job) -> SourceCard:
+    """Write the documents of `source` to `Tables` in `out`, and what is set aside to `out/<name>.set_aside.jsonl`.
 
     Memory holds a batch of documents, and eight bytes per id.
+
+    Args:
+        most: characters of a table, about.
 
     Raises:
         StorageError: no shard, no document, or no access.
@@ -89,7 +93,7 @@ def collect(source: FileSource, out: Path, job: Job) -> SourceCard:
             f"{source.name}: {len(unreached)} of {len(shards)} shards cannot be read: {unreached[0]}; "
             f"the {len(finished)} that were read are kept"
         )
-    return _join(source, finished, out)
+    return _join(source, finished, out, most)
 
 
 def _patiently(work: Callable[[], Any]) -> Any:
@@ -197,15 +201,12 @@ def _count(folder: Path) -> int:
     return pq.read_metadata(table).num_rows if table.exists() else 0
 
 
-def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path) -> SourceCard:
-    """One table of all shards, in their order; a repeated id is set aside, for ids tell documents apart."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path, most: int) -> SourceCard:
+    """The documents of all shards, in their order; a repeated id is set aside, for ids tell documents apart."""
     card = SourceCard(source.name, source.kind, source.path, source.domain)
-    schema, seen = document_schema(), set()
+    seen = set()
     with (
-        pq.ParquetWriter(out / f"{source.name}.parquet", schema, compression="zstd") as documents,
+        Tables(out, source.name, most) as documents,
         (out / f"{source.name}.set_aside.jsonl").open("w", encoding="utf-8") as file,
     ):
 
@@ -228,8 +229,7 @@ def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path) -> 
                         seen.add(digest)
                         kept.append({name: row[name] for name in COLUMNS})
                         card.add(row)
-                if kept:
-                    documents.write_table(pa.Table.from_pylist(kept, schema=schema))
+                documents.add(kept)
             repeated.close()
     if not card.documents:
         raise StorageError(f"ingest.files: {source.name}: no document in {len(finished)} shards; {card.first_fault()}")

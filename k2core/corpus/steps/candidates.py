@@ -12,7 +12,7 @@ from typing import Any
 from k2core.corpus import curation
 from k2core.corpus.curation import FOREIGN, UNTAGGED, CurationConfig, Rejection
 from k2core.corpus.documents import COLUMNS, read_beside
-from k2core.corpus.duplicates import fingerprints, paragraphs
+from k2core.corpus.duplicates import fingerprints, repeated
 from k2core.corpus.tagging import COLUMNS as ATTRIBUTES
 from k2core.corpus.tagging import untagged
 from k2core.storage import publish, read_columns, read_table, write_table
@@ -51,7 +51,7 @@ def write_candidates(name: str, inputs: Inputs, config: CurationConfig, folder: 
     with publish(folder) as scratch:
         fingerprints.spill(scratch, passed)
         texts = [(place, row["text"]) for place, row in enumerate(passed) if row["domain"] in config.paragraphs.domains]
-        paragraphs.spill(scratch, texts, config.paragraphs.min_characters)
+        repeated.spill(scratch, texts, config.paragraphs.min_characters)
         write_table(scratch / "candidates.parquet", passed, _candidates())
         write_table(scratch / "rejected.parquet", rejected, _rejected())
 

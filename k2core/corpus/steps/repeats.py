@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from k2core.corpus.curation import EXACT, NEAR, PARAGRAPHS, CurationConfig, Rejection
-from k2core.corpus.duplicates import clusters, paragraphs
+from k2core.corpus.duplicates import clusters, paragraphs, repeated
 from k2core.corpus.duplicates.clusters import KEPT
 from k2core.corpus.duplicates.fingerprints import Fingerprints
 from k2core.corpus.steps.candidates import read_candidates
@@ -29,7 +29,7 @@ def write_repeats(shards: Sequence[Path], config: CurationConfig, folder: Path) 
         clusters.find_duplicates(prints, scratch, config.min_similarity)
         ranking_N = np.load(scratch / "ranking.npy")
         kept_N = np.load(scratch / "verdicts.npy")["of"] == KEPT
-        paragraphs.find_repeats(shards, prints.starts, ranking_N, kept_N, config.paragraphs.max_share, scratch)
+        repeated.find_repeats(shards, prints.starts, ranking_N, kept_N, config.paragraphs.max_share, scratch)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Leftovers:
                 rejections[candidates[place]["row"]] = Rejection(reason, similarity, self._prints.id_of(of))
         table = read_columns(self.documents / name, ["id", "text"]).to_pydict()
         cut = set()
-        for document, cuts in groupby(paragraphs.read_cuts(self._repeats, number).tolist(), itemgetter(0)):
+        for document, cuts in groupby(repeated.read_cuts(self._repeats, number).tolist(), itemgetter(0)):
             _, places, owners, goes = zip(*cuts, strict=True)
             row = candidates[document - start]["row"]
             repeats = paragraphs.without(table["text"][row], places)
