@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from k2core.gym.data_sets import check
-from k2core.recipe import Section
+from k2core.gym.named.instructions import InstructionSettings
+from k2core.llm.config import LLMConfig
+from k2core.recipe import Section, modules_in
 
 
 class DataSet(Section):
@@ -18,9 +21,11 @@ class DataSet(Section):
 
 
 class GymConfig(Section):
-    """Environments that need no code, only a name."""
+    """Environments that need no code, only a name; they are on once they are named."""
 
+    llm: LLMConfig | None = Field(description="the model that judges for environments; null: none is asked")
     reasoning_gym: dict[str, DataSet] = Field(description="data sets of reasoning-gym that are environments, by name")
+    instructions: dict[str, InstructionSettings] = Field(description="instructions to follow, by a name of yours")
 
     @field_validator("reasoning_gym")
     @classmethod
@@ -29,5 +34,14 @@ class GymConfig(Section):
             check(name, chosen.config)
         return value
 
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        taken = Counter(name for kind in (self.reasoning_gym, self.instructions) for name in kind)
+        taken.update([*modules_in("k2core.gym.environments")])
+        for name, count in taken.items():
+            if count > 1:
+                raise ValueError(f"{name}: two environments of that name; choose another")
+        return self
 
-NO_DATA_SETS = GymConfig(reasoning_gym={})
+
+NO_DATA_SETS = GymConfig(llm=None, reasoning_gym={}, instructions={})
