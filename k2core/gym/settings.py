@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from k2core.gym.data_sets import check
+from k2core.gym.named.faithfulness import FaithfulnessSettings
 from k2core.gym.named.instructions import InstructionSettings
 from k2core.llm.config import LLMConfig
 from k2core.recipe import Section, modules_in
@@ -26,6 +27,7 @@ class GymConfig(Section):
     llm: LLMConfig | None = Field(description="the model that judges for environments; null: none is asked")
     reasoning_gym: dict[str, DataSet] = Field(description="data sets of reasoning-gym that are environments, by name")
     instructions: dict[str, InstructionSettings] = Field(description="instructions to follow, by a name of yours")
+    faithfulness: dict[str, FaithfulnessSettings] = Field(description="answers from a context, by a name of yours")
 
     @field_validator("reasoning_gym")
     @classmethod
@@ -36,7 +38,7 @@ class GymConfig(Section):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        taken = Counter(name for kind in (self.reasoning_gym, self.instructions) for name in kind)
+        taken = Counter(name for kind in (self.reasoning_gym, self.instructions, self.faithfulness) for name in kind)
         taken.update([*modules_in("k2core.gym.environments")])
         for name, count in taken.items():
             if count > 1:
@@ -44,4 +46,4 @@ class GymConfig(Section):
         return self
 
 
-NO_DATA_SETS = GymConfig(llm=None, reasoning_gym={}, instructions={})
+NO_DATA_SETS = GymConfig(llm=None, reasoning_gym={}, instructions={}, faithfulness={})

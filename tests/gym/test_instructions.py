@@ -16,7 +16,7 @@ from k2core.gym.instructions.kinds import KINDS, SHAPES, TONES, words
 from k2core.gym.judging import Models
 from k2core.gym.named.instructions import SUIT, Check, Instructions, InstructionSettings, met, says
 from k2core.gym.registry import text_environments
-from k2core.gym.settings import GymConfig
+from k2core.gym.settings import NO_DATA_SETS, GymConfig
 from k2core.recipe import RecipeError, validate
 
 
@@ -25,6 +25,7 @@ def environment(reply: Any = "text", most: int = 3, **other: Any) -> Instruction
     return Instructions(f"{reply}{most}", chosen)
 
 
+NONE = NO_DATA_SETS.model_dump()
 SHORT, LONG = environment("words"), environment("text")
 ITEMS = [(each, each.item(0, "train", index)) for each in (SHORT, LONG) for index in range(60)]
 
@@ -201,7 +202,7 @@ def test_the_recipe_turns_it_on_and_its_faults_are_named() -> None:
     one = {"max_new_tokens": 24, "reply": "words", "most": 1, "kinds": [], "judge": None}
 
     def gym(**changes: Any) -> GymConfig:
-        return validate(GymConfig, {"llm": None, "reasoning_gym": {}, "instructions": {"short": one | changes}}, "gym")
+        return validate(GymConfig, {**NONE, "instructions": {"short": one | changes}}, "gym")
 
     assert "short" in text_environments(gym()) and "short" not in text_environments()
     with pytest.raises(RecipeError, match=r"no sections for replies of words; there are words, bullets"):
@@ -213,7 +214,7 @@ def test_the_recipe_turns_it_on_and_its_faults_are_named() -> None:
     with pytest.raises(RecipeError, match=r"gym\.instructions\.short\.most = 4: input should be less than"):
         gym(most=4)
     with pytest.raises(RecipeError, match="pick_largest: two environments of that name"):
-        validate(GymConfig, {"llm": None, "reasoning_gym": {}, "instructions": {"pick_largest": one}}, "gym")
+        validate(GymConfig, {**NONE, "instructions": {"pick_largest": one}}, "gym")
 
 
 def test_a_judge_decides_tone(tmp_path: Path) -> None:
