@@ -87,8 +87,8 @@ def _page(choosing: Judged, measuring: Judged) -> str:
         for name, limit in judge.LIMITS.items()
     ]
     return "\n\n".join([
-        f"{len(measuring)} sentences of {len({each.context for each, _ in measuring})} held-out articles: {caught:.3f} of "
-        f"the faulty ones are refused, and {lost:.3f} of the supported ones.",
+        f"{len(measuring)} sentences of {len({each.context for each, _ in measuring})} held-out articles: {caught:.3f} "
+        f"of the faulty ones are refused, and {lost:.3f} of the supported ones.",
         table(["label", "kind", "refused", "95% interval"], rows),
         f"The limits, and those that catch most on the other half ({len(choosing)} sentences) while losing at most "
         f"{BUDGET:.0%} there:",

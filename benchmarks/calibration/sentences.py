@@ -1,8 +1,8 @@
 """Labelled sentences: supported by their context, contradicted by it, or about what it does not say.
 
 Contexts are encyclopedia articles less one of their sentences. A supported sentence is one of the context, as it is,
-shorter or in other words; a contradicted one has a single fault put into it; an unsupported one is the sentence that was left
-out, one with a made-up clause, or one of another article.
+shorter or in other words; a contradicted one has a single fault put into it; an unsupported one is the sentence that
+was left out, one with a made-up clause, or one of another article.
 """
 
 from __future__ import annotations

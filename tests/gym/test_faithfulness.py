@@ -1,9 +1,10 @@
-"""Faithfulness: gold passes; memory, guesses, additions and tricks score 0; a judge that can be talked to decides nothing."""
+"""Faithfulness: gold passes; memory, guesses, additions and tricks score 0; an LLM may judge."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def score(item: Item, reply: str, environment: Faithfulness = ENVIRONMENT) -> fl
 def test_gold_passes_and_another_gold_fails() -> None:
     assert {item.meta["turn"] for item in ITEMS} == {"as it is", "changed", "silent"}
     assert all(score(item, item.gold["content"]) == 1 for item in ITEMS)
-    for item, other in zip(ITEMS, ITEMS[1:], strict=False):
+    for item, other in pairwise(ITEMS):
         assert item.gold == other.gold or score(item, other.gold["content"]) == 0
 
 
@@ -133,7 +134,7 @@ def test_held_out_articles_are_held_out() -> None:
                       for split in ("train", "heldout"))  # fmt: skip
     assert not train & heldout
     assert all(split_of(key.partition("/")[2], 0.2) == "train" for key in train)
-    assert ITEMS == [ENVIRONMENT.item(1, "train", index) for index in reversed(range(36))][::-1]
+    assert [ENVIRONMENT.item(1, "train", index) for index in reversed(range(36))][::-1] == ITEMS
 
 
 def test_an_llm_may_judge(tmp_path: Path) -> None:

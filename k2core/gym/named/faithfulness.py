@@ -49,7 +49,7 @@ class FaithfulnessSettings(Section):
     max_new_tokens: int = Field(ge=1, description="token budget of a response")
     around: int = Field(ge=2, le=20, description="sentences of the article beside the one with the answer")
     judge: dict[str, Any] | None = Field(
-        description="an LLM judges each sentence: keys of gym.llm that are different for it, {}: none; null: rules judge"
+        description="an LLM judges each sentence: keys of gym.llm that are different for it; null: rules judge"
     )
 
 
