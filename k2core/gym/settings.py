@@ -9,7 +9,9 @@ from pydantic import Field, field_validator, model_validator
 
 from k2core.gym.data_sets import check
 from k2core.gym.named.faithfulness import FaithfulnessSettings
+from k2core.gym.named.harbor import HarborSettings
 from k2core.gym.named.instructions import InstructionSettings
+from k2core.gym.named.verifiers import VerifiersSettings
 from k2core.llm.config import LLMConfig
 from k2core.recipe import Section, modules_in
 
@@ -29,6 +31,9 @@ class GymConfig(Section):
     instructions: dict[str, InstructionSettings] = Field(description="instructions to follow, by a name of yours")
     faithfulness: dict[str, FaithfulnessSettings] = Field(description="answers from a context, by a name of yours")
 
+    verifiers: dict[str, VerifiersSettings] = Field(description="tasksets of Prime Intellect's verifiers")
+    harbor: dict[str, HarborSettings] = Field(description="folders of tasks in Harbor's format")
+
     @field_validator("reasoning_gym")
     @classmethod
     def _are_there(cls, value: dict[str, DataSet]) -> dict[str, DataSet]:
@@ -38,7 +43,8 @@ class GymConfig(Section):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
-        taken = Counter(name for kind in (self.reasoning_gym, self.instructions, self.faithfulness) for name in kind)
+        named = (self.reasoning_gym, self.instructions, self.faithfulness, self.verifiers, self.harbor)
+        taken = Counter(name for kind in named for name in kind)
         taken.update([*modules_in("k2core.gym.environments")])
         for name, count in taken.items():
             if count > 1:
@@ -46,4 +52,4 @@ class GymConfig(Section):
         return self
 
 
-NO_DATA_SETS = GymConfig(llm=None, reasoning_gym={}, instructions={}, faithfulness={})
+NO_DATA_SETS = GymConfig(llm=None, reasoning_gym={}, instructions={}, faithfulness={}, verifiers={}, harbor={})
