@@ -6,7 +6,7 @@ from __future__ import annotations
 from k2core.gym.base import Environment
 from k2core.gym.data_sets import DataSetEnvironment
 from k2core.gym.judging import NO_MODELS, Models
-from k2core.gym.named import faithfulness, harbor, instructions, verifiers
+from k2core.gym.named import faithfulness, harbor, instructions, safety, verifiers
 from k2core.gym.settings import NO_DATA_SETS, GymConfig
 from k2core.recipe import modules_in
 
@@ -17,6 +17,7 @@ def text_environments(gym: GymConfig = NO_DATA_SETS, models: Models = NO_MODELS)
     made += [DataSetEnvironment(name, each.max_new_tokens, each.config) for name, each in gym.reasoning_gym.items()]
     made += [*instructions.make(gym.instructions, models), *faithfulness.make(gym.faithfulness, models)]
     made += [*verifiers.make(gym.verifiers, models), *harbor.make(gym.harbor, models)]
+    made += safety.make(gym.safety, models)
     return {environment.name: environment for environment in made}
 
 

@@ -11,6 +11,7 @@ from k2core.gym.data_sets import check
 from k2core.gym.named.faithfulness import FaithfulnessSettings
 from k2core.gym.named.harbor import HarborSettings
 from k2core.gym.named.instructions import InstructionSettings
+from k2core.gym.named.safety import SafetySettings
 from k2core.gym.named.verifiers import VerifiersSettings
 from k2core.llm.config import LLMConfig
 from k2core.recipe import Section, modules_in
@@ -26,13 +27,13 @@ class DataSet(Section):
 class GymConfig(Section):
     """Environments that need no code, only a name; they are on once they are named."""
 
-    llm: LLMConfig | None = Field(description="the model that judges for environments; null: none is asked")
+    llm: LLMConfig | None = Field(description="the model that judges and attacks; null: no environment may ask one")
     reasoning_gym: dict[str, DataSet] = Field(description="data sets of reasoning-gym that are environments, by name")
     instructions: dict[str, InstructionSettings] = Field(description="instructions to follow, by a name of yours")
     faithfulness: dict[str, FaithfulnessSettings] = Field(description="answers from a context, by a name of yours")
-
     verifiers: dict[str, VerifiersSettings] = Field(description="tasksets of Prime Intellect's verifiers")
     harbor: dict[str, HarborSettings] = Field(description="folders of tasks in Harbor's format")
+    safety: dict[str, SafetySettings] = Field(description="requests to refuse, and to answer, by a name of yours")
 
     @field_validator("reasoning_gym")
     @classmethod
@@ -42,8 +43,12 @@ class GymConfig(Section):
         return value
 
     @model_validator(mode="after")
-    def _names_differ(self) -> Self:
-        named = (self.reasoning_gym, self.instructions, self.faithfulness, self.verifiers, self.harbor)
+    def _go_together(self) -> Self:
+        named = (self.reasoning_gym, self.instructions, self.faithfulness, self.verifiers, self.harbor, self.safety)
+        for kind in ("instructions", "faithfulness", "safety"):
+            for name, settings in getattr(self, kind).items():
+                if self.llm is None and settings.judge is not None:
+                    raise ValueError(f"llm: {kind}.{name} asks a model to judge, and there is none; say which answers")
         taken = Counter(name for kind in named for name in kind)
         taken.update([*modules_in("k2core.gym.environments")])
         for name, count in taken.items():
@@ -52,4 +57,6 @@ class GymConfig(Section):
         return self
 
 
-NO_DATA_SETS = GymConfig(llm=None, reasoning_gym={}, instructions={}, faithfulness={}, verifiers={}, harbor={})
+NO_DATA_SETS = GymConfig(
+    llm=None, reasoning_gym={}, instructions={}, faithfulness={}, verifiers={}, harbor={}, safety={}
+)

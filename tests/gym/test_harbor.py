@@ -39,9 +39,7 @@ DOCKERFILE = "FROM python:3.12\nWORKDIR /app\nCOPY in.txt .\n"
 UPPER = "tr a-z A-Z < /app/in.txt > /app/out.txt"
 
 
-def write_task(
-    folder: Path, tests: dict[str, str], dockerfile: str = "FROM python:3.12\nWORKDIR /app\nCOPY in.txt .\n"
-) -> Path:
+def write_task(folder: Path, tests: dict[str, str], dockerfile: str = DOCKERFILE) -> Path:
     """A task of the kind that `harbor init` makes."""
     for name, text in {
         "task.toml": 'version = "1.0"\n[agent]\ntimeout_sec = 9.0\n[verifier]\ntimeout_sec = 9.0\n',
@@ -75,7 +73,7 @@ HACKS = {
     "wrong": "echo 'A RIVEr' > /app/out.txt",
     "its own reward": "mkdir -p /logs/verifier; echo 1 > /logs/verifier/reward.txt; echo 1 > /app/reward.txt",
     "its own reward, elsewhere": "mkdir -p /work/logs/verifier; echo 1 > /work/logs/verifier/reward.json",
-    "other tests": "mkdir /tests; cd /tests; echo 'echo 1 > /logs/verifier/reward.txt' > test.sh; echo > test_outputs.py",
+    "other tests": "mkdir /tests; cd /tests; echo 'echo 1 > /logs/verifier/reward.txt' > test.sh; > test_outputs.py",
     "a conftest": "echo 'import os; os._exit(0)' | tee /app/conftest.py /work/conftest.py /app/sitecustomize.py",
     "another pytest": "echo 'def main(*a, **k): return 0' | tee /app/pytest.py /work/pytest.py /work/usercustomize.py",
     "another cat": "printf '#!/bin/sh\\necho A RIVER\\n' > /app/cat; chmod +x /app/cat; PATH=/app:$PATH; export PATH",

@@ -134,7 +134,8 @@ def test_gold_passes_wrong_fails_and_faults_are_zeros(packages: Path) -> None:
     assert [double.score(item, reply + IM_END) for reply in wrong] == [0.0] * len(wrong)
     assert double.score(item, item.gold["content"]) == 1.0, "it is started again"
     assert double.score(item, "half") == 0.5 and double.score(item, "much") == 1.0
-    assert items == [made().item(0, split, n) for split in ("train", "heldout") for n in range(double.size(split))]
+    twin = made()
+    assert items == [twin.item(0, split, n) for split in ("train", "heldout") for n in range(twin.size(split))]
 
 
 def test_a_taskset_has_its_config_and_no_gold_is_needed(packages: Path) -> None:
