@@ -1,4 +1,4 @@
-"""Safety: attacks evolve and keep their aim, refusals and answers are told apart, tricks score 0; roles are scripted."""
+"""Safety: attacks evolve and keep their aim; refusals and answers are told apart; tricks score 0. All is scripted."""
 
 from __future__ import annotations
 

@@ -35,6 +35,8 @@ TURNS = ("as it is", "changed", "silent")
 MOST_SENTENCES = 2
 TIMES, MORE = 2, 120
 """A reply has at most so many times the gold's characters, and so many more."""
+ARTICLES = 4000
+"""Articles that are asked about: some 1,700 questions to train on."""
 NEAR = 400
 """Questions before and behind one among which another answer is looked for."""
 CONTEXT_SAYS = (
@@ -148,8 +150,8 @@ def _holds(text: str, part: str) -> bool:
 
 @cache
 def _articles() -> list[tuple[str, str, str]]:
-    """Id, title and text of all articles."""
-    whole = wikipedia.documents(wikipedia.Source(limit=10**6, translations={}))
+    """Id, title and text of each article."""
+    whole = wikipedia.documents(wikipedia.Source(limit=ARTICLES, translations={}))
     return [(each.id, title_of(each.attribution), each.text) for each in whole]
 
 
