@@ -19,7 +19,7 @@ from k2core.storage import write_json
 
 TOPICS = (
     "forward_backward", "max_logit", "update", "training_step", "trainer", "decoding", "enforcer", "dedup",
-    "corpus", "gate", "trajectories", "engine", "serve", "sandbox", "programs",
+    "corpus", "gate", "faithfulness", "trajectories", "engine", "serve", "sandbox", "programs",
 )  # fmt: skip
 CURVES = {"growth": growth, "dedup_curves": dedup_curves}
 

@@ -53,6 +53,7 @@ def run(
     from k2core.chat.template import encode_dialogue
     from k2core.chat.tokenizer import Tokenizer
     from k2core.gym.demonstrations import read_trajectories, some, split_trajectories
+    from k2core.gym.judging import Models
     from k2core.gym.registry import select, text_environments
     from k2core.model.files import load_model, save_model
     from k2core.rl.critic import chances, pairwise_accuracy, verdict
@@ -60,7 +61,8 @@ def run(
     from k2core.training.dialogues import Dialogue, DialogueSource
     from k2core.training.setting import Setting
 
-    tok, seed, environments = Tokenizer.load(tokenizer), compute.seed, text_environments(gym)
+    tok, seed = Tokenizer.load(tokenizer), compute.seed
+    environments = text_environments(gym, Models(gym.llm, compute, job.answers))
     accepted = read_trajectories(trajectories / "accepted.jsonl")
     rejected = read_trajectories(trajectories / "rejected.jsonl")
     counts = select(environments, params.gym_pairs, "critic.gym_pairs")

@@ -44,11 +44,12 @@ def run(
     from k2core.chat.tokenizer import Tokenizer
     from k2core.evals.scorecard import measure
     from k2core.evals.subject import Subject
+    from k2core.gym.judging import Models
     from k2core.gym.tool_call import all_environments
     from k2core.model.files import load_model
     from k2core.storage import write_json, write_text
 
-    environments = all_environments(tasks, programs, gym)
+    environments = all_environments(tasks, programs, gym, Models(gym.llm, compute, job.answers))
     job.say(f"{name}: up to {params.items} items of {', '.join(environments)}; greedy and {params.samples} samples")
     subject = Subject(load_model(model), Tokenizer.load(tokenizer), tokens, environments, params, compute.seed)
     found = measure(subject)

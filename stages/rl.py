@@ -70,6 +70,7 @@ def run(
     from k2core.evals.environments import attempt, pass_rate
     from k2core.gym.base import Episodic
     from k2core.gym.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
+    from k2core.gym.judging import Models
     from k2core.gym.registry import select
     from k2core.gym.tool_call import all_environments
     from k2core.gym.tool_dialogue import with_dialogues
@@ -85,7 +86,7 @@ def run(
     from k2core.training.setting import Setting
 
     tok, seed = Tokenizer.load(tokenizer), compute.seed
-    environments = with_dialogues(all_environments(tasks, programs, gym))
+    environments = with_dialogues(all_environments(tasks, programs, gym, Models(gym.llm, compute, job.answers)))
     accepted = split_trajectories(read_trajectories(trajectories / "accepted.jsonl"), "train")
     accepted = some(accepted, params.trajectories, seed)
     model = load_model(init)

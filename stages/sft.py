@@ -56,6 +56,7 @@ def run(
     from k2core.chat.tokenizer import Tokenizer
     from k2core.data.rows.shards import TokenShards
     from k2core.gym.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
+    from k2core.gym.judging import Models
     from k2core.gym.registry import select, text_environments
     from k2core.model.files import load_model, save_model
     from k2core.training.dialogues import Dialogue, DialogueSource, dialogue_loss, text_dialogues
@@ -63,7 +64,7 @@ def run(
 
     tok, seed = Tokenizer.load(tokenizer), compute.seed
     accepted = read_trajectories(trajectories / "accepted.jsonl")
-    environments = text_environments(gym)
+    environments = text_environments(gym, Models(gym.llm, compute, job.answers))
     counts = select(environments, params.demonstrations, "sft.demonstrations")
 
     def judged(split: Split, limit: int, repeats: int) -> list[Dialogue]:

@@ -15,6 +15,7 @@ from k2core.agentic.tasks.task import Task, first_prompt, gold_reply
 from k2core.agentic.tools.specs import ToolSpec, read_tools
 from k2core.gym.base import Environment, Item, Split
 from k2core.gym.coding import Coding
+from k2core.gym.judging import NO_MODELS, Models
 from k2core.gym.registry import text_environments
 from k2core.gym.settings import NO_DATA_SETS, GymConfig
 from k2core.gym.swe import Swe
@@ -63,11 +64,13 @@ class ToolCall:
         return float(judge_completion(item.meta["task"], self.tools, completion).passed)
 
 
-def all_environments(tasks: Path, programs: Path, gym: GymConfig = NO_DATA_SETS) -> dict[str, Environment]:
+def all_environments(
+    tasks: Path, programs: Path, gym: GymConfig = NO_DATA_SETS, models: Models = NO_MODELS
+) -> dict[str, Environment]:
     """The environments that need no files, the tool tasks of folder `tasks`, and what folder `programs` has to run.
 
     They are here so that stages without tool tasks do not depend on the code of agentic data.
     """
     made: list[Environment] = [ToolCall.load(tasks)]
     made += [each for each in (Coding.load(programs), Swe.load(programs)) if each.size("train") or each.size("heldout")]
-    return {**text_environments(gym), **{environment.name: environment for environment in made}}
+    return {**text_environments(gym, models), **{environment.name: environment for environment in made}}

@@ -105,13 +105,13 @@ def repository(name: str) -> Repository:
     files = {
         f"{name}/{path.relative_to(folder)}": path.read_bytes() for path in paths if path.stat().st_size <= LARGEST
     }
-    found = Repository(name, package.version, license, files, tuple(_needs(package, name)))
+    found = Repository(name, package.version, license, files, tuple(needs_of(package, name)))
     if not found.test_files:
         raise StageError(f"{name}: the installed package has no tests; leave it out of programs.packages")
     return found
 
 
-def _needs(package: Distribution, name: str) -> Iterator[str]:
+def needs_of(package: Distribution, name: str) -> Iterator[str]:
     """Import names of pytest and of what the package requires, and what these require."""
     from packaging.requirements import Requirement
 

@@ -15,7 +15,7 @@ from k2core.evals.candidates import Reply, Wanted
 from k2core.evals.environments import chosen_items
 from k2core.evals.questions import gives
 from k2core.evals.side_by_side import asked_environments, measure
-from k2core.evals.suites import bfcl, instructions
+from k2core.evals.suites import bfcl
 from k2core.evals.suites.faithfulness import UNSAID
 from k2core.gym.base import Environment, Item
 from k2core.gym.registry import text_environments
@@ -147,46 +147,6 @@ def test_faithfulness_is_to_the_text_and_not_to_memory(quick: dict[str, Environm
         assert truth in text or item.meta["turn"] != "as it is"
     assert any(item.meta["turn"] == "changed" and item.gold["content"] not in str(known) for item in chosen) is False
     assert not any("Kerpen" in str(item.messages) for item in chosen), "trained on, or not English"
-
-
-def test_each_instruction_can_be_met_and_missed() -> None:
-    environment = instructions.make(None)
-    chosen = [item for _, _, item in chosen_items({"x": environment}, 400, 1)]
-    assert {name for item in chosen for name, _ in item.meta["checks"]} == set(instructions.KINDS)
-    assert len({item.key for item in chosen}) > 380
-    for item in chosen[:100]:
-        (_, topic), *_ = item.meta["checks"]
-        text = item.gold["content"]
-        assert environment.score(item, text.replace(topic, "thing").replace(topic.upper(), "THING")) == 0
-
-
-@pytest.mark.parametrize(
-    ("check", "right", "wrong"),
-    [
-        (("sentences", 2), "A river. It flows!", ["A river.", "A river. It flows. Far."]),
-        (("length", 4), "The river flows on.", ["The river flows."]),
-        (("bullets", 2), "* river\n* bank", ["* river", "- river\n- bank", "river * bank * sea"]),
-        (("paragraphs", 2), "River.\n\nBank.", ["River.\nBank.", "River.\n\nBank.\n\nSea."]),
-        (("keywords", ["bread", "lamp"]), "river, bread, Lamp", ["river, bread", "river breadlamp"]),
-        (("json", ["bread", "lamp"]), '{"lamp": "river", "bread": 1}',
-         ['{"lamp": "river"}', 'river {"lamp": 1, "bread": 1}', '["lamp", "bread", "river"]', "river"]),
-        (("without", "the"), "A river there", ["The river"]),
-        (("lower", None), "a river", ["A river"]),
-        (("upper", None), "A RIVER", ["A RIVEr"]),
-        (("commas", None), "A river", ["A river, wide"]),
-        (("title", None), "<<On it>>\nA river", ["<On it>\nA river", "<<>> A river"]),
-        (("begins", "Bread"), "Bread: river", ["A river. Bread", "Breadth, river"]),
-        (("ends", "That is all."), "River. That is all.", ["That is all. River"]),
-        (("postscript", None), "River.\nP.S. More", ["River. P.S.", "PS: River"]),
-        (("quoted", None), '"River"', ["River", '"River', '"']),
-    ],
-)  # fmt: skip
-def test_instructions_are_told_apart(check: instructions.Check, right: str, wrong: list[str]) -> None:
-    checks = [("about", "river"), check]
-    assert instructions.met(checks, right)
-    for text in wrong:
-        assert not instructions.met(checks, text), text
-    assert not instructions.met(checks, f"{right} {instructions.says(checks)[0]}")
 
 
 AREA_CALL = ("math_area", {"base": 10, "height": 5})

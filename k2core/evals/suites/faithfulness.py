@@ -6,7 +6,6 @@ article helps with, and one lacks the answer, and is to be told so. Saying alway
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +15,13 @@ from k2core.evals.final_answer import final
 from k2core.evals.questions import AGREEMENT, Asked, gives, heldout_questions, holds
 from k2core.evals.suites import of_a_run
 from k2core.gym.base import Item, Split, answer, question, response_text
+from k2core.gym.named.faithfulness import TURNS, UNSAID, context_of, without
 from k2core.storage import StorageError
 from k2core.synthesis.questions.grammar import distractors
 from k2core.synthesis.questions.pairs import same
 
-UNSAID = "The text does not say."
 AROUND = 2
 """Sentences of the article beside the one with the answer."""
-TURNS = ("as it is", "changed", "silent")
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Faithfulness:
     @cached_property
     def asked(self) -> list[Asked]:
         """The questions that can be asked."""
-        return [one for one in self.all_asked if len(_others(one)) >= AROUND]
+        return [one for one in self.all_asked if len(without(one.question.answer, one.text)) >= AROUND]
 
     def size(self, split: Split) -> int:
         """Nothing is trained on."""
@@ -47,15 +45,9 @@ class Faithfulness:
         """Question number `index`; what is done with its text follows from the number."""
         one, turn = self.asked[index], TURNS[index % len(TURNS)]
         random = Random(f"{seed}/{self.name}/{one.key}")
-        sentence, gold = one.question.sentence, one.question.answer
-        if turn == "changed":
-            gold = self._another(one, seed)
-            sentence = sentence.replace(one.question.answer, gold)
-        lines = _others(one)[:AROUND]
-        if turn == "silent":
-            gold = UNSAID
-        else:
-            lines.insert(random.randint(1, AROUND), sentence)
+        gold = self._another(one, seed) if turn == "changed" else one.question.answer
+        lines, sentence = context_of(one.question, one.text, turn, gold, AROUND, random)
+        gold = gold if sentence else UNSAID
         asked = (
             f"{' '.join(lines)}\n\nAnswer from this text alone, in a few words. If it does not say, answer: {UNSAID}\n"
             f"{one.question.question}"
@@ -75,12 +67,6 @@ class Faithfulness:
         if gold == UNSAID:
             return float(same(UNSAID, reply, AGREEMENT))
         return float(gives(final(reply), gold, item.messages[-1]["content"]) and not holds(reply, UNSAID))
-
-
-def _others(one: Asked) -> list[str]:
-    """The article's sentences that do not hold the answer."""
-    parts = re.split(r"(?<=[.!?])\s+", one.text)
-    return [part for part in parts if part and one.question.answer.lower() not in part.lower()]
 
 
 def make(data: Path | None) -> Faithfulness:
