@@ -13,7 +13,7 @@ from reasoning_gym.factory import DATASETS
 from k2core.gym.answers import EVALUATING, is_harmless
 from k2core.gym.data_sets import DataSetEnvironment
 from k2core.gym.registry import text_environments
-from k2core.gym.settings import GymConfig
+from k2core.gym.settings import NO_DATA_SETS, GymConfig
 from k2core.recipe import RecipeError, validate
 from k2core.storage import Split
 
@@ -38,7 +38,8 @@ SPLITS: tuple[Split, Split] = ("train", "heldout")
 def environments() -> dict[str, DataSetEnvironment]:
     gym = validate(
         GymConfig,
-        {"reasoning_gym": {name: {"max_new_tokens": 32, "config": config} for name, config in CHOSEN.items()}},
+        NO_DATA_SETS.model_dump()
+        | {"reasoning_gym": {name: {"max_new_tokens": 32, "config": config} for name, config in CHOSEN.items()}},
         "recipe: gym",
     )
     found = text_environments(gym)
@@ -146,7 +147,7 @@ def test_too_few_questions_are_named() -> None:
 def test_faults_of_the_recipe_are_named(chosen: dict[str, Any], message: str) -> None:
     value = {name: {"max_new_tokens": 8, "config": config} for name, config in chosen.items()}
     with pytest.raises(RecipeError, match=message):
-        validate(GymConfig, {"reasoning_gym": value}, "params.yaml: gym")
+        validate(GymConfig, NO_DATA_SETS.model_dump() | {"reasoning_gym": value}, "params.yaml: gym")
 
 
 def test_every_rule_that_evaluates_the_answer_is_known() -> None:

@@ -13,15 +13,17 @@ from scripted_judge import model_server
 from test_harbor import KINDS, UPPER, write_task
 from test_safety import Roles
 from test_verifiers import DOUBLE, STAND_IN
+from typer.testing import CliRunner
 from workspace import ROOT
 
 from k2core.chat.tokenizer import Tokenizer
+from k2core.gym.__main__ import app
 from k2core.gym.demonstrations import encode_gym
 from k2core.gym.judging import Models
 from k2core.gym.prompts import prompt_of
 from k2core.gym.registry import select, text_environments
 from k2core.gym.settings import GymConfig
-from k2core.inference import rollouts
+from k2core.inference import under_way
 from k2core.inference.completion import Completion
 from k2core.recipe import validate
 from k2core.rl.pool import build_pool
@@ -64,11 +66,11 @@ def test_each_goes_from_the_pool_to_its_reward(folder: Path, monkeypatch: pytest
 
     def generate(model: Any, prompts: Sequence[Sequence[int]], *, streams: Sequence[str], **_: Any) -> list[Completion]:
         pairs = zip(prompts, streams, strict=True)
-        said = [right[tuple(prompt)] if int(stream) % 2 else "." for prompt, stream in pairs]
+        said = [right[tuple(prompt)] if int(stream.rpartition("/")[2]) % 2 else "." for prompt, stream in pairs]
         made = [[*TOKENIZER.encode(text), TOKENIZER.im_end_id] for text in said]
         return [Completion(tokens, [-1.0] * len(tokens), "stop") for tokens in made]
 
-    monkeypatch.setattr(rollouts, "generate", generate)
+    monkeypatch.setattr(under_way, "generate", generate)
     with model_server(Roles()) as config:
         gym = validate(GymConfig, recipe(folder, config.model_dump()), "recipe: gym")
         environments = text_environments(gym, Models(gym.llm, answers=folder / "answers.sqlite"))
@@ -82,7 +84,7 @@ def test_each_goes_from_the_pool_to_its_reward(folder: Path, monkeypatch: pytest
         )  # fmt: skip
         assert built.dropped == 0 and len(built.prompts) == sum(POOL.values())
         assert set(built.curriculum.success) == {0.5}
-        groups = rollouts.sample(
+        groups = under_way.sample(
             micro_model(),
             TOKENIZER,
             built.prompts,
@@ -111,3 +113,11 @@ def test_check_accepts_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     content["gym"]["llm"] = None
     (folder / "own.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     assert "safety.safe asks a model to judge" in "\n".join(recipe_faults(folder / "own.yaml"))
+
+
+def test_an_environment_is_shown() -> None:
+    shown = CliRunner().invoke(app, [str(ROOT / "params.yaml"), "sort_numbers", "--items", "1"])
+    assert shown.exit_code == 0 and "Sort: " in shown.output
+    assert "the right reply: mean reward 1.000 of 64" in shown.output and "none: mean reward 0.000" in shown.output
+    wrong = CliRunner().invoke(app, [str(ROOT / "params.yaml"), "chess"])
+    assert wrong.exit_code == 1 and "no environment chess; there are count_letters" in wrong.output
