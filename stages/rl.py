@@ -80,6 +80,7 @@ def run(
     from k2core.rl.pool import build_pool
     from k2core.rl.preferences import request_of, verified_pair
     from k2core.rl.refinement import Refinement
+    from k2core.rl.server import Server
     from k2core.storage import write_lines, write_text
     from k2core.training.dialogues import DialogueSource, text_dialogues
     from k2core.training.learner import Learner
@@ -166,22 +167,21 @@ def run(
         requests=pool.requests,
         open_prompts=[request.prompt for request in requests],
         critic=refined,
+        respond=None if params.rollouts.engine == "embedded" else Server(params.rollouts, model, tok.im_end_id),
     )
     training.run(plot)
     rows = training.history.rows
-    if not any("passed" in row for row in rows):
-        raise StageError("no prompt's responses have all ended: raise rl.pause_after or rl.iterations")
     save_model(model, out)
     for name, content in training.left_out().items():
         write_text(out / name, content)
+    tenth = max(1, len(rows) // 10)
     figures |= heldout("after")
     write_lines(out / ROLLOUTS, _to_read(tried["before"], tried["after"]))
     columns = {"reward": "reward/mean", "success": "curriculum/success", "entropy": "entropy", "truncated": "truncated"}
     columns |= {"agreement": "critique/agreement"} if requests else {}
-    for name, column in columns.items():
-        values = [row[column] for row in rows if column in row]
-        tenth = max(1, len(values) // 10)
-        figures[f"train/{name}_first"], figures[f"train/{name}_last"] = fmean(values[:tenth]), fmean(values[-tenth:])
+    for when, part in (("first", rows[:tenth]), ("last", rows[-tenth:])):
+        for name, column in columns.items():
+            figures[f"train/{name}_{when}"] = fmean(row[column] for row in part if column in row)
     return figures | {
         "train/zero_std_share": fmean(row["reward/zero_std"] for row in rows if "reward/zero_std" in row),
         "log_ratio/first_step_max": max(row.get("log_ratio/first_max", 0.0) for row in rows),

@@ -18,7 +18,7 @@ from benchmarks.gpu.findings import Findings
 from benchmarks.gpu.models import OPTIMIZER, SMALL, Counting, build
 from benchmarks.gpu.trainings import every_training, resuming
 from k2core import ops
-from k2core.inference.completion import Completion
+from k2core.inference.completion import Completion, Ends
 from k2core.inference.continuous import Row, continuous
 from k2core.model.lowered import lowered
 from k2core.model.transformer import Transformer
@@ -175,12 +175,12 @@ def fifty_steps(found: Findings) -> None:
 
 def sampling(found: Findings) -> None:
     """The compiled and captured step against the same step as it is: the same seeds give the same tokens."""
-    random, stop = Random(0), {3, 4, 5}
+    random, stop = Random(0), frozenset({3, 4, 5})
     prompts = [tuple(random.randrange(SMALL.vocab_size) for _ in range(random.randrange(1, 40))) for _ in range(24)]
 
     def said(captured: bool) -> list[list[int]]:
-        rows = [Row(p, Completion([], [], "length"), Random(n), None) for n, p in enumerate(prompts)]
-        continuous(lowered(model), rows, 24, 0.8, stop, 8, captured)
+        rows = [Row(p, Completion([], [], "length"), Random(n), None, 24) for n, p in enumerate(prompts)]
+        continuous(lowered(model), rows, Ends(24, stop), 0.8, 8, captured)
         return [row.completion.tokens for row in rows]
 
     with found.computing("bf16"):

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from k2core.gym.base import Environment, Item, Split
 from k2core.gym.prompts import prompt_of
-from k2core.inference.rollouts import Rollout
-from k2core.inference.under_way import sample
+from k2core.inference.rollouts import Rollout, sample
 
 if TYPE_CHECKING:
     from k2core.chat.tokenizer import Tokenizer

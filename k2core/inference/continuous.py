@@ -18,7 +18,7 @@ from random import Random
 import torch
 
 from k2core import ops
-from k2core.inference.completion import Completion
+from k2core.inference.completion import Completion, Ends
 from k2core.inference.constraint import State, barred
 from k2core.inference.prefill import prefill
 from k2core.machine.compiler import compiled
@@ -32,18 +32,23 @@ REFILL = 0.25
 
 @dataclass
 class Row:
-    """A prompt on its way: what follows it so far, its random stream and its constraint's state."""
+    """A prompt on its way: what follows it so far, its random stream, its constraint's state.
+
+    Attributes:
+        prompt: with the tokens that `completion` began with, if any.
+        pause_at: tokens of the completion with which it is paused.
+    """
 
     prompt: tuple[int, ...]
     completion: Completion
     stream: Random
     state: State | None
+    pause_at: int
 
 
 @torch.inference_mode()
 def continuous(
-    model: Transformer, rows: Sequence[Row], max_new_tokens: int, temperature: float, stop_ids: set[int],
-    batch_size: int, captured: bool = True,
+    model: Transformer, rows: Sequence[Row], ends: Ends, temperature: float, batch_size: int, captured: bool = True,
 ) -> None:  # fmt: skip
     """Complete all of `rows`, `batch_size` at once; see `sampler.generate`. Steps are captured on a GPU in bf16.
 
@@ -53,7 +58,8 @@ def continuous(
     if not rows:
         return
     waiting, B = deque(rows), min(batch_size, len(rows))
-    slots = max(len(row.prompt) for row in rows) + max_new_tokens + WINDOW
+    room = max(row.pause_at - len(row.completion.tokens) for row in rows)
+    slots = max(len(row.prompt) for row in rows) + room + WINDOW
     steps, held = Steps(model, B, slots, temperature, captured), any(row.state for row in rows)
     places: list[Row | None] = [None] * B
     while True:
@@ -72,23 +78,19 @@ def continuous(
         drawn = [[1 - row.stream.random() if row else 1.0 for row in places] for _ in range(window)]
         for tokens, log_probs in zip(*steps.run(drawn), strict=True):
             for place, row in list(going.items()):
-                if _ends(row, tokens[place], log_probs[place], max_new_tokens, stop_ids):
+                if _ends(row, tokens[place], log_probs[place], ends):
                     del going[place]
                     places[place] = None
 
 
-def _ends(row: Row, token: int, log_prob: float, most: int, stop_ids: set[int]) -> bool:
+def _ends(row: Row, token: int, log_prob: float, ends: Ends) -> bool:
     """Take a token; whether it was the row's last."""
     if not log_prob <= 0:
         raise FloatingPointError("the logits to sample from are not numbers: the model has diverged")
-    completion = row.completion
-    completion.tokens.append(token)
-    completion.log_probs.append(log_prob)
-    if token in stop_ids:
-        completion.finish_reason = "stop"
-    elif row.state is not None:
+    ended = ends.take(row.completion, token, log_prob, row.pause_at)
+    if not ended and row.state is not None:
         row.state.advance(token)
-    return token in stop_ids or len(completion.tokens) == most
+    return ended
 
 
 class Steps:

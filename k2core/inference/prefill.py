@@ -17,6 +17,7 @@ from torch import Tensor
 from k2core.data.rows.packing import pack_rows
 from k2core.data.rows.trees import Tree, tree_rows
 from k2core.model.cache import KeyValueCache
+from k2core.model.router import Router
 from k2core.model.transformer import Transformer
 
 ROW = 1024
@@ -43,8 +44,14 @@ def grow(prompts: Sequence[tuple[int, ...]]) -> list[Tree]:
     ]
 
 
-def prefill(model: Transformer, prompts: list[tuple[int, ...]], room: int) -> tuple[Tensor, KeyValueCache]:
-    """Each prompt's last token, [B], and the cache of all before it, with `room` for as many tokens more."""
+def prefill(
+    model: Transformer, prompts: list[tuple[int, ...]], room: int, routes: list[Tensor] | None = None
+) -> tuple[Tensor, KeyValueCache]:
+    """Each prompt's last token, [B], and the cache of all before it, with `room` for as many tokens more.
+
+    Args:
+        routes: gets what the routers chose for the tokens in each prompt's slots, [S, layers, K], if they record it.
+    """
     device, dtype = model.device, model.dtype
     different = list(dict.fromkeys(prompt[:-1] for prompt in prompts))
     slots = max(map(len, different))
@@ -68,4 +75,12 @@ def prefill(model: Transformer, prompts: list[tuple[int, ...]], room: int) -> tu
         sources_BS = torch.tensor([sources[prompt[:-1]] for prompt in prompts], device=device)
         for into, made in zip(cache.layers, read.layers, strict=True):
             into[:, :slots] = made.flatten(0, 1)[sources_BS]
+        if routes is not None:
+            routes += recorded(model.routers(), R * T)[sources_BS]
     return torch.tensor([prompt[-1] for prompt in prompts], device=device), cache
+
+
+def recorded(routers: Sequence[Router], count: int) -> Tensor:
+    """What the routers chose last for `count` tokens, [N, L, K]; -1 in layers whose router was not asked."""
+    none = torch.full((count, routers[0].top_k), -1, device=routers[0].weight.device)
+    return torch.stack([none if each.recorded_NK is None else each.recorded_NK for each in routers], dim=1)

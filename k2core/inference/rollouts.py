@@ -1,4 +1,4 @@
-"""What is responded to, and what became of a response; `under_way.py` samples.
+"""Sampling responses in batches, and what became of each.
 
 Every environment has a token budget for a response. A response that does not end within it is cut there and gets
 `overlong_reward` whatever it says (K2 §3.2.3: truncate and penalise).
@@ -10,63 +10,24 @@ stands between them, masked. An episode that leaves no room in the context for a
 
 from __future__ import annotations
 
+import sys
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from k2core.chat.template import encode_dialogue
 from k2core.chat.tokenizer import Tokenizer
-from k2core.inference.constraint import Constraint
+from k2core.inference.responder import Due, Embedded, Responder
+from k2core.inference.trajectory import Episode, Prompt, Rollout, Trajectory
+from k2core.inference.verdicts import each_apart
+from k2core.stage import StageError
 
-SAMPLER_BATCH = 128
+if TYPE_CHECKING:
+    from k2core.model.transformer import Transformer
 
-
-class Episode(Protocol):
-    """What answers the responses to one prompt, until it has a reward for all of them."""
-
-    def advance(self, response: str) -> Sequence[int] | None:
-        """Token ids that follow a response, up to the next generation prompt; None: the episode has ended."""
-
-    def reward(self) -> float:
-        """Reward of the whole, in [0, 1]; 1 means passed."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Something to respond to: token ids up to the generation prompt, a budget, and the reward of a response.
-
-    Attributes:
-        max_new_tokens: budget of one response.
-        score: reward of the response's text; not asked where there is an episode.
-        constraint: what the response is held to; None: nothing. An episode's later responses are free.
-        begin: starts a fresh episode for each sample; None: one response is all.
-    """
-
-    tokens: tuple[int, ...]
-    max_new_tokens: int
-    score: Callable[[str], float]
-    constraint: Constraint | None = None
-    begin: Callable[[], Episode] | None = None
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """One sampled response, or all of an episode with what the environment said between.
-
-    Attributes:
-        log_probs: of the policy that sampled, as in the sampler's `Completion`; 0 where the environment spoke.
-        mask: for each token, 1 if the policy sampled it.
-        versions: for each token, the number of the policy that sampled it, or that was there when it was said.
-    """
-
-    tokens: list[int]
-    log_probs: list[float]
-    text: str
-    reward: float
-    passed: bool
-    truncated: bool
-    mask: list[int]
-    versions: list[int] = field(default_factory=list)
+__all__ = ["Episode", "Prompt", "Rollout", "Trajectory", "begin", "encode_prompt", "go_on", "sample", "settled"]
+UNLIMITED = sys.maxsize
 
 
 def encode_prompt(
@@ -74,3 +35,99 @@ def encode_prompt(
 ) -> tuple[int, ...]:
     """Token ids of a chat prompt up to and including the generation prompt."""
     return tuple(encode_dialogue(tokenizer, messages, tools, add_generation_prompt=True)[0])
+
+
+def sample(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    *,
+    samples: int,
+    temperature: float,
+    seed: int,
+    overlong_reward: float,
+    context: int | None = None,
+    repetition: int | None = None,
+) -> list[list[Rollout]]:
+    """`samples` responses to every prompt, in the prompts' order.
+
+    Prompts of equal budget share the sampler's batches. The result depends on the arguments alone.
+
+    Args:
+        context: most tokens of an episode with its prompt; None: as many as the model takes.
+        repetition: so many last tokens that only repeat one sequence cut a response; None: nothing does.
+    """
+    groups = begin(prompts, samples, seed)
+    begun = [trajectory for group in groups for trajectory in group]
+    room = context or model.config.max_position_embeddings
+    go_on(Embedded(model), tokenizer, begun, temperature=temperature, context=room, repetition=repetition)
+    made = iter(settled(begun, tokenizer, overlong_reward))
+    rollouts = [[next(made) for _ in group] for group in groups]
+    if fault := next((rollout.fault for group in rollouts for rollout in group if rollout.fault), ""):
+        raise StageError(f"an environment could not judge a response ({fault}); mend it, or leave it out")
+    return rollouts
+
+
+def settled(
+    trajectories: Sequence[Trajectory], tokenizer: Tokenizer, overlong_reward: float
+) -> list[Rollout]:  # fmt: skip
+    """What became of trajectories that are over. Rewards are found several at once; one that fails is 0 (`fault`)."""
+    verdicts = each_apart([partial(each.verdict, tokenizer, overlong_reward) for each in trajectories])
+    return [each.ended(tokenizer, verdict) for each, verdict in zip(trajectories, verdicts, strict=True)]
+
+
+def begin(prompts: Sequence[Prompt], samples: int, seed: int) -> list[list[Trajectory]]:
+    """`samples` trajectories for every prompt, none of which has a token yet."""
+    numbers: dict[int, int] = defaultdict(int)  # a trajectory's random numbers go by its place in its budget
+    groups = []
+    for prompt in prompts:
+        first = numbers[prompt.max_new_tokens]
+        groups.append([Trajectory.of(prompt, f"{seed}/{number}") for number in range(first, first + samples)])
+        numbers[prompt.max_new_tokens] += samples
+    return groups
+
+
+def go_on(
+    respond: Responder,
+    tokenizer: Tokenizer,
+    trajectories: Sequence[Trajectory],
+    *,
+    temperature: float,
+    context: int,
+    repetition: int | None = None,
+    token_budget: int | None = None,
+    version: int = 0,
+) -> None:
+    """Sample on until each trajectory is over, or has got `token_budget` tokens more: then it is paused.
+
+    Args:
+        version: number of the policy, for the tokens that it samples.
+        context, repetition: as in `sample`.
+    """
+    by_budget: dict[int, list[Trajectory]] = defaultdict(list)
+    for trajectory in trajectories:
+        if not trajectory.over:
+            by_budget[trajectory.prompt.max_new_tokens].append(trajectory)
+    for budget, live in sorted(by_budget.items()):
+        left = [token_budget or UNLIMITED] * len(live)
+        while live:
+            due = [
+                Due(
+                    each.due, each.response, most, f"{each.stream}/{each.turn}" if each.turn else each.stream,
+                    None if each.turn else each.prompt.constraint,
+                )
+                for each, most in zip(live, left, strict=True)
+            ]  # fmt: skip
+            completions = respond(
+                due, version=version, most=budget, temperature=temperature, stop_id=tokenizer.im_end_id,
+                repetition=repetition,
+            )  # fmt: skip
+            more, asking = list[tuple[Trajectory, int]](), list[tuple[Trajectory, Callable[[], Sequence[int] | None]]]()
+            for each, completion, most in zip(live, completions, left, strict=True):
+                more.append((each, most - (len(completion.tokens) - len(each.response.tokens))))
+                if each.take(completion, version) and each.episode:
+                    asking.append((each, partial(each.episode.advance, tokenizer.decode_reply(completion.tokens))))
+            for (each, _), follows in zip(asking, each_apart([call for _, call in asking]), strict=True):
+                each.hear(follows, version, context)
+            more = [(each, spare) for each, spare in more if spare and not each.over]
+            live, left = [each for each, _ in more], [spare for _, spare in more]

@@ -20,14 +20,15 @@ import torch
 from torch import Tensor
 
 from k2core import ops
-from k2core.inference.completion import Completion
+from k2core.inference.completion import Completion, Ends
 from k2core.inference.constraint import Constraint, State, barred
 from k2core.inference.continuous import Row, continuous
 from k2core.inference.decoders import Decoder, decoder_for
-from k2core.inference.prefill import prefill
+from k2core.inference.prefill import prefill, recorded
 from k2core.model.cache import KeyValueCache
 from k2core.model.lowered import lowered
 from k2core.model.transformer import Transformer
+from k2core.stage import StageError
 
 COMPACT_BELOW = 0.75
 """Finished sequences leave the batch once fewer than this share of it is unfinished: copying the cache costs."""
@@ -36,16 +37,20 @@ COMPACT_BELOW = 0.75
 @torch.inference_mode()
 def generate(
     model: Transformer, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, temperature: float,
-    stop_ids: set[int], seed: int = 0, batch_size: int = 64, constraints: Sequence[Constraint | None] | None = None,
-    streams: Sequence[str] | None = None, begun: Sequence[int] | None = None,
+    stop_ids: set[int], seed: int, batch_size: int = 64, constraints: Sequence[Constraint | None] | None = None,
+    streams: Sequence[str] | None = None, begun: Sequence[Completion] | None = None, now: Sequence[int] | None = None,
+    repetition: int | None = None, record: bool = False,
 ) -> list[Completion]:  # fmt: skip
-    """A completion of every prompt, in order; each depends on (model, prompt, its constraint, its stream) alone.
+    """A completion of every prompt, in order; each depends on (model, prompt, its constraint, its stream, seed) alone.
 
     Args:
         temperature: 0 is greedy.
         constraints: what each prompt's completion is held to (None: nothing).
-        streams: names of the prompts' random streams; without them, `SEED/INDEX`.
-        begun: tokens at the end of each prompt that its completion has already: stream and constraint are past them.
+        streams: names of the prompts' random streams; without them, `seed` and their indices.
+        begun: what there is of each completion already; it goes on there, as if it had never stopped.
+        now: tokens that each gets in this call at most; with more to come it is then "paused".
+        repetition: so many last tokens that only repeat one sequence end a completion ("length"); None: nothing does.
+        record: whether completions have the experts that were chosen (`routes`), which is slower; not on a GPU.
 
     Raises:
         ValueError: an empty prompt, no token to generate, or a negative temperature.
@@ -55,27 +60,41 @@ def generate(
     empty = [index for index, prompt in enumerate(prompts) if not len(prompt)]
     if empty:
         raise ValueError(f"prompt {empty[0]} is empty; a model needs at least one token to go on from")
-    completions, model = [Completion([], [], "length") for _ in prompts], lowered(model)
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    drawn = [Random(streams[index] if streams else f"{seed}/{index}") for index in range(len(prompts))]
-    held = [None if held_to is None else held_to.begin() for held_to in constraints or [None] * len(prompts)]
-    for prompt, stream, state, count in zip(prompts, drawn, held, begun or (), strict=begun is not None):
-        for token in prompt[len(prompt) - count :]:
-            stream.random()
-            if state is not None:
-                state.advance(token)
+    model, ends = lowered(model), Ends(max_new_tokens, frozenset(stop_ids), repetition)
+    rows = [
+        _row(
+            prompt,
+            Completion([*begun[index].tokens], [*begun[index].log_probs], "length")
+            if begun
+            else Completion([], [], "length"),
+            Random(streams[index] if streams else f"{seed}/{index}"),
+            constraints[index] if constraints else None,
+            min(now[index] if now else max_new_tokens, max_new_tokens),
+        )
+        for index, prompt in enumerate(prompts)
+    ]
+    order = sorted(rows, key=lambda row: len(row.prompt))
+    if record and model.device.type == "cuda":
+        raise StageError("rl.replay_routes: experts are not recorded on a GPU; set it to false")
     if model.device.type == "cuda":
-        waiting = [Row(tuple(prompts[index]), completions[index], drawn[index], held[index]) for index in order]
-        continuous(model, waiting, max_new_tokens, temperature, stop_ids, batch_size)
-        return completions
-    decoder = decoder_for(model)
-    for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        tokens_B, cache = prefill(model, [tuple(prompts[index]) for index in indices], max_new_tokens)
-        rows, states = [completions[index] for index in indices], [held[index] for index in indices]
-        own = [drawn[index] for index in indices]
-        _decode(decoder, tokens_B, cache, rows, own, states, max_new_tokens, temperature, stop_ids)
-    return completions
+        continuous(model, order, ends, temperature, batch_size)
+    else:
+        decoder = model if record else decoder_for(model)  # a packed one does not tell what its routers choose
+        for start in range(0, len(order), batch_size):
+            _decode(model, decoder, order[start : start + batch_size], ends, temperature, record)
+    return [row.completion for row in rows]
+
+
+def _row(
+    prompt: Sequence[int], completion: Completion, stream: Random, constraint: Constraint | None, now: int
+) -> Row:  # fmt: skip
+    """A prompt with what was sampled already: its numbers are drawn again, its constraint follows."""
+    state = constraint.begin() if constraint else None
+    for token in completion.tokens:
+        stream.random()
+        if state:
+            state.advance(token)
+    return Row((*prompt, *completion.tokens), completion, stream, state, len(completion.tokens) + now)
 
 
 def step(
@@ -92,27 +111,35 @@ def step(
 
 
 def _decode(
-    decoder: Decoder, tokens_B: Tensor, cache: KeyValueCache, rows: list[Completion],
-    streams: list[Random], states: list[State | None], max_new_tokens: int, temperature: float, stop_ids: set[int],
+    model: Transformer, decoder: Decoder, rows: list[Row], ends: Ends, temperature: float, record: bool
 ) -> None:  # fmt: skip
-    """Extend `rows`, whose sequences end in `tokens_B`, until each has stopped or used its budget."""
-    going = [True] * len(rows)
-    for _ in range(max_new_tokens):
-        tokens_B, log_probs_B = step(decoder, tokens_B, cache, streams, states, temperature)
-        for i, (token, log_prob) in enumerate(zip(tokens_B.tolist(), log_probs_B.tolist(), strict=True)):
-            if going[i]:
-                rows[i].tokens.append(token)
-                rows[i].log_probs.append(log_prob)
-                if token in stop_ids:
-                    rows[i].finish_reason, going[i], states[i] = "stop", False, None
-                elif (state := states[i]) is not None:
-                    state.advance(token)
-        if not any(going):
-            return
+    """Extend the completions of `rows` until each has ended or is paused."""
+    room = max(row.pause_at - len(row.completion.tokens) for row in rows)
+    routers, routes = model.routers() if record else [], list[Tensor]()
+    for router in routers:
+        router.recording, router.recorded_NK = True, None
+    tokens_B, cache = prefill(model, [row.prompt for row in rows], room, routes if record else None)
+    everyone, parts = rows, {id(row): [of[: len(row.prompt) - 1]] for row, of in zip(rows, routes, strict=False)}
+    going, states = [True] * len(rows), [row.state for row in rows]
+    while any(going):
         if sum(going) < COMPACT_BELOW * len(going):
             kept = [i for i, goes_on in enumerate(going) if goes_on]
-            rows, streams, going = [rows[i] for i in kept], [streams[i] for i in kept], [True] * len(kept)
-            states = [states[i] for i in kept]
+            rows, states, going = [rows[i] for i in kept], [states[i] for i in kept], [True] * len(kept)
             keep = torch.tensor(kept, device=tokens_B.device)
             tokens_B = tokens_B[keep]
             cache.select(keep)
+        tokens_B, log_probs_B = step(decoder, tokens_B, cache, [row.stream for row in rows], states, temperature)
+        now_BLK = recorded(routers, len(rows)) if record else None
+        for i, (token, log_prob) in enumerate(zip(tokens_B.tolist(), log_probs_B.tolist(), strict=True)):
+            if going[i]:
+                row, state = rows[i], states[i]
+                if now_BLK is not None:
+                    parts.setdefault(id(row), []).append(now_BLK[i : i + 1])
+                if ends.take(row.completion, token, log_prob, row.pause_at):
+                    going[i], states[i] = False, None
+                elif state is not None:
+                    state.advance(token)
+    for router in routers:
+        router.recording = False
+    for row in everyone if record else []:
+        row.completion.routes = torch.cat(parts[id(row)]).to(torch.int16).cpu().numpy()

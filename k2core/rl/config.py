@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from k2core.optim.learning_rate import Rates, make_rates
+from k2core.rl.engine import RolloutsConfig
 from k2core.training.settings import TrainingSettings
 
 Baseline = Literal["mean", "log_mean_exp"]
@@ -30,15 +31,21 @@ class RLConfig(TrainingSettings):
     )
     temperature_start: float = Field(gt=0, description="sampling temperature of the first iteration")
     temperature_end: float = Field(gt=0, description="sampling temperature of the last iteration (linear decay)")
-    overlong_reward: float = Field(le=0, description="reward of a response that exceeds its token budget")
-    pause_after: int | None = Field(
+    rollouts: RolloutsConfig = Field(description="what samples the responses")
+    replay_routes: bool = Field(
+        description="whether the trainer uses the experts that the sampler chose; the embedded sampler on a CPU only"
+    )
+    token_budget: int | None = Field(
         ge=1,
-        description="tokens of a response per iteration; a longer one is paused, and goes on in the next iteration "
-        "with the policy of then; null: none is paused",
+        description="tokens a trajectory gets per iteration; if it needs more it goes on in the next; null: all",
     )
-    loops: int = Field(
-        ge=0, description="copies of a passage in a row at which a paused response is cut as over its budget; 0: never"
+    repetition: int | None = Field(
+        ge=8,
+        description="a response is cut if one sequence, four times or more, is its last so many tokens; null: never",
     )
+    overlong_reward: float = Field(le=0, description="reward of a response that exceeds its token budget")
+    length_weight: float = Field(ge=0, description="weight of the reward for shorter responses in a group; 0: none")
+    length_from: int = Field(ge=0, description="iteration from which that reward counts: learn to be right first")
     probe_samples: int = Field(ge=1, description="responses of the SFT model to each pool item, to judge difficulty")
     lowest_rate: float = Field(ge=0, le=1, description="least pass rate of the SFT model for an item to be drawn")
     highest_rate: float = Field(ge=0, le=1, description="greatest pass rate of the SFT model for an item to be drawn")
@@ -56,6 +63,12 @@ class RLConfig(TrainingSettings):
     )
     context: int = Field(ge=32, description="tokens per packed training row; longer prompts are not drawn")
     microbatch_rows: int = Field(ge=1, description="rows of one forward and backward pass")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.replay_routes and self.rollouts.engine != "embedded":
+            raise ValueError("replay_routes needs rollouts.engine embedded: servers' experts are not read yet")
+        return self
 
     @property
     def steps(self) -> int:

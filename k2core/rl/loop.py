@@ -3,33 +3,21 @@
 Iteration i draws prompts from the curriculum, samples K responses to each from the current policy π_old, and takes
 `passes` times `minibatches` optimiser steps on the squared objective plus a PTX loss. The optimiser starts afresh each
 iteration because π_old, the reference, has changed. Every random choice of iteration i comes from (seed, i), so
-weights and success rates are the whole state. An update that would be a spike is left out, as in pre-training: its loss
-is the whole objective, its samples are the prompts. SIGTERM ends the training before the next iteration.
+weights, success rates and paused trajectories are the whole state. An update that would be a spike is left out, as in
+pre-training: its loss is the whole objective, its samples are the prompts. SIGTERM ends the training before the next
+iteration.
+
+With `token_budget` a trajectory that needs more tokens waits for the next iteration (`k2core.rl.partial`). Its tokens
+then come from several policies, and log π_old of a response is the sum over its tokens of the log-probability under
+the policy that sampled the token. The objective holds for responses of any origin (K1.5 §2.3.2): they are what the
+reward was given to, and log π_θ/π_old, from the first step on not 0, pulls towards the policies that gave them.
 
 Losses are divided by 2τ, which makes the on-policy gradient exactly REINFORCE's and the PTX weight independent of τ.
-In the first, on-policy step a group with equal rewards has exactly no gradient and is left out; later it is kept.
+In the first step a group with equal rewards, all sampled by π_old, has exactly no gradient and is left out; later it is
+kept.
 A prompt is computed once for all responses to it (`k2core.training.branches`).
 
-With `pause_after`, long responses take several iterations (`k2core.inference.under_way`). A prompt is learnt from once
-all responses to it have ended, and counts as one of the iteration's prompts until then. π_old of a token is the policy
-that sampled it, at the temperature of then; so log π/π_old is not zero in the first step where policies have changed
-within a response. Responses that are paused at the end of the training are dropped.
-
-Logged: `reward/mean` and `passed` (prompts as drawn: the hardest come most often, so both may fall while the policy
-improves), `curriculum/success` (running success rate, mean over the whole pool), `reward/zero_std` (share of groups
-without signal), `truncated` (share over budget), `length` (sampled tokens per rollout), `turns` (responses per
-rollout), `entropy` (nats per token: mean -log π of the sampled tokens), `critique/loss` (of the critic on verified
-pairs), `critique/agreement` (of the critic with the verifiers, on held-out pairs), `critique/on` (whether its reward
-counts), `critique/spread` (win rates' standard deviation), `paused` (responses that go on in the next iteration),
-`stale` (share of the sampled tokens that are of earlier iterations' policies), `temperature`, `grad_norm` (before
-clipping), `lr/muon` (the matrices' learning rate), what the optimiser reports, and, once there are any,
-`spike/skipped` (updates left out).
-
-Before the iteration's first step `log_ratio/first_max` (largest |log π_θ/π_old| of a response without stale tokens:
-sampler and trainer agree if it is about 0); before its last step `loss/policy`, `loss/ptx`, `log_ratio/mean`,
-`log_ratio/abs` (of log π_θ/π_old, and of its magnitude), `loss/pull` (the mean of (τ log π_θ/π_old)², part of
-`loss/policy`) and `pull/share` (a response's gradient weighs r - r̄ - τ log π_θ/π_old; the last term's share of
-it, by magnitude: 0 on-policy, 1 where the pull is all).
+What is logged: `k2core.rl.figures`.
 
 Shapes: B rows, T positions, N responses, M their tokens, V vocabulary.
 """
@@ -37,6 +25,7 @@ Shapes: B rows, T positions, N responses, M their tokens, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from random import Random
 from statistics import fmean, pstdev
@@ -47,14 +36,18 @@ from torch.nn import Module, ModuleDict
 
 from k2core.data.rows.packing import pack_rows
 from k2core.data.rows.trees import Tree
-from k2core.inference.rollouts import Prompt, Rollout
-from k2core.inference.under_way import Sample, begin, go_on, repeats, sample
+from k2core.inference.responder import Embedded, Responder
+from k2core.inference.rollouts import Prompt, Rollout, Trajectory, begin, go_on, settled
 from k2core.model.loss import token_losses
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler
-from k2core.rl.objective import advantages, sequence_log_probs, squared_loss
+from k2core.rl.figures import describe, pull
+from k2core.rl.objective import advantages, length_rewards, sequence_log_probs, squared_loss
+from k2core.rl.partial import PartialRollouts, Waiting, stale_share
 from k2core.rl.preferences import verified_pair
 from k2core.rl.refinement import Refinement
+from k2core.rl.routes import disagreement, replaying
+from k2core.rl.server import Server
 from k2core.training.branches import grow, trees_to_batch
 from k2core.training.dialogues import Dialogue
 from k2core.training.history import Metrics
@@ -62,6 +55,7 @@ from k2core.training.learner import Learner
 from k2core.training.loop import Training
 from k2core.training.loss import batch_loss
 from k2core.training.setting import Setting
+from k2core.training.throughput import Clock
 
 if TYPE_CHECKING:
     from k2core.chat.tokenizer import Tokenizer
@@ -108,6 +102,7 @@ class PolicyTraining(Training):
         prompts: the curriculum's items.
         ptx: batches of supervised dialogues.
         requests: what the user wants in each prompt, for the critic; None: the critic does not learn from it.
+        respond: what samples the responses; None: the sampler in this process.
         critic: learns from verified responses, and rewards those to `open_prompts` while it can be trusted.
     """
 
@@ -127,24 +122,22 @@ class PolicyTraining(Training):
         requests: Sequence[str | None] = (),
         open_prompts: Sequence[Prompt] = (),
         critic: Critic | None = None,
+        respond: Responder | None = None,
     ) -> None:
         super().__init__(learner, config, setting)
         self.config, self.seed, self.curriculum = config, seed, curriculum
         self.tokenizer, self.prompts, self.ptx = tokenizer, prompts, ptx
         self.requests, self.open_prompts, self.critic = requests, open_prompts, critic
         self.trusted: bool | None = None
-        self.under_way: list[tuple[int, list[Sample]]] = []
+        self.respond = respond or Embedded(learner.model, config.replay_routes)
+        self.partial, self.clock = PartialRollouts(), Clock()
 
     def state(self) -> dict[str, Any]:
-        paused = [[number, [each.state() for each in group]] for number, group in self.under_way]
-        return {"curriculum": self.curriculum.state_dict(), "under_way": paused}
+        return {"curriculum": self.curriculum.state_dict(), "partial": self.partial.state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.curriculum.load_state_dict(state["curriculum"])
-        self.under_way = [
-            (number, [Sample.restored(self.prompts[number], each, self.tokenizer) for each in group])
-            for number, group in state["under_way"]
-        ]
+        self.partial.restore(state["partial"], self.prompts, self.tokenizer)
 
     def weights(self) -> Module:
         return ModuleDict({"policy": self.model} | ({"critic": self.critic.refinement.model} if self.critic else {}))
@@ -152,8 +145,8 @@ class PolicyTraining(Training):
     def log(self) -> str:
         skipped = self.spikes.before(self.step * self.config.updates)
         row = self.history.close(self.step, {"spike/skipped": float(skipped)} if skipped else {})
-        self.job.log(row, self.step)
-        return f"passed {row['passed']:.2f}" if "passed" in row else "no prompt's responses have all ended"
+        self.job.log(row | self._times(), self.step)
+        return f"passed {row['passed']:.2f}" if "passed" in row else "no group is complete"
 
     def temperature(self, iteration: int) -> float:
         """Linear decay from exploration to exploitation (K2 §3.2.3)."""
@@ -166,21 +159,22 @@ class PolicyTraining(Training):
         config, iteration = self.config, self.step
         random = Random(f"{self.seed}/rl/{iteration}")
         temperature = self.temperature(iteration)
-        numbers, groups = self._roll_out(random, temperature)
+        numbers, groups, metrics = self._rollouts(self.curriculum.draw(config.prompts, random), random, temperature)
+        prompts = [self.prompts[number] for number in numbers]
         for number, group in zip(numbers, groups, strict=True):
             self.curriculum.update(number, fmean(rollout.passed for rollout in group))
-        metrics = {"temperature": temperature, "curriculum/success": fmean(self.curriculum.success)}
-        if config.pause_after:
-            metrics["paused"] = float(sum(not each.ended for _, group in self.under_way for each in group))
-        if not groups:
-            return metrics
-        prompts = [self.prompts[number] for number in numbers]
         rewards = [[rollout.reward for rollout in group] for group in groups]
-        if iteration % max(1, config.iterations // TRACED) == 0:
+        if config.length_weight and iteration >= config.length_from:
+            rewards = [
+                [reward + config.length_weight * more for reward, more in zip(own, length_rewards(group), strict=True)]
+                for own, group in zip(rewards, groups, strict=True)
+            ]
+        if groups and iteration % max(1, config.iterations // TRACED) == 0:
             self._trace(numbers[0], prompts[0], groups[0][0])
-        metrics |= _describe(groups, rewards)
-        if config.pause_after:
-            metrics["stale"] = _stale(groups, iteration)
+        success = fmean(self.curriculum.success)
+        if isinstance(self.respond, Server):
+            metrics["rollouts/disagreement"] = self.respond.disagreement
+        metrics |= describe(groups, rewards) | {"temperature": temperature, "curriculum/success": success}
         names = [f"prompt/{number}" for number in numbers]
         learnt = [self._group(*group) for group in zip(names, prompts, groups, rewards, strict=True)]
         if self.critic:
@@ -189,6 +183,8 @@ class PolicyTraining(Training):
                 more, metrics["critique/spread"] = self._self_critique(self.critic.judge, random, temperature)
                 learnt += more
                 random.shuffle(learnt)
+        if not learnt:
+            return metrics
         self.optimizer.reset_state()
         size = -(-len(learnt) // config.minibatches)
         for step in range(config.updates):
@@ -196,42 +192,54 @@ class PolicyTraining(Training):
             if step and part == 0:
                 random.shuffle(learnt)
             chosen = learnt[part * size : (part + 1) * size]
-            metrics |= self._learn(chosen, temperature, first=step == 0, number=iteration * config.updates + step)
+            with self.clock.on("training"):
+                metrics |= self._learn(chosen, temperature, first=step == 0, number=iteration * config.updates + step)
         return metrics
 
-    def _roll_out(self, random: Random, temperature: float) -> tuple[list[int], list[list[Rollout]]]:
-        """The prompts, by number, to which all responses have ended, and these; the others are under way."""
-        config, busy = self.config, {number for number, _ in self.under_way}
-        drawn = self.curriculum.draw(config.prompts + len(busy), random)
-        numbers = [number for number in drawn if number not in busy][: max(0, config.prompts - len(busy))]
-        seed = random.getrandbits(31)
-        fresh = begin([self.prompts[number] for number in numbers], config.samples, seed)
-        going = [*self.under_way, *zip(numbers, fresh, strict=True)]
-        samples = [each for _, group in going for each in group]
-        go_on(
-            self.model, self.tokenizer, samples, temperature=temperature, context=config.context, version=self.step,
-            most=config.pause_after,
-        )  # fmt: skip
-        for each in samples:
-            if not each.ended and config.loops and repeats(each.tokens, config.loops):
-                each.cut()
-        ended = [all(each.ended for each in group) for _, group in going]
-        self.under_way = [one for one, whole in zip(going, ended, strict=True) if not whole]
-        done = [one for one, whole in zip(going, ended, strict=True) if whole]
-        results = [[each.result(self.tokenizer, config.overlong_reward) for each in group] for _, group in done]
-        return [number for number, _ in done], results
+    def _rollouts(
+        self, drawn: list[int], random: Random, temperature: float
+    ) -> tuple[list[int], list[list[Rollout]], Metrics]:
+        """Whole groups of responses with their prompts' numbers: to those drawn now, or to those that are ready."""
+        prompts = [self.prompts[number] for number in drawn]
+        if not self.config.token_budget:
+            return drawn, self._sample(prompts, random, temperature), {}
+        begun = begin(prompts, self.config.samples, random.getrandbits(31))
+        fresh = [Waiting(*group) for group in zip(drawn, begun, strict=True)]
+        done, metrics = self.partial.collect(
+            fresh, lambda trajectories: self._go_on(trajectories, temperature, self.config.token_budget)
+        )
+        groups = [self._ended(group.trajectories) for group in done]
+        metrics["partial/stale"] = stale_share(groups, self.step)
+        return [group.number for group in done], groups, metrics
 
     def _sample(self, prompts: Sequence[Prompt], random: Random, temperature: float) -> list[list[Rollout]]:
-        return sample(
-            self.model,
-            self.tokenizer,
-            prompts,
-            samples=self.config.samples,
-            temperature=temperature,
-            seed=random.getrandbits(31),
-            overlong_reward=self.config.overlong_reward,
-            context=self.config.context,
-        )
+        groups = begin(prompts, self.config.samples, random.getrandbits(31))
+        self._go_on([trajectory for group in groups for trajectory in group], temperature)
+        return [self._ended(group) for group in groups]
+
+    def _go_on(
+        self, trajectories: Sequence[Trajectory], temperature: float, token_budget: int | None = None
+    ) -> None:  # fmt: skip
+        with self.clock.on("rollout"):
+            go_on(
+            self.respond, self.tokenizer, trajectories, temperature=temperature, context=self.config.context,
+            repetition=self.config.repetition, token_budget=token_budget, version=self.step,
+        )  # fmt: skip
+
+    def _ended(self, trajectories: Sequence[Trajectory]) -> list[Rollout]:
+        with self.clock.on("reward"):
+            made = settled(trajectories, self.tokenizer, self.config.overlong_reward)
+        for rollout in made:
+            if rollout.fault:
+                self.job.say(f"iteration {self.step}: a reward is 0, for its environment failed: {rollout.fault}")
+        return made
+
+    def _times(self) -> Metrics:
+        """Where the seconds since the last row went; for MLflow alone, since rows do not depend on the machine."""
+        times = self.clock.seconds()
+        if isinstance(self.respond, Server):
+            times |= self.respond.take_times()
+        return times
 
     def _trace(self, number: int, prompt: Prompt, rollout: Rollout) -> None:
         """Show the iteration's first rollout in MLflow."""
@@ -287,16 +295,17 @@ class PolicyTraining(Training):
         config, model = self.config, self.model
         total = sum(len(group.signals) for group in groups)
         informative = [
-            group.signals for group in groups
-            if not first or any(each.advantage or self._is_stale(each.rollout) for each in group.signals)
-        ]  # fmt: skip
+            group.signals
+            for group in groups
+            if not first or any(s.advantage or s.rollout.stale(self.step) for s in group.signals)
+        ]
         signals, responses, trees = list[Signal](), dict[int, Dialogue](), list[Tree]()
         for group in informative:
             own = {len(signals) + i: Dialogue(s.rollout.tokens, s.rollout.mask) for i, s in enumerate(group)}
             trees += grow(group[0].prompt.tokens, own, config.context)
             signals, responses = signals + group, responses | own
         rows = pack_rows([len(tree) for tree in trees], config.context)
-        policy_loss, ratios, gains, fresh = 0.0, list[float](), list[float](), list[float]()
+        policy_loss, ratios, gains, own_ratios = 0.0, list[float](), list[float](), list[float]()
         self.optimizer.zero_grad()
         for start in range(0, len(rows), config.microbatch_rows):
             chosen = rows[start : start + config.microbatch_rows]
@@ -304,77 +313,31 @@ class PolicyTraining(Training):
             batch, sequence_BT = trees_to_batch(trees, responses, chosen)
             batch, sequence_BT = batch.to(model.device), sequence_BT.to(model.device)
             chosen_BT = sequence_BT >= 0
-            logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, chosen_BT).float()
-            log_probs_M = -token_losses(logits_MV / temperature, batch.targets_BT[chosen_BT])
-            log_probs_N = sequence_log_probs(log_probs_M, sequence_BT[chosen_BT], len(signals))[members]
-            old_N = log_probs_N.new_tensor([sum(signals[index].rollout.log_probs) for index in members])
-            advantages_N = log_probs_N.new_tensor([signals[index].advantage for index in members])
-            loss = squared_loss(log_probs_N, old_N, advantages_N, config.tau) * len(members) / total
-            (loss / (2 * config.tau)).backward()
+            routes = {number: of for number in members if (of := signals[number].rollout.routes) is not None}
+            with replaying(model, trees, chosen, routes) if routes else nullcontext():
+                logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, chosen_BT).float()
+                log_probs_M = -token_losses(logits_MV / temperature, batch.targets_BT[chosen_BT])
+                log_probs_N = sequence_log_probs(log_probs_M, sequence_BT[chosen_BT], len(signals))[members]
+                old_N = log_probs_N.new_tensor([sum(signals[index].rollout.log_probs) for index in members])
+                advantages_N = log_probs_N.new_tensor([signals[index].advantage for index in members])
+                loss = squared_loss(log_probs_N, old_N, advantages_N, config.tau) * len(members) / total
+                (loss / (2 * config.tau)).backward()
             with torch.no_grad():
                 policy_loss += float(loss.detach())
                 ratios += (log_probs_N - old_N).tolist()
                 gains += advantages_N.tolist()
-                at = enumerate(members)
-                fresh += [abs(ratios[i - len(members)]) for i, each in at if not self._is_stale(signals[each].rollout)]
+                pairs = zip(members, (log_probs_N - old_N).tolist(), strict=True)
+                own_ratios += [ratio for index, ratio in pairs if not signals[index].rollout.stale(self.step)]
         ptx_loss = batch_loss(model, self.ptx.batch(number).to(model.device))
         (config.ptx_weight * ptx_loss).backward()
         metrics = {"loss/policy": policy_loss, "loss/ptx": float(ptx_loss.detach())}
         if ratios:
-            metrics |= _pull(ratios, gains, config.tau, total)
-            metrics |= {"log_ratio/first_max": max(fresh)} if first and fresh else {}
+            metrics |= pull(ratios, gains, config.tau, total)
+            metrics |= {"log_ratio/first_max": max(map(abs, own_ratios))} if first and own_ratios else {}
+        if config.replay_routes and (differing := disagreement(model)) is not None and first:
+            metrics["routes/disagreement"] = differing
         objective = policy_loss / (2 * config.tau) + config.ptx_weight * metrics["loss/ptx"]
         made = self.update(number, objective, lambda: [group.name for group in groups])
         if made is None:
             return {}
         return metrics | {"grad_norm": made.norm, "lr/muon": made.lr} | made.figures
-
-    def _is_stale(self, rollout: Rollout) -> bool:
-        """Whether an earlier iteration's policy sampled a part of it."""
-        return bool(rollout.versions) and rollout.versions[0] < self.step
-
-
-def _pull(ratios: Sequence[float], gains: Sequence[float], tau: float, count: int) -> Metrics:
-    """How far the policy is from π_old, and what τ makes of it.
-
-    Args:
-        ratios: log π_θ/π_old of each response that has a gradient.
-        gains: their r - r̄.
-        count: all responses that the loss is a mean over.
-    """
-    pulls, drives = sum(tau * abs(ratio) for ratio in ratios), sum(map(abs, gains))
-    return {
-        "log_ratio/mean": fmean(ratios),
-        "log_ratio/abs": fmean(map(abs, ratios)),
-        "loss/pull": tau**2 * sum(ratio**2 for ratio in ratios) / count,
-        "pull/share": pulls / (pulls + drives) if pulls else 0.0,
-    }
-
-
-def _stale(groups: Sequence[Sequence[Rollout]], iteration: int) -> float:
-    """The share of the sampled tokens that are of earlier iterations."""
-    rollouts = [rollout for group in groups for rollout in group]
-    older = sum(
-        sampled for each in rollouts for sampled, version in zip(each.mask, each.versions, strict=True)
-        if version < iteration
-    )  # fmt: skip
-    return older / sum(sum(each.mask) for each in rollouts)
-
-
-def _turns(mask: Sequence[int]) -> int:
-    """How many runs of ones a mask has."""
-    return sum(now > before for before, now in zip([0, *mask], mask, strict=False))
-
-
-def _describe(groups: Sequence[Sequence[Rollout]], rewards: Sequence[Sequence[float]]) -> Metrics:
-    rollouts = [rollout for group in groups for rollout in group]
-    return {
-        "reward/mean": fmean(reward for group in rewards for reward in group),
-        "reward/zero_std": fmean(len(set(group)) == 1 for group in rewards),
-        "passed": fmean(rollout.passed for rollout in rollouts),
-        "truncated": fmean(rollout.truncated for rollout in rollouts),
-        "length": fmean(sum(rollout.mask) for rollout in rollouts),
-        "turns": fmean(_turns(rollout.mask) for rollout in rollouts),
-        "entropy": -sum(sum(rollout.log_probs) for rollout in rollouts)
-        / sum(sum(rollout.mask) for rollout in rollouts),
-    }

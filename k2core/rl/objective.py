@@ -25,6 +25,7 @@ from statistics import fmean
 
 from torch import Tensor
 
+from k2core.inference.trajectory import Rollout
 from k2core.rl.config import Baseline
 
 
@@ -43,6 +44,20 @@ def advantages(rewards: Sequence[float], baseline: Baseline, tau: float) -> list
     else:  # less the best, so that exp does not overflow
         middle = best + tau * log(fmean(exp((reward - best) / tau) for reward in rewards))
     return [reward - middle for reward in rewards]
+
+
+def length_rewards(group: Sequence[Rollout]) -> list[float]:
+    """What the lengths of the responses to one prompt are worth, in [-0.5, 0.5] (K1.5 §2.3.3).
+
+    The shortest gets 0.5, the longest -0.5; a response that did not pass gets no more than 0. All get 0 where all are
+    equally long. Lengths are sampled tokens.
+    """
+    lengths = [sum(rollout.mask) for rollout in group]
+    shortest, longest = min(lengths), max(lengths)
+    if shortest == longest:
+        return [0.0] * len(group)
+    values = [0.5 - (length - shortest) / (longest - shortest) for length in lengths]
+    return [value if rollout.passed else min(0.0, value) for value, rollout in zip(values, group, strict=True)]
 
 
 def squared_loss(log_probs_N: Tensor, old_log_probs_N: Tensor, advantages_N: Tensor, tau: float) -> Tensor:

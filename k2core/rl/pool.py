@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from k2core.gym.base import Environment
 from k2core.gym.prompts import prompt_of
-from k2core.inference.rollouts import Prompt
-from k2core.inference.under_way import sample
+from k2core.inference.rollouts import Prompt, sample
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler, moderate
 from k2core.rl.preferences import request_of
@@ -70,6 +69,7 @@ def build_pool(
             seed=seed,
             overlong_reward=config.overlong_reward,
             context=config.context,
+            repetition=config.repetition,
         )
         write_json(file, [fmean(rollout.passed for rollout in group) for group in groups])
     success = json.loads(file.read_text())

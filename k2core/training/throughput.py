@@ -39,8 +39,8 @@ def memory_gib(device: torch.device) -> float:
 
 
 class Clock:
-    """Seconds since the last report, by what they were spent on: `data`, `step`, `checkpoint`, `validation`; the rest
-    is logging and the loop itself."""
+    """Seconds since the last report, by what they were spent on, such as `data`, `step` or `checkpoint`; the rest is
+    logging and the loop itself."""
 
     def __init__(self) -> None:
         self._begin(0)
@@ -60,6 +60,14 @@ class Clock:
             yield
         finally:
             self._spent[what] = self._spent.get(what, 0.0) + time.perf_counter() - begun
+
+    def seconds(self) -> Metrics:
+        """What the time since the last report went into, in seconds, as `time/...`; `time/other` is the rest."""
+        wall = time.perf_counter() - self._since
+        figures = {f"time/{what}": spent for what, spent in self._spent.items()}
+        figures["time/other"] = max(0.0, wall - sum(self._spent.values()))
+        self._begin(self._tokens)
+        return figures
 
     def report(self, tokens: int, flops_per_token: float, peak: float | None) -> Metrics:
         """Rates since the last report, with `tokens` seen by now.

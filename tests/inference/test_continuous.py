@@ -10,7 +10,7 @@ import torch._dynamo.testing
 from test_sampler import STOP, Only, build, prompts, sample
 
 from k2core.inference import continuous as module
-from k2core.inference.completion import Completion
+from k2core.inference.completion import Completion, Ends
 from k2core.inference.continuous import Row, Steps, continuous
 from k2core.machine import device
 from k2core.machine.compiler import compiled
@@ -31,10 +31,10 @@ def decoded(model, given, *, rows: int, temperature: float = 0.8, constraints=No
     order = sorted(range(len(given)), key=lambda index: len(given[index]))
     held = [None if constraint is None else constraint.begin() for constraint in constraints or [None] * len(given)]
     made = {
-        index: Row(tuple(given[index]), Completion([], [], "length"), Random(f"5/{index}"), held[index])
+        index: Row(tuple(given[index]), Completion([], [], "length"), Random(f"5/{index}"), held[index], 12)
         for index in order
     }
-    continuous(model, list(made.values()), 12, temperature, STOP, rows)
+    continuous(model, list(made.values()), Ends(12, frozenset(STOP)), temperature, rows)
     return [made[index].completion for index in range(len(given))]
 
 

@@ -17,8 +17,7 @@ from k2core.chat.special_tokens import IM_END, SPECIAL_TOKENS, TOOL_CALL_ARGUMEN
 from k2core.chat.template import encode_dialogue, reply_text
 from k2core.chat.tokenizer import Tokenizer
 from k2core.inference.enforcer import Enforcer, Reply, ToolCalls
-from k2core.inference.rollouts import Prompt, encode_prompt
-from k2core.inference.under_way import sample
+from k2core.inference.rollouts import Prompt, encode_prompt, sample
 from k2core.model.config import ModelConfig
 from k2core.model.transformer import Transformer
 from k2core.stage import StageError

@@ -16,7 +16,7 @@ from k2core.inference.live import Asked, Busy, Engine, Failed, Scored, Token
 from k2core.inference.sampler import generate
 
 pytestmark = pytest.mark.usefixtures("either_way")
-NAMES = [f"5/s{index}" for index in range(12)]
+NAMES = [f"s{index}" for index in range(12)]
 
 
 @contextmanager
@@ -32,11 +32,11 @@ def engine(model=None, **changes) -> Iterator[Engine]:
         made.close()
 
 
-def asked(prompt, name="5/s0", **changes) -> Asked:
+def asked(prompt, name="s0", **changes) -> Asked:
     """Something to ask, whose `heard` is a queue."""
     heard: queue.Queue = queue.Queue()
     wanted = {
-        "most": 12, "temperature": 0.8, "top_p": 1.0, "stop_ids": frozenset(STOP), "random": Random(name),
+        "most": 12, "temperature": 0.8, "top_p": 1.0, "stop_ids": frozenset(STOP), "random": Random(f"5/{name}"),
         "state": None, "likeliest": None, "scored": False,
     }  # fmt: skip
     made = Asked(tuple(prompt), hear=heard.put, **wanted | changes)
@@ -58,7 +58,7 @@ def test_answers_are_those_of_the_sampler_whoever_else_asks(temperature):
     constraints = [Only({10, 20, 30, 31}, {3, 11, 40}, {17}) if index % 3 == 0 else None for index in range(12)]
     expected = generate(
         model, given, max_new_tokens=12, temperature=temperature, stop_ids=STOP, seed=5, constraints=constraints,
-        streams=NAMES,
+        streams=[f"5/{name}" for name in NAMES],
     )  # fmt: skip
     with engine(model) as made:
         ones = [

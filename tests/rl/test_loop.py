@@ -11,8 +11,7 @@ import pytest
 import torch
 from micro import CHECKPOINT, SPIKES, VOCAB, CharTokenizer, job_in, micro_config, micro_model, micro_optimizer
 
-from k2core.inference.rollouts import Prompt
-from k2core.inference.under_way import sample
+from k2core.inference.rollouts import Prompt, sample
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.loop import PolicyTraining
 from k2core.stage import StageError
@@ -68,20 +67,19 @@ class Watched:
 
     def __init__(self, folder: Path, **changes) -> None:
         training = make_training(folder, ptx_weight=0.0, temperature_start=0.8, **changes)
-        roll_out, step = training._roll_out, training.optimizer.step
+        sample_, step = training._sample, training.optimizer.step
         self.prompts, self.groups, self.weights, self.gradients = [], [], [], []
 
-        def sampled(random, temperature):
-            numbers, self.groups = roll_out(random, temperature)
-            self.prompts = [training.prompts[number] for number in numbers]
-            return numbers, self.groups
+        def sampled(prompts, random, temperature):
+            self.prompts, self.groups = prompts, sample_(prompts, random, temperature)
+            return self.groups
 
         def stepped(scale, norm):
             self.weights.append({name: tensor.clone() for name, tensor in training.model.state_dict().items()})
             self.gradients.append(gradients(training.model))
             return step(scale, norm)
 
-        training._roll_out, training.optimizer.step = sampled, stepped
+        training._sample, training.optimizer.step = sampled, stepped
         self.metrics = iterate(training)
 
 
@@ -153,6 +151,18 @@ def test_reward_rises(tmp_path):
     assert sum(passed[-5:]) > sum(passed[:5]) + 1.0, passed
 
 
+def test_a_length_reward_shortens_what_is_right_from_its_iteration_on(tmp_path):
+    """Any response that ends passes."""
+    lengths, trainings = {}, {}
+    for name, weight, since in (("off", 0.0, 0), ("later", 1.0, 8), ("on", 1.0, 0)):
+        settings = dict(prompts=6, samples=16, ptx_weight=0.0, length_weight=weight, length_from=since)
+        trainings[name] = make_training(tmp_path / name, iterations=8, **settings)
+        trainings[name].prompts = [Prompt(prompt.tokens, 6, lambda text: 1.0) for prompt in PROMPTS]
+        lengths[name] = [iterate(trainings[name])["length"] for _ in range(8)][-1]
+    assert lengths["on"] < lengths["off"] - 0.3, lengths
+    assert_equal(trainings["later"], trainings["off"])
+
+
 def test_over_budget_is_truncated_and_penalised():
     settings = dict(samples=8, temperature=1.0, seed=0, overlong_reward=-0.5)
     groups = sample(micro_model(), CharTokenizer(), PROMPTS[:2], **settings)
@@ -215,16 +225,16 @@ def test_a_killed_run_ends_bit_identically(tmp_path, minibatches, passes, one_th
 
 def after_samples(training: PolicyTraining, count: int, act: Callable[[], None]) -> None:
     """Have `act` done when `training` has sampled `count` times."""
-    roll_out, calls = training._roll_out, []
+    sample, calls = training._sample, []
 
     def counted(*arguments):
-        groups = roll_out(*arguments)
+        groups = sample(*arguments)
         calls.append(1)
         if len(calls) == count:
             act()
         return groups
 
-    training._roll_out = counted
+    training._sample = counted
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])

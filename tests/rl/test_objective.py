@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from k2core.rl.objective import advantages, sequence_log_probs, squared_loss
+from k2core.inference.trajectory import Rollout
+from k2core.rl.objective import advantages, length_rewards, sequence_log_probs, squared_loss
 
 TAU = 0.3
 
@@ -102,3 +103,14 @@ def test_the_baselines_are_as_worked_out_by_hand_and_meet_for_large_tau():
 def test_sequence_log_probs_sum_by_response():
     values = torch.tensor([1.0, 2.0, 4.0, 8.0])
     assert sequence_log_probs(values, torch.tensor([2, 0, 2, 0]), 3).tolist() == [10.0, 0.0, 5.0]
+
+
+def response(length: int, passed: bool) -> Rollout:
+    return Rollout([5] * length + [6], [0.0] * (length + 1), "", float(passed), passed, False, [1] * length + [0])
+
+
+def test_length_rewards_are_k15s():
+    """K1.5 §2.3.3 by hand: λ = 0.5 - (length - least) / (most - least), at most 0 for what is wrong."""
+    group = [response(2, True), response(4, True), response(6, True), response(3, False), response(6, False)]
+    assert length_rewards(group) == [0.5, 0.0, -0.5, 0.0, -0.5]
+    assert length_rewards([response(4, True), response(4, False)]) == [0.0, 0.0]

@@ -1,203 +1,205 @@
-"""Partial rollouts: responses that take several iterations, with the tokens and the update that they should have."""
+"""Partial rollouts: a paused sample goes on to its uninterrupted text, and its tokens count as they were sampled."""
 
 import json
 import os
 import signal
-from dataclasses import replace
-from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
 from micro import CharTokenizer, micro_model
-from test_loop import EPISODES, PROMPTS, after_samples, assert_equal, gradients, iterate, make_training, run
+from test_loop import EPISODES, PROMPTS, Echo, assert_equal, iterate, make_training, one_thread, run
 
-from k2core.inference.constraint import Constraint
-from k2core.inference.sampler import generate
-from k2core.inference.under_way import Sample, begin, go_on, repeats
+from k2core.inference.completion import repeats
+from k2core.inference.constraint import WORD
+from k2core.inference.responder import Embedded
+from k2core.inference.rollouts import Prompt, begin, go_on, sample, settled
+from k2core.inference.trajectory import Trajectory
+from k2core.storage import StorageError
 
-TOKENIZER = CharTokenizer()
-TEXTS = [replace(prompt, max_new_tokens=24) for prompt in PROMPTS]
-"""Prompts to long responses; about one in eight tokens ends one."""
-LONG = {"iterations": 6, "prompts": 3, "samples": 4, "pause_after": 2}
-
-
-def sampled(model, prompts, most=None, paused=lambda sample: sample):
-    """All samples of `prompts` to their ends, at most `most` tokens at a time; and how often they were paused."""
-    samples = [each for group in begin(prompts, 4, seed=3) for each in group]
-    on = partial(go_on, model, TOKENIZER, temperature=1.0, context=64)
-    on(samples, most=most)
-    pauses = 0
-    while not all(each.ended for each in samples):
-        pauses += 1
-        samples = [paused(each) for each in samples]
-        on(samples, most=most, version=pauses)
-    return samples, pauses
+TOKENIZER, SETTINGS = CharTokenizer(), dict(samples=6, temperature=0.9, overlong_reward=-0.5)
+__all__ = ["one_thread"]
 
 
-def through_json(sample: Sample) -> Sample:
-    return Sample.restored(sample.prompt, json.loads(json.dumps(sample.state())), TOKENIZER)
+class Alternating:
+    """A constraint with a memory: letters 5 and 6 in turn, until the end is allowed too."""
+
+    def begin(self):
+        return AlternatingState()
+
+
+class AlternatingState:
+    def __init__(self) -> None:
+        self.made = 0
+
+    def allow(self, words_W) -> None:
+        words_W[:] = 0
+        allowed = [5 + self.made % 2, *([1] if self.made > 3 else [])]
+        for token in allowed:
+            words_W[token // WORD] |= 1 << token % WORD
+
+    def advance(self, token: int) -> None:
+        assert token == 5 + self.made % 2
+        self.made += 1
+
+
+HELD = [Prompt((3, 4, 2), 6, lambda text: float(len(text) > 4), Alternating())]
+
+
+@pytest.mark.parametrize("prompts", [PROMPTS, EPISODES, HELD], ids=["replies", "episodes", "constraint"])
+@pytest.mark.parametrize("budget", [1, 2, 4])
+def test_unchanged_weights_give_the_uninterrupted_text(prompts, budget):
+    """Paused wherever the budget ends, written down as JSON and read again each time."""
+    model = micro_model()
+    whole = [rollout for group in sample(model, TOKENIZER, prompts, seed=3, **SETTINGS) for rollout in group]
+    trajectories = [each for group in begin(prompts, 6, 3) for each in group]
+    rounds = 0
+    while not all(each.over for each in trajectories):
+        before = [len(each.tokens) + len(each.response.tokens) for each in trajectories]
+        go_on(
+            Embedded(model), TOKENIZER, trajectories, temperature=0.9, context=64, token_budget=budget, version=rounds
+        )
+        for each, length in zip(trajectories, before, strict=True):
+            sampled = [*each.mask, *[1] * len(each.response.tokens)][length:]
+            assert sum(sampled) <= budget and (sum(sampled) == budget or each.over or rounds)
+        states = [json.loads(json.dumps(each.state())) for each in trajectories]
+        trajectories = [
+            Trajectory.restored(each.prompt, state, TOKENIZER)
+            for each, state in zip(trajectories, states, strict=True)
+        ]  # fmt: skip
+        rounds += 1
+    assert rounds > 1
+    for each, wanted in zip(trajectories, whole, strict=True):
+        (found,) = settled([each], TOKENIZER, -0.5)
+        assert (found.tokens, found.mask, found.reward) == (wanted.tokens, wanted.mask, wanted.reward)
+        assert (found.passed, found.truncated) == (wanted.passed, wanted.truncated)
+        assert found.log_probs == pytest.approx(wanted.log_probs, abs=1e-5)
+        assert len(found.versions) == len(found.tokens) and found.versions == sorted(found.versions)
+        assert wanted.stale(0) == 0 and found.stale(0) == sum(
+            version > 0 and sampled for version, sampled in zip(found.versions, found.mask, strict=True)
+        )
+
+
+def test_each_tokens_log_probability_is_that_of_the_policy_that_sampled_it():
+    torch.manual_seed(1)
+    policies = [micro_model(), micro_model()]
+    trajectories = [each for group in begin(PROMPTS, 6, 3) for each in group]
+    for version, policy in enumerate(policies):
+        go_on(Embedded(policy), TOKENIZER, trajectories, temperature=1.0, context=64, token_budget=3, version=version)
+    assert all(each.over for each in trajectories)
+    seen = set()
+    for each in trajectories:
+        (rollout,) = settled([each], TOKENIZER, 0.0)
+        seen.add(rollout.stale(1))
+        text = torch.tensor([[*each.prompt.tokens, *rollout.tokens]])
+        for at, (token, version) in enumerate(zip(rollout.tokens, rollout.versions, strict=True)):
+            logits = policies[version](text)[0, len(each.prompt.tokens) + at - 1].detach()
+            assert float(logits.log_softmax(-1)[token]) == pytest.approx(rollout.log_probs[at], abs=1e-4)
+    assert max(seen) == 3, "some are of both policies"
+
+
+def test_the_objective_counts_tokens_by_the_policy_that_sampled_them(tmp_path):
+    """A group half of an earlier policy: the first step's ratios are those to the mixture, by hand."""
+    training = make_training(tmp_path, token_budget=3, ptx_weight=0.0, iterations=6)
+    rows, ratios, off, learn = [], [], [], training._learn
+
+    def watched(groups, temperature, *, first, number):
+        for group in groups:
+            if not any(one.advantage or one.rollout.stale(training.step) for one in group.signals):
+                continue  # equal rewards, nothing stale: no gradient
+            for one in group.signals:
+                begins = len(one.prompt.tokens)
+                tokens = torch.tensor([[*one.prompt.tokens, *one.rollout.tokens]])
+                with torch.no_grad():
+                    log_probs = training.model(tokens)[0].log_softmax(-1)[begins - 1 : -1]
+                chosen = log_probs.gather(1, tokens[0, begins:, None]).sum()
+                ratios.append(float(chosen) - sum(one.rollout.log_probs))
+        return learn(groups, temperature, first=first, number=number)
+
+    training._learn = watched
+    for _ in range(4):
+        ratios.clear()
+        rows.append(iterate(training))
+        if rows[-1].get("partial/stale") and "log_ratio/abs" in rows[-1]:
+            of_all = sum(map(abs, ratios)) / len(ratios)
+            assert rows[-1]["log_ratio/abs"] == pytest.approx(of_all, abs=1e-4)
+            off.append(of_all)
+            assert rows[-1].get("log_ratio/first_max", 0.0) < 1e-4, "the sampler agrees where this policy sampled all"
+    assert max(off) > 0.01
+    assert any(row["partial/stale"] > 0 for row in rows) and any(row["partial/paused"] > 0 for row in rows)
+    for before, after in pairwise(rows):
+        assert after["partial/resumed"] == before["partial/paused"]
+    assert rows[0]["partial/resumed"] == rows[0]["partial/stale"] == 0
 
 
 @pytest.mark.parametrize("prompts", [PROMPTS, EPISODES], ids=["replies", "episodes"])
-@pytest.mark.parametrize("most", [1, 2, 5])
-def test_with_unchanged_weights_a_paused_response_is_the_uninterrupted_one(prompts, most):
-    model = micro_model()
-    whole, none = sampled(model, prompts)
-    parts, pauses = sampled(model, prompts, most, through_json)
-    assert none == 0 and pauses >= 1
-    for expected, found in zip(whole, parts, strict=True):
-        assert (found.tokens, found.mask, found.truncated) == (expected.tokens, expected.mask, expected.truncated)
-        assert found.log_probs == pytest.approx(expected.log_probs, abs=1e-5)
-        mine, wanted = (each.result(TOKENIZER, -0.5) for each in (found, expected))
-        assert (mine.reward, mine.passed, mine.text) == (wanted.reward, wanted.passed, wanted.text)
-        assert sorted(found.versions) == found.versions and len(found.versions) == len(found.tokens)
-        had = [sum(s for s, v in zip(found.mask, found.versions, strict=True) if v == n) for n in set(found.versions)]
-        assert max(had) <= most
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_stopped_run_goes_on_with_its_paused_trajectories(tmp_path, at, prompts, one_thread):
+    settings = dict(iterations=5, checkpoint_every=2, token_budget=2)
 
-
-class Ascending:
-    """Only letters not below the last one, then the end."""
-
-    def begin(self) -> "Ascending":
-        made = Ascending()
-        made.last = 5
-        return made
-
-    def allow(self, words) -> None:
-        words[:] = sum(1 << token for token in range(self.last, 8)) | 2
-
-    def advance(self, token: int) -> None:
-        self.last = max(self.last, token)
-
-
-def test_a_constraint_goes_on_where_it_was():
-    model, held = micro_model(), Ascending()
-    constraint: Constraint = held
-    options = {"temperature": 1.0, "stop_ids": {1}, "constraints": [constraint] * 8}
-    names = [f"s{number}" for number in range(8)]
-    whole = generate(model, [(3, 4)] * 8, max_new_tokens=9, streams=names, **options)
-    first = generate(model, [(3, 4)] * 8, max_new_tokens=3, streams=names, **options)
-    open_ = [n for n, each in enumerate(first) if each.finish_reason == "length"]
-    assert open_
-    rest = generate(
-        model, [(3, 4, *first[n].tokens) for n in open_], max_new_tokens=6, temperature=1.0, stop_ids={1},
-        constraints=[constraint] * len(open_), streams=[names[n] for n in open_], begun=[3] * len(open_),
-    )  # fmt: skip
-    for n, more in zip(open_, rest, strict=True):
-        assert first[n].tokens + more.tokens == whole[n].tokens
-
-
-def test_stale_tokens_keep_the_log_probabilities_of_the_policy_that_sampled_them(tmp_path):
-    """The gradient is that of the whole objective with those, and it moves responses of equal rewards, too."""
-    tau = 0.3
-    training = make_training(tmp_path, **LONG, tau=tau, ptx_weight=0.0)
-    training.prompts = TEXTS
-    row: dict[str, float] = {}
-    seen: dict[str, object] = {}
-    roll_out, step = training._roll_out, training.optimizer.step
-
-    def rolled(random, temperature):
-        numbers, groups = roll_out(random, temperature)
-        seen["prompts"], seen["groups"] = [training.prompts[number] for number in numbers], groups
-        return numbers, groups
-
-    def stepped(scale, norm):
-        seen["weights"] = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
-        seen["gradients"] = gradients(training.model)
-        return step(scale, norm)
-
-    training._roll_out, training.optimizer.step = rolled, stepped
-    updates: list[int] = []
-    for iteration in range(40):
-        row = iterate(training)
-        oldest = min((each.versions[0] for group in seen["groups"] for each in group), default=iteration)
-        if any(oldest <= update < iteration for update in updates):
-            break
-        updates += [iteration] if "grad_norm" in row else []
-    assert row["stale"] > 0
-    model, ratios, gains = micro_model(), [], []
-    model.load_state_dict(seen["weights"])
-    for prompt, group in zip(seen["prompts"], seen["groups"], strict=True):
-        middle = sum(rollout.reward for rollout in group) / len(group)
-        for rollout in group:
-            tokens = torch.tensor([[*prompt.tokens, *rollout.tokens]])
-            log_probs = model(tokens)[0].log_softmax(-1)[len(prompt.tokens) - 1 : -1]
-            chosen = log_probs.gather(1, tokens[0, len(prompt.tokens) :, None])
-            ratios.append(chosen.sum() - sum(rollout.log_probs))
-            gains.append(rollout.reward - middle)
-    stale = [r.versions[0] < training.step - 1 for group in seen["groups"] for r in group]
-    found = [float(ratio.detach()) for ratio in ratios]
-    off = [abs(ratio) for ratio, old in zip(found, stale, strict=True) if old]
-    assert max(off) > 1e-3, "the policy changed within the response"
-    assert all(abs(ratio) < 1e-4 for ratio, old in zip(found, stale, strict=True) if not old)
-    assert row["log_ratio/abs"] == pytest.approx(sum(map(abs, found)) / len(found), rel=1e-3)
-    squares = [(gain - tau * ratio).square() for gain, ratio in zip(gains, ratios, strict=True)]
-    (torch.stack(squares).mean() / (2 * tau)).backward()
-    for name, gradient in gradients(model).items():
-        torch.testing.assert_close(seen["gradients"][name], gradient, atol=2e-5, rtol=1e-3, msg=name)
-
-
-def test_a_prompt_under_way_is_one_of_the_iterations_prompts(tmp_path):
-    training = make_training(tmp_path, **LONG)
-    training.prompts = TEXTS
-    rows, ended = [], []
-    roll_out = training._roll_out
-
-    def rolled(random, temperature):
-        before = [number for number, _ in training.under_way]
-        numbers, groups = roll_out(random, temperature)
-        after = [number for number, _ in training.under_way]
-        assert len(numbers) + len(after) == 3 and len({*numbers, *after}) == 3
-        assert set(before) <= {*numbers, *after}
-        ended.extend(numbers)
-        return numbers, groups
-
-    training._roll_out = rolled
-    for _ in range(6):
-        rows.append(iterate(training))
-    assert rows[0]["paused"] > 0 and ended and any("passed" in row for row in rows)
-
-
-@pytest.mark.parametrize("episodes", [False, True])
-def test_what_is_paused_survives_sigterm(tmp_path, episodes):
-    def made(folder):
-        training = make_training(folder, **LONG, checkpoint_every=2)
-        training.prompts = EPISODES if episodes else TEXTS
+    def make(name: str):
+        training = make_training(tmp_path / name, **settings)
+        training.prompts = prompts
         return training
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        whole = made(tmp_path / "whole")
-        rows = run(whole, tmp_path / "whole")
-        stopped = made(tmp_path / "stopped")
-        after_samples(stopped, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(SystemExit, match="143"):
-            run(stopped, tmp_path / "stopped")
-        assert stopped.under_way
-        resumed = made(tmp_path / "stopped")
-        assert run(resumed, tmp_path / "stopped") == rows
-    finally:
-        torch.set_num_threads(threads)
+    whole = make("whole")
+    rows = run(whole, tmp_path / "whole")
+    stopped = make("stopped")
+    collect, calls = stopped._go_on, []
+
+    def counted(*arguments):
+        collect(*arguments)
+        calls.append(1)
+        if len(calls) == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped._go_on = counted
+    with pytest.raises(SystemExit, match="143"):
+        run(stopped, tmp_path / "stopped")
+    assert stopped.step == at and stopped.partial.waiting
+    resumed = make("stopped")
+    assert run(resumed, tmp_path / "stopped") == rows
     assert_equal(resumed, whole)
-    assert resumed.state() == whole.state()
 
 
-def test_a_response_in_a_loop_is_cut_at_a_pause(tmp_path):
-    assert repeats([5, 6, 7, 6, 7, 6, 7], 3) and repeats([5] * 4, 4) and not repeats([5, 6, 7, 6, 7, 6], 3)
-    assert not repeats([], 2) and not repeats([5], 2)
-    training = make_training(tmp_path, iterations=2, prompts=6, samples=16, pause_after=3, loops=2)
-    cut = []
-    roll_out = training._roll_out
+def test_without_a_budget_that_bites_nothing_changes(tmp_path, one_thread):
+    plain, wide = (make_training(tmp_path / str(budget), token_budget=budget) for budget in (None, 60))
+    rows = run(plain, tmp_path / "None"), run(wide, tmp_path / "60")
+    assert_equal(wide, plain)
+    assert b"partial" not in rows[0] and b"partial/stale" in rows[1]
 
-    def rolled(random, temperature):
-        numbers, groups = roll_out(random, temperature)
-        cut.extend(each for group in groups for each in group if each.truncated)
-        cut.extend(each for _, group in training.under_way for each in group if each.truncated)
-        return numbers, groups
 
-    training._roll_out = rolled
-    iterate(training)
-    short = [each for each in cut if len(each.tokens) < 6]
-    assert short and all(repeats(each.tokens, 2) for each in short)
-    assert all(getattr(each, "reward", 0.0) == 0.0 for each in short), "the reward of what is over its budget"
+def test_an_environment_that_answers_otherwise_is_told_of(tmp_path):
+    model, said = micro_model(), [2]
+    prompt = Prompt((3, 4, 2), 6, lambda text: 0.0, begin=lambda: Echo(said=said[0]))
+    trajectories = [each for group in begin([prompt], 16, 0) for each in group]
+    while not any(each.turn == 1 and not each.over for each in trajectories):
+        go_on(Embedded(model), TOKENIZER, trajectories, temperature=1.0, context=64, token_budget=2)
+    state = next(each for each in trajectories if each.turn == 1 and not each.over).state()
+    Trajectory.restored(prompt, state, TOKENIZER)
+    said[0] = 3
+    with pytest.raises(StorageError, match="does not answer response 1 of a paused dialogue as it did"):
+        Trajectory.restored(prompt, state, TOKENIZER)
+
+
+def test_what_repeats_itself():
+    assert repeats([9, 1, 2, 1, 2, 1, 2, 1, 2], 8) and repeats([5] * 8, 8) and repeats([1, 2, 1, 2, 1, 2, 1, 2, 1], 9)
+    assert not repeats([5] * 7, 8) and not repeats([1, 2, 3, 1, 2, 3, 1, 2], 8) and not repeats(list(range(8)), 8)
+
+
+class OneLetter(Alternating):
+    def begin(self):
+        return type("State", (), {"allow": lambda _, words: words.fill(1 << 5), "advance": lambda _, token: None})()
+
+
+@pytest.mark.parametrize("budget", [None, 3])
+def test_a_response_that_repeats_itself_is_cut_wherever_it_was_paused(budget):
+    model = micro_model()
+    long = Prompt((3, 4), 40, lambda text: 1.0, OneLetter())
+    ((trajectory,),) = begin([long], 1, 0)
+    while not trajectory.over:
+        go_on(Embedded(model), TOKENIZER, [trajectory], temperature=1.0, context=64, repetition=8, token_budget=budget)
+    (rollout,) = settled([trajectory], TOKENIZER, -0.5)
+    assert rollout.tokens == [5] * 8 and rollout.truncated and rollout.reward == -0.5
+    ((whole,),) = sample(model, TOKENIZER, [long], seed=0, samples=1, temperature=1.0, overlong_reward=0.0)
+    assert len(whole.tokens) == 40

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from k2core.chat.parser import parse_assistant
 from k2core.chat.tokenizer import Tokenizer
-from k2core.inference.rollouts import SAMPLER_BATCH, encode_prompt
+from k2core.inference.responder import SAMPLER_BATCH
+from k2core.inference.rollouts import encode_prompt
 from k2core.inference.sampler import Completion, generate
 from k2core.model.transformer import Transformer
 
@@ -49,7 +50,7 @@ class ModelAgent:
         fitting = [number for number, prompt in enumerate(prompts) if len(prompt) <= room]
         completions = generate(
             self.model, [prompts[number] for number in fitting], max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature, stop_ids={self.tokenizer.im_end_id},
+            temperature=self.temperature, stop_ids={self.tokenizer.im_end_id}, seed=self.seed,
             batch_size=self.batch_size,
             constraints=[self._constraint(*asked[number][1:]) for number in fitting],
             streams=[f"{self.seed}/{asked[number][0]}/{len(asked[number][1])}" for number in fitting],

@@ -8,8 +8,7 @@ from pathlib import Path
 from k2core.chat.tokenizer import Tokenizer
 from k2core.evals.candidates import Reply, Wanted
 from k2core.formats.huggingface import load_huggingface
-from k2core.inference.rollouts import Prompt, encode_prompt
-from k2core.inference.under_way import sample
+from k2core.inference.rollouts import Prompt, encode_prompt, sample
 
 
 class Export:
