@@ -23,7 +23,7 @@ from k2core.gym.judging import Models
 from k2core.gym.prompts import prompt_of
 from k2core.gym.registry import select, text_environments
 from k2core.gym.settings import GymConfig
-from k2core.inference import under_way
+from k2core.inference import responder, rollouts
 from k2core.inference.completion import Completion
 from k2core.recipe import validate
 from k2core.rl.pool import build_pool
@@ -70,7 +70,7 @@ def test_each_goes_from_the_pool_to_its_reward(folder: Path, monkeypatch: pytest
         made = [[*TOKENIZER.encode(text), TOKENIZER.im_end_id] for text in said]
         return [Completion(tokens, [-1.0] * len(tokens), "stop") for tokens in made]
 
-    monkeypatch.setattr(under_way, "generate", generate)
+    monkeypatch.setattr(responder, "generate", generate)
     with model_server(Roles()) as config:
         gym = validate(GymConfig, recipe(folder, config.model_dump()), "recipe: gym")
         environments = text_environments(gym, Models(gym.llm, answers=folder / "answers.sqlite"))
@@ -84,7 +84,7 @@ def test_each_goes_from_the_pool_to_its_reward(folder: Path, monkeypatch: pytest
         )  # fmt: skip
         assert built.dropped == 0 and len(built.prompts) == sum(POOL.values())
         assert set(built.curriculum.success) == {0.5}
-        groups = under_way.sample(
+        groups = rollouts.sample(
             micro_model(),
             TOKENIZER,
             built.prompts,

@@ -12,6 +12,7 @@ import json
 import select
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -53,6 +54,7 @@ class Worker:
         self._where, self._settings = where, settings
         self._process: subprocess.Popen[str] | None = None
         self._listed: list[dict[str, Any]] = []
+        self._asking = threading.RLock()  # replies are scored several at once, and the process answers one at a time
 
     def tasks(self) -> list[dict[str, Any]]:
         """The messages and the data of each task.
@@ -60,13 +62,14 @@ class Worker:
         Raises:
             StageError: there is no such interpreter, package or taskset, or the taskset is refused.
         """
-        self._started()
-        return self._listed
+        with self._asking:
+            self._started()
+            return self._listed
 
     def reward(self, task: int, reply: str) -> float:
         """The taskset's reward, cut to [0, 1]; 0 where there is none."""
-        process = self._started()
-        found = self._ask(process, {"task": task, "reply": reply}, self._settings.timeout_s)
+        with self._asking:
+            found = self._ask(self._started(), {"task": task, "reply": reply}, self._settings.timeout_s)
         value = found.get("reward", 0.0)
         return min(1.0, max(0.0, value)) if value == value else 0.0  # NaN is no reward
 
