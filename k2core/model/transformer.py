@@ -146,7 +146,7 @@ class Transformer(nn.Module):
 
     def blocks(self) -> list[Block]:
         """The layers, in order."""
-        return cast("list[Block]", list(self.layers))
+        return cast("list[Block]", list(self.layers.children()))
 
     def attentions(self) -> list[Attention]:
         """The layers' attentions, in order."""

@@ -1,8 +1,8 @@
 """The mesh that `k2core/training/ranks.py` runs: FSDP2 over all ranks, experts over all ranks, shared rows.
 
 Weights are gathered in fp32 for each micro-batch, a layer ahead; exchanges of experts and rows do not overlap with
-work: their time is added. FSDP2 cuts each tensor along its first axis. Of `gate_up_proj` [2, F, D] that leaves halves
-on two ranks, and every rank sends a piece of that size.
+work: their time is added. FSDP2 cuts each tensor along `cut_axis`; where the ranks do not divide it, every rank sends a
+piece as large as the largest.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from math import ceil
 
-from k2core.model.counts import Weights, count, weights
+from k2core.model.counts import Weights, count, cut_axis, weights
 from k2core.planning.activations import Activations, muon_space
 from k2core.planning.cluster import Cluster
 from k2core.planning.jobs import Job, Jobs
@@ -68,8 +68,9 @@ class Today:
         return job.rows * self.parallel.context // self.parallel.processes // self._rows(job)
 
     def _part(self, weights: Weights) -> float:
-        """Numbers of each tensor on the fullest rank: the first axis is cut into equal pieces, rounded up."""
-        return weights.numbers / weights.shape[0] * ceil(weights.shape[0] / self.ranks)
+        """Numbers of each tensor on the fullest rank: one axis is cut into equal pieces, rounded up."""
+        axis = weights.shape[cut_axis(weights.shape, self.ranks)]
+        return weights.numbers / axis * ceil(axis / self.ranks)
 
     def _gathered(self, jobs: Jobs, padded: bool) -> Counter[str]:
         """Numbers that FSDP2 gathers, by group; `padded`: as they travel, each rank's piece as large as the largest."""

@@ -38,21 +38,26 @@ from torch.utils.checkpoint import checkpoint
 
 from k2core import ops
 from k2core.machine.compiler import compiled
+from k2core.model.counts import cut_axis
 from k2core.model.experts import Experts, MixtureOfExperts
 from k2core.model.transformer import Transformer
 from k2core.optim.sharding import local
 
 
 def shard(model: Transformer, mesh: DeviceMesh) -> None:
-    """FSDP2, one unit per layer: parameters, gradients and optimiser state are split along their first axis.
+    """FSDP2, one unit per layer: parameters, gradients and optimiser state are split along `cut_axis`.
 
     Over a mesh of two named axes the parameters are copied along the first one (hybrid sharding). Both axes then count
     as data: for context parallelism pass the one-axis mesh of all processes.
     """
     spread = {p for m in model.modules() if isinstance(m, ParallelExperts) for p in m.parameters()}
-    for layer in model.layers:
-        fully_shard(layer, mesh=mesh, ignored_params=spread)
-    fully_shard(model, mesh=mesh, ignored_params=spread)
+    ranks = mesh.size(-1)
+
+    def cut(parameter: nn.Parameter) -> Shard:
+        return Shard(cut_axis(tuple(parameter.shape), ranks))
+
+    for unit in (*model.blocks(), model):
+        fully_shard(unit, mesh=mesh, ignored_params=spread, shard_placement_fn=cut)
 
 
 def compile_layers(model: Transformer, **options: Any) -> None:
@@ -64,7 +69,7 @@ def compile_layers(model: Transformer, **options: Any) -> None:
     Args:
         options: of `torch.compile`.
     """
-    for layer in model.layers:
+    for layer in model.blocks():
         layer.forward = partial(_either, layer.forward, compiled(layer.forward, **options))
 
 
@@ -78,7 +83,7 @@ def recompute_activations(model: Transformer) -> None:
     K2 recomputes selected operations instead (§2.4). The exchanges of `shard_experts` and `shard_context` are repeated,
     those of `shard` are not.
     """
-    for layer in model.layers:
+    for layer in model.blocks():
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
 
 

@@ -108,9 +108,9 @@ def test_a_mesh_of_today_is_refused_with_the_nearest(small: Cluster) -> None:
 
 
 def test_a_model_that_no_gpu_holds_is_refused(k2: Jobs, small: Cluster) -> None:
-    """The first axis of `gate_up_proj` [2, F, D] lies on two ranks: 108 GB, where 12 B / 128 would be 96."""
+    """12 B / 128 of each parameter: every tensor is cut into equal pieces."""
     with pytest.raises(
-        Refused, match=r"^stable: a GPU needs 108 GB of weights, gradients and optimiser alone and has 74"
+        Refused, match=r"^stable: a GPU needs 96 GB of weights, gradients and optimiser alone and has 74"
     ):
         planned(k2, load_cluster(H100), "")
     tiny = small.model_copy(update={"memory_gb": 7.0})
