@@ -17,6 +17,7 @@ Shapes: H heads, L layers, E experts.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,7 +85,10 @@ class MuonClip:
         missing = [name for name, parameter in self.parameters.items() if parameter.grad is None]
         if missing:
             raise ValueError(f"no gradient for {missing[0]} ({len(missing)} parameters): call backward() before step()")
-        return float(whole(torch.nn.utils.get_total_norm(list(self._gradients().values()))))
+        by_mesh: dict[Any, list[Tensor]] = {}
+        for gradient in self._gradients().values():
+            by_mesh.setdefault(getattr(gradient, "device_mesh", None), []).append(gradient)
+        return math.hypot(*(float(whole(torch.nn.utils.get_total_norm(each))) for each in by_mesh.values()))
 
     def step(self, lr_scale: float, norm: float | None = None) -> dict[str, float]:
         """One update at `lr_scale` times the configured rates; returns what the module's docstring lists.

@@ -69,7 +69,7 @@ def compile_layers(model: Transformer, **options: Any) -> None:
     Args:
         options: of `torch.compile`.
     """
-    for layer in model.blocks():
+    for layer in model.layers.children():
         layer.forward = partial(_either, layer.forward, compiled(layer.forward, **options))
 
 
@@ -83,12 +83,16 @@ def recompute_activations(model: Transformer) -> None:
     K2 recomputes selected operations instead (§2.4). The exchanges of `shard_experts` and `shard_context` are repeated,
     those of `shard` are not.
     """
-    for layer in model.blocks():
+    for layer in model.layers.children():
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
 
 
-def shard_experts(model: Transformer, mesh: DeviceMesh) -> None:
-    """Expert parallelism over all processes of the one-axis `mesh`: each holds an equal number of each layer's experts.
+def shard_experts(model: Transformer, mesh: DeviceMesh, copies: DeviceMesh | None = None) -> None:
+    """Expert parallelism over the processes of the one-axis `mesh`: each holds an equal number of each layer's experts.
+
+    Args:
+        copies: the processes with the same experts as this one, an axis of the same mesh, if there are others: FSDP2
+            cuts the rows of the experts' matrices over them (along the second of two axes; copies along the first).
 
     Raises:
         ValueError: the experts cannot be shared out equally.
@@ -99,26 +103,38 @@ def shard_experts(model: Transformer, mesh: DeviceMesh) -> None:
     for module in list(model.modules()):
         if isinstance(module, MixtureOfExperts):
             module.experts = ParallelExperts(module.experts, mesh)
+            if copies is not None:
+                fully_shard(module.experts, mesh=copies, shard_placement_fn=lambda p: Shard(p.ndim - 2))
+
+
+class _Averaged(torch.autograd.Function):
+    """A weight whose gradient sums over the losses of `processes` processes, of which the batch's is the mean."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, processes: int) -> Tensor:
+        ctx.processes = processes
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] / ctx.processes, None
 
 
 class ParallelExperts(Experts):
     """`Experts` of which this process holds some; tokens travel to their experts and back by all-to-all.
 
-    Same parameter names and global shapes. No token is dropped, so a process must have room for all tokens of all
-    processes in the worst case.
+    Same parameter names and global shapes. No token is dropped, so a process must have room for all tokens of its
+    group of processes in the worst case.
     """
 
     def __init__(self, experts: Experts, mesh: DeviceMesh) -> None:
         nn.Module.__init__(self)
         self.mesh = mesh
         for name, parameter in experts.named_parameters():
-            spread = nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Shard(0)]))
-            # The backward pass sums over the processes' losses, each a mean; the global batch's loss is their mean.
-            spread.register_hook(lambda gradient: gradient / mesh.size())
-            self.register_parameter(name, spread)
+            self.register_parameter(name, nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Shard(0)])))
 
     def forward(self, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
-        """Sum over each token's experts of weight × expert(token), [N, D]; a collective of all processes."""
+        """Sum over each token's experts of weight × expert(token), [N, D]; a collective of the group."""
         processes, group = self.mesh.size(), self.mesh.get_group()
         chosen = experts_NK.flatten()
         order = chosen.argsort(stable=True)  # (token, choice) pairs, expert by expert and so process by process
@@ -131,7 +147,7 @@ class ParallelExperts(Experts):
         own_E = torch.arange(counts_PE.shape[1], device=x_ND.device)
         experts_M1 = own_E.repeat(processes).repeat_interleave(arriving_PE.flatten()).unsqueeze(1)
         ones_M1 = x_ND.new_ones(experts_M1.shape)
-        own = local(self.gate_up_proj), local(self.down_proj)
+        own = (_Averaged.apply(local(weight), processes) for weight in (self.gate_up_proj, self.down_proj))
         out_MD = ops.routed_experts(arrived_MD, experts_M1, ones_M1, *own)
         returned_MD = all_to_all_single_autograd(out_MD, sent, arriving, group)
         weighted_MD = returned_MD * weights_NK.flatten().index_select(0, order).unsqueeze(1).to(x_ND.dtype)

@@ -1,17 +1,19 @@
 """The processes that train one model together, seen from one of them.
 
-They form a mesh of data × context: ranks of a context group share each row, every other rank has rows of its own.
-Parameters are spread over all of them by FSDP2, experts too if the recipe says so. One process leaves the model whole.
+They form a mesh of replicas × shards: a parameter is cut over the shards by FSDP2, and each replica has all of it. The
+same processes form groups that share rows (context) and groups that share the routed experts out, which are parts of
+the shards; every process, but for those that share rows, has rows of its own. One process leaves the model whole.
 
 Run on CPU with gloo in 1, 2 and 4 processes (tests/training/test_ranks.py); the GPU path has not been run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -21,6 +23,11 @@ from k2core.data.rows.batch import Batch
 from k2core.machine.device import here
 from k2core.model.transformer import Transformer
 from k2core.training.config import ParallelConfig
+from k2core.training.dividing import check_model, rows_each
+from k2core.training.loss import batch_nll
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for another one; the first evaluation and the last gathering take longest."""
@@ -44,12 +51,9 @@ class Ranks:
         """Which of a step's `count` rows are this process's (all of a context group have the same).
 
         Raises:
-            ValueError: they cannot be shared out equally.
+            DoesNotDivide: they cannot be shared out equally.
         """
-        groups = self.world // self.context
-        if count % groups:
-            raise ValueError(f"{count} rows per step cannot be shared out over {groups} data-parallel groups equally")
-        each, group = count // groups, self.rank // self.context
+        each, group = rows_each(count, self.world // self.context), self.rank // self.context
         return range(group * each, (group + 1) * each)
 
     def part(self, batch: Batch) -> Batch:
@@ -68,6 +72,20 @@ class Ranks:
         dist.all_reduce(total)
         return total.tolist()
 
+    def backward(self, model: Transformer, batches: Sequence[Batch], targets: float) -> float:
+        """Add the gradients of this process's parts of a step's micro-batches; returns the sum of its losses in nats.
+
+        Args:
+            targets: of the step, in all processes.
+        """
+        nats = 0.0
+        for batch in batches:
+            nll = batch_nll(model, batch)
+            # FSDP2 averages over processes, so each has its part of the global mean times their number.
+            (nll * (self.world / targets)).backward()
+            nats += float(nll.detach())
+        return nats
+
     def spread(self, model: Transformer, config: ParallelConfig) -> None:
         """Move `model` to its device and share it out, in place."""
         from torch.distributed.device_mesh import init_device_mesh
@@ -82,17 +100,22 @@ class Ranks:
             recompute_activations(model)
         if self.world == 1:
             return
-        mesh = init_device_mesh(
-            self.device.type, (self.world // self.context, self.context), mesh_dim_names=("data", "context")
-        )
-        everyone = mesh["data", "context"]._flatten("ranks")
-        if self.context > 1:
+        check_model(config, model.config)
+
+        def mesh(*axes: tuple[str, int]) -> DeviceMesh:
+            """All processes along these axes, neighbours in rank along the last one."""
+            names, sizes = zip(*axes, strict=True)
+            return init_device_mesh(self.device.type, sizes, mesh_dim_names=names)
+
+        if config.context > 1:
             from k2core.training.context_parallel import shard_context
 
-            shard_context(model, mesh["context"])
-        if config.expert_parallel:
-            shard_experts(model, everyone)
-        shard(model, everyone)
+            shard_context(model, mesh(("data", config.groups), ("context", config.context))["context"])
+        copies = ("replicas",) if config.replicas > 1 else ()
+        if config.experts > 1:
+            axes = mesh(("replicas", config.replicas), ("copies", config.copies), ("experts", config.experts))
+            shard_experts(model, axes["experts"], axes[(*copies, "copies")] if copies or config.copies > 1 else None)
+        shard(model, mesh(("replicas", config.replicas), ("shards", config.shards))[(*copies, "shards")])
 
     def whole_rows(self, model: Transformer) -> Callable[..., Tensor]:
         """`model` as a function of whole rows on the CPU, for measuring; every process must call it alike."""

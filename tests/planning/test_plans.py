@@ -94,14 +94,14 @@ def test_a_pipeline_that_cannot_be_is_refused_with_the_nearest(mesh: str, senten
 def test_a_mesh_of_today_is_refused_with_the_nearest(small: Cluster) -> None:
     jobs = read_jobs(Path("recipes/gpu.yaml"))
     refused = {
-        (16, 1, False): "16 processes are more than the cluster's 8 GPUs",
-        (6, 1, True): "64 routed experts cannot be shared out equally over 6 processes",
-        (6, 1, False): "stable: 64 rows per step cannot be shared out over 6 groups equally",
-        (6, 3, False): "stable: rows of 2048 tokens cannot be cut into 2 × 3 equal chunks",
+        (16, 1, 1): "16 processes are more than the cluster's 8 GPUs",
+        (6, 1, 6): "64 routed experts cannot be shared out equally over 6 ranks",
+        (6, 1, 1): "stable: 64 rows per step cannot be shared out over 6 groups equally",
+        (6, 3, 1): "stable: rows of 2048 tokens cannot be cut into 2 × 3 equal chunks",
     }
     for (processes, context, experts), sentence in refused.items():
         with pytest.raises(Refused, match=sentence):
-            plan(jobs, parallel(jobs, processes=processes, context=context, expert_parallel=experts), small)
+            plan(jobs, parallel(jobs, processes=processes, context=context, experts=experts), small)
     jobs = Jobs(jobs.model, jobs.precision, parallel(jobs, processes=6).parallel, jobs.pretraining, jobs.post)
     with pytest.raises(Refused, match="6 groups equally; the nearest that can: FSDP2 over 8, context 1, micro-batches"):
         planned(jobs, small, "")

@@ -27,7 +27,8 @@ LAUNCHER = "python -m torch.distributed.run --standalone --nproc-per-node {proce
 
 
 def config(processes: int, **changes: Any) -> ParallelConfig:
-    values = {"context": 1, "expert_parallel": False, "micro_batch_tokens": 24, "recompute": False, **changes}
+    values = {"context": 1, "experts": 1, "replicas": 1, "pipeline": 1, "virtual": 1}
+    values |= {"micro_batch_tokens": 24, "recompute": False, **changes}
     return ParallelConfig(processes=processes, launcher=LAUNCHER, **values)
 
 
@@ -73,7 +74,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         (2, {}, None),
         (4, {}, None),
         (2, {"context": 2, "recompute": True}, 3),
-        (4, {"context": 2, "expert_parallel": True, "micro_batch_tokens": 6}, None),
+        (4, {"context": 2, "experts": 2, "micro_batch_tokens": 6}, None),
     ],
 )
 def test_any_number_of_processes_trains_alike(
