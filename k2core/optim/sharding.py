@@ -10,7 +10,7 @@ Shapes: B matrices, m rows of each in this process, N their columns.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,15 +35,15 @@ def like(part: Tensor, parameter: Tensor) -> Tensor:
     )
 
 
-def all_reduce(tensors: Iterable[Tensor], op: dist.ReduceOp.RedOpType) -> None:
-    """Combine each of `tensors` (of one type) over all processes, in place, in one message."""
-    tensors = list(tensors)
-    if not tensors or not dist.is_initialized():
-        return
-    packed = torch.cat([tensor.flatten() for tensor in tensors])
-    dist.all_reduce(packed, op)
-    for tensor, part in zip(tensors, packed.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(part.view_as(tensor))
+def all_reduce(tensor: Tensor, op: dist.ReduceOp.RedOpType, group: dist.ProcessGroup | None = None) -> None:
+    """Combine `tensor` over a group, all processes by default, in place."""
+    if tensor.numel() and dist.is_initialized():
+        dist.all_reduce(tensor, op, group)
+
+
+def stacked(own: Mapping[int, Tensor], layers: range, unseen: Tensor) -> Tensor:
+    """What this process has of each of `layers`, [layers, …], `unseen` where it has nothing; [0, 0] of no layers."""
+    return torch.stack([own.get(layer, unseen) for layer in layers]) if layers else torch.zeros(0, 0)
 
 
 def scale_rows(weight: Tensor, factors: Tensor) -> None:

@@ -56,8 +56,12 @@ def shard(model: Transformer, mesh: DeviceMesh) -> None:
     def cut(parameter: nn.Parameter) -> Shard:
         return Shard(cut_axis(tuple(parameter.shape), ranks))
 
-    for unit in (*model.blocks(), model):
-        fully_shard(unit, mesh=mesh, ignored_params=spread, shard_placement_fn=cut)
+    pieces = model.pipeline.pieces.values() if model.pipeline else [model]
+    for unit in (*model.blocks(), *pieces):
+        # A pipeline gathers a stage's weights once per step.
+        fully_shard(
+            unit, mesh=mesh, ignored_params=spread, shard_placement_fn=cut, reshard_after_forward=not model.pipeline
+        )
 
 
 def compile_layers(model: Transformer, **options: Any) -> None:
@@ -104,7 +108,10 @@ def shard_experts(model: Transformer, mesh: DeviceMesh, copies: DeviceMesh | Non
         if isinstance(module, MixtureOfExperts):
             module.experts = ParallelExperts(module.experts, mesh)
             if copies is not None:
-                fully_shard(module.experts, mesh=copies, shard_placement_fn=lambda p: Shard(p.ndim - 2))
+                fully_shard(
+                    module.experts, mesh=copies, shard_placement_fn=lambda p: Shard(p.ndim - 2),
+                    reshard_after_forward=not model.pipeline,
+                )  # fmt: skip
 
 
 class _Averaged(torch.autograd.Function):

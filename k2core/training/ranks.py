@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from k2core.data.rows.batch import Batch
+from k2core.data.rows.batch import IGNORE, Batch
 from k2core.machine.device import here
 from k2core.model.transformer import Transformer
 from k2core.training.config import ParallelConfig
@@ -40,20 +40,23 @@ class Ranks:
     Attributes:
         world: processes; `rank` is this one's number.
         context: processes of a context group; neighbours in rank.
+        pipeline: stages of the pipeline, each of as many processes, neighbours in rank.
     """
 
     world: int = 1
     rank: int = 0
     context: int = 1
+    pipeline: int = 1
     device: torch.device = field(default_factory=here)
 
     def rows(self, count: int) -> range:
-        """Which of a step's `count` rows are this process's (all of a context group have the same).
+        """Which of a step's `count` rows are this process's (those of a context group and all stages have the same).
 
         Raises:
             DoesNotDivide: they cannot be shared out equally.
         """
-        each, group = rows_each(count, self.world // self.context), self.rank // self.context
+        stage = self.world // self.pipeline
+        each, group = rows_each(count, stage // self.context), self.rank % stage // self.context
         return range(group * each, (group + 1) * each)
 
     def part(self, batch: Batch) -> Batch:
@@ -63,6 +66,12 @@ class Ranks:
 
             batch = split_context(batch, self.rank % self.context, self.context)
         return batch.to(self.device)
+
+    def targets(self, batches: Sequence[Batch]) -> int:
+        """Targets of this process's parts of a step, to be summed over all: only a pipeline's first stage has any."""
+        if self.rank >= self.world // self.pipeline:
+            return 0
+        return sum(int((batch.targets_BT != IGNORE).sum()) for batch in batches)
 
     def sum(self, *values: float) -> list[float]:
         """Each value summed over all processes, in one message."""
@@ -75,14 +84,18 @@ class Ranks:
     def backward(self, model: Transformer, batches: Sequence[Batch], targets: float) -> float:
         """Add the gradients of this process's parts of a step's micro-batches; returns the sum of its losses in nats.
 
+        Of a pipeline, only the last stage has losses.
+
         Args:
             targets: of the step, in all processes.
         """
-        nats = 0.0
+        # FSDP2 averages over processes, so each has its part of the global mean times their number.
+        nats, scale = 0.0, self.world / self.pipeline / targets
+        if model.pipeline:
+            return model.pipeline.backward(batches, scale)
         for batch in batches:
             nll = batch_nll(model, batch)
-            # FSDP2 averages over processes, so each has its part of the global mean times their number.
-            (nll * (self.world / targets)).backward()
+            (nll * scale).backward()
             nats += float(nll.detach())
         return nats
 
@@ -107,15 +120,22 @@ class Ranks:
             names, sizes = zip(*axes, strict=True)
             return init_device_mesh(self.device.type, sizes, mesh_dim_names=names)
 
+        if config.pipeline > 1:
+            from k2core.training.pipeline import cut
+
+            cut(model, mesh(("pipeline", config.pipeline), ("stage", config.stage))["pipeline"], config.virtual)
         if config.context > 1:
             from k2core.training.context_parallel import shard_context
 
-            shard_context(model, mesh(("data", config.groups), ("context", config.context))["context"])
+            shard_context(
+                model, mesh(("data", config.processes // config.context), ("context", config.context))["context"]
+            )
+        stages = ("stages", config.pipeline)
         copies = ("replicas",) if config.replicas > 1 else ()
         if config.experts > 1:
-            axes = mesh(("replicas", config.replicas), ("copies", config.copies), ("experts", config.experts))
+            axes = mesh(stages, ("replicas", config.replicas), ("copies", config.copies), ("experts", config.experts))
             shard_experts(model, axes["experts"], axes[(*copies, "copies")] if copies or config.copies > 1 else None)
-        shard(model, mesh(("replicas", config.replicas), ("shards", config.shards))[(*copies, "shards")])
+        shard(model, mesh(stages, ("replicas", config.replicas), ("shards", config.shards))[(*copies, "shards")])
 
     def whole_rows(self, model: Transformer) -> Callable[..., Tensor]:
         """`model` as a function of whole rows on the CPU, for measuring; every process must call it alike."""
@@ -141,7 +161,7 @@ def joined(config: ParallelConfig) -> Iterator[Ranks]:
         return
     dist.init_process_group("nccl" if here().type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
-        yield Ranks(dist.get_world_size(), dist.get_rank(), config.context)
+        yield Ranks(dist.get_world_size(), dist.get_rank(), config.context, config.pipeline)
         dist.barrier()
     finally:
         dist.destroy_process_group()

@@ -29,9 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from k2core.data.rows.batch import IGNORE, Batch
+from k2core.data.rows.batch import Batch
 from k2core.machine import device
-from k2core.model.counts import activated, total_parameters, training_flops
+from k2core.model.counts import activated, count, training_flops
 from k2core.stage import StageError
 from k2core.training.dividing import DoesNotDivide, check_columns, rows_at_once
 from k2core.training.history import Metrics
@@ -143,7 +143,7 @@ class _TokenTraining(Training):
         try:
             check_columns(self.context, self.ranks.context)
             rows = self.ranks.rows(self.source.batch_rows)
-            most = rows_at_once(len(rows), self.context, micro_batch_tokens, self.ranks.context)
+            most = rows_at_once(len(rows), self.context, micro_batch_tokens, self.ranks.context, self.ranks.pipeline)
         except DoesNotDivide as error:
             raise StageError(f"{error}; change batch_tokens or section parallel") from None
         return [rows[start : start + most] for start in range(0, len(rows), most)]
@@ -160,7 +160,7 @@ class _TokenTraining(Training):
         """Say what is about to be done, before the first step."""
         rows, ranks = self.source.batch_rows, self.ranks
         tokens = self.steps * rows * self.context
-        parameters = total_parameters(self.model)
+        parameters = count(self.model.config).total
         gib = 4 * 4 * parameters / ranks.world / 2**30  # weights, gradients, at most two moments, fp32
         share, guess = EXPECTED_SHARE.get((ranks.device.type, device.precision)), ""
         if self.peak and share:
@@ -194,8 +194,7 @@ class _TokenTraining(Training):
         with self.clock.on("data"):
             batches = [self.ranks.part(self.source.batch(self.step, rows)) for rows in self.micro_batches]
         with self.clock.on("step"):
-            own = sum(int((batch.targets_BT != IGNORE).sum()) for batch in batches)
-            targets, stopping = self.ranks.sum(own, self.job.stopping)
+            targets, stopping = self.ranks.sum(self.ranks.targets(batches), self.job.stopping)
             if stopping:
                 self.stop()
             metrics = {} if self.was_left_out(self.step) else self._trained_on(batches, targets)
