@@ -28,6 +28,7 @@ from torch.distributed.pipelining.schedules import ScheduleInterleaved1F1B
 
 from k2core.data.rows.batch import Batch
 from k2core.model.transformer import Transformer
+from k2core.training.pieces import layers_of
 
 
 def cut(model: Transformer, mesh: DeviceMesh, virtual: int) -> Pipeline:
@@ -39,7 +40,7 @@ def cut(model: Transformer, mesh: DeviceMesh, virtual: int) -> Pipeline:
     stages, stage = mesh.size(), mesh.get_local_rank()
     numbers = range(stage, stages * virtual, stages)
     layers = len(model.layers)
-    pieces = [Piece(model, *_layers(layers, stages * virtual, number), layers) for number in numbers]
+    pieces = [Piece(model, layers_of(layers, stages * virtual, number), layers) for number in numbers]
     if not pieces[0].first:
         del model.embed_tokens
     if not pieces[-1].last:
@@ -50,23 +51,15 @@ def cut(model: Transformer, mesh: DeviceMesh, virtual: int) -> Pipeline:
     return model.pipeline
 
 
-def _layers(layers: int, pieces: int, number: int) -> tuple[int, int]:
-    """The first layer of piece `number` and the one after its last; the first and the last pieces have the fewer."""
-    fewest, more = divmod(layers, pieces)
-    start = (pieces - more) // 2
-    bounds = [fewest * n + min(max(n - start, 0), more) for n in (number, number + 1)]
-    return bounds[0], bounds[1]
-
-
 class Piece(Transformer):
     """Some neighbouring layers of a `Transformer`, under their names in it; the first and the last have the ends."""
 
-    def __init__(self, model: Transformer, first: int, after: int, layers: int) -> None:
+    def __init__(self, model: Transformer, own: range, layers: int) -> None:
         nn.Module.__init__(self)
         self.config, self.rotary = model.config, model.rotary
         self.model = [model]  # in a list: no part of it
-        self.add_module("layers", nn.ModuleDict({str(number): model.layers[number] for number in range(first, after)}))
-        self.first, self.last = first == 0, after == layers
+        self.add_module("layers", nn.ModuleDict({str(number): model.layers[number] for number in own}))
+        self.first, self.last = own.start == 0, own.stop == layers
         if self.first:
             self.embed_tokens = model.embed_tokens
         self.add_module("norm", model.norm if self.last else nn.Identity())

@@ -17,7 +17,7 @@ from k2core.optim.muonclip import MuonClip
 from k2core.optim.sharding import local
 from k2core.training.config import ParallelConfig
 from k2core.training.dividing import DoesNotDivide, check_model, rows_at_once
-from k2core.training.pipeline import _layers
+from k2core.training.pieces import layers_of
 from k2core.training.ranks import Ranks
 
 LAYERS = 5
@@ -115,7 +115,7 @@ def test_a_fault_of_one_stage_is_known_to_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("layers", "pieces"), [(61, 48), (61, 16), (5, 4), (6, 3), (4, 1), (7, 7)])
 def test_every_layer_is_in_one_piece(layers: int, pieces: int) -> None:
-    cuts = [range(*_layers(layers, pieces, number)) for number in range(pieces)]
+    cuts = [layers_of(layers, pieces, number) for number in range(pieces)]
     assert [layer for cut in cuts for layer in cut] == list(range(layers))
     sizes = [len(cut) for cut in cuts]
     assert max(sizes) - min(sizes) <= 1 and sizes[0] == min(sizes) and (sizes[-1] == min(sizes) or max(sizes) > 1)
