@@ -1,8 +1,8 @@
 """The command: `python -m k2core.planning.launch RECIPE --cluster FILE --on torchrun|slurm|kubernetes --stage NAME`.
 
 Prints what starts a stage's processes: a script for every machine, one for `sbatch`, or a JobSet for `kubectl apply`.
-Nodes and GPUs come from the recipe's section `parallel` and from the cluster, the stage's command line from dvc.yaml. The
-stage itself reads params.yaml: make that recipe the active one first.
+Nodes and GPUs come from the recipe's section `parallel` and from the cluster, the stage's command line from dvc.yaml.
+The stage itself reads params.yaml: make that recipe the active one first.
 """
 
 from __future__ import annotations

@@ -46,6 +46,10 @@ class Today:
 
     def check(self, jobs: Jobs, job: Job, cluster: Cluster) -> None:
         own = self.parallel
+        if own.pipeline > 1:
+            raise Refused(
+                f"parallel.pipeline {own.pipeline} is not planned from a recipe; say it by --mesh, as K2 had it"
+            )
         if own.processes > cluster.gpus:
             raise Refused(f"{own.processes} processes are more than the cluster's {cluster.gpus} GPUs")
         try:

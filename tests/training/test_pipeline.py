@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from processes import CONFIG, SHAPE, run
+from safetensors.torch import load_file
 from test_mesh import assert_close, parallel, rows_of, train
 
 from k2core.model.files import load_model, save_model
@@ -15,6 +16,7 @@ from k2core.model.sharded import whole
 from k2core.model.transformer import Transformer
 from k2core.optim.muonclip import MuonClip
 from k2core.optim.sharding import local
+from k2core.training.checkpoint import OPTIMIZER, load_optimizer, save_optimizer
 from k2core.training.config import ParallelConfig
 from k2core.training.dividing import DoesNotDivide, check_model, rows_at_once
 from k2core.training.pieces import layers_of
@@ -92,8 +94,8 @@ def test_a_pipeline_trains_like_one_process(
     assert_close(load_model(tmp_path / f"saved-{processes - 1}").state_dict(), expected)
 
 
-def poisoned(rank: int, processes: int) -> str:
-    """One stage's gradient is not finite: what this process then says."""
+def poisoned(rank: int, processes: int, folder: Path) -> str:
+    """One stage's gradient is not finite: what this process then says. The optimiser's state goes through a file."""
     config = parallel(processes, pipeline=2)
     ranks, model = spread(rank, config)
     optimizer = MuonClip(model, CONFIG)
@@ -105,12 +107,24 @@ def poisoned(rank: int, processes: int) -> str:
     with pytest.raises(FloatingPointError) as refused:
         optimizer.step(1.0)
     assert all(torch.equal(whole(tensor), before[name]) for name, tensor in model.state_dict().items())
+    if rank == 1:
+        local(model.get_parameter(POISONED).grad).nan_to_num_()
+    optimizer.step(1.0)
+    own = folder / f"optimizer-{rank}"
+    own.mkdir()
+    save_optimizer(optimizer, own, model.stages)
+    again = MuonClip(model, CONFIG)
+    load_optimizer(again, own, model.stages)
+    for name, tensor in optimizer.state_dict().items():
+        assert torch.equal(whole(tensor), whole(again.state_dict()[name])), name
     return str(refused.value)
 
 
 def test_a_fault_of_one_stage_is_known_to_all(tmp_path: Path) -> None:
-    first, second = run(2, poisoned, tmp_path)
+    first, second = run(2, poisoned, tmp_path, tmp_path)
     assert f"first {POISONED}" in first and f"first {POISONED}" in second
+    kept = [set(load_file(tmp_path / f"optimizer-{rank}" / OPTIMIZER)) for rank in range(2)]
+    assert kept[0] == kept[1] == set(MuonClip(build(), CONFIG).state_dict())
 
 
 @pytest.mark.parametrize(("layers", "pieces"), [(61, 48), (61, 16), (5, 4), (6, 3), (4, 1), (7, 7)])
