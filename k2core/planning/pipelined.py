@@ -65,9 +65,12 @@ class PipelinedMesh(Section):
             raise Refused(f"{self.gpus} GPUs are more than the cluster's {cluster.gpus}")
         if self.gpus % self.pipeline:
             raise Refused(f"{self.gpus} GPUs cannot be divided into {self.pipeline} equal stages")
-        own = {"processes": self.gpus, "pipeline": self.pipeline, "virtual": self.virtual, "experts": self.experts}
+        own = ParallelConfig.model_construct(
+            processes=self.gpus, pipeline=self.pipeline, virtual=self.virtual, experts=self.experts, replicas=1,
+            context=1, micro_batch_tokens=self.micro_batch_tokens, recompute=True, launcher="",
+        )  # fmt: skip
         try:
-            check_model(ParallelConfig.model_construct(**own, replicas=1, context=1), model)
+            check_model(own, model)
         except DoesNotDivide as error:
             raise Refused(error.reason) from None
         if self.stage % self.experts:

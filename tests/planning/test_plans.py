@@ -74,10 +74,10 @@ def test_pipelines_are_faster_with_fewer_bubbles_and_slower_on_slower_links(k2: 
 REFUSED = {
     "pipeline=15,experts=16": "2048 GPUs cannot be divided into 15 equal stages; the nearest that can: pipeline "
     "16 × 1, experts over 16, 2048 GPUs, micro-batches of 8,192",
-    "pipeline=16,experts=5": "384 routed experts cannot be shared out equally over 5 ranks; the nearest that can: pipeline "
-    "16 × 1, experts over 16, 2048 GPUs, micro-batches of 8,192",
-    "pipeline=64,experts=16": "61 layers are fewer than 64 × 1 pieces of a pipeline; the nearest that can: pipeline 32 × 1, experts "
-    "over 16, 2048 GPUs, micro-batches of 8,192",
+    "pipeline=16,experts=5": "384 routed experts cannot be shared out equally over 5 ranks; the nearest that can: "
+    "pipeline 16 × 1, experts over 16, 2048 GPUs, micro-batches of 8,192",
+    "pipeline=64,experts=16": "61 layers are fewer than 64 × 1 pieces of a pipeline; the nearest that can: "
+    "pipeline 32 × 1, experts over 16, 2048 GPUs, micro-batches of 8,192",
     "pipeline=4,experts=1": "stable: a GPU needs 1642 GB of weights, gradients and optimiser alone and has 74",
     "pipeline=16,experts=16,gpus=4096": "4096 GPUs are more than the cluster's 2048; the nearest that can: pipeline",
     "pipeline=16,experts=16,micro_batch_tokens=131072": "stable: 4 micro-batches are not a multiple of 16 stages",
