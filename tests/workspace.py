@@ -18,7 +18,7 @@ SLOW = (
     "chain", "flows", "tracking",
     "agentic/test_attacks.py", "agentic/test_hostile_worlds.py", "agentic/test_mcp.py", "agentic/test_real.py",
     "corpus/test_hostile_sources.py", "corpus/test_sources.py", "llm/test_engine.py", "optim/test_sharded.py",
-    "planning/test_states.py",
+    "planning/test_export.py", "planning/test_launch.py", "planning/test_states.py",
     "coding/test_coding.py", "report/test_browser.py", "sandbox/test_sandbox.py", "swe/test_swe.py",
     "security/test_credentials.py", "security/test_door.py", "security/test_servers.py", "serve",
     "stages/test_endings.py", "stages/test_reruns.py", "storage/test_dvc_remote.py", "storage/test_s3.py",

@@ -76,7 +76,7 @@ def main(
         write(found, engine.source(found), out)
         print(f"{out}: {found.recipe} for {engine.REFERENCE}; never run there. It does not take over:")
         print("\n".join(f"- {each}" for each in engine.lost(found)))
-    except (RecipeError, ValueError) as error:
+    except ValueError as error:
         print(f"export: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
 

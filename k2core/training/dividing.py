@@ -5,10 +5,11 @@ from __future__ import annotations
 from math import gcd
 
 from k2core.model.config import ModelConfig
+from k2core.recipe import RecipeError
 from k2core.training.config import ParallelConfig
 
 
-class DoesNotDivide(ValueError):
+class DoesNotDivide(RecipeError):
     """Something cannot be shared out equally.
 
     Attributes:

@@ -84,7 +84,6 @@ def alone() -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("processes", "sizes"),
     [
-        (2, {"replicas": 2}),
         (4, {"experts": 2}),
         (4, {"replicas": 2, "experts": 2}),
         (4, {"experts": 2, "context": 2, "recompute": True}),
