@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import pytest
 import yaml
-from safetensors.torch import load_file
 from test_trainer import MODEL, OPTIMIZER
 
 from k2core.chat.tokenizer import Tokenizer
@@ -276,33 +272,3 @@ def test_a_vocabulary_that_the_text_cannot_give_is_refused(chain: Chain) -> None
             train_tokenizer.Params(vocab_size=30_000, characters_per_domain=9000), chain.root / "curated",
             chain.root / "bad", chain.job("bad"),
         )  # fmt: skip
-
-
-def in_a_pipeline(root: Path) -> None:
-    """One of two processes, by torchrun: two phases, each a pipeline's."""
-    parallel = PARALLEL.model_copy(update={"processes": 2, "pipeline": 2, "micro_batch_tokens": 128})
-    mine = "" if os.environ["RANK"] == "0" else "-second"  # only the first process publishes
-    for name, init, out in (("stable", "tokenizer", "stable-two"), ("decay", "stable-two", "decay-two")):
-        made = Chain.__new__(Chain)
-        made.root = root
-        pretrain.run(
-            Phase(**phase(name)), MODEL, OPTIMIZER, COMPUTE, parallel, SPIKES, CHECKPOINT, name, root / init,
-            root / "tokens", root / f"{out}{mine}", root / f"{out}{mine}.csv", made.job(out),
-        )  # fmt: skip
-
-
-def test_a_pipeline_runs_the_stage_and_hands_over(chain: Chain, tmp_path: Path) -> None:
-    script = tmp_path / "pipelined.py"
-    script.write_text(f"import sys\nsys.path[:0] = {sys.path!r}\nfrom pathlib import Path\nimport test_stages\n"
-                      f"test_stages.in_a_pipeline(Path({str(chain.root)!r}))\n")  # fmt: skip
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    subprocess.run(command, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    chain.pretrain("stable", "tokenizer", out="stable-one")
-    chain.pretrain("decay", "stable-one", out="decay-one")
-    for name in ("stable", "decay"):
-        for file in ("model.safetensors", "optimizer.safetensors"):
-            one, two = (load_file(chain.root / f"{name}-{number}" / file) for number in ("one", "two"))
-            assert one.keys() == two.keys()
-            for key, tensor in one.items():
-                apart = float((tensor.float() - two[key].float()).norm() / (tensor.float().norm() + 1e-6))
-                assert apart < 1e-4, (name, file, key, apart)
