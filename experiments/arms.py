@@ -87,7 +87,7 @@ class Trainer:
         )  # fmt: skip
 
     def _train(self, network: Any, phase: Phase, shards: Path, seed: int, folder: Path, what: str) -> dict[str, float]:
-        from k2core.training.checkpoint import load_optimizer
+        from k2core.training.optimizer_state import load_optimizer
         from k2core.training.setting import Setting
 
         (folder / "work").mkdir()

@@ -40,8 +40,8 @@ def run(
     from k2core.evals.long_context import LongContext
     from k2core.evals.retrieval import CANDIDATES
     from k2core.model.files import load_model, save_model
-    from k2core.training.checkpoint import load_optimizer
     from k2core.training.heldout import FIGURE
+    from k2core.training.optimizer_state import load_optimizer
     from k2core.training.ranks import joined
     from k2core.training.setting import Setting
 

@@ -33,8 +33,8 @@ def run(
     from k2core.evals.copying import copying
     from k2core.model.files import load_model, save_model
     from k2core.model.transformer import Transformer
-    from k2core.training.checkpoint import load_optimizer, save_optimizer
     from k2core.training.heldout import bits_per_byte, figure_names
+    from k2core.training.optimizer_state import load_optimizer, save_optimizer
     from k2core.training.ranks import joined
     from k2core.training.setting import Setting
 

@@ -30,7 +30,7 @@ class Descent:
     def __init__(self, model: Transformer, lr: float) -> None:
         self.parameters, self.lr = dict(model.named_parameters()), lr
 
-    def zero_grad(self) -> None:
+    def zero_grad(self, logged: bool = True) -> None:
         for parameter in self.parameters.values():
             parameter.grad = None
 

@@ -5,6 +5,7 @@ Shapes: B sequences, T positions, V vocabulary.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from benchmarks.gpu.findings import Findings
 from benchmarks.gpu.models import K2_WIDTHS, OPTIMIZER, TINY, Counting, G, build, random_rows
 from benchmarks.gpu.trainings import CHECKPOINT, SPIKES, Quiet, Steps
+from k2core import ops
 from k2core.formats.huggingface import huggingface_config
 from k2core.inference.continuous import WINDOW
 from k2core.inference.continuous import Steps as Decoding
@@ -73,6 +75,13 @@ def at_k2_widths(found: Findings) -> None:
         _passes(found, "K2's widths", _model(found, config), rows, context, floor=0.46)
 
 
+def k2_widths_by_flex(found: Findings) -> None:
+    """The same with FlexAttention, whatever `flash.WIDTHS` says: which of the two is faster decides what it should."""
+    if found.cuda and not found.small and found.left > 90:
+        with found.computing("bf16"), ops.flash_for():
+            _passes(found, "K2's widths by FlexAttention", _model(found, K2_WIDTHS), 2, 4096, floor=0.46)
+
+
 def _model(found: Findings, config: ModelConfig) -> Transformer:
     model = build(found, config)
     if found.cuda:
@@ -83,6 +92,7 @@ def _model(found: Findings, config: ModelConfig) -> Transformer:
 def _passes(found: Findings, name: str, model: Transformer, rows: int, context: int, floor: float) -> float:
     """Forward and backward; returns the seconds of one."""
     tokens_BT, targets_BT = random_rows(found, model.config, rows, context)
+    model.logits_above = OPTIMIZER.qk_clip_threshold  # as in steps that are not logged
 
     def work() -> None:
         model.zero_grad(set_to_none=True)
@@ -237,10 +247,15 @@ def _generate(found: Findings, config: ModelConfig, prompts_BT: Tensor) -> float
 
 
 def attention_options(found: Findings) -> None:
-    """Which of FlexAttention's options are fastest at the widths of G and of K2, for `k2core/ops/cuda/attention.py`."""
+    """Which of FlexAttention's options are fastest at the widths of G and of K2, for `k2core/ops/cuda/attention.py`.
+
+    And a flash kernel there, for `flash.WIDTHS`: where no head needs its largest logit, and where all do.
+    """
     if not found.cuda or found.small:
         return
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    from k2core.model.visibility import WholeRows
 
     attend = compiled(flex_attention)
     mask = create_block_mask(lambda b, h, t, s: t >= s, None, None, 4096, 4096, device=found.device)
@@ -266,6 +281,12 @@ def attention_options(found: Findings) -> None:
             best = min(times, key=lambda name: times[name])
             note = f"{best}; torch's own {1e3 * times['{}']:.2f} ms"
             found.note(f"attention {d}/{v}, the fastest options", 1e3 * times[best], "ms", note=note)
+        for name, above in (("no largest logit needed", math.inf), ("all needed", -math.inf)):
+            reach = WholeRows().reach(4096, None)
+            reach.above = above
+            with found.computing("bf16"), ops.flash_for((d, v)):
+                seconds = found.seconds(partial(_attended_by_flash, q, k, values, reach), 5)
+            found.note(f"attention {d}/{v}, flash, {name}", 1e3 * seconds, "ms")
 
 
 def _attended(attend: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, options: dict[str, int]) -> None:
@@ -276,4 +297,9 @@ def _attended(attend: Any, q: Tensor, k: Tensor, v: Tensor, mask: Any, options: 
     out.backward(torch.ones_like(out))
 
 
-PARTS = (at_g, at_k2_widths, decoding, attention_options)
+def _attended_by_flash(q: Tensor, k: Tensor, v: Tensor, reach: ops.Reach) -> None:
+    out, _ = ops.attention(*(x.transpose(1, 2) for x in (0.1 * q, k, v)), reach)
+    out.backward(torch.ones_like(out))
+
+
+PARTS = (at_g, at_k2_widths, decoding, k2_widths_by_flex, attention_options)

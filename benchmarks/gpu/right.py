@@ -85,6 +85,15 @@ def _cases() -> Iterator[Case]:
     yield "norm", lambda x, w: ops.rms_norm(x, w, 1e-6), [random(N, D), random(D, seed=1)]
     yield "swiglu", ops.swiglu, [random(N, 2 * F)]
 
+    def by_flash(q: Tensor, kv: Tensor, shared: Tensor) -> Tensor:
+        """bf16 on a GPU goes to the flash kernel, everything else where it would go anyway."""
+        with ops.flash_for((n + r, v)):
+            return latent(q, kv, shared)
+
+    yield "latent attention, flash", by_flash, [
+        random(B, T, H, n + r), random(B, T, H, n + v, seed=1), random(B, T, r, seed=2),
+    ]  # fmt: skip
+
 
 def _results(call: Callable[..., Tensor], leaves: list[Tensor]) -> list[Tensor]:
     leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
@@ -108,7 +117,10 @@ def _poison(found: Findings) -> None:
 
 
 def whole_model(found: Findings) -> None:
-    """Logits, loss and gradients of a model in fp32 and bf16, eager and compiled, against fp32 on the CPU."""
+    """Logits, loss and gradients of a model in fp32 and bf16, eager and compiled, against fp32 on the CPU.
+
+    Compiled twice: with attention by FlexAttention and by a flash kernel.
+    """
     batch = Counting(SMALL.vocab_size, 2, 256).batch(0)
 
     def run(model: Transformer) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,18 +135,20 @@ def whole_model(found: Findings) -> None:
     reference, names = build(found, SMALL, on_cpu=True), ("logits", "loss", "gradients")
     with found.computing("fp32", "cpu"):
         expected = run(reference)
-    for precision, compiled, bounds in (
-        ("fp32", False, (2e-3, 1e-3, 1e-2)), ("bf16", False, (0.1, 1e-2, 0.3)), ("bf16", True, (0.1, 1e-2, 0.3)),
+    by_flash = {(SMALL.qk_head_dim, SMALL.v_head_dim)}
+    for precision, compiled, widths, bounds in (
+        ("fp32", False, set(), (2e-3, 1e-3, 1e-2)), ("bf16", False, set(), (0.1, 1e-2, 0.3)),
+        ("bf16", True, set(), (0.1, 1e-2, 0.3)), ("bf16", True, by_flash, (0.1, 1e-2, 0.3)),
     ):  # fmt: skip
         if compiled and not found.cuda:
             continue
-        with found.computing(precision):
+        with found.computing(precision), ops.flash_for(*widths):
             model = build(found, SMALL)
             model.load_state_dict(reference.state_dict())
             if compiled:
                 compile_layers(model)
             for name, ours, theirs, bound in zip(names, run(model), expected, bounds, strict=True):
-                label = f"model, {precision}{', compiled' * compiled}: {name}"
+                label = f"model, {precision}{', compiled' * compiled}{', flash' * bool(widths)}: {name}"
                 found.note(label, _error(ours, theirs), "relative error", bound=bound)
 
 

@@ -30,12 +30,13 @@ from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.loop import PolicyTraining
 from k2core.stage import Job
-from k2core.training.checkpoint import CheckpointConfig, save_optimizer
+from k2core.training.checkpoint import CheckpointConfig
 from k2core.training.config import ParallelConfig
 from k2core.training.dialogues import Dialogue, DialogueSource
 from k2core.training.fine_tuning import FineTuning, fine_tune
 from k2core.training.heldout import bits_per_byte
 from k2core.training.learner import Learner, TrainerState
+from k2core.training.optimizer_state import save_optimizer
 from k2core.training.phases import Extension, Phase
 from k2core.training.setting import Setting
 from k2core.training.settings import TrainingSettings

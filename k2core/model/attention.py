@@ -20,7 +20,8 @@ class Attention(nn.Module):
     """One layer's attention over H heads.
 
     `max_logit_H` is each head's largest scaled pre-softmax logit over causal, same-segment pairs since the last
-    reset to -inf: the S of QK-Clip (K2 Algorithm 1). It is recorded while `observing`, which the model switches on for
+    reset to -inf: the S of QK-Clip (K2 Algorithm 1). It may stay -inf while no logit exceeds the model's
+    `logits_above`. It is recorded while `observing`, which the model switches on for
     forward passes with gradient; recomputed activations (`torch.utils.checkpoint`) are thus not seen twice.
     """
 

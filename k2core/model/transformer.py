@@ -1,10 +1,11 @@
 """The whole model. Parameter names follow `deepseek_v3`, except for the stacked feed-forwards (see huggingface.py).
 
-Shapes: B sequences, T positions, S key positions, D hidden width.
+Shapes: B sequences, T positions, S key positions, N tokens, D hidden width.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -20,11 +21,14 @@ from k2core.model.block import Block
 from k2core.model.cache import KeyValueCache
 from k2core.model.config import ModelConfig
 from k2core.model.linear import Linear
-from k2core.model.loss import IGNORE
+from k2core.model.loss import IGNORE, token_losses
 from k2core.model.norm import RMSNorm
 from k2core.model.rope import RotaryEmbedding
 from k2core.model.router import Router
 from k2core.model.visibility import WholeRows
+
+LOGITS = 2**27
+"""Logits that are there at once where only losses are wanted: 0.5 GB in fp32."""
 
 
 class Transformer(nn.Module):
@@ -35,15 +39,16 @@ class Transformer(nn.Module):
     names no value). They come from torch's default generator: seed it first. Under ``with torch.device("meta")``
     nothing is allocated, whatever the size.
 
-    `rows` says which columns of its rows a forward pass is given: all, unless processes share them. `pipeline` is None
-    unless processes share the layers (`k2core/training/pipeline.py`).
+    `rows` says which columns of its rows a forward pass is given: all, unless processes share them. `logits_above` says
+    which largest logits passes with gradient must find out: those above it, all at -inf. `pipeline` is None unless
+    processes share the layers (`k2core/training/pipeline.py`).
     """
 
     pipeline: Any = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.config, self.rows = config, WholeRows()
+        self.config, self.rows, self.logits_above = config, WholeRows(), -math.inf
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, index) for index in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -74,7 +79,7 @@ class Transformer(nn.Module):
 
     def forward(
         self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None,
-        wanted_BT: Tensor | None = None, targets_BT: Tensor | None = None,
+        wanted_BT: Tensor | None = None, targets_BT: Tensor | None = None, scored_BT: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Logits of the next token, [B, T, V], or [M, V] at the M positions where `wanted_BT` is true.
 
@@ -83,14 +88,23 @@ class Transformer(nn.Module):
             segments_BT: attention stays within equal segment numbers (packed documents), and branches see what they
                 branch from (`k2core.ops.BRANCH`); one segment by default.
             targets_BT: with them the result is their loss instead: the sum over all that are not `IGNORE`, in nats.
+            scored_BT: targets too, but the result is the loss of each, [B, T], in nats, fp32; 0 where it is `IGNORE`.
         """
         hidden_BTD = self.hidden(tokens_BT, positions_BT, segments_BT)
         if targets_BT is not None:
             return ops.head_loss(hidden_BTD.flatten(0, 1), self.lm_head.weight, targets_BT.flatten(), IGNORE)
+        if scored_BT is not None:
+            return self._scored(hidden_BTD.flatten(0, 1), scored_BT.flatten()).view_as(scored_BT)
         return self.lm_head(hidden_BTD if wanted_BT is None else hidden_BTD[wanted_BT])
 
+    def _scored(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+        """The loss of each target, [N], with no more than `LOGITS` logits at a time."""
+        rows = max(1, LOGITS // self.config.vocab_size)
+        pairs = zip(hidden_ND.split(rows), targets_N.split(rows), strict=True)
+        return torch.cat([token_losses(self.lm_head(hidden), targets) for hidden, targets in pairs])
+
     def on_cpu(self, *inputs: Tensor, **named: Tensor) -> Tensor:
-        """The same with inputs and logits on the CPU, for measuring."""
+        """`forward` with inputs and result on the CPU, for measuring."""
         moved = [value.to(self.device) for value in inputs]
         more = {name: value.to(self.device) for name, value in named.items()}
         return (self.pipeline.logits if self.pipeline else self)(*moved, **more).cpu()
@@ -103,10 +117,12 @@ class Transformer(nn.Module):
         if positions_BT is None:
             positions_BT = self.rows.columns(T, tokens_BT.device)[None]
         x_BTD = self._embedded(tokens_BT)
+        observed = torch.is_grad_enabled()
         reach = self.rows.reach(T, segments_BT)
+        reach.above = self.logits_above if observed else math.inf
         ops.prepare(reach, x_BTD)
         rotation = self.rotary(positions_BT)
-        with self._observed(torch.is_grad_enabled()):
+        with self._observed(observed):
             for layer in self.blocks():
                 x_BTD = layer(x_BTD, rotation, reach)
         return self.norm(x_BTD)
@@ -119,6 +135,7 @@ class Transformer(nn.Module):
         T = tokens_BT.shape[1]
         x_BTD = self._embedded(tokens_BT)
         reach = self.rows.reach(T, segments_BT)
+        reach.above = math.inf
         ops.prepare(reach, x_BTD)
         rotation = self.rotary(self.rows.columns(T, tokens_BT.device)[None] if positions_BT is None else positions_BT)
         *before, last = self.blocks()

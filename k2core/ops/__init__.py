@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from k2core.ops.backend import implementation, using
+from k2core.ops.backend import flash_for, implementation, using
 from k2core.ops.decoding import DecoderWeights, LayerWeights, PackedDecoder, RoutedWeights
 from k2core.ops.reach import BRANCH, MOST_BRANCHES, Reach
 
 __all__ = [
     "BRANCH", "MOST_BRANCHES",
-    "DecoderWeights", "LayerWeights", "PackedDecoder", "Reach", "Rotation", "RoutedWeights", "attention",
+    "DecoderWeights", "LayerWeights", "PackedDecoder", "Reach", "Rotation", "RoutedWeights", "attention", "flash_for",
     "grouped_linear", "head_loss", "latent_attention", "linear", "newton_schulz", "packed_decoder", "prepare",
     "rms_norm", "rotate", "routed_experts", "sample", "swiglu", "token_losses", "using",
 ]  # fmt: skip
@@ -95,7 +95,8 @@ def latent_attention(
         rotation: R of the queries, [1 or B, T, r / 2] each.
 
     Returns:
-        The heads' results, and each sequence's and head's largest logit (without gradient), which QK-Clip needs.
+        The heads' results, and each sequence's and head's largest logit (without gradient), which QK-Clip needs; -inf
+        may stand for one that does not exceed `reach.above`.
     """
     compute = implementation("latent_attention", q_BTHd, kv_BSHe, shared_BSr, *rotation)
     return compute(q_BTHd, kv_BSHe, shared_BSr, rotation, reach, scale)

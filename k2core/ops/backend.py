@@ -51,3 +51,18 @@ def using(setting: str) -> Iterator[None]:
         yield
     finally:
         _within = before
+
+
+@contextmanager
+def flash_for(*widths: tuple[int, int]) -> Iterator[None]:
+    """Within the block, `cuda` sends heads of these widths (of queries, of values) to a flash kernel, and no others.
+
+    The kernels are compared so.
+    """
+    from k2core.ops.cuda import flash
+
+    before, flash.WIDTHS = flash.WIDTHS, frozenset(widths)
+    try:
+        yield
+    finally:
+        flash.WIDTHS = before

@@ -5,6 +5,7 @@ Shapes: B sequences, T positions, S key positions, Q queries per block.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,12 +34,14 @@ class Reach:
         segments_BT, segments_BS: segment numbers (below 2³¹) of queries and keys, [1 or B, …]; None where a row is one
             segment.
         gather: makes [B, S, …], in order, from this process's [B, T, …]; the identity where T = S.
+        above: largest logits that do not exceed it need not be known: a backend may give -inf for them.
     """
 
     runs: list[tuple[int, int]]
     segments_BT: Tensor | None
     segments_BS: Tensor | None
     gather: Callable[[Tensor], Tensor]
+    above: float = -math.inf
     _made: dict[Any, Any] = field(default_factory=dict)
 
     def once(self, name: Any, make: Callable[[], Any]) -> Any:

@@ -2,7 +2,8 @@
 
 Logged by `step`, a fixed set of names whatever the number of layers and experts:
 `lr/adamw`, `optim/update_rms` (Muon's updates before the rate, about 0.2),
-`qk_clip/max_logit` (largest of all heads), `qk_clip/heads_clipped` (number), `qk_clip/min_gamma`,
+`qk_clip/max_logit` (largest of all heads; none in a step not `logged`, if the backend need not know it and none
+exceeds τ), `qk_clip/heads_clipped` (number), `qk_clip/min_gamma`,
 `moe/load_imbalance_max` (largest over layers of busiest expert / mean), `moe/router_entropy_mean` (entropy of the load
 over ln E, mean over layers), `moe/bias_spread_max` (largest over layers of highest - lowest expert bias).
 
@@ -75,8 +76,13 @@ class MuonClip:
         heads = self.model.config.num_attention_heads
         return {n: heads for n in self.parameters if n.endswith(("q_b_proj.weight", "kv_b_proj.weight"))}
 
-    def zero_grad(self) -> None:
-        """Forget the gradients, and the maxima and counts that belong to them."""
+    def zero_grad(self, logged: bool = True) -> None:
+        """Forget the gradients, and the maxima and counts that belong to them.
+
+        Args:
+            logged: the coming step's largest logits are all wanted; else only those that QK-Clip acts on.
+        """
+        self.model.logits_above = -math.inf if logged else self.config.qk_clip_threshold
         for parameter in self.parameters.values():
             parameter.grad = None
         for attention in self.model.attentions():

@@ -30,8 +30,12 @@ class Optimizer(Protocol):
 
     lr: float
 
-    def zero_grad(self) -> None:
-        """Forget the gradients, and what the model counted along with them."""
+    def zero_grad(self, logged: bool = True) -> None:
+        """Forget the gradients, and what the model counted along with them.
+
+        Args:
+            logged: what the coming step observes is logged; else it may observe no more than the update needs.
+        """
         ...
 
     def gradient_norm(self) -> float:

@@ -26,16 +26,15 @@ from k2core.storage import StorageError, publish, write_json
 from k2core.storage.atomic import remove
 from k2core.storage.disk import of_the_machine
 from k2core.storage.s3 import Bucket, TornError, sha256
+from k2core.training.snapshot import Snapshot, files_of
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
     from torch.nn import Module
 
     from k2core.optim.optimizer import Optimizer
 
 STATE = "state.json"
 _STEP = re.compile(r"step-\d{8,}")
-OPTIMIZER = "optimizer.safetensors"
 
 
 class CheckpointConfig(Section):
@@ -87,12 +86,13 @@ class Checkpoints:
         # The writing thread talks to other processes while the training does: it needs its own group.
         self.group = dist.new_group(backend="gloo") if self.many else None
         self._behind = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._snapshot = Snapshot()
         self._pending: Future[None] | None = None
         self._begun, self._sound = 0, set[str]()  # step that was restored; checkpoints written or read since
         self._uncopied = False
 
     def save(self, step: int, model: Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
-        """Write `step-N`; returns once the tensors are copied.
+        """Write `step-N`; returns once the tensors are copied to the host's memory.
 
         Args:
             state: JSON without NaN.
@@ -105,8 +105,11 @@ class Checkpoints:
 
         self._wait()
         scratch = self.folder / f".step-{step:08d}.partial"
-        writer = HuggingFaceStorageWriter(str(scratch), save_distributed=True)
-        written = async_save(_tensors(model, optimizer), storage_writer=writer, process_group=self.group)
+        tensors = _tensors(model, optimizer)
+        writer = HuggingFaceStorageWriter(str(scratch), files_of(tensors), save_distributed=True)
+        written = async_save(
+            tensors, storage_writer=writer, process_group=self.group, async_stager=self._snapshot.stager
+        )
         assert isinstance(written, Future)  # what `async_save` returns unless asked for two stages
         content = json.dumps({"fingerprint": self.fingerprint, **state}, allow_nan=False)  # now: it will change
         self._pending = self._behind.submit(self._publish, written, scratch, step, content)
@@ -123,6 +126,7 @@ class Checkpoints:
         """
         import torch.distributed as dist
 
+        self._snapshot.prepare(_tensors(model, optimizer))
         answer: list[Any] = [None, None, None]
         if self.first:
             try:
@@ -308,45 +312,6 @@ class Checkpoints:
                 f"{self.folder}: a checkpoint could not be written ({reason}); the previous one is kept: make room "
                 "there or mend the disk, then run the same command again"
             ) from fault
-
-
-def save_optimizer(optimizer: Optimizer, folder: Path, stages: ProcessGroup | None = None) -> None:
-    """Write `optimizer.safetensors` beside a model; all processes gather what is spread over them.
-
-    Args:
-        stages: of a pipeline (`Transformer.stages`).
-    """
-    from safetensors.torch import save_file
-
-    from k2core.model.sharded import everything
-
-    save_file(everything(optimizer.state_dict(), stages), folder / OPTIMIZER)
-
-
-def load_optimizer(optimizer: Optimizer, folder: Path, stages: ProcessGroup | None = None) -> None:
-    """Continue with the optimiser state in `folder`, spread like the live one.
-
-    Args:
-        stages: of a pipeline, in which this process has the state of some layers.
-
-    Raises:
-        StorageError: there is none, it is torn, or it belongs to another model.
-    """
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    from k2core.model.files import read_tensors
-
-    tensors, own = read_tensors(folder / OPTIMIZER), optimizer.state_dict()
-    if stages:
-        tensors = {name: tensor for name, tensor in tensors.items() if name in own}
-    for name, live in own.items():
-        if isinstance(live, DTensor) and name in tensors:
-            moved = tensors[name].to(live.device)
-            tensors[name] = distribute_tensor(moved, live.device_mesh, live.placements, src_data_rank=None)
-    try:
-        optimizer.load_state_dict(tensors)
-    except ValueError as error:
-        raise StorageError(f"{folder / OPTIMIZER}: {error}") from None
 
 
 def _tensors(model: Module, optimizer: Optimizer) -> dict[str, Any]:

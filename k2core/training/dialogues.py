@@ -143,15 +143,13 @@ def dialogue_loss(model: Transformer, dialogues: Sequence[Dialogue], *, context:
     Raises:
         ValueError: there is no assistant token.
     """
-    from k2core.model.loss import token_log_probs
-
     rows = pack_rows([len(dialogue.tokens) for dialogue in dialogues], context)
     total, count = 0.0, 0
     for start in range(0, len(rows), batch_rows):
         batch, sequence = dialogues_to_batch(dialogues, rows[start : start + batch_rows])
         batch = batch.to(model.device)
-        logits = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)
-        total -= float(token_log_probs(logits, batch.targets_BT).double().sum())
+        nats_BT = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, scored_BT=batch.targets_BT)
+        total += float(nats_BT.double().sum())
         count += int((sequence >= 0).sum())
     if not count:
         raise ValueError("no assistant tokens to measure the loss on")

@@ -25,7 +25,7 @@ from k2core.storage import StorageError
 FIGURE, COLUMN = "heldout/bits_per_byte", "val/bpb"
 """The name of bits per byte among a stage's figures and in the columns of a plot."""
 ROW_TOKENS = 4096
-"""Tokens per forward pass; bounds the memory of the logits."""
+"""Tokens per forward pass."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,12 @@ def score(model: Callable[..., Tensor], shards: TokenShards, domain: str, *, con
     """Losses of `model` on a held-out domain.
 
     Args:
-        model: (tokens_BT, positions_BT, segments_BT) → logits_BTV.
+        model: (tokens_BT, positions_BT, segments_BT, scored_BT=…) → each target's loss [B, T], in nats: on the CPU, as
+            its arguments are, but computed where the model is.
 
     Raises:
         StorageError: the held-out split has nothing of the domain.
     """
-    from k2core.model.loss import token_log_probs
-
     tokens, ends = shards.tokens("heldout", domain), shards.document_ends("heldout", domain)
     starts = [0, *ends[:-1].tolist()]
     pieces: list[Piece] = [
@@ -64,10 +63,9 @@ def score(model: Callable[..., Tensor], shards: TokenShards, domain: str, *, con
     for at in range(0, len(rows), step):
         chosen = [(tokens, [pieces[index] for index in row]) for row in rows[at : at + step]]
         batch = pieces_to_batch(chosen, context, shards.eos_id)
-        logits_BTV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)
-        log_probs_BT = token_log_probs(logits_BTV, batch.targets_BT.clamp(min=0))
+        nats_BT = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, scored_BT=batch.targets_BT)
         counted_BT = batch.targets_BT != IGNORE
-        nats.append(-log_probs_BT[counted_BT].double().numpy())
+        nats.append(nats_BT[counted_BT].double().numpy())
         positions.append(batch.positions_BT[counted_BT].numpy())
     covered = int(shards.document_bytes("heldout", domain).sum())
     return Scored(np.concatenate(nats), np.concatenate(positions), covered)

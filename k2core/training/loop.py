@@ -108,10 +108,10 @@ class Training(ABC):
                         seconds = (time.monotonic() - begun) / TIMED_STEPS
                         left = seconds * (self.steps - self.step)
                         job.say(f"{self.pace(seconds)}: about {left:.0f} s to go")
-                    if self._due(self.settings.log_every):
+                    if self.due(self.settings.log_every):
                         bar.set_postfix_str(self.log(), refresh=False)
                     bar.update()
-                    if self._due(self.settings.checkpoint_every):
+                    if self.due(self.settings.checkpoint_every):
                         self.save()
             self.checkpoints.finish()
         if job.stopping:  # it came during the last step
@@ -172,8 +172,10 @@ class Training(ABC):
         self.job.say(f"stopped by SIGTERM {where}; run the same command again to go on from there")
         raise SystemExit(128 + signal.SIGTERM)
 
-    def _due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self.steps
+    def due(self, every: int, after: int = 0) -> bool:
+        """Whether something is due `every` steps, and after the last one, `after` steps from now."""
+        step = self.step + after
+        return step % every == 0 or step == self.steps
 
     def _leave_out(self, number: int, reason: str, samples: list[str]) -> None:
         """Record that an update was left out, and why."""

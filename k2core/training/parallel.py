@@ -32,7 +32,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed._functional_collectives import all_to_all_single_autograd
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -49,7 +49,11 @@ def shard(model: Transformer, mesh: DeviceMesh) -> None:
 
     Over a mesh of two named axes the parameters are copied along the first one (hybrid sharding). Both axes then count
     as data: for context parallelism pass the one-axis mesh of all processes.
+
+    Weights stay fp32 and gradients are summed in fp32, but processes exchange weights in the type that they multiply
+    in: with bf16 half as many bytes. Norms' and routers' weights, which one process takes in fp32, are rounded too.
     """
+    policy = _policy(model)
     spread = {p for m in model.modules() if isinstance(m, ParallelExperts) for p in m.parameters()}
     ranks = mesh.size(-1)
 
@@ -60,8 +64,14 @@ def shard(model: Transformer, mesh: DeviceMesh) -> None:
     for unit in (*model.blocks(), *pieces):
         # A pipeline gathers a stage's weights once per step.
         fully_shard(
-            unit, mesh=mesh, ignored_params=spread, shard_placement_fn=cut, reshard_after_forward=not model.pipeline
-        )
+            unit, mesh=mesh, ignored_params=spread, shard_placement_fn=cut, mp_policy=policy,
+            reshard_after_forward=not model.pipeline,
+        )  # fmt: skip
+
+
+def _policy(model: Transformer) -> MixedPrecisionPolicy:
+    """Inputs are not cast: the rotation is fp32."""
+    return MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
 
 
 def compile_layers(model: Transformer, **options: Any) -> None:
@@ -110,7 +120,7 @@ def shard_experts(model: Transformer, mesh: DeviceMesh, copies: DeviceMesh | Non
             if copies is not None:
                 fully_shard(
                     module.experts, mesh=copies, shard_placement_fn=lambda p: Shard(p.ndim - 2),
-                    reshard_after_forward=not model.pipeline,
+                    mp_policy=_policy(model), reshard_after_forward=not model.pipeline,
                 )  # fmt: skip
 
 

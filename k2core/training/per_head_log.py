@@ -5,12 +5,18 @@
 | `attention.csv` | step, layer, head, max_logit (largest), gamma (smallest) since the row before |
 | `experts.csv` | step, layer, expert, load (share of its layer's routed choices since the row before), bias (now) |
 
+`max_logit` is what the optimiser knew. A backend that between logged steps knows only what exceeds τ
+(`ops/cuda/flash.py`) gives the interval's largest logit if that exceeds τ, else the logged step's; the cell is empty if
+that step was left out.
+
 They grow by layers × (heads + experts) per logged step and go to MLflow as artifacts; live metrics have a fixed
 number of names.
 """
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
     from k2core.model.transformer import Transformer
 
 ATTENTION, EXPERTS = "attention.csv", "experts.csv"
+LEAST = -sys.float_info.max
+"""Stands for -inf, which JSON has no number for."""
 
 
 def _headers() -> dict[str, list[str]]:
@@ -56,7 +64,8 @@ class Detail:
         seen = {name: tensor.tolist() for name, tensor in self._interval.items()}
         for layer, heads in enumerate(zip(seen["max_logit"], seen["gamma"], strict=True)):
             for head, (logit, gamma) in enumerate(zip(*heads, strict=True)):
-                self.lines[ATTENTION].append(f"{step},{layer},{head},{logit:.6g},{gamma:.6g}")
+                known = f"{logit:.6g}" if math.isfinite(logit) else ""
+                self.lines[ATTENTION].append(f"{step},{layer},{head},{known},{gamma:.6g}")
         first = model.config.first_k_dense_replace
         for layer, (load, biases) in enumerate(zip(seen["load"], seen["bias"], strict=True), start=first):
             total = sum(load)
@@ -65,13 +74,15 @@ class Detail:
         self._interval = {}
 
     def state(self) -> dict[str, Any]:
-        return {"lines": self.lines, "interval": {name: tensor.tolist() for name, tensor in self._interval.items()}}
+        interval = {name: tensor.nan_to_num(neginf=LEAST).tolist() for name, tensor in self._interval.items()}
+        return {"lines": self.lines, "interval": interval}
 
     def restore(self, state: dict[str, Any]) -> None:
         import torch
 
         self.lines = state["lines"]
-        self._interval = {name: torch.tensor(v, dtype=torch.float64) for name, v in state["interval"].items()}
+        interval = {name: torch.tensor(v, dtype=torch.float64) for name, v in state["interval"].items()}
+        self._interval = {name: tensor.masked_fill(tensor == LEAST, -math.inf) for name, tensor in interval.items()}
 
     def files(self) -> dict[str, str]:
         """Name → content; a dense model has no `experts.csv`."""

@@ -68,14 +68,14 @@ class Piece(Transformer):
 
     def forward(
         self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None,
-        wanted_BT: Tensor | None = None, targets_BT: Tensor | None = None,
+        wanted_BT: Tensor | None = None, targets_BT: Tensor | None = None, scored_BT: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """The residual stream [B, T, D] after these layers, from tokens or the stream before; the last piece's logits
         or loss, as of `Transformer.forward`.
         """
-        self.rows = self.model[0].rows
+        self.rows, self.logits_above = self.model[0].rows, self.model[0].logits_above
         if self.last:
-            return super().forward(tokens_BT, positions_BT, segments_BT, wanted_BT, targets_BT)
+            return super().forward(tokens_BT, positions_BT, segments_BT, wanted_BT, targets_BT, scored_BT)
         return self.hidden(tokens_BT, positions_BT, segments_BT)
 
     def _embedded(self, tokens: Tensor) -> Tensor:

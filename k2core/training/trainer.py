@@ -203,7 +203,7 @@ class _TokenTraining(Training):
 
     def _trained_on(self, batches: list[Batch], targets: float) -> Metrics:
         """Forward, backward, and the optimiser's step unless the batch is a spike; its metrics, or none."""
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad(logged=self.due(self.settings.log_every, after=1))
         [nats] = self.ranks.sum(self.ranks.backward(self.model, batches, targets))
         loss, step = nats / targets, self.step
         made = self.update(step, loss, lambda: self.source.samples(step))

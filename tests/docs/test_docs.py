@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import pytest
 from workspace import ROOT
 
-from benchmarks import chain, corpus, headlines, pages
+from benchmarks import chain, corpus, headlines, pages, per_head
 from benchmarks import command as topics
 from docs import graph
 from experiments import ablations, report
@@ -147,6 +147,8 @@ def test_written_blocks_are_those_of_the_committed_figures() -> None:
     assert measurements["bench"] == topics.bench_block(topics.in_order(rows))
     assert blocks(pages.README)["headlines"] == headlines.block(figures, rows)
     assert blocks("docs/corpus.md")["corpus"] == corpus.table(topics.in_order(rows, corpus.TOPIC))
+    heads = json.loads((ROOT / "benchmarks/per_head.json").read_text())
+    assert blocks("docs/model.md")["per_head"] == per_head.markdown(heads)
     results = json.loads((ROOT / "experiments/results/table1.json").read_text())
     assert blocks("docs/table1.md")["table1"] == report.markdown(results)
     ablated = ROOT / "experiments/results/ablations.json"

@@ -10,6 +10,7 @@ import torch
 
 from k2core.data.rows.shards import TokenizedDocument, write_shards
 from k2core.evals.long_context import LongContext
+from k2core.model.loss import token_log_probs
 from k2core.storage import StorageError
 
 VOCAB, EOS = 64, 63
@@ -29,12 +30,14 @@ def probes(folder: Path, **changes) -> LongContext:
 def by_position(slope: float):
     """A model whose loss grows by `slope` nats per position, starting at 1."""
 
-    def model(tokens_BT, positions_BT=None, segments_BT=None, wanted_BT=None) -> torch.Tensor:
+    def model(tokens_BT, positions_BT=None, segments_BT=None, wanted_BT=None, scored_BT=None) -> torch.Tensor:
         logits_BTV = torch.zeros(*tokens_BT.shape, VOCAB)
         if positions_BT is not None:
             # a logit x on every token but the impossible 61 gives the others log(63 + e^-x)
             loss_BT = 4.5 + slope * positions_BT
             logits_BTV[..., 61] = (loss_BT.exp() - (VOCAB - 1)).log()
+        if scored_BT is not None:
+            return -token_log_probs(logits_BTV, scored_BT)
         return logits_BTV if wanted_BT is None else logits_BTV[wanted_BT]
 
     return model

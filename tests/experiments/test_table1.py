@@ -28,8 +28,8 @@ from k2core.stage import Job, StageError
 from k2core.storage import write_table
 from k2core.synthesis.rephrasing.rewriting import Rewrite
 from k2core.synthesis.rephrasing.styles import load_styles
-from k2core.training.checkpoint import save_optimizer
 from k2core.training.learner import TrainerState
+from k2core.training.optimizer_state import save_optimizer
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "micro.yaml"

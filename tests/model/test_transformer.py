@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from k2core.model import transformer
 from k2core.model.config import ModelConfig, YarnConfig
 from k2core.model.files import load_model, save_model
 from k2core.model.loss import IGNORE, cross_entropy, token_log_probs
@@ -85,6 +86,18 @@ def test_maxima_and_counts_run_on_over_micro_batches_and_skip_no_grad(build):
         maxima.append(model.attentions()[0].max_logit_H.clone())
     assert torch.equal(maxima[1], torch.maximum(*maxima))
     assert all(int(router.tokens_per_expert_E.sum()) == 4 * 16 * 2 for router in model.routers())
+
+
+@pytest.mark.parametrize("logits", [1, 5 * 96, 10**9])
+def test_losses_one_by_one_are_those_of_the_logits(build, monkeypatch, logits):
+    """However few logits there are at a time; no gradient is needed, none is lost."""
+    model, tokens, targets = build(), random_tokens(3, 17), random_tokens(3, 17)
+    targets[:, ::4] = IGNORE
+    monkeypatch.setattr(transformer, "LOGITS", logits)
+    losses = model(tokens, scored_BT=targets)
+    assert torch.allclose(losses, -token_log_probs(model(tokens), targets), atol=1e-5)
+    assert losses.shape == targets.shape and bool((losses[targets == IGNORE] == 0).all())
+    assert torch.allclose(losses.sum(), model(tokens, targets_BT=targets), rtol=1e-5)
 
 
 def test_router_bias_changes_the_choice_but_not_the_weights(build):

@@ -13,6 +13,7 @@ from torch.distributed.checkpoint import save as save_checkpoint
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
+from k2core.machine import device
 from k2core.model.loss import cross_entropy
 from k2core.model.sharded import whole
 from k2core.model.transformer import Transformer
@@ -95,6 +96,36 @@ def test_processes_give_the_result_of_one(mesh_shape, experts, idle, parallel, t
             assert other == pytest.approx(row, rel=1e-5)
         for name, tensor in results[0][1].items():
             assert torch.equal(tensor, state[name]), name
+
+
+def train_in_bf16(rank: int, processes: int) -> Any:
+    """Also the types of the weights that the first layer multiplies with, and of what lies between steps."""
+    device.precision = "bf16"
+    model, seen = build(), set[torch.dtype]()
+    if processes > 1:
+        shard(model, init_device_mesh("cpu", (processes,)))
+    model.layers[0].self_attn.register_forward_pre_hook(
+        lambda module, _: seen.update(parameter.dtype for parameter in module.parameters())
+    )
+    rotated: set[torch.dtype] = set()
+    model.layers[0].register_forward_pre_hook(lambda _, inputs: rotated.update(part.dtype for part in inputs[1]))
+    optimizer = MuonClip(model, CONFIG)
+    metrics = train(model, optimizer, rank, processes)
+    kept = {tensor.dtype for p in model.parameters() for tensor in (p, p.grad)}
+    return metrics, everything(model, optimizer), seen, kept, rotated
+
+
+def test_weights_are_exchanged_in_bf16_and_kept_in_fp32(tmp_path, monkeypatch):
+    monkeypatch.setattr(device, "precision", "bf16")
+    expected, alone, seen, *_ = train_in_bf16(0, 1)
+    assert seen == {torch.float32}
+    for metrics, state, gathered, kept, rotated in run(2, train_in_bf16, tmp_path):
+        assert gathered == {torch.bfloat16} and kept == rotated == {torch.float32}
+        for row, other in zip(expected, metrics, strict=True):
+            assert other["qk_clip/max_logit"] == pytest.approx(row["qk_clip/max_logit"], rel=0.03)
+        for name, tensor in alone.items():
+            if not name.startswith(("muon/", "adamw/")) and "bias" not in name:  # a bias moves by a choice
+                assert float((tensor - state[name]).norm()) <= 0.05 * float(tensor.norm()), name
 
 
 def maxima(model: Transformer) -> torch.Tensor:

@@ -17,10 +17,13 @@ import torch
 from processes import run as run_processes
 from test_trainer import CHECKPOINT, Killed, Source, assert_equal, build, outcome, run
 
+from k2core.machine import device
 from k2core.model.sharded import whole as gathered
 from k2core.storage import StorageError, s3
-from k2core.training.checkpoint import CheckpointConfig, Checkpoints, load_optimizer, save_optimizer
+from k2core.training import snapshot
+from k2core.training.checkpoint import CheckpointConfig, Checkpoints
 from k2core.training.config import ParallelConfig
+from k2core.training.optimizer_state import load_optimizer, save_optimizer
 from k2core.training.ranks import Ranks
 
 MADE_FROM = {"tokens": "a", "tokenizer": "b", "model": "c"}
@@ -116,6 +119,46 @@ def test_a_checkpoint_is_what_was_there_when_it_was_asked_for(tmp_path: Path) ->
     kept.finish()
     model, optimizer = filled(0.0)
     assert checkpoints(tmp_path).restore(model, optimizer) == {"rows": [1]}
+    assert all(bool((tensor == 1).all()) for tensor in tensors(model, optimizer).values())
+
+
+def test_memory_for_the_copy_is_allocated_once_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, whose pinned memory ordinary memory stands for here."""
+    allocated: list[torch.Tensor] = []
+    monkeypatch.setattr(device, "here", lambda: torch.device("cuda"))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: allocated.append(tensor) or tensor)
+    kept, (model, optimizer) = checkpoints(tmp_path), filled(0.0)
+    assert kept.restore(model, optimizer) is None
+    before = len(allocated)
+    assert before == sum(tensor.ndim > 0 for tensor in tensors(model, optimizer).values())
+    for step in (1, 2):
+        model, optimizer = filled(float(step))
+        kept.save(step, model, optimizer, {})
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(7.0)
+    kept.finish()
+    assert len(allocated) == before
+    for step in (2, 1):
+        model, optimizer = filled(0.0)
+        assert checkpoints(tmp_path).restore(model, optimizer) == {}
+        assert all(bool((tensor == step).all()) for tensor in tensors(model, optimizer).values())
+        shutil.rmtree(tmp_path / f"step-{step:08d}")
+
+
+def test_large_states_are_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, optimizer = filled(1.0)
+    sizes = [4 * tensor.numel() for tensor in tensors(model, optimizer).values()]
+    monkeypatch.setattr(snapshot, "FILE", sum(sizes) // 4)
+    kept = checkpoints(tmp_path)
+    kept.save(1, model, optimizer, {})
+    kept.finish()
+    files = list((tmp_path / "step-00000001").glob("*.safetensors"))
+    assert len(files) >= 4 and max(file.stat().st_size for file in files) < sum(sizes) // 2
+    model, optimizer = filled(0.0)
+    assert checkpoints(tmp_path).restore(model, optimizer) == {}
     assert all(bool((tensor == 1).all()) for tensor in tensors(model, optimizer).values())
 
 

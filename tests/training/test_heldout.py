@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from k2core.data.rows.shards import TokenizedDocument, TokenShards, write_shards
+from k2core.model.loss import token_log_probs
 from k2core.storage import StorageError
 from k2core.training.heldout import bits_per_byte, score
 
@@ -28,13 +29,17 @@ def tokens(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def uniform(tokens_BT, positions_BT, segments_BT):
-    return torch.zeros(*tokens_BT.shape, VOCAB)
+def losses(logits_BTV, scored_BT):
+    return -token_log_probs(logits_BTV, scored_BT)
 
 
-def bigram(tokens_BT, positions_BT, segments_BT):
+def uniform(tokens_BT, positions_BT, segments_BT, scored_BT):
+    return losses(torch.zeros(*tokens_BT.shape, VOCAB), scored_BT)
+
+
+def bigram(tokens_BT, positions_BT, segments_BT, scored_BT):
     table = torch.randn(VOCAB, VOCAB, generator=torch.Generator().manual_seed(0))
-    return table[tokens_BT]
+    return losses(table[tokens_BT], scored_BT)
 
 
 def test_a_uniform_model_pays_the_vocabulary_for_every_token(tokens: Path) -> None:

@@ -15,7 +15,7 @@ from k2core.model.transformer import Transformer
 from k2core.optim import kinds
 from k2core.optim.optimizer import Optimizer, OptimizerConfig
 from k2core.recipe import RecipeError, validate
-from k2core.training.checkpoint import load_optimizer, save_optimizer
+from k2core.training.optimizer_state import load_optimizer, save_optimizer
 
 
 @pytest.fixture

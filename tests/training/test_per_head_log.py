@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from test_trainer import MODEL, OPTIMIZER, STEPS, Killed, Source, run
 from k2core.model.config import ModelConfig
 from k2core.model.transformer import Transformer
 from k2core.optim.muonclip import MuonClip
+from k2core.training.per_head_log import Detail
 
 DENSE = {"first_k_dense_replace": 2}
 MHA = {"attention": "mha", "q_lora_rank": None, "kv_lora_rank": None}
@@ -71,3 +73,19 @@ def test_a_killed_training_of_any_variant_ends_in_the_same_bytes(tmp_path: Path,
     assert run(tmp_path / "killed", Source(), *build(**changes)) == wanted
     assert ("experts.csv" in wanted.detail) == (changes.get("first_k_dense_replace") is None)
     assert wanted.detail["attention.csv"].count("\n") == 1 + 4 * 2 * 2
+
+
+def test_largest_logits_that_no_backend_knew_leave_cells_empty() -> None:
+    """In a checkpoint, too, whose JSON has no infinity."""
+    model, _ = build()
+    unknown = torch.full((2, 2), -torch.inf)
+    whole, resumed = Detail(), Detail()
+    seen = [unknown, unknown.where(torch.eye(2) == 0, torch.tensor(7.0))]
+    for number, logits in enumerate(seen):
+        whole.add({"max_logit": logits, "gamma": torch.ones(2, 2), "load": torch.ones(1, 4)})
+        if number == 0:
+            resumed.restore(json.loads(json.dumps(whole.state(), allow_nan=False)))
+    resumed.add({"max_logit": seen[1], "gamma": torch.ones(2, 2), "load": torch.ones(1, 4)})
+    for detail in (whole, resumed):
+        detail.close(3, model)
+        assert detail.lines["attention.csv"][1:] == ["3,0,0,7,1", "3,0,1,,1", "3,1,0,,1", "3,1,1,7,1"]

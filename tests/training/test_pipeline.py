@@ -16,9 +16,9 @@ from k2core.model.sharded import whole
 from k2core.model.transformer import Transformer
 from k2core.optim.muonclip import MuonClip
 from k2core.optim.sharding import local
-from k2core.training.checkpoint import OPTIMIZER, load_optimizer, save_optimizer
 from k2core.training.config import ParallelConfig
 from k2core.training.dividing import DoesNotDivide, check_model, rows_at_once
+from k2core.training.optimizer_state import OPTIMIZER, load_optimizer, save_optimizer
 from k2core.training.pieces import layers_of
 from k2core.training.ranks import Ranks
 

@@ -1,7 +1,9 @@
 """Attention by FlexAttention, which yields the largest scores that QK-Clip needs along with the result.
 
-Shapes: B sequences, T queries, S keys, H heads, r rotary head width, n head width without position, v head width of the
-values, d = n + r, e = n + v.
+At the widths that `flash.py` names, rows of plain documents go to a flash kernel instead.
+
+Shapes: B sequences, T queries, S keys, H heads, D documents, r rotary head width, n head width without position, v
+head width of the values, d = n + r, e = n + v.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_bloc
 
 from k2core.machine.compiler import compiled
 from k2core.ops import reference
+from k2core.ops.cuda import flash
 from k2core.ops.reach import BRANCH, Reach
 from k2core.ops.reference import rotate
 
@@ -45,9 +48,26 @@ def plain(q_BTHd: Tensor, k_BSHd: Tensor, v_BSHv: Tensor, reach: Reach, scale: f
     """`ops.attention` of queries that are not scaled yet."""
     if min(q_BTHd.shape[-1], v_BSHv.shape[-1]) < NARROWEST:
         return reference.attention(q_BTHd * scale, k_BSHd, v_BSHv, reach)
+    if flash.takes(q_BTHd, v_BSHv):
+        starts_D = flash.documents(reach, len(q_BTHd), q_BTHd.shape[1], q_BTHd.device)
+        if starts_D is not None:
+            return _by_flash(q_BTHd, k_BSHd, v_BSHv, starts_D, reach, scale)
     q, k, v = (part.transpose(1, 2) for part in (q_BTHd, k_BSHd, v_BSHv))
     out_BHTv, max_BHT = scores(q, k, v, mask_of(reach, q.device), scale)
     return out_BHTv.transpose(1, 2), max_BHT.amax(-1)
+
+
+def _by_flash(
+    q_BTHd: Tensor, k_BSHd: Tensor, v_BSHv: Tensor, starts_D: Tensor, reach: Reach, scale: float
+) -> tuple[Tensor, Tensor]:
+    """`plain` where S = T; largest logits that do not exceed `reach.above` are -inf."""
+    out_BTHv, bound_H = flash.attend(q_BTHd, k_BSHd, v_BSHv, starts_D, scale)
+    above, device = above_of(reach, q_BTHd.device), q_BTHd.device
+    with torch.no_grad():
+        mask = flash.only(mask_of(reach, device), flash.may_exceed(bound_H, above))
+        q, k = (part.detach().transpose(1, 2) for part in (q_BTHd, k_BSHd))
+        largest_BH = scores(q, k, k[..., :NARROWEST], mask, scale)[1].amax(-1)  # some values, as few as there can be
+    return out_BTHv, torch.where(largest_BH > above, largest_BH, -torch.inf)
 
 
 def scores(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSv: Tensor, mask: BlockMask, scale: float) -> tuple[Tensor, Tensor]:
@@ -58,6 +78,11 @@ def scores(q_BHTd: Tensor, k_BHSd: Tensor, v_BHSv: Tensor, mask: BlockMask, scal
         kernel_options=OPTIONS.get((q_BHTd.shape[-1], v_BHSv.shape[-1])),
     )  # fmt: skip
     return out, aux.max_scores
+
+
+def above_of(reach: Reach, device: torch.device) -> Tensor:
+    """`reach.above` [], fp32, where it can change without other code."""
+    return reach.once("above", lambda: torch.full((), reach.above, device=device))
 
 
 def mask_of(reach: Reach, device: torch.device) -> BlockMask:

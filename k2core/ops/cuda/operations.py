@@ -42,9 +42,12 @@ def routed_experts(
 
 
 def prepare(reach: Reach, x_BTD: Tensor) -> None:
-    from k2core.ops.cuda import attention
+    from k2core.ops.cuda import attention, flash
 
     attention.mask_of(reach, x_BTD.device)
+    if x_BTD.dtype in flash.TYPES:
+        flash.documents(reach, len(x_BTD), x_BTD.shape[1], x_BTD.device)
+        attention.above_of(reach, x_BTD.device)
 
 
 def latent_attention(
