@@ -19,8 +19,9 @@ from k2core.planning.today import Today
 
 PAGE = ROOT / "docs" / "parallel.md"
 RECIPE = ROOT / "recipes" / "k2.yaml"
-PROCESSES = (64, 128, 192, 384)
-"""That divide K2's experts."""
+PROCESSES = (128, 256, 512, 1024, 2048)
+EXPERTS = 16
+"""Ranks that share K2's experts, as in the report."""
 
 
 def blocks() -> dict[str, str]:
@@ -28,7 +29,7 @@ def blocks() -> dict[str, str]:
     jobs, cluster = read_jobs(RECIPE), load_cluster(H800.with_name("h100-2048.yaml"))
     k2, rows = reported(RECIPE), []
     for processes in PROCESSES:
-        mesh = Today(jobs.parallel.model_copy(update={"processes": processes}))
+        mesh = Today(jobs.parallel.model_copy(update={"processes": processes, "experts": EXPERTS}))
         found = [mesh.memory(jobs, job) for job in jobs.pretraining]
         states = sum(found[0].states.values())
         try:

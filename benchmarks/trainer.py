@@ -18,7 +18,7 @@ from benchmarks.trainer_worker import Setting
 TOPIC = "trainer"
 SPREAD = {
     "FSDP2": Setting(processes=2),
-    "FSDP2 and expert parallelism": Setting(processes=2, expert_parallel=True),
+    "FSDP2 and expert parallelism": Setting(processes=2, experts=2),
     "FSDP2 and context parallelism": Setting(processes=2, context=2),
 }
 

@@ -34,7 +34,7 @@ class Setting(BaseModel):
 
     processes: int = 1
     context: int = 1
-    expert_parallel: bool = False
+    experts: int = 1
     steps: int = 30
 
 

@@ -57,7 +57,7 @@ def run(
 
     def trained(model: Transformer, job: Job, plot: Path, out: Path) -> Metrics:
         learner = Learner(model, optimizer.build(model), TrainerState.load(init))
-        load_optimizer(learner.optimizer, init)
+        load_optimizer(learner.optimizer, init, model.stages)
         setting = Setting(job, spikes, checkpoint, ranks, parallel.micro_batch_tokens)
         return run_phase(params, learner, setting, tokens=tokens, seed=compute.seed, plot=plot, out=out)[1]
 

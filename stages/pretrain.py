@@ -59,7 +59,7 @@ def run(
         if fresh:
             figures |= heldout(params.heldout_context, "heldout/bits_per_byte_before")
         else:
-            load_optimizer(optimiser, init)
+            load_optimizer(optimiser, init, network.stages)
         learner = Learner(network, optimiser, before)
         setting = Setting(job, spikes, checkpoint, ranks, parallel.micro_batch_tokens)
         after, trained = run_phase(params, learner, setting, tokens=tokens, seed=compute.seed, plot=plot, out=out)
@@ -67,7 +67,7 @@ def run(
             figures |= heldout(params.context_length, "heldout/bits_per_byte_own_context")
         figures |= copying(ranks.whole_rows(network), tokens, context=params.heldout_context, seed=compute.seed)
         save_model(network, out)
-        save_optimizer(optimiser, out)
+        save_optimizer(optimiser, out, network.stages)
         after.save(out)
     return figures | trained
 

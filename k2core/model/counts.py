@@ -57,6 +57,15 @@ class Parameters:
         return self.total - self.embedding - self.head - self.norms
 
 
+def cut_axis(shape: tuple[int, ...], ranks: int) -> int:
+    """Along which axis FSDP2 cuts a parameter over `ranks` (`k2core/training/parallel.py`).
+
+    The first that they divide, up to a matrix's rows: `gate_up_proj` [2, F, D] along F beyond two ranks. Where they
+    divide none it is the first axis, and some ranks have less.
+    """
+    return next((axis for axis, length in enumerate(shape[:-1]) if length % ranks == 0), 0)
+
+
 @cache
 def weights(config: ModelConfig) -> tuple[Weights, ...]:
     """The parameters of a model of this shape."""

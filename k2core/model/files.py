@@ -13,7 +13,7 @@ from torch import Tensor
 
 from k2core.machine.device import here
 from k2core.model.config import ModelConfig, YarnConfig
-from k2core.model.sharded import whole
+from k2core.model.sharded import everything
 from k2core.model.transformer import Transformer
 from k2core.recipe import validate
 from k2core.storage import StorageError, write_json
@@ -29,7 +29,7 @@ def save_model(model: Transformer, folder: Path) -> None:
     A model spread over processes is gathered: all of them must call it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: whole(tensor).cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = everything(model.state_dict(), model.stages)
     save_file(tensors, folder / WEIGHTS)
     write_json(folder / CONFIG, model.config.model_dump(mode="json"))
 

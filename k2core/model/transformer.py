@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from k2core import ops
 from k2core.machine import device
@@ -39,8 +40,11 @@ class Transformer(nn.Module):
     nothing is allocated, whatever the size.
 
     `rows` says which columns of its rows a forward pass is given: all, unless processes share them. `logits_above` says
-    which largest logits passes with gradient must find out: those above it, all at -inf.
+    which largest logits passes with gradient must find out: those above it, all at -inf. `pipeline` is None unless
+    processes share the layers (`k2core/training/pipeline.py`).
     """
+
+    pipeline: Any = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -55,9 +59,14 @@ class Transformer(nn.Module):
                 nn.init.normal_(parameter, std=config.initializer_range)
 
     @property
+    def stages(self) -> ProcessGroup | None:
+        """The processes with the other layers; None: there are none."""
+        return self.pipeline.group if self.pipeline else None
+
+    @property
     def device(self) -> torch.device:
         """The device of the weights, where a forward pass's inputs must be too."""
-        return self.lm_head.weight.device
+        return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -66,7 +75,7 @@ class Transformer(nn.Module):
         The operations use weights in the type of what they multiply, so fp32 weights stay fp32 for the optimiser, and
         their gradients are fp32. Router, rotation, statistics of norms, and loss are fp32 in either case.
         """
-        return torch.bfloat16 if device.precision == "bf16" else self.lm_head.weight.dtype
+        return torch.bfloat16 if device.precision == "bf16" else next(self.parameters()).dtype
 
     def forward(
         self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None,
@@ -98,7 +107,7 @@ class Transformer(nn.Module):
         """`forward` with inputs and result on the CPU, for measuring."""
         moved = [value.to(self.device) for value in inputs]
         more = {name: value.to(self.device) for name, value in named.items()}
-        return self(*moved, **more).cpu()
+        return (self.pipeline.logits if self.pipeline else self)(*moved, **more).cpu()
 
     def hidden(
         self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None
@@ -163,7 +172,7 @@ class Transformer(nn.Module):
 
     def blocks(self) -> list[Block]:
         """The layers, in order."""
-        return cast("list[Block]", list(self.layers))
+        return cast("list[Block]", list(self.layers.children()))
 
     def attentions(self) -> list[Attention]:
         """The layers' attentions, in order."""

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from k2core import ops
-from k2core.optim.sharding import Layout, like, local
+from k2core.optim.sharding import Layout, all_reduce, like, local
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
@@ -34,13 +35,14 @@ class Muon:
 
     Args:
         blocks: name → equal blocks of rows (heads) of its matrices that are each orthogonalised alone; 1 by default.
+        stages: processes that move the other layers of the model, if there are any.
     """
 
     def __init__(
         self, parameters: Iterable[tuple[str, nn.Parameter]], momentum: float, weight_decay: float,
-        blocks: Mapping[str, int] | None = None,
+        blocks: Mapping[str, int] | None = None, stages: dist.ProcessGroup | None = None,
     ) -> None:  # fmt: skip
-        self.momentum, self.weight_decay = momentum, weight_decay
+        self.momentum, self.weight_decay, self.stages = momentum, weight_decay, stages
         self.groups: dict[tuple[Layout, int], list[tuple[str, nn.Parameter]]] = {}
         for name, parameter in parameters:
             group = Layout.of(name, parameter), (blocks or {}).get(name, 1)
@@ -74,6 +76,10 @@ class Muon:
             count += sum(parameter.numel() for _, parameter in members)
             for (_, parameter), part in zip(members, self._parts(members, update), strict=True):
                 local(parameter).mul_(1 - lr * self.weight_decay).add_(part, alpha=-lr * factor)
+        if self.stages:
+            both = torch.stack([squares, torch.full_like(squares, count)]).double()
+            all_reduce(both, dist.ReduceOp.SUM, self.stages)
+            return (both[0] / both[1]).sqrt()
         return (squares / max(count, 1)).sqrt()
 
     def momenta(self) -> Iterator[tuple[str, Tensor]]:

@@ -9,8 +9,8 @@ over ln E, mean over layers), `moe/bias_spread_max` (largest over layers of high
 
 In several processes (`torch.distributed` with its default group) every process runs its share of the batch, and
 parameters and gradients are DTensors split along their first axis (FSDP2, expert parallelism), the gradients being the
-whole batch's. `step` then combines maxima by MAX and loads by SUM over the ranks; it does and returns what one process
-with the whole batch would. It was run with gloo on CPU, not with NCCL on GPUs.
+whole batch's. `step` then combines maxima by MAX and loads by SUM over the ranks, stages of a pipeline included; it
+does and returns what one process with the whole batch would. It was run with gloo on CPU, not with NCCL on GPUs.
 
 Shapes: H heads, L layers, E experts.
 """
@@ -18,18 +18,21 @@ Shapes: H heads, L layers, E experts.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import ReduceOp
 
+from k2core.model.experts import MixtureOfExperts
 from k2core.model.sharded import whole
 from k2core.model.transformer import Transformer
 from k2core.optim.kinds.muonclip import MuonClipConfig
 from k2core.optim.muon import Muon
-from k2core.optim.qk_clip import qk_clip
+from k2core.optim.qk_clip import clip_factors, qk_clip
 from k2core.optim.router_bias import update_router_bias
-from k2core.optim.sharding import all_reduce
+from k2core.optim.sharding import all_reduce, stacked
 
 ADAMW_MATRICES = ("embed_tokens.weight", "lm_head.weight")
 """Matrices that are lookup tables rather than maps between hidden spaces: AdamW's, with everything below 2-D."""
@@ -38,17 +41,23 @@ ADAMW_MATRICES = ("embed_tokens.weight", "lm_head.weight")
 class MuonClip:
     """Optimiser of a whole `Transformer`, which must be sharded before, if at all.
 
-    From the last step it keeps `max_logit_LH` and `gamma_LH` (QK-Clip's S and γ, all layers) and `load_LE` (choices of
-    each expert, layers that have experts; [0, 0] without).
+    From the last step it keeps `max_logit_LH` and `gamma_LH` (QK-Clip's S and γ, all layers), `load_LE` and `bias_LE`
+    (choices of each expert and its bias after the step, layers that have experts; [0, 0] without). Of a pipeline too
+    they are of all layers, and so are norm and figures; weights and state are this process's layers'.
     """
 
     def __init__(self, model: Transformer, config: MuonClipConfig) -> None:
         self.model, self.config, self.lr = model, config, config.muon_lr
+        self.stages = model.stages
         self.parameters = dict(model.named_parameters())
         matrices = {n: p for n, p in self.parameters.items() if p.ndim > 1 and n not in ADAMW_MATRICES}
         others = [p for n, p in self.parameters.items() if n not in matrices]
         self.muon = Muon(
-            matrices.items(), config.momentum, config.weight_decay, self._heads() if config.per_head else {}
+            matrices.items(),
+            config.momentum,
+            config.weight_decay,
+            self._heads() if config.per_head else {},
+            self.stages,
         )
         self.adamw = torch.optim.AdamW(
             [
@@ -90,7 +99,15 @@ class MuonClip:
         missing = [name for name, parameter in self.parameters.items() if parameter.grad is None]
         if missing:
             raise ValueError(f"no gradient for {missing[0]} ({len(missing)} parameters): call backward() before step()")
-        return float(whole(torch.nn.utils.get_total_norm(list(self._gradients().values()))))
+        by_mesh: dict[Any, list[Tensor]] = {}
+        for gradient in self._gradients().values():
+            by_mesh.setdefault(getattr(gradient, "device_mesh", None), []).append(gradient)
+        norm = math.hypot(*(float(whole(torch.nn.utils.get_total_norm(each))) for each in by_mesh.values()))
+        if self.stages is None:
+            return norm
+        square = torch.tensor(norm, dtype=torch.float64, device=self.model.device).square()
+        all_reduce(square, ReduceOp.SUM, self.stages)
+        return float(square.sqrt())
 
     def step(self, lr_scale: float, norm: float | None = None) -> dict[str, float]:
         """One update at `lr_scale` times the configured rates; returns what the module's docstring lists.
@@ -108,7 +125,8 @@ class MuonClip:
         muon_lr, adamw_lr = self.config.muon_lr * lr_scale, self.config.adamw_lr * lr_scale
         for group in self.adamw.param_groups:
             group["lr"] = adamw_lr
-            torch._foreach_mul_([parameter.grad for parameter in group["params"]], gradient_scale)
+            if group["params"]:
+                torch._foreach_mul_([parameter.grad for parameter in group["params"]], gradient_scale)
         self.adamw.step()
         update_rms = self.muon.step(muon_lr, gradient_scale)
         return {
@@ -125,6 +143,10 @@ class MuonClip:
         if math.isfinite(norm):
             return
         bad = [name for name, gradient in self._gradients().items() if not bool(whole(gradient.isfinite().all()))]
+        if self.stages:
+            found: list[list[str]] = [[]] * self.stages.size()
+            dist.all_gather_object(found, bad, self.stages)
+            bad = [name for names in found for name in names]
         raise FloatingPointError(
             f"the gradient is not finite (norm {norm}; {len(bad)} of {len(self.parameters)} parameters, first "
             f"{bad[0] if bad else 'none: the norm overflows'}); weights are as before: look at the batch, lower "
@@ -132,10 +154,15 @@ class MuonClip:
         )
 
     def _clip_attention(self) -> dict[str, float]:
-        attentions = self.model.attentions()
-        all_reduce((attention.max_logit_H for attention in attentions), ReduceOp.MAX)
-        self.max_logit_LH = torch.stack([attention.max_logit_H for attention in attentions])
-        self.gamma_LH = torch.stack([qk_clip(attention, self.config.qk_clip_threshold) for attention in attentions])
+        config, threshold = self.model.config, self.config.qk_clip_threshold
+        seen = {layer.index: layer.self_attn.max_logit_H for layer in self.model.blocks()}
+        unseen_H = torch.full((config.num_attention_heads,), -torch.inf, device=self.model.device)
+        self.max_logit_LH = stacked(seen, range(config.num_hidden_layers), unseen_H)
+        all_reduce(self.max_logit_LH, ReduceOp.MAX)
+        self.gamma_LH = clip_factors(self.max_logit_LH, threshold)
+        for layer in self.model.blocks():
+            layer.self_attn.max_logit_H.copy_(self.max_logit_LH[layer.index])
+            qk_clip(layer.self_attn, threshold)
         largest = float(self.max_logit_LH.max())
         figures = {
             "qk_clip/heads_clipped": float((self.gamma_LH < 1).sum()),
@@ -144,14 +171,25 @@ class MuonClip:
         return {"qk_clip/max_logit": largest, **figures} if math.isfinite(largest) else figures
 
     def _balance_experts(self) -> dict[str, float]:
-        routers = self.model.routers()
-        all_reduce((router.tokens_per_expert_E for router in routers), ReduceOp.SUM)
-        loads = [update_router_bias(router, self.config.router_bias_rate) for router in routers]
-        self.load_LE = torch.stack(loads) if loads else torch.zeros(0, 0)
+        config = self.model.config
+        layers = self.model.blocks()
+        routers = {layer.index: mlp.gate for layer in layers if isinstance(mlp := layer.mlp, MixtureOfExperts)}
+        numbers = range(config.first_k_dense_replace, config.num_hidden_layers)
+        seen = {index: router.tokens_per_expert_E for index, router in routers.items()}
+        none_E = torch.zeros(config.n_routed_experts, dtype=torch.long, device=self.model.device)
+        load_LE = stacked(seen, numbers, none_E)
+        all_reduce(load_LE, ReduceOp.SUM)
+        for index, router in routers.items():
+            router.tokens_per_expert_E.copy_(load_LE[numbers.index(index)])
+            update_router_bias(router, self.config.router_bias_rate)
+        self.load_LE = load_LE.float()
+        biases = {index: router.e_score_correction_bias for index, router in routers.items()}
+        self.bias_LE = bias_LE = stacked(biases, numbers, torch.full_like(none_E, -torch.inf, dtype=torch.float32))
+        if self.stages:
+            all_reduce(bias_LE, ReduceOp.MAX, self.stages)
         if not bool(self.load_LE.any()):
             return {}
         shares_LE = self.load_LE / self.load_LE.sum(dim=-1, keepdim=True)
-        bias_LE = torch.stack([router.e_score_correction_bias for router in routers])
         entropy_L = torch.special.entr(shares_LE).sum(dim=-1) / math.log(shares_LE.shape[1])
         return {
             "moe/load_imbalance_max": float(shares_LE.max() * shares_LE.shape[1]),
@@ -160,8 +198,8 @@ class MuonClip:
         }
 
     def detail(self) -> dict[str, Tensor]:
-        """What the last step saw: `max_logit`, `gamma` (layers, heads); `load` (layers with experts, experts)."""
-        return {"max_logit": self.max_logit_LH, "gamma": self.gamma_LH, "load": self.load_LE}
+        """What the last step saw: `max_logit`, `gamma` (layers, heads); `load`, `bias` (sparse layers, experts)."""
+        return {"max_logit": self.max_logit_LH, "gamma": self.gamma_LH, "load": self.load_LE, "bias": self.bias_LE}
 
     def state_dict(self) -> dict[str, Tensor]:
         """All state as flat copies: `muon/NAME`, `adamw/exp_avg/NAME`, `adamw/exp_avg_sq/NAME`, `adamw/step`.

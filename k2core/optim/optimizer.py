@@ -56,7 +56,7 @@ class Optimizer(Protocol):
     def detail(self) -> dict[str, Tensor]:
         """What `training/per_head_log.py` records of the last step; empty where the optimiser observes nothing.
 
-        `max_logit` and `gamma` (layers, heads), `load` (layers with experts, experts).
+        `max_logit` and `gamma` (layers, heads), `load` and `bias` (layers with experts, experts).
         """
         ...
 

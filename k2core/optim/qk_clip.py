@@ -20,18 +20,19 @@ from k2core.model.mla import MultiHeadLatentAttention
 from k2core.optim.sharding import scale_rows
 
 
+def clip_factors(max_logits: Tensor, threshold: float) -> Tensor:
+    """γ for each largest logit: 1 exactly where it is not above `threshold` (S ≤ 0, and -inf if nothing was seen)."""
+    clipped = max_logits > threshold
+    return torch.where(clipped, threshold / torch.where(clipped, max_logits, threshold), 1.0)
+
+
 @torch.no_grad()
 def qk_clip(attention: Attention, threshold: float) -> Tensor:
-    """Clip one layer's heads in place and reset their maxima; returns γ of each head.
-
-    A head without a logit above `threshold` (S ≤ 0 and "nothing seen", S = -inf, included) has γ = 1 exactly.
-    """
-    max_logit_H = attention.max_logit_H
-    clipped_H = max_logit_H > threshold
-    gamma_H = torch.where(clipped_H, threshold / torch.where(clipped_H, max_logit_H, threshold), 1.0)
-    if bool(clipped_H.any()):
+    """Clip one layer's heads in place and reset their maxima; returns γ of each head (`clip_factors`)."""
+    gamma_H = clip_factors(attention.max_logit_H, threshold)
+    if bool((attention.max_logit_H > threshold).any()):
         _scale(attention, gamma_H)
-    max_logit_H.fill_(-torch.inf)
+    attention.max_logit_H.fill_(-torch.inf)
     return gamma_H
 
 

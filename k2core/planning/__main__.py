@@ -36,8 +36,8 @@ def main(
 ) -> None:
     """Say what pre-training of RECIPE needs on a cluster: memory, operations, exchanges, days and GPU-hours.
 
-    Without --mesh the mesh is the recipe's section `parallel`, which this project's code runs. With it, a pipeline as
-    K2 ran it, which this code cannot run.
+    Without --mesh the mesh is the recipe's section `parallel`, without a pipeline, as this project's code runs it. With
+    it, a pipeline with the states that K2 kept.
     """
     try:
         jobs, machine = read_jobs(recipe), load_cluster(cluster)

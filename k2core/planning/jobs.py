@@ -68,10 +68,10 @@ def read_jobs(path: Path) -> Jobs:
         RecipeError: a section is missing or does not fit.
     """
     content = read_recipe(path)
-    phases = {name: _some(Phase, content, path, PRETRAIN, name) for name in content.get(PRETRAIN) or {}}
-    phases[EXTENSION] = _some(Phase, content, path, EXTENSION)
-    rl = _some(RLConfig, content, path, "rl")
-    tunings = {name: _some(FineTuning, content, path, name) for name in DIALOGUES}
+    phases = {name: keys_of(Phase, content, path, PRETRAIN, name) for name in content.get(PRETRAIN) or {}}
+    phases[EXTENSION] = keys_of(Phase, content, path, EXTENSION)
+    rl = keys_of(RLConfig, content, path, "rl")
+    tunings = {name: keys_of(FineTuning, content, path, name) for name in DIALOGUES}
     post = [_in_rows(name, each.steps, each.batch_rows, each.context) for name, each in tunings.items()]
     return Jobs(
         section_of(ModelConfig, content, path, "model"),
@@ -86,7 +86,7 @@ def _in_rows(name: str, steps: int, rows: int, context: int) -> Job:
     return Job(name, steps * rows * context, rows * context, context)
 
 
-def _some(cls: type[S], content: dict[str, Any], path: Path, *keys: str) -> S:
+def keys_of(cls: type[S], content: dict[str, Any], path: Path, *keys: str) -> S:
     """The keys of `cls` in a section that has more: a stage checks all of them."""
     *above, last = keys
     parent: Any = content

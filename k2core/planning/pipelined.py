@@ -1,4 +1,7 @@
-"""The mesh that K2 ran (arXiv 2507.20534 §2.4.2), as arithmetic: this code cannot run it.
+"""The mesh that K2 ran (arXiv 2507.20534 §2.4.2), as arithmetic.
+
+`k2core/training/pipeline.py` runs such stages and expert groups, but keeps fp32 weights, cut over a stage's ranks, and
+gathers them for a step. What follows is K2's way.
 
 Pipeline stages with interleaved 1F1B, experts shared out within a stage, rows shared where they are long, ZeRO-1: bf16
 weights and fp32 gradients of a stage on each of its ranks (of the experts, a rank's own), optimiser state cut over the
@@ -17,6 +20,8 @@ from k2core.planning.cluster import Cluster
 from k2core.planning.jobs import Job, Jobs
 from k2core.planning.mesh import Memory, Refused, Sent, all_to_all, near, ring, work_seconds
 from k2core.recipe import Section
+from k2core.training.config import ParallelConfig
+from k2core.training.dividing import DoesNotDivide, check_model
 
 WEIGHT, GRADIENT, STATE = 2, 4, 4
 """Bytes of a weight in bf16, of its gradient in fp32, and of each number that the optimiser keeps."""
@@ -56,15 +61,18 @@ class PipelinedMesh(Section):
 
     def check(self, jobs: Jobs, job: Job, cluster: Cluster) -> None:
         model, shared = jobs.model, self._shared(job)
-        pieces = self.pipeline * self.virtual
         if self.gpus > cluster.gpus:
             raise Refused(f"{self.gpus} GPUs are more than the cluster's {cluster.gpus}")
         if self.gpus % self.pipeline:
             raise Refused(f"{self.gpus} GPUs cannot be divided into {self.pipeline} equal stages")
-        if pieces > model.num_hidden_layers:
-            raise Refused(f"{model.num_hidden_layers} layers are fewer than {self.pipeline} × {self.virtual} pieces")
-        if model.n_routed_experts % self.experts:
-            raise Refused(f"{model.n_routed_experts} experts cannot be shared out equally over {self.experts} ranks")
+        own = ParallelConfig.model_construct(
+            processes=self.gpus, pipeline=self.pipeline, virtual=self.virtual, experts=self.experts, replicas=1,
+            context=1, micro_batch_tokens=self.micro_batch_tokens, recompute=True, launcher="",
+        )  # fmt: skip
+        try:
+            check_model(own, model)
+        except DoesNotDivide as error:
+            raise Refused(error.reason) from None
         if self.stage % self.experts:
             raise Refused(f"a stage's {self.stage} ranks are not a multiple of the {self.experts} that share experts")
         if self.stage % shared or job.context % shared:

@@ -43,15 +43,13 @@ def best(plans: list[Plan], most: int) -> list[Plan]:
 
 
 def todays(jobs: Jobs, cluster: Cluster) -> Iterator[Today]:
-    """Every number of processes, ways of sharing rows and experts, with and without recomputation."""
-    for processes in range(1, cluster.gpus + 1):
-        for context in _powers(min(processes, MOST)):
-            if processes % context:
-                continue
-            for experts, recompute in product((False, True), (False, True)):
-                update = {"processes": processes, "context": context}
-                update |= {"expert_parallel": experts, "recompute": recompute}
-                yield Today(jobs.parallel.model_copy(update=update))
+    """GPUs of one node and whole nodes, groups that share rows and experts, with and without recomputation."""
+    node, alone = cluster.gpus_per_node, {"replicas": 1, "pipeline": 1, "virtual": 1}
+    for processes in (*range(1, node), *range(node, cluster.gpus + 1, node)):
+        sizes = [size for size in _powers(min(processes, MOST)) if processes % size == 0]
+        for context, experts, recompute in product(sizes, sizes, (False, True)):
+            update = {"processes": processes, "context": context, "experts": experts, "recompute": recompute}
+            yield Today(jobs.parallel.model_copy(update=alone | update))
 
 
 def pipelined(jobs: Jobs, cluster: Cluster) -> Iterator[PipelinedMesh]:

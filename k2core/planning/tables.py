@@ -12,7 +12,7 @@ from k2core.planning.jobs import Jobs
 from k2core.planning.pipelined import PipelinedMesh
 from k2core.planning.plan import Phase, Plan
 
-PLANNED = "planned, this code cannot run it"
+PLANNED = "planned as K2 kept its states, which this code does not"
 TODAY = "this code runs it; never tried on GPUs"
 
 

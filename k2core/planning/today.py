@@ -1,8 +1,8 @@
-"""The mesh that `k2core/training/ranks.py` runs: FSDP2 over all ranks, experts over all ranks, shared rows.
+"""The meshes without a pipeline that `k2core/training/ranks.py` runs: FSDP2, groups that share experts or rows.
 
 Weights are gathered in fp32 for each micro-batch, a layer ahead; exchanges of experts and rows do not overlap with
-work: their time is added. FSDP2 cuts each tensor along its first axis. Of `gate_up_proj` [2, F, D] that leaves halves
-on two ranks, and every rank sends a piece of that size.
+work: their time is added. FSDP2 cuts each tensor along `cut_axis`; where the ranks do not divide it, every rank sends a
+piece as large as the largest.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from collections import Counter
 from dataclasses import dataclass
 from math import ceil
 
-from k2core.model.counts import Weights, count, weights
+from k2core.model.counts import Weights, count, cut_axis, weights
 from k2core.planning.activations import Activations, muon_space
 from k2core.planning.cluster import Cluster
 from k2core.planning.jobs import Job, Jobs
 from k2core.planning.mesh import Memory, Refused, Sent, all_to_all, near, ring, work_seconds
 from k2core.training.config import ParallelConfig
+from k2core.training.dividing import DoesNotDivide, check_columns, check_model, rows_at_once, rows_each
 
 FP32 = 4
 
@@ -37,46 +38,59 @@ class Today:
 
     def described(self) -> str:
         own = self.parallel
-        words = [f"FSDP2 over {own.processes}", f"context {own.context}"]
+        words = [f"FSDP2 over {own.shards}"] + [f"{own.replicas} replicas"] * (own.replicas > 1)
+        words += [f"context {own.context}"]
         words += [f"micro-batches of {own.micro_batch_tokens:,}"]
-        words += ["experts over all"] * own.expert_parallel + ["layers recomputed"] * own.recompute
+        words += [f"experts over {own.experts}"] * (own.experts > 1) + ["layers recomputed"] * own.recompute
         return ", ".join(words)
 
     def check(self, jobs: Jobs, job: Job, cluster: Cluster) -> None:
-        own, experts = self.parallel, jobs.model.n_routed_experts
+        own = self.parallel
+        if own.pipeline > 1:
+            raise Refused(
+                f"parallel.pipeline {own.pipeline} is not planned from a recipe; say it by --mesh, as K2 had it"
+            )
         if own.processes > cluster.gpus:
             raise Refused(f"{own.processes} processes are more than the cluster's {cluster.gpus} GPUs")
-        if own.expert_parallel and experts % own.processes:
-            raise Refused(f"{experts} routed experts cannot be shared out equally over {own.processes} processes")
-        if own.context > 1 and job.context % (2 * own.context):
-            raise Refused(f"{job.name}: rows of {job.context} tokens cannot be cut into 2 × {own.context} equal chunks")
-        groups = own.processes // own.context
-        if job.rows % groups:
-            raise Refused(f"{job.name}: {job.rows} rows per step cannot be shared out over {groups} groups equally")
-        if (job.rows // groups) % self._rows(job):
-            raise Refused(
-                f"{job.name}: {job.rows // groups} rows per step and group are not a multiple of the "
-                f"{self._rows(job)} that micro_batch_tokens {own.micro_batch_tokens} makes"
-            )
+        try:
+            check_model(own, jobs.model)
+        except DoesNotDivide as error:
+            raise Refused(error.reason) from None
+        try:
+            check_columns(job.context, own.context)
+            self._rows(job)
+        except DoesNotDivide as error:
+            raise Refused(f"{job.name}: {error.reason}") from None
 
     def _rows(self, job: Job) -> int:
-        """Rows of a micro-batch, which a context group shares (`Trainer._share_out`)."""
+        """Rows of a micro-batch, which a context group shares."""
         own = self.parallel
-        return min(job.rows * own.context // own.processes, max(1, own.micro_batch_tokens * own.context // job.context))
+        return rows_at_once(rows_each(job.rows, own.groups), job.context, own.micro_batch_tokens, own.context)
 
     def _micro_batches(self, job: Job) -> int:
-        return job.rows * self.parallel.context // self.parallel.processes // self._rows(job)
+        return job.rows // self.parallel.groups // self._rows(job)
 
     def _part(self, weights: Weights) -> float:
-        """Numbers of each tensor on the fullest rank: the first axis is cut into equal pieces, rounded up."""
-        return weights.numbers / weights.shape[0] * ceil(weights.shape[0] / self.ranks)
+        """Numbers of each tensor on the fullest rank: one axis is cut into equal pieces, rounded up."""
+        shards = self.parallel.shards
+        if self._whole_experts(weights):
+            return weights.numbers / shards
+        axis = weights.shape[cut_axis(weights.shape, shards)]
+        return weights.numbers / axis * ceil(axis / shards)
+
+    def _whole_experts(self, weights: Weights) -> bool:
+        """Whether a rank has some experts, rather than a piece of each."""
+        return self.parallel.experts > 1 and weights.group == "routed_experts"
 
     def _gathered(self, jobs: Jobs, padded: bool) -> Counter[str]:
         """Numbers that FSDP2 gathers, by group; `padded`: as they travel, each rank's piece as large as the largest."""
         found: Counter[str] = Counter()
+        own = self.parallel
         for each in weights(jobs.model):
-            if not (self.parallel.expert_parallel and each.group == "routed_experts"):
-                found[each.group] += ceil(self._part(each) * self.ranks if padded else each.numbers)
+            if not self._whole_experts(each):
+                found[each.group] += ceil(self._part(each) * own.shards if padded else each.numbers)
+            elif own.copies > 1:
+                found[each.group] += each.numbers // own.experts
         return found
 
     def _layer(self, jobs: Jobs, padded: bool) -> float:
@@ -99,7 +113,7 @@ class Today:
             passing["gathered weights"] = FP32 * (layer + 2 * (found.embedding + found.head))
         part = Activations(model, jobs.precision, self._rows(job) * job.context / own.context, job.context, own.context)
         if jobs.precision == "bf16":
-            experts = found.routed_experts / (R if own.expert_parallel else 1)  # whole ones, in use on this rank
+            experts = found.routed_experts / own.experts  # whole ones, in use on this rank
             used = found.matrices - found.routed_experts + experts
             passing["weights in bf16"] = 2 * (used / (layers if own.recompute else 1) + found.head)
         passing["activations"] = part.kept(layers, own.recompute)
@@ -111,23 +125,34 @@ class Today:
         )
 
     def sent(self, jobs: Jobs, job: Job, cluster: Cluster) -> dict[str, Sent]:
-        own, model, R = self.parallel, jobs.model, self.ranks
+        own, model, S = self.parallel, jobs.model, self.parallel.shards
         found, node = count(model), cluster.gpus_per_node
-        spread = sum(self._gathered(jobs, padded=True).values())
-        tokens, passes = job.batch_tokens / R, 2 + own.recompute  # forward, backward, and forward again
+        gathered, copied = self._gathered(jobs, padded=True), 0
+        if own.experts > 1:
+            copied = gathered.pop("routed_experts", 0)
+        spread = sum(gathered.values())
+        tokens, passes = job.batch_tokens / self.ranks, 2 + own.recompute  # forward, backward, and forward again
         width = 2 if jobs.precision == "bf16" else FP32
-        everyone = near(R, 1, node)
+        everyone, alike = near(S, 1, node), near(own.copies, own.experts, node)
         all_gathers = 2 * spread - found.embedding - found.head  # the root unit's are gathered once
-        sent = {"weights": ring(FP32 * (all_gathers + spread) * self._micro_batches(job), R, everyone)}
-        if own.expert_parallel:
+        each = FP32 * self._micro_batches(job)  # two gathers and a reduce-scatter
+        parts = [ring(each * (all_gathers + spread), S, everyone), ring(each * 3 * copied, own.copies, alike)]
+        if own.replicas > 1:
+            held = sum(self._part(weight) for weight in weights(model))
+            parts.append(ring(2 * each * held, own.replicas, near(own.replicas, S, node)))
+        sent = {"weights": Sent(sum(part.inside for part in parts), sum(part.between for part in parts))}
+        if own.experts > 1:
             moved = 2 * tokens * model.num_experts_per_tok * model.hidden_size * width * passes
             layers = model.num_hidden_layers - model.first_k_dense_replace
-            sent["experts"] = all_to_all(moved * layers, R, everyone)
+            sent["experts"] = all_to_all(moved * layers, own.experts, near(own.experts, 1, node))
         if own.context > 1:
             whole = tokens * own.context * model.cache_width * width * passes * model.num_hidden_layers
             sent["rows"] = ring(whole, own.context, near(own.context, 1, node))
         matrices = found.matrices - found.routed_experts
-        sent["Muon"] = all_to_all(2 * FP32 * matrices / R, R, everyone)
+        exchanged = [all_to_all(2 * FP32 * matrices / S, S, everyone)]
+        if own.experts > 1:
+            exchanged.append(all_to_all(2 * FP32 * found.routed_experts / S, own.copies, alike))
+        sent["Muon"] = Sent(sum(part.inside for part in exchanged), sum(part.between for part in exchanged))
         return sent
 
     def seconds(self, jobs: Jobs, job: Job, cluster: Cluster) -> float:

@@ -13,7 +13,12 @@ class ParallelConfig(Processes):
     """Section `parallel`: how many processes run pre-training, and how the work is shared out."""
 
     context: int = Field(ge=1, description="processes that share each row (context parallelism)")
-    expert_parallel: bool = Field(description="share the routed experts out over all processes instead of FSDP2")
+    experts: int = Field(
+        ge=1, description="processes that share the routed experts out, neighbours in rank; 1: FSDP2 cuts them"
+    )
+    replicas: int = Field(ge=1, description="copies of all weights, gradients and optimiser state (hybrid sharding)")
+    pipeline: int = Field(ge=1, description="stages that the layers are cut into")
+    virtual: int = Field(ge=1, description="pieces of the model on each stage of a pipeline (interleaved 1F1B)")
     micro_batch_tokens: int = Field(
         ge=1, description="tokens that a process handles at once, at least one row; gradients of more are accumulated"
     )
@@ -21,6 +26,33 @@ class ParallelConfig(Processes):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.processes % self.context:
-            raise ValueError(f"processes {self.processes} is not a multiple of context {self.context}")
+        for names in (("context",), ("pipeline", "replicas", "context"), ("pipeline", "replicas", "experts")):
+            number = 1
+            for name in names:
+                number *= getattr(self, name)
+            if self.processes % number:
+                words = " × ".join(f"{name} {getattr(self, name)}" for name in names)
+                raise ValueError(f"processes {self.processes} is not a multiple of {words}")
+        if self.virtual > 1 and self.pipeline == 1:
+            raise ValueError(f"virtual {self.virtual} needs a pipeline; set pipeline above 1 or virtual to 1")
         return self
+
+    @property
+    def stage(self) -> int:
+        """Processes of a pipeline stage, which have rows of their own but for those that share them."""
+        return self.processes // self.pipeline
+
+    @property
+    def shards(self) -> int:
+        """Processes that a parameter is cut over."""
+        return self.stage // self.replicas
+
+    @property
+    def copies(self) -> int:
+        """Of those, the ones with the same experts."""
+        return self.shards // self.experts
+
+    @property
+    def groups(self) -> int:
+        """Groups of processes with rows of their own."""
+        return self.stage // self.context

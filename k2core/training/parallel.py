@@ -38,13 +38,14 @@ from torch.utils.checkpoint import checkpoint
 
 from k2core import ops
 from k2core.machine.compiler import compiled
+from k2core.model.counts import cut_axis
 from k2core.model.experts import Experts, MixtureOfExperts
 from k2core.model.transformer import Transformer
 from k2core.optim.sharding import local
 
 
 def shard(model: Transformer, mesh: DeviceMesh) -> None:
-    """FSDP2, one unit per layer: parameters, gradients and optimiser state are split along their first axis.
+    """FSDP2, one unit per layer: parameters, gradients and optimiser state are split along `cut_axis`.
 
     Over a mesh of two named axes the parameters are copied along the first one (hybrid sharding). Both axes then count
     as data: for context parallelism pass the one-axis mesh of all processes.
@@ -52,12 +53,25 @@ def shard(model: Transformer, mesh: DeviceMesh) -> None:
     Weights stay fp32 and gradients are summed in fp32, but processes exchange weights in the type that they multiply
     in: with bf16 half as many bytes. Norms' and routers' weights, which one process takes in fp32, are rounded too.
     """
-    # Inputs are not cast: the rotation is fp32.
-    policy = MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    policy = _policy(model)
     spread = {p for m in model.modules() if isinstance(m, ParallelExperts) for p in m.parameters()}
-    for layer in model.layers:
-        fully_shard(layer, mesh=mesh, ignored_params=spread, mp_policy=policy)
-    fully_shard(model, mesh=mesh, ignored_params=spread, mp_policy=policy)
+    ranks = mesh.size(-1)
+
+    def cut(parameter: nn.Parameter) -> Shard:
+        return Shard(cut_axis(tuple(parameter.shape), ranks))
+
+    pieces = model.pipeline.pieces.values() if model.pipeline else [model]
+    for unit in (*model.blocks(), *pieces):
+        # A pipeline gathers a stage's weights once per step.
+        fully_shard(
+            unit, mesh=mesh, ignored_params=spread, shard_placement_fn=cut, mp_policy=policy,
+            reshard_after_forward=not model.pipeline,
+        )  # fmt: skip
+
+
+def _policy(model: Transformer) -> MixedPrecisionPolicy:
+    """Inputs are not cast: the rotation is fp32."""
+    return MixedPrecisionPolicy(param_dtype=model.dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
 
 
 def compile_layers(model: Transformer, **options: Any) -> None:
@@ -69,7 +83,7 @@ def compile_layers(model: Transformer, **options: Any) -> None:
     Args:
         options: of `torch.compile`.
     """
-    for layer in model.layers:
+    for layer in model.layers.children():
         layer.forward = partial(_either, layer.forward, compiled(layer.forward, **options))
 
 
@@ -83,12 +97,16 @@ def recompute_activations(model: Transformer) -> None:
     K2 recomputes selected operations instead (§2.4). The exchanges of `shard_experts` and `shard_context` are repeated,
     those of `shard` are not.
     """
-    for layer in model.layers:
+    for layer in model.layers.children():
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
 
 
-def shard_experts(model: Transformer, mesh: DeviceMesh) -> None:
-    """Expert parallelism over all processes of the one-axis `mesh`: each holds an equal number of each layer's experts.
+def shard_experts(model: Transformer, mesh: DeviceMesh, copies: DeviceMesh | None = None) -> None:
+    """Expert parallelism over the processes of the one-axis `mesh`: each holds an equal number of each layer's experts.
+
+    Args:
+        copies: the processes with the same experts as this one, an axis of the same mesh, if there are others: FSDP2
+            cuts the rows of the experts' matrices over them (along the second of two axes; copies along the first).
 
     Raises:
         ValueError: the experts cannot be shared out equally.
@@ -99,26 +117,41 @@ def shard_experts(model: Transformer, mesh: DeviceMesh) -> None:
     for module in list(model.modules()):
         if isinstance(module, MixtureOfExperts):
             module.experts = ParallelExperts(module.experts, mesh)
+            if copies is not None:
+                fully_shard(
+                    module.experts, mesh=copies, shard_placement_fn=lambda p: Shard(p.ndim - 2),
+                    mp_policy=_policy(model), reshard_after_forward=not model.pipeline,
+                )  # fmt: skip
+
+
+class _Averaged(torch.autograd.Function):
+    """A weight whose gradient sums over the losses of `processes` processes, of which the batch's is the mean."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, processes: int) -> Tensor:
+        ctx.processes = processes
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] / ctx.processes, None
 
 
 class ParallelExperts(Experts):
     """`Experts` of which this process holds some; tokens travel to their experts and back by all-to-all.
 
-    Same parameter names and global shapes. No token is dropped, so a process must have room for all tokens of all
-    processes in the worst case.
+    Same parameter names and global shapes. No token is dropped, so a process must have room for all tokens of its
+    group of processes in the worst case.
     """
 
     def __init__(self, experts: Experts, mesh: DeviceMesh) -> None:
         nn.Module.__init__(self)
         self.mesh = mesh
         for name, parameter in experts.named_parameters():
-            spread = nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Shard(0)]))
-            # The backward pass sums over the processes' losses, each a mean; the global batch's loss is their mean.
-            spread.register_hook(lambda gradient: gradient / mesh.size())
-            self.register_parameter(name, spread)
+            self.register_parameter(name, nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Shard(0)])))
 
     def forward(self, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
-        """Sum over each token's experts of weight × expert(token), [N, D]; a collective of all processes."""
+        """Sum over each token's experts of weight × expert(token), [N, D]; a collective of the group."""
         processes, group = self.mesh.size(), self.mesh.get_group()
         chosen = experts_NK.flatten()
         order = chosen.argsort(stable=True)  # (token, choice) pairs, expert by expert and so process by process
@@ -131,7 +164,7 @@ class ParallelExperts(Experts):
         own_E = torch.arange(counts_PE.shape[1], device=x_ND.device)
         experts_M1 = own_E.repeat(processes).repeat_interleave(arriving_PE.flatten()).unsqueeze(1)
         ones_M1 = x_ND.new_ones(experts_M1.shape)
-        own = local(self.gate_up_proj), local(self.down_proj)
+        own = (_Averaged.apply(local(weight), processes) for weight in (self.gate_up_proj, self.down_proj))
         out_MD = ops.routed_experts(arrived_MD, experts_M1, ones_M1, *own)
         returned_MD = all_to_all_single_autograd(out_MD, sent, arriving, group)
         weighted_MD = returned_MD * weights_NK.flatten().index_select(0, order).unsqueeze(1).to(x_ND.dtype)

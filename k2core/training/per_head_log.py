@@ -52,6 +52,7 @@ class Detail:
             "max_logit": torch.maximum,
             "gamma": torch.minimum,
             "load": torch.add,
+            "bias": lambda _, now: now,
         }
         old = self._interval
         self._interval = {name: merge[name](old[name], new[name]) for name in new} if old else new
@@ -66,8 +67,8 @@ class Detail:
                 known = f"{logit:.6g}" if math.isfinite(logit) else ""
                 self.lines[ATTENTION].append(f"{step},{layer},{head},{known},{gamma:.6g}")
         first = model.config.first_k_dense_replace
-        for layer, (load, router) in enumerate(zip(seen["load"], model.routers(), strict=True), start=first):
-            total, biases = sum(load), router.e_score_correction_bias.tolist()
+        for layer, (load, biases) in enumerate(zip(seen["load"], seen["bias"], strict=True), start=first):
+            total = sum(load)
             for expert, (choices, bias) in enumerate(zip(load, biases, strict=True)):
                 self.lines[EXPERTS].append(f"{step},{layer},{expert},{choices / total:.6g},{bias:.6g}")
         self._interval = {}

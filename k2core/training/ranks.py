@@ -1,26 +1,33 @@
 """The processes that train one model together, seen from one of them.
 
-They form a mesh of data × context: ranks of a context group share each row, every other rank has rows of its own.
-Parameters are spread over all of them by FSDP2, experts too if the recipe says so. One process leaves the model whole.
+They form a mesh of replicas × shards: a parameter is cut over the shards by FSDP2, and each replica has all of it. The
+same processes form groups that share rows (context) and groups that share the routed experts out, which are parts of
+the shards; every process, but for those that share rows, has rows of its own. One process leaves the model whole.
 
 Run on CPU with gloo in 1, 2 and 4 processes (tests/training/test_ranks.py); the GPU path has not been run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from k2core.data.rows.batch import Batch
+from k2core.data.rows.batch import IGNORE, Batch
 from k2core.machine.device import here
 from k2core.model.transformer import Transformer
 from k2core.training.config import ParallelConfig
+from k2core.training.dividing import check_model, rows_each
+from k2core.training.loss import batch_nll
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for another one; the first evaluation and the last gathering take longest."""
@@ -33,23 +40,23 @@ class Ranks:
     Attributes:
         world: processes; `rank` is this one's number.
         context: processes of a context group; neighbours in rank.
+        pipeline: stages of the pipeline, each of as many processes, neighbours in rank.
     """
 
     world: int = 1
     rank: int = 0
     context: int = 1
+    pipeline: int = 1
     device: torch.device = field(default_factory=here)
 
     def rows(self, count: int) -> range:
-        """Which of a step's `count` rows are this process's (all of a context group have the same).
+        """Which of a step's `count` rows are this process's (those of a context group and all stages have the same).
 
         Raises:
-            ValueError: they cannot be shared out equally.
+            DoesNotDivide: they cannot be shared out equally.
         """
-        groups = self.world // self.context
-        if count % groups:
-            raise ValueError(f"{count} rows per step cannot be shared out over {groups} data-parallel groups equally")
-        each, group = count // groups, self.rank // self.context
+        stage = self.world // self.pipeline
+        each, group = rows_each(count, stage // self.context), self.rank % stage // self.context
         return range(group * each, (group + 1) * each)
 
     def part(self, batch: Batch) -> Batch:
@@ -60,6 +67,12 @@ class Ranks:
             batch = split_context(batch, self.rank % self.context, self.context)
         return batch.to(self.device)
 
+    def targets(self, batches: Sequence[Batch]) -> int:
+        """Targets of this process's parts of a step, to be summed over all: only a pipeline's first stage has any."""
+        if self.rank >= self.world // self.pipeline:
+            return 0
+        return sum(int((batch.targets_BT != IGNORE).sum()) for batch in batches)
+
     def sum(self, *values: float) -> list[float]:
         """Each value summed over all processes, in one message."""
         if self.world == 1:
@@ -67,6 +80,24 @@ class Ranks:
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return total.tolist()
+
+    def backward(self, model: Transformer, batches: Sequence[Batch], targets: float) -> float:
+        """Add the gradients of this process's parts of a step's micro-batches; returns the sum of its losses in nats.
+
+        Of a pipeline, only the last stage has losses.
+
+        Args:
+            targets: of the step, in all processes.
+        """
+        # FSDP2 averages over processes, so each has its part of the global mean times their number.
+        nats, scale = 0.0, self.world / self.pipeline / targets
+        if model.pipeline:
+            return model.pipeline.backward(batches, scale)
+        for batch in batches:
+            nll = batch_nll(model, batch)
+            (nll * scale).backward()
+            nats += float(nll.detach())
+        return nats
 
     def spread(self, model: Transformer, config: ParallelConfig) -> None:
         """Move `model` to its device and share it out, in place."""
@@ -82,17 +113,29 @@ class Ranks:
             recompute_activations(model)
         if self.world == 1:
             return
-        mesh = init_device_mesh(
-            self.device.type, (self.world // self.context, self.context), mesh_dim_names=("data", "context")
-        )
-        everyone = mesh["data", "context"]._flatten("ranks")
-        if self.context > 1:
+        check_model(config, model.config)
+
+        def mesh(*axes: tuple[str, int]) -> DeviceMesh:
+            """All processes along these axes, neighbours in rank along the last one."""
+            names, sizes = zip(*axes, strict=True)
+            return init_device_mesh(self.device.type, sizes, mesh_dim_names=names)
+
+        if config.pipeline > 1:
+            from k2core.training.pipeline import cut
+
+            cut(model, mesh(("pipeline", config.pipeline), ("stage", config.stage))["pipeline"], config.virtual)
+        if config.context > 1:
             from k2core.training.context_parallel import shard_context
 
-            shard_context(model, mesh["context"])
-        if config.expert_parallel:
-            shard_experts(model, everyone)
-        shard(model, everyone)
+            shard_context(
+                model, mesh(("data", config.processes // config.context), ("context", config.context))["context"]
+            )
+        stages = ("stages", config.pipeline)
+        copies = ("replicas",) if config.replicas > 1 else ()
+        if config.experts > 1:
+            axes = mesh(stages, ("replicas", config.replicas), ("copies", config.copies), ("experts", config.experts))
+            shard_experts(model, axes["experts"], axes[(*copies, "copies")] if copies or config.copies > 1 else None)
+        shard(model, mesh(stages, ("replicas", config.replicas), ("shards", config.shards))[(*copies, "shards")])
 
     def whole_rows(self, model: Transformer) -> Callable[..., Tensor]:
         """`model` as a function of whole rows on the CPU, for measuring; every process must call it alike."""
@@ -118,7 +161,7 @@ def joined(config: ParallelConfig) -> Iterator[Ranks]:
         return
     dist.init_process_group("nccl" if here().type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
-        yield Ranks(dist.get_world_size(), dist.get_rank(), config.context)
+        yield Ranks(dist.get_world_size(), dist.get_rank(), config.context, config.pipeline)
         dist.barrier()
     finally:
         dist.destroy_process_group()

@@ -29,14 +29,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from k2core.data.rows.batch import IGNORE, Batch
+from k2core.data.rows.batch import Batch
 from k2core.machine import device
-from k2core.model.counts import activated, total_parameters, training_flops
+from k2core.model.counts import activated, count, training_flops
 from k2core.stage import StageError
+from k2core.training.dividing import DoesNotDivide, check_columns, rows_at_once
 from k2core.training.history import Metrics
 from k2core.training.learner import Learner
 from k2core.training.loop import TIMED_STEPS, Training
-from k2core.training.loss import batch_nll
 from k2core.training.per_head_log import Detail
 from k2core.training.setting import Setting
 from k2core.training.settings import TrainingSettings
@@ -141,17 +141,11 @@ class _TokenTraining(Training):
         """This process's rows of every step, in the portions that are handled at once."""
         self.context = self.source.batch(0, range(1)).tokens_BT.shape[1]
         try:
+            check_columns(self.context, self.ranks.context)
             rows = self.ranks.rows(self.source.batch_rows)
-        except ValueError as error:
-            raise StageError(f"{error}; change batch_tokens or parallel.processes") from None
-        most = len(rows)
-        if micro_batch_tokens is not None:
-            most = min(most, max(1, micro_batch_tokens * self.ranks.context // self.context))
-        if len(rows) % most:
-            raise StageError(
-                f"a process's {len(rows)} rows per step are not a multiple of the {most} rows that parallel."
-                f"micro_batch_tokens {micro_batch_tokens} makes; change one of them"
-            )
+            most = rows_at_once(len(rows), self.context, micro_batch_tokens, self.ranks.context, self.ranks.pipeline)
+        except DoesNotDivide as error:
+            raise StageError(f"{error}; change batch_tokens or section parallel") from None
         return [rows[start : start + most] for start in range(0, len(rows), most)]
 
     def run(self, plot: Path) -> None:
@@ -166,7 +160,7 @@ class _TokenTraining(Training):
         """Say what is about to be done, before the first step."""
         rows, ranks = self.source.batch_rows, self.ranks
         tokens = self.steps * rows * self.context
-        parameters = total_parameters(self.model)
+        parameters = count(self.model.config).total
         gib = 4 * 4 * parameters / ranks.world / 2**30  # weights, gradients, at most two moments, fp32
         share, guess = EXPECTED_SHARE.get((ranks.device.type, device.precision)), ""
         if self.peak and share:
@@ -200,8 +194,7 @@ class _TokenTraining(Training):
         with self.clock.on("data"):
             batches = [self.ranks.part(self.source.batch(self.step, rows)) for rows in self.micro_batches]
         with self.clock.on("step"):
-            own = sum(int((batch.targets_BT != IGNORE).sum()) for batch in batches)
-            targets, stopping = self.ranks.sum(own, self.job.stopping)
+            targets, stopping = self.ranks.sum(self.ranks.targets(batches), self.job.stopping)
             if stopping:
                 self.stop()
             metrics = {} if self.was_left_out(self.step) else self._trained_on(batches, targets)
@@ -211,13 +204,7 @@ class _TokenTraining(Training):
     def _trained_on(self, batches: list[Batch], targets: float) -> Metrics:
         """Forward, backward, and the optimiser's step unless the batch is a spike; its metrics, or none."""
         self.optimizer.zero_grad(logged=self.due(self.settings.log_every, after=1))
-        nats = 0.0
-        for batch in batches:
-            nll = batch_nll(self.model, batch)
-            # FSDP2 averages over processes, so each has its part of the global mean times their number.
-            (nll * (self.ranks.world / targets)).backward()
-            nats += float(nll.detach())
-        [nats] = self.ranks.sum(nats)
+        [nats] = self.ranks.sum(self.ranks.backward(self.model, batches, targets))
         loss, step = nats / targets, self.step
         made = self.update(step, loss, lambda: self.source.samples(step))
         if made is None:

@@ -88,7 +88,15 @@ def test_models_and_processes_go_to_the_device(monkeypatch, tmp_path):
     monkeypatch.setattr(device, "_here", torch.device("meta"))
     assert load_model(tmp_path).device.type == "meta"
     parallel = ParallelConfig(
-        processes=1, launcher="", context=1, expert_parallel=False, micro_batch_tokens=1, recompute=False
+        processes=1,
+        launcher="",
+        context=1,
+        experts=1,
+        replicas=1,
+        pipeline=1,
+        virtual=1,
+        micro_batch_tokens=1,
+        recompute=False,
     )
     with joined(parallel) as ranks:
         assert ranks.device.type == Ranks().device.type == "meta"

@@ -69,6 +69,8 @@ def train_sharded(
     metrics = train(model, optimizer, rank, processes)
     assert all(isinstance(p, DTensor) for p in model.parameters())
     split = mesh_shape[-1]
+    gate_up = model.get_parameter("layers.0.mlp.gate_up_proj")  # [2, 48, 32]: equal pieces, beyond two processes too
+    assert local(gate_up).shape == ((1, 48, 32) if split == 2 else (2, 48 // split, 32))
     assert local(optimizer.state_dict()["muon/layers.0.self_attn.q_b_proj.weight"]).numel() == 36 * 16 // split
     return metrics, everything(model, optimizer)
 
@@ -198,7 +200,7 @@ def faults_and_files(rank: int, processes: int, folder: Path) -> None:
     assert all(torch.equal(t, after[n]) for n, t in everything(again, resumed).items())
 
     columns = torch.nn.Parameter(distribute_tensor(torch.zeros(4, 4), mesh, [Shard(1)]))
-    with pytest.raises(ValueError, match="only the first axis may be split"):
+    with pytest.raises(ValueError, match="the last axis cannot be split"):
         Muon([("w", columns)], momentum=0.9, weight_decay=0.0)
     with pytest.raises(ValueError, match="5 routed experts cannot be shared out equally"):
         shard_experts(build(experts=5), mesh)

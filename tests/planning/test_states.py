@@ -20,13 +20,21 @@ from k2core.training.ranks import Ranks
 JOB = Job("stable", tokens=1024, batch_tokens=256, context=64)
 
 
-def parallel(processes: int, experts: bool) -> ParallelConfig:
+def parallel(processes: int, experts: int) -> ParallelConfig:
     return ParallelConfig(
-        processes=processes, launcher="", context=1, expert_parallel=experts, micro_batch_tokens=64, recompute=False
+        processes=processes,
+        launcher="",
+        context=1,
+        experts=experts,
+        replicas=1,
+        pipeline=1,
+        virtual=1,
+        micro_batch_tokens=64,
+        recompute=False,
     )
 
 
-def held(rank: int, processes: int, experts: bool) -> dict[str, int]:
+def held(rank: int, processes: int, experts: int) -> dict[str, int]:
     """Bytes that this rank has after a step."""
     torch.manual_seed(0)
     model = Transformer(SHAPE)
@@ -41,8 +49,8 @@ def held(rank: int, processes: int, experts: bool) -> dict[str, int]:
     return {name: sum(local(t).nbytes for t in tensors) for name, tensors in parts.items()}
 
 
-@pytest.mark.parametrize(("processes", "experts"), [(1, False), (2, True), (4, False)])
-def test_states_are_those_of_a_real_training(processes: int, experts: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("processes", "experts"), [(1, 1), (2, 2), (4, 1), (4, 2)])
+def test_states_are_those_of_a_real_training(processes: int, experts: int, tmp_path: Path) -> None:
     jobs = Jobs(SHAPE, "fp32", parallel(processes, experts), (JOB,), ())
     expected = Today(jobs.parallel).memory(jobs, JOB).states
     found = [held(0, 1, experts)] if processes == 1 else run(processes, held, tmp_path, experts)

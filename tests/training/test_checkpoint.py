@@ -270,7 +270,15 @@ def spread(rank: int, processes: int) -> tuple[Any, Any]:
     os.environ["RANK"] = str(rank)
     model, _ = build()
     parallel = ParallelConfig(
-        processes=processes, launcher="", context=1, expert_parallel=True, micro_batch_tokens=1, recompute=False
+        processes=processes,
+        launcher="",
+        context=1,
+        experts=processes,
+        replicas=1,
+        pipeline=1,
+        virtual=1,
+        micro_batch_tokens=1,
+        recompute=False,
     )
     Ranks(processes, rank, 1).spread(model, parallel)
     from test_trainer import OPTIMIZER

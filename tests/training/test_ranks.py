@@ -12,7 +12,7 @@ from processes import run as run_processes
 from test_trainer import BEFORE, CHECKPOINT, OPTIMIZER, SPIKES, Source, build, settings
 
 from k2core.machine.processes import must_launch
-from k2core.model.sharded import whole
+from k2core.model.sharded import everything
 from k2core.optim.muonclip import MuonClip
 from k2core.recipe import RecipeError
 from k2core.stage import Job
@@ -27,13 +27,14 @@ LAUNCHER = "python -m torch.distributed.run --standalone --nproc-per-node {proce
 
 
 def config(processes: int, **changes: Any) -> ParallelConfig:
-    values = {"context": 1, "expert_parallel": False, "micro_batch_tokens": 24, "recompute": False, **changes}
+    values = {"context": 1, "experts": 1, "replicas": 1, "pipeline": 1, "virtual": 1}
+    values |= {"micro_batch_tokens": 24, "recompute": False, **changes}
     return ParallelConfig(processes=processes, launcher=LAUNCHER, **values)
 
 
 def outcome(folder: Path, parallel: ParallelConfig, rank: int, stop_at: int | None = None) -> dict[str, Any]:
     """What a training on these processes ends in, everything gathered."""
-    ranks = Ranks(parallel.processes, rank, parallel.context)
+    ranks = Ranks(parallel.processes, rank, parallel.context, parallel.pipeline)
     (folder / "scratch").mkdir(parents=True, exist_ok=True)
     model, _ = build()
     ranks.spread(model, parallel)
@@ -50,7 +51,7 @@ def outcome(folder: Path, parallel: ParallelConfig, rank: int, stop_at: int | No
         Setting(job, SPIKES, CHECKPOINT, ranks, parallel.micro_batch_tokens), folder / "plot.csv",
     )  # fmt: skip
     state = {**model.state_dict(), **{f"optimizer/{k}": v for k, v in optimizer.state_dict().items()}}
-    return {"rows": result.rows, "state": {name: whole(tensor).clone() for name, tensor in state.items()}}
+    return {"rows": result.rows, "detail": result.detail, "state": everything(state, model.stages)}
 
 
 def on_rank(rank: int, processes: int, folder: Path, changes: dict[str, Any], resume_at: int | None) -> dict[str, Any]:
@@ -73,7 +74,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         (2, {}, None),
         (4, {}, None),
         (2, {"context": 2, "recompute": True}, 3),
-        (4, {"context": 2, "expert_parallel": True, "micro_batch_tokens": 6}, None),
+        (4, {"context": 2, "experts": 2, "micro_batch_tokens": 6}, None),
+        (2, {"pipeline": 2, "micro_batch_tokens": 12}, 3),
     ],
 )
 def test_any_number_of_processes_trains_alike(
@@ -88,16 +90,22 @@ def test_any_number_of_processes_trains_alike(
                 assert row[name] == pytest.approx(wanted[name], rel=2e-4), name
         for name, tensor in found["state"].items():
             assert torch.allclose(tensor, alone["state"][name], atol=5e-4), name
+        assert found["state"].keys() == alone["state"].keys()
+        lines = {name: content.count("\n") for name, content in found["detail"].items()}
+        assert lines == {name: content.count("\n") for name, content in alone["detail"].items()}
 
 
-def stopped_on_rank(rank: int, processes: int, folder: Path) -> None:
+def stopped_on_rank(rank: int, processes: int, folder: Path, changes: dict[str, Any]) -> None:
     os.environ["RANK"] = str(rank)
     with pytest.raises(SystemExit):
-        outcome(folder, config(processes), rank, stop_at=3)
+        outcome(folder, config(processes, **changes), rank, stop_at=3)
 
 
-def test_a_training_goes_on_with_another_number_of_processes(alone: dict[str, Any], tmp_path: Path) -> None:
-    run_processes(2, stopped_on_rank, tmp_path, tmp_path / "work")
+@pytest.mark.parametrize("changes", [{}, {"pipeline": 2, "micro_batch_tokens": 12}])
+def test_a_training_goes_on_with_another_number_of_processes(
+    alone: dict[str, Any], tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    run_processes(2, stopped_on_rank, tmp_path, tmp_path / "work", changes)
     found = outcome(tmp_path / "work", config(1), 0)
     assert [row["train/loss"] for row in found["rows"]] == pytest.approx(
         [row["train/loss"] for row in alone["rows"]], rel=2e-4

@@ -34,7 +34,15 @@ from stages import extend_context, plan_mixture, pretrain, tokenize, train_token
 COMPUTE = Compute(threads=1, seed=3, device="cpu", backend="auto", precision="fp32")
 MODEL = MODEL.model_copy(update={"vocab_size": 320})
 PARALLEL = ParallelConfig(
-    processes=1, launcher="", context=1, expert_parallel=False, micro_batch_tokens=100_000, recompute=False
+    processes=1,
+    launcher="",
+    context=1,
+    experts=1,
+    replicas=1,
+    pipeline=1,
+    virtual=1,
+    micro_batch_tokens=100_000,
+    recompute=False,
 )
 SPIKES = SpikeConfig(window=32, min_history=16, deviations=6.0, max_in_a_row=3)
 CHECKPOINT = CheckpointConfig(keep=2, permanent_every=0, mirror="", resume_from="", accept=[])
