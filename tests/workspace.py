@@ -18,7 +18,7 @@ SLOW = (
     "chain", "flows", "tracking",
     "agentic/test_attacks.py", "agentic/test_hostile_worlds.py", "agentic/test_mcp.py", "agentic/test_real.py",
     "corpus/test_hostile_sources.py", "corpus/test_sources.py", "gym/test_harbor.py", "llm/test_engine.py",
-    "optim/test_sharded.py", "planning/test_export.py", "planning/test_launch.py", "planning/test_states.py",
+    "optim/test_sharded.py", "planning/test_configs_for_others.py", "planning/test_launch.py", "planning/test_states.py",
     "rl/test_handover.py",
     "coding/test_coding.py", "report/test_browser.py", "sandbox/test_sandbox.py", "swe/test_swe.py",
     "security/test_credentials.py", "security/test_door.py", "security/test_servers.py", "serve",
@@ -26,7 +26,7 @@ SLOW = (
     "talk", "test_benchmarks.py", "test_benchmarks_corpus.py", "test_corpus_scale.py", "test_extensions.py",
     "test_gpu_check.py",
     "training/test_checkpoint.py", "training/test_checkpoint_faults.py", "training/test_context_parallel.py",
-    "training/test_kills.py", "training/test_mesh.py", "training/test_pipeline.py",
+    "training/test_kills.py", "training/test_mesh.py", "training/test_pipelines.py",
     "training/test_ranks.py", "training/test_stages.py",
 )  # fmt: skip
 """Folders and files of tests that start servers, many processes or whole chains: `make check` leaves them out."""

@@ -8,7 +8,7 @@
 first piece has the embedding, the last one norm and head. All processes of a pipeline are given the same rows: masks
 and rotations are made where they are needed. FSDP2 gathers a stage's weights once per step and adds gradients up whole
 on each rank before it shares them out (what ZeRO-1 keeps in memory). Parameters keep their names, so that checkpoints
-load on any other mesh. Run on CPU with gloo (tests/training/test_pipeline.py), not on GPUs.
+load on any other mesh. Run on CPU with gloo (tests/training/test_pipelines.py), not on GPUs.
 
 Shapes: B rows of a micro-batch, T positions, D hidden width.
 """
