@@ -1,4 +1,7 @@
-"""Curation: rules over attributes, duplicates, held-out split, contamination; each rejection has reason and score."""
+"""Curation: rules over attributes, duplicates, held-out split, contamination; each rejection has reason and score.
+
+Shapes: N documents asked about, M of their domain.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Dialogues under way, and samples of one prompt, share long beginnings: they become branches of one trunk
 (`k2core.data.rows.trees`).
 
-Shapes: B prompts, R rows, T positions, S slots.
+Shapes: B prompts, R rows, T positions, S slots, N tokens read, K experts per token.
 """
 
 from __future__ import annotations

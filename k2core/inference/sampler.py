@@ -8,7 +8,7 @@ A prompt may have a constraint: tokens that it does not allow get probability 0,
 
 On a GPU `continuous.py` decodes: the same tokens up to rounding, without batches.
 
-Shapes: B sequences, V vocabulary.
+Shapes: B sequences, V vocabulary, N tokens read, L layers with experts, K experts per token.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Sampler and trainer compute the same in other shapes, other orders and, elsewher
 almost equally good they may choose differently, and then log-probabilities differ by more than rounding. With replay
 the choice is the sampler's, and the experts' weights, through which the router learns, are the trainer's own.
 
-Shapes: R rows, T positions, L layers with experts, K experts per token.
+Shapes: R rows, T positions, L layers with experts, K experts per token, N tokens of all rows.
 """
 
 from __future__ import annotations

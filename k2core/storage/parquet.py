@@ -1,4 +1,7 @@
-"""Parquet tables with declared columns; what is missing or torn is named."""
+"""Parquet tables with declared columns; what is missing or torn is named.
+
+Shapes: R rows of a table.
+"""
 
 from __future__ import annotations
 

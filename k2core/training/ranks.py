@@ -5,6 +5,8 @@ same processes form groups that share rows (context) and groups that share the r
 the shards; every process, but for those that share rows, has rows of its own. One process leaves the model whole.
 
 Run on CPU with gloo in 1, 2 and 4 processes (tests/training/test_ranks.py); the GPU path has not been run.
+
+Shapes: B rows, T positions.
 """
 
 from __future__ import annotations

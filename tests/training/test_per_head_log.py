@@ -82,10 +82,10 @@ def test_largest_logits_that_no_backend_knew_leave_cells_empty() -> None:
     whole, resumed = Detail(), Detail()
     seen = [unknown, unknown.where(torch.eye(2) == 0, torch.tensor(7.0))]
     for number, logits in enumerate(seen):
-        whole.add({"max_logit": logits, "gamma": torch.ones(2, 2), "load": torch.ones(1, 4)})
+        whole.add({"max_logit": logits, "gamma": torch.ones(2, 2), "load": torch.ones(1, 4), "bias": torch.zeros(1, 4)})
         if number == 0:
             resumed.restore(json.loads(json.dumps(whole.state(), allow_nan=False)))
-    resumed.add({"max_logit": seen[1], "gamma": torch.ones(2, 2), "load": torch.ones(1, 4)})
+    resumed.add({"max_logit": seen[1], "gamma": torch.ones(2, 2), "load": torch.ones(1, 4), "bias": torch.zeros(1, 4)})
     for detail in (whole, resumed):
         detail.close(3, model)
         assert detail.lines["attention.csv"][1:] == ["3,0,0,7,1", "3,0,1,,1", "3,1,0,,1", "3,1,1,7,1"]

@@ -1,4 +1,7 @@
-"""Second step, all shards at once but no texts: what repeats better documents. And what it leaves of each shard."""
+"""Second step, all shards at once but no texts: what repeats better documents. And what it leaves of each shard.
+
+Shapes: N documents of all shards.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ exact. A bound is never passed off as a largest logit.
 torch's `varlen_attn` runs FlashAttention 2, or what `torch.nn.attention.activate_flash_attention_impl` has chosen. In
 torch's deterministic mode, which stages switch on, its backward pass repeats. Never run on a GPU.
 
-Shapes: B rows, T queries and keys of a row, N = B·T tokens, H heads, D documents, Q and K blocks of queries and keys,
+Shapes: B rows, T queries and keys of a row, N = B·T tokens, H heads, D documents, Q blocks of queries, K of keys,
 d width of queries and keys, v of values, w the wider of the two.
 """
 

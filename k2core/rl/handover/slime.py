@@ -3,6 +3,8 @@
 Read in slime of August 2026 (`slime/backends/megatron_utils/loss.py`, `slime/rollout/rm_hub`). slime's GRPO advantages
 without normalisation by the deviation are r - r̄, on each token of a response. The objective's τ is slime's
 `--kl-loss-coef`. A loss function of slime's returns the sum over responses; slime divides by their number.
+
+Shapes: N responses.
 """
 
 from __future__ import annotations
