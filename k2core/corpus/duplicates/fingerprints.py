@@ -4,7 +4,7 @@ A shard's folder has `ranked.arrow` (id and quality), `digests.npy`, `signatures
 and for each band of the signature a number by which equal ones are found. Documents are numbered over all shards, in
 their order.
 
-Shapes: N documents of all shards, S of one; D bytes of a digest, H places of a signature, B bands, R places of a band.
+Shapes: N documents of all shards, S of one, D bytes of a digest, H places of a signature, B bands, R places of one.
 """
 
 from __future__ import annotations
