@@ -82,7 +82,7 @@ def measure(arms: list[str], seeds: int, workspace: Path, work: Path) -> dict[st
         "measures": {measure: _summary(found, measure, recipe["compute"]["seed"]) for measure in asked},
         "bits": {arm: [card["scores"][BITS]["value"] for card in cards] for arm, cards in found.items()},
         "seeds": seeds, "machine": machine(), "commit": commit(),
-        "command": f"python -m experiments.ablations {' '.join(arms[1:])} --seeds {seeds}",
+        "command": f"python -m experiments.ablations {' '.join(arms[1:] or arms)} --seeds {seeds}",
     }  # fmt: skip
 
 

@@ -151,9 +151,9 @@ def test_written_blocks_are_those_of_the_committed_figures() -> None:
     assert blocks("docs/model.md")["per_head"] == per_head.markdown(heads)
     results = json.loads((ROOT / "experiments/results/table1.json").read_text())
     assert blocks("docs/table1.md")["table1"] == report.markdown(results)
-    ablated = ROOT / "experiments/results/ablations.json"
-    written = ablations.markdown(json.loads(ablated.read_text())) if ablated.exists() else ""
-    assert blocks("docs/ablations.md")["ablations"] == written
+    for name in ("ablations", "seeds"):
+        ablated = json.loads((ROOT / f"experiments/results/{name}.json").read_text())
+        assert blocks("docs/ablations.md")[name] == ablations.markdown(ablated), name
 
 
 def test_a_missed_goal_is_said() -> None:
