@@ -43,30 +43,47 @@ def each_apart(calls: Sequence[Callable[[], T]]) -> list[T | Failed]:
         One of `STOPPING`, if a call raises it.
     """
     ended: queue.SimpleQueue[tuple[int, T | Failed | BaseException]] = queue.SimpleQueue()
-
-    def work(number: int) -> None:
-        try:
-            ended.put((number, calls[number]()))
-        except STOPPING as error:
-            ended.put((number, error))
-        except Exception as error:  # noqa: BLE001 (whatever an environment does with a response)
-            ended.put((number, Failed(f"{type(error).__name__}: {one_line(error)}"[:REASON])))
-
-    results: list[T | Failed] = [Failed("")] * len(calls)
     waiting, running = deque(range(len(calls))), dict[int, float]()
-    while waiting or running:
-        while waiting and len(running) < AT_ONCE:
-            running[waiting[0]] = time.monotonic()
-            threading.Thread(target=work, args=(waiting.popleft(),), name="verdict", daemon=True).start()
+
+    def work() -> None:
+        while True:
+            try:
+                number = waiting.popleft()
+            except IndexError:
+                return
+            running[number] = time.monotonic()
+            try:
+                ended.put((number, calls[number]()))
+            except STOPPING as error:
+                ended.put((number, error))
+            except Exception as error:  # noqa: BLE001 (whatever an environment does with a response)
+                ended.put((number, Failed(f"{type(error).__name__}: {one_line(error)}"[:REASON])))
+
+    def start() -> None:
+        threading.Thread(target=work, name="verdicts", daemon=True).start()
+
+    results: list[T | Failed | None] = [None] * len(calls)
+    for _ in range(min(AT_ONCE, len(calls))):
+        start()
+    left, late = len(calls), set[int]()
+    while left:
+        began = min(list(running.values()), default=time.monotonic())
         try:
-            number, result = ended.get(timeout=max(0.0, min(running.values()) + SECONDS - time.monotonic()))
+            number, result = ended.get(timeout=max(0.0, began + SECONDS - time.monotonic()))
         except queue.Empty:
-            for number in [number for number, since in running.items() if time.monotonic() - since >= SECONDS]:
-                results[number] = Failed(f"no verdict within {SECONDS:g} s")
-                del running[number]
+            for number, since in list(running.items()):
+                if time.monotonic() - since >= SECONDS:
+                    results[number] = Failed(f"no verdict within {SECONDS:g} s")
+                    del running[number]
+                    late.add(number)
+                    left -= 1
+                    start()  # in place of the thread that hangs
             continue
         if isinstance(result, BaseException):
+            waiting.clear()
             raise result
-        if running.pop(number, None) is not None:
+        if number not in late:
             results[number] = result
-    return results
+            del running[number]
+            left -= 1
+    return results  # type: ignore[return-value]  # each has its own by now
