@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from k2core.model.config import ModelConfig
 from k2core.optim.kinds.muonclip import MuonClipConfig
+from k2core.training.config import ParallelConfig
 
 PRELOADED = [
     "pytest",
@@ -35,6 +36,12 @@ CONFIG = MuonClipConfig(
     muon_lr=0.01, adamw_lr=0.01, momentum=0.95, weight_decay=0.1, adamw_beta1=0.9, adamw_beta2=0.95, adamw_eps=1e-8,
     max_grad_norm=1.0, qk_clip_threshold=0.5, router_bias_rate=0.01,
 )  # fmt: skip
+
+
+def sharing(processes: int, **sizes: Any) -> ParallelConfig:
+    """Section `parallel` for so many processes, each with rows of its own and all of the model but for `sizes`."""
+    values: dict[str, Any] = {"context": 1, "experts": 1, "replicas": 1, "pipeline": 1, "virtual": 1}
+    return ParallelConfig(**{"processes": processes, "launcher": "", "recompute": False} | values | sizes)
 
 
 def run(processes: int, scenario: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:

@@ -68,9 +68,7 @@ def sample(
     return rollouts
 
 
-def settled(
-    trajectories: Sequence[Trajectory], tokenizer: Tokenizer, overlong_reward: float
-) -> list[Rollout]:  # fmt: skip
+def settled(trajectories: Sequence[Trajectory], tokenizer: Tokenizer, overlong_reward: float) -> list[Rollout]:
     """What became of trajectories that are over. Rewards are found several at once; one that fails is 0 (`fault`)."""
     verdicts = each_apart([partial(each.verdict, tokenizer, overlong_reward) for each in trajectories])
     return [each.ended(tokenizer, verdict) for each, verdict in zip(trajectories, verdicts, strict=True)]

@@ -217,14 +217,12 @@ class PolicyTraining(Training):
         self._go_on([trajectory for group in groups for trajectory in group], temperature)
         return [self._ended(group) for group in groups]
 
-    def _go_on(
-        self, trajectories: Sequence[Trajectory], temperature: float, token_budget: int | None = None
-    ) -> None:  # fmt: skip
+    def _go_on(self, trajectories: Sequence[Trajectory], temperature: float, token_budget: int | None = None) -> None:
         with self.clock.on("rollout"):
             go_on(
-            self.respond, self.tokenizer, trajectories, temperature=temperature, context=self.config.context,
-            repetition=self.config.repetition, token_budget=token_budget, version=self.step,
-        )  # fmt: skip
+                self.respond, self.tokenizer, trajectories, temperature=temperature, context=self.config.context,
+                repetition=self.config.repetition, token_budget=token_budget, version=self.step,
+            )  # fmt: skip
 
     def _ended(self, trajectories: Sequence[Trajectory]) -> list[Rollout]:
         with self.clock.on("reward"):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from processes import sharing
 
 from k2core.machine import Compute, device
 from k2core.model.config import ModelConfig
 from k2core.model.files import load_model, save_model
 from k2core.model.transformer import Transformer
 from k2core.recipe import RecipeError, validate
-from k2core.training.config import ParallelConfig
 from k2core.training.ranks import Ranks, joined
 
 RECIPE = {"threads": 1, "seed": 0, "device": "auto", "backend": "auto", "precision": "fp32"}
@@ -87,16 +87,6 @@ def test_models_and_processes_go_to_the_device(monkeypatch, tmp_path):
     assert load_model(tmp_path).device.type == "cpu"
     monkeypatch.setattr(device, "_here", torch.device("meta"))
     assert load_model(tmp_path).device.type == "meta"
-    parallel = ParallelConfig(
-        processes=1,
-        launcher="",
-        context=1,
-        experts=1,
-        replicas=1,
-        pipeline=1,
-        virtual=1,
-        micro_batch_tokens=1,
-        recompute=False,
-    )
+    parallel = sharing(1, micro_batch_tokens=1)
     with joined(parallel) as ranks:
         assert ranks.device.type == Ranks().device.type == "meta"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from processes import CONFIG, SHAPE, run
+from processes import CONFIG, SHAPE, run, sharing
 
 from k2core.model.transformer import Transformer
 from k2core.optim.muonclip import MuonClip
@@ -21,17 +21,7 @@ JOB = Job("stable", tokens=1024, batch_tokens=256, context=64)
 
 
 def parallel(processes: int, experts: int) -> ParallelConfig:
-    return ParallelConfig(
-        processes=processes,
-        launcher="",
-        context=1,
-        experts=experts,
-        replicas=1,
-        pipeline=1,
-        virtual=1,
-        micro_batch_tokens=64,
-        recompute=False,
-    )
+    return sharing(processes, experts=experts, micro_batch_tokens=64)
 
 
 def held(rank: int, processes: int, experts: int) -> dict[str, int]:

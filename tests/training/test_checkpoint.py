@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from processes import run as run_processes
+from processes import sharing
 from test_trainer import CHECKPOINT, Killed, Source, assert_equal, build, outcome, run
 
 from k2core.machine import device
@@ -22,7 +23,6 @@ from k2core.model.sharded import whole as gathered
 from k2core.storage import StorageError, s3
 from k2core.training import snapshot
 from k2core.training.checkpoint import CheckpointConfig, Checkpoints
-from k2core.training.config import ParallelConfig
 from k2core.training.optimizer_state import load_optimizer, save_optimizer
 from k2core.training.ranks import Ranks
 
@@ -269,17 +269,7 @@ def spread(rank: int, processes: int) -> tuple[Any, Any]:
 
     os.environ["RANK"] = str(rank)
     model, _ = build()
-    parallel = ParallelConfig(
-        processes=processes,
-        launcher="",
-        context=1,
-        experts=processes,
-        replicas=1,
-        pipeline=1,
-        virtual=1,
-        micro_batch_tokens=1,
-        recompute=False,
-    )
+    parallel = sharing(processes, experts=processes, micro_batch_tokens=1)
     Ranks(processes, rank, 1).spread(model, parallel)
     from test_trainer import OPTIMIZER
 

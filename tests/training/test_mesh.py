@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from processes import CONFIG, SHAPE, run
+from processes import CONFIG, SHAPE, run, sharing
 from test_context_parallel import T, build, packed
 
 from k2core.data.rows.batch import IGNORE, Batch
@@ -22,8 +22,7 @@ STEPS, ROWS, AT_ONCE = 3, 8, 2
 
 
 def parallel(processes: int, **sizes: Any) -> ParallelConfig:
-    values = {"context": 1, "experts": 1, "replicas": 1, "pipeline": 1, "virtual": 1, "recompute": False, **sizes}
-    return ParallelConfig(processes=processes, launcher="", micro_batch_tokens=AT_ONCE * T, **values)
+    return sharing(processes, micro_batch_tokens=AT_ONCE * T, **sizes)
 
 
 def rows_of(step: int, rows: range) -> Batch:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from processes import run as run_processes
+from processes import sharing
 from test_trainer import BEFORE, CHECKPOINT, OPTIMIZER, SPIKES, Source, build, settings
 
 from k2core.machine.processes import must_launch
@@ -27,9 +28,7 @@ LAUNCHER = "python -m torch.distributed.run --standalone --nproc-per-node {proce
 
 
 def config(processes: int, **changes: Any) -> ParallelConfig:
-    values = {"context": 1, "experts": 1, "replicas": 1, "pipeline": 1, "virtual": 1}
-    values |= {"micro_batch_tokens": 24, "recompute": False, **changes}
-    return ParallelConfig(processes=processes, launcher=LAUNCHER, **values)
+    return sharing(processes, **{"launcher": LAUNCHER, "micro_batch_tokens": 24} | changes)
 
 
 def outcome(folder: Path, parallel: ParallelConfig, rank: int, stop_at: int | None = None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from random import Random
 import numpy as np
 import pytest
 import yaml
+from processes import sharing
 from test_trainer import MODEL, OPTIMIZER
 
 from k2core.chat.tokenizer import Tokenizer
@@ -25,7 +26,6 @@ from k2core.report.results import read_curves
 from k2core.stage import Job, StageError
 from k2core.storage import dvc_md5, read_table, write_table
 from k2core.training.checkpoint import CheckpointConfig
-from k2core.training.config import ParallelConfig
 from k2core.training.learner import TrainerState
 from k2core.training.phases import Extension, Phase
 from k2core.training.spikes import SpikeConfig
@@ -33,17 +33,7 @@ from stages import extend_context, plan_mixture, pretrain, tokenize, train_token
 
 COMPUTE = Compute(threads=1, seed=3, device="cpu", backend="auto", precision="fp32")
 MODEL = MODEL.model_copy(update={"vocab_size": 320})
-PARALLEL = ParallelConfig(
-    processes=1,
-    launcher="",
-    context=1,
-    experts=1,
-    replicas=1,
-    pipeline=1,
-    virtual=1,
-    micro_batch_tokens=100_000,
-    recompute=False,
-)
+PARALLEL = sharing(1, micro_batch_tokens=100_000)
 SPIKES = SpikeConfig(window=32, min_history=16, deviations=6.0, max_in_a_row=3)
 CHECKPOINT = CheckpointConfig(keep=2, permanent_every=0, mirror="", resume_from="", accept=[])
 SCHEDULES = {
