@@ -96,6 +96,23 @@ def test_a_call_where_none_is_due_and_silence_where_one_is_score_nothing() -> No
         assert judge_completion(task, TOOLS, section((task["tools"][0], {}))).score == 0.0
 
 
+def test_an_answer_that_says_something_else_of_what_was_deleted_fails() -> None:
+    """Its words are those of both goals, but the second sentence tells of a change where a contact was deleted."""
+    tasks = [task for kind in ("single", "parallel") for task in BY_KIND[kind]]
+    judged = 0
+    for task in tasks:
+        for check in (check for check in task["rubric"] if check["check"] == "deletions"):
+            messages = play(task)[1]
+            for (key,) in check["each"]:
+                judged += 1
+                false = f"{task['gold_answer'].split('.')[0]}. The city of {key} is now Rome."
+                gold = Evidence(messages, [], "")
+                assert CHECKS["deletions"](check, gold)
+                other = [*messages[:-1], {"role": "assistant", "content": re.sub("(?i)deleted", "changed", false)}]
+                assert not CHECKS["deletions"](check, Evidence(other, [], "")), (task, false)
+    assert judged > 3
+
+
 def test_another_path_to_the_same_end_passes() -> None:
     """An update, or deletion and a new entry: the end state counts. Half of it does not."""
     tools = {tool.name: tool for tool in plain_tools(domains()["calendar"])}

@@ -123,6 +123,15 @@ def _says(words: Sequence[str], text: str) -> bool:
     return any(_mentions(word, text) for word in words)
 
 
+def _deletions(check: dict[str, Any], evidence: Evidence) -> bool:
+    """For each thing that was deleted, a sentence names it and says so."""
+    sentences = re.split(r"(?<=[.!?;])\s+|\n", evidence.answer)
+    return all(
+        any(all(_mentions(word, each) for word in words) and _says(check["any"], each) for each in sentences)
+        for words in check["each"]
+    )
+
+
 def _asked(check: dict[str, Any], evidence: Evidence) -> bool:
     """The first reply is a question about the missing value, before any call."""
     first = evidence.replies[0] if evidence.replies else {}
@@ -139,6 +148,7 @@ CHECKS: dict[str, Callable[[dict[str, Any], Evidence], bool]] = {
     "facts": lambda check, e: _facts(check["each"], e.outcomes),
     "returned": lambda check, e: all(any(word in outcome.text for outcome in e.outcomes) for word in check["all"]),
     "mentions": lambda check, e: all(_mentions(word, e.answer) for word in check["all"]),
+    "deletions": _deletions,
     "brief": lambda check, e: 0 < len(e.answer) <= check["at_most"],
     "asks": _asked,
     "declines": lambda check, e: _says(check["any"], e.answer),

@@ -20,6 +20,7 @@ from k2core.agentic.tasks.task import (
     REFUSAL_WORDS,
     REFUSALS,
     Task,
+    said,
 )
 from k2core.agentic.tools.goals import Goal
 from k2core.agentic.tools.grammar import READS
@@ -101,8 +102,7 @@ def write(story: Story, name: str, kind: str, draws: Draws) -> Task:
         first |= {"calls": calls[:1], "state": world.outcomes[0].state, "facts": facts, "tools": useful}
     if refusals:
         rubric.append({"check": "declines", "any": REFUSAL_WORDS})
-    if mentions := [word for goal in last for word in goal.mentions]:
-        rubric.append({"check": "mentions", "all": mentions})
+    rubric += said(last)
     return {
         "id": name, "split": draws.split, "kind": kind, "difficulty": LEVELS[min(2, max(1, len(calls)) - 1)],
         "domain": story.domain, "system": " ".join([story.system, *prompted]),

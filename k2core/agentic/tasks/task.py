@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -18,12 +18,14 @@ from k2core.agentic.domains.taxonomy import Draws, Split, domains
 from k2core.agentic.tasks.personas import Persona, heldout_personas, personas
 from k2core.agentic.tasks.plans import Plan, Planner, could_serve, family
 from k2core.agentic.tasks.script import at, gold, stated
+from k2core.agentic.tools.goals import Goal
 from k2core.agentic.tools.simulator import apply, state_hash
 from k2core.agentic.tools.specs import ToolSpec
 from k2core.synthesis.values import Values
 
 Task = dict[str, Any]
 REFUSALS = ("I cannot do that: I have no tool for it.", "I cannot do that: none of my tools can.")
+DELETION_WORDS = ["deleted", "removed", "gone", "cancelled", "canceled", "erased", "cleared", "no longer"]
 REFUSAL_WORDS = ["cannot", "can't", "unable", "no tool", "none of my tools"]
 DIFFICULTY = {"single": 0, "none": 1, "ask": 1, "parallel": 2, "chain": 2}
 LEVELS = ("easy", "medium", "hard")
@@ -203,7 +205,19 @@ def rubric(plan: Plan, calls: int, end_state: str, useful: list[str]) -> list[di
         return [*checks, {"check": "refuses", "any": REFUSAL_WORDS}]
     checks.append({"check": "tools", "only": useful})
     checks.append({"check": "facts", "each": [goal.facts for goal in plan.goals]})
-    return [*checks, {"check": "mentions", "all": [word for goal in plan.goals for word in goal.mentions]}]
+    return [*checks, *said(plan.goals)]
+
+
+def said(goals: Sequence[Goal]) -> list[dict[str, Any]]:
+    """The checks of what the last answer says of `goals`: each one's words, and of what was deleted that it was."""
+    checks: list[dict[str, Any]] = []
+    if words := [word for goal in goals for word in goal.mentions]:
+        checks.append({"check": "mentions", "all": words})
+    # "The city of Ann is now Rome" has the words of a goal that deleted Ann.
+    deleted = [goal.mentions for goal in goals if goal.says.get("words") == "deleted" and "no" not in goal.mentions]
+    if deleted:
+        checks.append({"check": "deletions", "each": deleted, "any": DELETION_WORDS})
+    return checks
 
 
 def _instruction(plan: Plan, persona: Persona, random: Random) -> str:
