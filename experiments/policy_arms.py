@@ -30,12 +30,16 @@ SANITY = {
 }  # fmt: skip
 """Few items, each of which comes up many times; the success rate that is kept of an item is its last one."""
 
+GRPO = {"objective": "grpo", "ptx_weight": 0.01}
+"""Its mean over a response's tokens, of advantages divided by the deviation, is about a tenth of K2's sum over them.
+PTX weighs a tenth too, so that the two weigh as much against each other as in the recipe."""
+
 ARMS = {
     FULL: Arm("the recipe: K2's objective, one step a reference, which is REINFORCE with a mean baseline"),
-    "grpo": Arm("GRPO, one step a reference", {"objective": "grpo"}),
+    "grpo": Arm("GRPO, one step a reference", GRPO),
     "k2_passes": Arm("K2's objective, two passes", {"passes": 2}),
     "sanity": Arm("few items that the SFT model solves 20% to 80% of the time", SANITY),
-    "grpo_passes": Arm("GRPO, two passes", {"objective": "grpo", "passes": 2}),
+    "grpo_passes": Arm("GRPO, two passes", GRPO | {"passes": 2}),
     "broken_critic": Arm("a critic with a random head", random_critic=True),
     "no_ptx": Arm("no PTX", {"ptx_weight": 0.0}),
     "more_rubric": Arm(
