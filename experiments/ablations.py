@@ -150,12 +150,12 @@ def markdown(measured: dict[str, Any]) -> str:
     head = "| | " + " | ".join([*(MEASURES[name] for name in names), "bits per byte"]) + " |"
     lines = [head, "|---" * (len(names) + 2) + "|"]
     for arm in arms:
-        cells = [_interval(measured["measures"][name][arm]) for name in names]
+        cells = [interval(measured["measures"][name][arm]) for name in names]
         lines.append("| " + " | ".join([ARMS[arm].says, *cells, f"{fmean(measured['bits'][arm]):.3f}"]) + " |")
     if len(arms) > 1:
         lines += ["", "Less the recipe, item by item:", "", head, lines[1]]
     for arm in arms[1:]:
-        cells = [_interval(measured["measures"][name][f"{arm} - {FULL}"], "+") for name in names]
+        cells = [interval(measured["measures"][name][f"{arm} - {FULL}"], "+") for name in names]
         bits = fmean(measured["bits"][arm]) - fmean(measured["bits"][FULL])
         lines.append("| " + " | ".join([ARMS[arm].says, *cells, f"{bits:+.3f}"]) + " |")
     how = f"Trainings per arm: {measured['seeds']}; 95% intervals by a bootstrap over items and trainings. Measured on "
@@ -164,7 +164,8 @@ def markdown(measured: dict[str, Any]) -> str:
     )
 
 
-def _interval(score: dict[str, float], sign: str = "") -> str:
+def interval(score: dict[str, float], sign: str = "") -> str:
+    """A value with its interval, as a cell of a table."""
     value, low, high = (f"{score[end]:{sign}.3f}" for end in ("value", "low", "high"))
     return f"{value} ({low} to {high})"
 

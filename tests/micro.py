@@ -56,11 +56,11 @@ def micro_optimizer(model: Transformer) -> MuonClip:
 
 def micro_config(**changes) -> RLConfig:
     settings = dict(
-        pool={}, iterations=4, prompts=4, samples=4, minibatches=1, passes=1, baseline="mean", tau=0.1, muon_lr=0.02,
-        adamw_lr=0.02, temperature_start=1.0, temperature_end=1.0, rollouts={"engine": "embedded"}, token_budget=None,
-        replay_routes=False, repetition=None, overlong_reward=0.0, length_weight=0.0, length_from=0, probe_samples=2,
-        lowest_rate=0.0, highest_rate=1.0, success_momentum=0.5, success_floor=0.05, ptx_weight=0.1, ptx_rows=1,
-        critique_every=2, critique_prompts=0, critique_weight=0.5, critique_heldout=4, critique_pairs=0,
+        pool={}, iterations=4, prompts=4, samples=4, minibatches=1, passes=1, objective="k2", baseline="mean", tau=0.1,
+        muon_lr=0.02, adamw_lr=0.02, temperature_start=1.0, temperature_end=1.0, rollouts={"engine": "embedded"},
+        token_budget=None, replay_routes=False, repetition=None, overlong_reward=0.0, length_weight=0.0, length_from=0,
+        probe_samples=2, lowest_rate=0.0, highest_rate=1.0, success_momentum=0.5, success_floor=0.05, ptx_weight=0.1,
+        ptx_rows=1, critique_every=2, critique_prompts=0, critique_weight=0.5, critique_heldout=4, critique_pairs=0,
         critique_least=0.0, context=32, microbatch_rows=4, checkpoint_every=2, log_every=1,
     )  # fmt: skip
     return RLConfig(**(settings | changes))

@@ -11,6 +11,7 @@ from k2core.rl.engine import RolloutsConfig
 from k2core.training.settings import TrainingSettings
 
 Baseline = Literal["mean", "log_mean_exp"]
+Objective = Literal["k2", "grpo"]
 
 
 class RLConfig(TrainingSettings):
@@ -22,6 +23,9 @@ class RLConfig(TrainingSettings):
     samples: int = Field(ge=2, description="K, responses to each prompt")
     minibatches: int = Field(ge=1, description="parts of an iteration's responses, with an optimiser step each")
     passes: int = Field(ge=1, description="times an iteration learns from its responses; only step one is on-policy")
+    objective: Objective = Field(
+        description="what a step minimises: K2's squares; or GRPO's clipped ratios, without baseline and tau"
+    )
     baseline: Baseline = Field(description="what a reward is measured against: the group's mean, or log_mean_exp")
     tau: float = Field(gt=0, description="τ, strength of the pull to the policy of the iteration's start")
     muon_lr: float = Field(gt=0, description="Muon's learning rate")

@@ -12,9 +12,9 @@ then come from several policies, and log π_old of a response is the sum over it
 the policy that sampled the token. The objective holds for responses of any origin (K1.5 §2.3.2): they are what the
 reward was given to, and log π_θ/π_old, from the first step on not 0, pulls towards the policies that gave them.
 
-Losses are divided by 2τ, which makes the on-policy gradient exactly REINFORCE's and the PTX weight independent of τ.
-In the first step a group with equal rewards, all sampled by π_old, has exactly no gradient and is left out; later it is
-kept.
+K2's losses are divided by 2τ, which makes the on-policy gradient exactly REINFORCE's and the PTX weight independent of
+τ. In the first step a group with equal rewards, all sampled by π_old, has exactly no gradient and is left out; later it
+is kept.
 A prompt is computed once for all responses to it (`k2core.training.branches`).
 
 What is logged: `k2core.rl.figures`.
@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import compress
 from random import Random
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,14 @@ from k2core.model.loss import token_losses
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.figures import describe, pull
-from k2core.rl.objective import advantages, length_rewards, sequence_log_probs, squared_loss
+from k2core.rl.objective import (
+    advantages,
+    clipped_loss,
+    length_rewards,
+    sequence_log_probs,
+    squared_loss,
+    standardised,
+)
 from k2core.rl.partial import PartialRollouts, Waiting, stale_share
 from k2core.rl.preferences import verified_pair
 from k2core.rl.refinement import Refinement
@@ -283,14 +291,18 @@ class PolicyTraining(Training):
         return learnt, fmean(pstdev(won) for won in wins)
 
     def _group(self, name: str, prompt: Prompt, responses: Sequence[Rollout], rewards: Sequence[float]) -> Group:
-        scored = zip(responses, advantages(rewards, self.config.baseline, self.config.tau), strict=True)
+        config = self.config
+        gains = advantages(rewards, config.baseline, config.tau) if config.objective == "k2" else standardised(rewards)
+        scored = zip(responses, gains, strict=True)
         return Group(name, [Signal(prompt, response, advantage) for response, advantage in scored])
 
     def _learn(self, groups: Sequence[Group], temperature: float, *, first: bool, number: int) -> Metrics:
-        """One optimiser step on the squared objective over `groups` and the PTX loss, unless it is a spike."""
+        """One optimiser step on the objective over `groups` and the PTX loss, unless it is a spike."""
         if self.was_left_out(number):
             return {}
         config, model = self.config, self.model
+        squared = config.objective == "k2"
+        scale, tau = (2 * config.tau, config.tau) if squared else (1.0, 0.0)
         total = sum(len(group.signals) for group in groups)
         informative = [
             group.signals
@@ -315,11 +327,18 @@ class PolicyTraining(Training):
             with replaying(model, trees, chosen, routes) if routes else nullcontext():
                 logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, chosen_BT).float()
                 log_probs_M = -token_losses(logits_MV / temperature, batch.targets_BT[chosen_BT])
-                log_probs_N = sequence_log_probs(log_probs_M, sequence_BT[chosen_BT], len(signals))[members]
+                sequence_M = sequence_BT[chosen_BT]
+                log_probs_N = sequence_log_probs(log_probs_M, sequence_M, len(signals))[members]
                 old_N = log_probs_N.new_tensor([sum(signals[index].rollout.log_probs) for index in members])
                 advantages_N = log_probs_N.new_tensor([signals[index].advantage for index in members])
-                loss = squared_loss(log_probs_N, old_N, advantages_N, config.tau) * len(members) / total
-                (loss / (2 * config.tau)).backward()
+                if squared:
+                    loss = squared_loss(log_probs_N, old_N, advantages_N, tau)
+                else:
+                    old_M = log_probs_M.new_tensor(_sampled_log_probs(signals, sequence_M.tolist()))
+                    every_N = log_probs_M.new_tensor([signal.advantage for signal in signals])
+                    loss = clipped_loss(log_probs_M, old_M, sequence_M, every_N)
+                loss = loss * len(members) / total
+                (loss / scale).backward()
             with torch.no_grad():
                 policy_loss += float(loss.detach())
                 ratios += (log_probs_N - old_N).tolist()
@@ -330,12 +349,19 @@ class PolicyTraining(Training):
         (config.ptx_weight * ptx_loss).backward()
         metrics = {"loss/policy": policy_loss, "loss/ptx": float(ptx_loss.detach())}
         if ratios:
-            metrics |= pull(ratios, gains, config.tau, total)
+            metrics |= pull(ratios, gains, tau, total)
             metrics |= {"log_ratio/first_max": max(map(abs, own_ratios))} if first and own_ratios else {}
         if config.replay_routes and (differing := disagreement(model)) is not None and first:
             metrics["routes/disagreement"] = differing
-        objective = policy_loss / (2 * config.tau) + config.ptx_weight * metrics["loss/ptx"]
+        objective = policy_loss / scale + config.ptx_weight * metrics["loss/ptx"]
         made = self.update(number, objective, lambda: [group.name for group in groups])
         if made is None:
             return {}
         return metrics | {"grad_norm": made.norm, "lr/muon": made.lr} | made.figures
+
+
+def _sampled_log_probs(signals: Sequence[Signal], sequence_M: Sequence[int]) -> list[float]:
+    """log π_old of sampled tokens, given each one's response; the tokens of a response are in their order."""
+    rollouts = {number: signals[number].rollout for number in set(sequence_M)}
+    rest = {number: compress(rollout.log_probs, rollout.mask) for number, rollout in rollouts.items()}
+    return [next(rest[number]) for number in sequence_M]

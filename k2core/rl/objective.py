@@ -14,6 +14,10 @@ equation 3,
 hence equal to REINFORCE with a mean baseline as long as π_θ = π_old, and drawn back to π_old afterwards, for prompts
 with equal rewards too.
 
+GRPO (DeepSeekMath, arXiv 2402.03300, §4.1) is here to be compared with. It divides r - r̄ by the group's deviation, and
+maximises, token by token, min(ρ A, clip(ρ, 1 - ε, 1 + ε) A) with ρ = π_θ/π_old, meant over the tokens of a response
+and then over responses. Its KL term to a third model, which TRL and verl leave out unless asked, is left out.
+
 Shapes: N responses, M their tokens.
 """
 
@@ -21,12 +25,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import exp, log
-from statistics import fmean
+from statistics import fmean, stdev
 
+import torch
 from torch import Tensor
 
 from k2core.inference.trajectory import Rollout
 from k2core.rl.config import Baseline
+
+CLIP = 0.2
+"""ε of GRPO, as in PPO, TRL and verl."""
+LEAST_DEVIATION = 1e-4
+"""Added to the deviation, as in TRL."""
 
 
 def advantages(rewards: Sequence[float], baseline: Baseline, tau: float) -> list[float]:
@@ -44,6 +54,12 @@ def advantages(rewards: Sequence[float], baseline: Baseline, tau: float) -> list
     else:  # less the best, so that exp does not overflow
         middle = best + tau * log(fmean(exp((reward - best) / tau) for reward in rewards))
     return [reward - middle for reward in rewards]
+
+
+def standardised(rewards: Sequence[float]) -> list[float]:
+    """GRPO's advantages: r - r̄ divided by the deviation of the group; exactly 0 where all are equal."""
+    gains = advantages(rewards, "mean", 1.0)
+    return [gain / (stdev(rewards) + LEAST_DEVIATION) for gain in gains]
 
 
 def length_rewards(group: Sequence[Rollout]) -> list[float]:
@@ -81,3 +97,19 @@ def sequence_log_probs(token_log_probs_M: Tensor, sequence_M: Tensor, count: int
         count: number of responses N; the result has shape (N,).
     """
     return token_log_probs_M.new_zeros(count).index_add(0, sequence_M, token_log_probs_M)
+
+
+def clipped_loss(log_probs_M: Tensor, old_log_probs_M: Tensor, sequence_M: Tensor, advantages_N: Tensor) -> Tensor:
+    """What GRPO minimises, over the responses that have tokens here.
+
+    Args:
+        log_probs_M: log π_θ of each sampled token, with gradient.
+        old_log_probs_M: log π_old of it, a constant.
+        sequence_M: number of the response that the token belongs to.
+        advantages_N: advantage of each response, here or elsewhere.
+    """
+    ratio_M, gain_M = (log_probs_M - old_log_probs_M).exp(), advantages_N[sequence_M]
+    terms_M = torch.minimum(ratio_M * gain_M, ratio_M.clamp(1 - CLIP, 1 + CLIP) * gain_M)
+    tokens_N = sequence_M.bincount(minlength=len(advantages_N))
+    means_N = sequence_log_probs(terms_M, sequence_M, len(advantages_N)) / tokens_N.clamp(min=1)
+    return -means_N.sum() / (tokens_N > 0).sum()

@@ -15,7 +15,7 @@ from workspace import ROOT
 from benchmarks import chain, corpus, headlines, pages, per_head
 from benchmarks import command as topics
 from docs import graph
-from experiments import ablations, report
+from experiments import ablations, policy, report
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MADE = ("data", "models", "plots", "metrics", "report", "work")
@@ -154,6 +154,9 @@ def test_written_blocks_are_those_of_the_committed_figures() -> None:
     for name in ("ablations", "seeds"):
         ablated = json.loads((ROOT / f"experiments/results/{name}.json").read_text())
         assert blocks("docs/ablations.md")[name] == ablations.markdown(ablated), name
+    measured = ROOT / "experiments/results/policy.json"
+    table = policy.markdown(json.loads(measured.read_text())) if measured.exists() else ""
+    assert blocks("docs/rl.md")["policy"] == table
 
 
 def test_a_missed_goal_is_said() -> None:

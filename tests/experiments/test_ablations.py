@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import json
-import typing
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -14,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from asked import asked
 from typer.testing import CliRunner
 
 from experiments import ablations
@@ -25,8 +23,7 @@ from k2core.agentic.tools.evolve import plain_tools, world_tools
 from k2core.agentic.tools.specs import write_tools
 from k2core.agentic.worlds.world import worlds
 from k2core.gym.demonstrations import is_heldout
-from k2core.recipe import read_recipe, section_of
-from k2core.stage.contract import sections_of
+from k2core.recipe import read_recipe
 from k2core.storage import read_lines, write_json, write_lines
 
 ROOT = Path(__file__).parents[2]
@@ -63,16 +60,7 @@ class Stages:
         self.fails = ""
 
     def __call__(self, words: list[str], cwd: Path, **_: Any) -> Any:
-        name, options = words[2].removeprefix("stages."), dict(zip(words[3::2], words[4::2], strict=True))
-        module = importlib.import_module(words[2])
-        hints = typing.get_type_hints(module.run)
-        wanted = {f"--{name}" for name in inspect.signature(module.run).parameters if hints[name] in (Path, str)}
-        assert set(options) == {*wanted, "--recipe"}
-        recipe = read_recipe(Path(options["--recipe"]))
-        for key, section in sections_of(module.run, module.SECTION).values():
-            section_of(section, recipe, Path(), *key.format(phase=options.get("--phase")).split("."))
-        for option in ("--init", "--tokens", "--trajectories", "--model"):
-            assert option not in options or Path(options[option]).exists(), option
+        name, options, recipe = asked(words)
         self.ran.append(f"{name} {Path(options['--out']).relative_to(cwd.parent)}")
         if self.fails == self.ran[-1]:
             return SimpleNamespace(returncode=1)

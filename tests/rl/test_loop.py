@@ -126,6 +126,31 @@ def test_steps_off_the_reference_have_loss_and_gradient_of_the_whole_objective(t
     assert found["pull/share"] == pytest.approx(float(pull / (pull + drive)), rel=1e-3)
 
 
+def test_grpos_steps_have_the_gradient_of_the_papers_loss(tmp_path):
+    """Token by token, each response read by itself; the second step is off the reference."""
+    watched = Watched(tmp_path, passes=2, objective="grpo")
+    for step in range(2):
+        model = micro_model()
+        model.load_state_dict(watched.weights[step])
+        loss, distance = torch.zeros(()), 0.0
+        for prompt, group in zip(watched.prompts, watched.groups, strict=True):
+            rewards = torch.tensor([rollout.reward for rollout in group])
+            gains = (rewards - rewards.mean()) / (rewards.std() + 1e-4)
+            for rollout, gain in zip(group, gains, strict=True):
+                tokens = torch.tensor([[*prompt.tokens, *rollout.tokens]])
+                log_probs = (model(tokens)[0] / 0.8).log_softmax(-1)[len(prompt.tokens) - 1 : -1]
+                chosen = log_probs.gather(1, tokens[0, len(prompt.tokens) :, None])[:, 0]
+                ratio = (chosen - torch.tensor(rollout.log_probs)).exp()
+                loss = loss - torch.minimum(ratio * gain, ratio.clamp(0.8, 1.2) * gain).mean()
+                distance = max(distance, float((ratio - 1).abs().max()))
+        loss = loss / sum(map(len, watched.groups))
+        loss.backward()
+        assert (distance > 0.2) == (step > 0), "the second step has ratios to clip"
+        for name, gradient in gradients(model).items():
+            torch.testing.assert_close(watched.gradients[step][name], gradient, atol=2e-5, rtol=1e-3, msg=name)
+    assert watched.metrics["loss/policy"] == pytest.approx(float(loss.detach()), abs=1e-4)
+
+
 def test_one_step_is_reinforce_with_a_mean_baseline_whatever_tau_is(tmp_path):
     """And the first of several steps is that step."""
     for tau in (0.1, 3.0):

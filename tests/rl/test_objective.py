@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from k2core.inference.trajectory import Rollout
-from k2core.rl.objective import advantages, length_rewards, sequence_log_probs, squared_loss
+from k2core.rl.objective import advantages, clipped_loss, length_rewards, sequence_log_probs, squared_loss, standardised
 
 TAU = 0.3
 
@@ -114,3 +114,36 @@ def test_length_rewards_are_k15s():
     group = [response(2, True), response(4, True), response(6, True), response(3, False), response(6, False)]
     assert length_rewards(group) == [0.5, 0.0, -0.5, 0.0, -0.5]
     assert length_rewards([response(4, True), response(4, False)]) == [0.0, 0.0]
+
+
+def test_grpos_loss_is_the_papers():
+    """DeepSeekMath, equation 3 without its KL term, written out response by response and token by token."""
+    random = torch.Generator().manual_seed(0)
+    lengths, rewards = [3, 1, 4, 2], [1.0, 0.0, 0.25, 0.0]
+    new = [torch.randn(length, generator=random, dtype=torch.float64).requires_grad_() for length in lengths]
+    old = [log_probs.detach() + torch.tensor(0.5) * (-1) ** i for i, log_probs in enumerate(new)]
+    gains = (torch.tensor(rewards) - torch.tensor(rewards).mean()) / (torch.tensor(rewards).std() + 1e-4)
+    wanted = 0.0
+    for gain, now, before in zip(gains, new, old, strict=True):
+        of_response = 0.0
+        for ratio in (now - before).exp():
+            clipped = min(max(ratio, torch.tensor(0.8)), torch.tensor(1.2))
+            of_response += min(ratio * gain, clipped * gain)
+        wanted -= of_response / len(now) / len(new)
+    wanted_gradient = torch.autograd.grad(wanted, new, allow_unused=True)
+
+    sequence = torch.tensor([number for number, length in enumerate(lengths) for _ in range(length)])
+    shuffled = torch.randperm(len(sequence), generator=random)
+    found = clipped_loss(
+        torch.cat(new)[shuffled], torch.cat(old)[shuffled], sequence[shuffled],
+        torch.tensor(standardised(rewards), dtype=torch.float64),
+    )  # fmt: skip
+    torch.testing.assert_close(found, wanted, check_dtype=False, atol=1e-6, rtol=1e-6)
+    for got, gradient in zip(torch.autograd.grad(found, new), wanted_gradient, strict=True):
+        torch.testing.assert_close(got, torch.zeros_like(got) if gradient is None else gradient, atol=1e-6, rtol=1e-6)
+    assert sum(bool(gradient is None or not gradient.any()) for gradient in wanted_gradient) in (1, 2, 3), "some clip"
+
+
+def test_grpo_gives_equal_rewards_no_advantage():
+    assert standardised([0.1] * 3) == [0.0, 0.0, 0.0]
+    assert standardised([1.0, 0.0]) == pytest.approx([0.5 / (0.5**0.5 + 1e-4), -0.5 / (0.5**0.5 + 1e-4)])
