@@ -18,7 +18,8 @@ from pydantic import Field
 
 from k2core.recipe.section import RecipeError, Section
 
-Given, Made = TypeVar("Given"), TypeVar("Made")
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 LAUNCHER = "K2_LAUNCHER"
 """Environment variable with the process id of the stage that started this one: when it is gone, this one ends."""
 
