@@ -18,6 +18,7 @@ from k2core.optim.optimizer import OptimizerConfig
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.storage import Split, write_lines
 from k2core.training.checkpoint import CheckpointConfig
+from k2core.training.config import ParallelConfig
 from k2core.training.fine_tuning import FineTuning, fine_tune
 from k2core.training.spikes import SpikeConfig
 
@@ -39,6 +40,7 @@ def run(
     gym: GymConfig,
     optimizer: OptimizerConfig,
     compute: Compute,
+    parallel: ParallelConfig,
     spikes: SpikeConfig,
     checkpoint: CheckpointConfig,
     init: Path,
@@ -59,6 +61,7 @@ def run(
     from k2core.rl.critic import chances, pairwise_accuracy, verdict
     from k2core.rl.preferences import Pair, gym_pairs, trajectory_pairs
     from k2core.training.dialogues import Dialogue, DialogueSource
+    from k2core.training.ranks import joined
     from k2core.training.setting import Setting
 
     tok, seed = Tokenizer.load(tokenizer), compute.seed
@@ -81,7 +84,9 @@ def run(
     fitting = [dialogue for dialogue in dialogues if len(dialogue.tokens) <= params.context]
     if not fitting or not heldout:
         raise StageError(f"{trajectories}: no preference pairs; raise critic.gym_pairs or make more trajectories")
-    source = DialogueSource(fitting, context=params.context, batch_rows=params.batch_rows, seed=seed)
+    source = DialogueSource(
+        fitting, context=params.context, batch_rows=params.batch_rows, seed=seed, shared=parallel.context
+    )
     job.say(
         f"{len(trained)} pairs in both orders ({len(dialogues) - len(fitting)} too long), {len(source)} rows; "
         f"{len(heldout)} held-out pairs"
@@ -91,10 +96,14 @@ def run(
     def accuracy(when: str, found: list[float]) -> Metrics:
         return {f"accuracy/{name}_{when}": value for name, value in pairwise_accuracy(heldout, found).items()}
 
-    figures = accuracy("before", chances(model, tok, heldout, params.context))
-    result = fine_tune(model, source, params, optimizer, Setting(job, spikes, checkpoint), plot)
-    save_model(model, out)
-    after = chances(model, tok, heldout, params.context)
+    with joined(parallel) as ranks:
+        ranks.spread(model, parallel)
+        whole = ranks.whole_rows(model)
+        figures = accuracy("before", chances(whole, tok, heldout, params.context))
+        setting = Setting(job, spikes, checkpoint, ranks, parallel.at_once)
+        result = fine_tune(model, source, params, optimizer, setting, plot)
+        save_model(model, out)
+        after = chances(whole, tok, heldout, params.context)
     rows = [asdict(pair) | {"chance": round(chance, 4)} for pair, chance in zip(heldout, after, strict=True)]
     write_lines(out / VERDICTS, rows)
     return (

@@ -19,6 +19,7 @@ from k2core.rl.config import RLConfig
 from k2core.sandbox.config import SandboxConfig
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.training.checkpoint import CheckpointConfig
+from k2core.training.config import ParallelConfig
 from k2core.training.spikes import SpikeConfig
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def run(
     gym: GymConfig,
     optimizer: OptimizerConfig,
     compute: Compute,
+    parallel: ParallelConfig,
     spikes: SpikeConfig,
     checkpoint: CheckpointConfig,
     sandbox: SandboxConfig,
@@ -84,8 +86,10 @@ def run(
     from k2core.storage import write_lines, write_text
     from k2core.training.dialogues import DialogueSource, text_dialogues
     from k2core.training.learner import Learner
+    from k2core.training.ranks import joined
     from k2core.training.setting import Setting
 
+    params.check(parallel)
     tok, seed = Tokenizer.load(tokenizer), compute.seed
     environments = with_dialogues(all_environments(tasks, programs, gym, Models(gym.llm, compute, job.answers)))
     accepted = split_trajectories(read_trajectories(trajectories / "accepted.jsonl"), "train")
@@ -96,7 +100,7 @@ def run(
 
     def heldout(when: str) -> Metrics:
         attempts = tried[when] = attempt(
-            model,
+            sampler,
             tok,
             environments,
             items=params.heldout_items,
@@ -109,73 +113,80 @@ def run(
             f"heldout/pass_rate_{when}": fmean(rates.values())
         }
 
-    figures = heldout("before")
-    pool = build_pool(
-        model,
-        tok,
-        environments,
-        select(environments, params.pool, "rl.pool"),
-        params,
-        seed=seed,
-        scratch=job.scratch,
-    )
-    if len(pool.prompts) < params.prompts:
-        raise StageError(
-            f"{len(pool.prompts)} items in the pool, {params.prompts} prompts per iteration: raise rl.pool"
+    with joined(parallel) as ranks:
+        sampler = ranks.whole(model)
+        ranks.spread(model, parallel)
+        figures = heldout("before")
+        pool = build_pool(
+            sampler,
+            tok,
+            environments,
+            select(environments, params.pool, "rl.pool"),
+            params,
+            seed=seed,
+            scratch=job.scratch,
         )
-    counts = select(environments, params.ptx_demonstrations, "rl.ptx_demonstrations")
-    dialogues = encode_gym(tok, environments, counts, "train", seed)
-    dialogues += encode_trajectories(tok, accepted, seed=seed, json_share=params.json_share)
-    fitting = [dialogue for dialogue in dialogues if len(dialogue.tokens) <= params.context]
-    targets = sum(sum(dialogue.mask) for dialogue in fitting)
-    text = text_dialogues(TokenShards(tokens), params.ptx_text, targets=targets, context=params.context, seed=seed)
-    ptx = DialogueSource(
-        fitting + text,
-        context=params.context,
-        batch_rows=params.ptx_rows,
-        seed=seed,
-    )
-    requests = open_requests(tok, accepted, params.context) if params.critique_prompts else []
-    refined = None
-    if requests:
-        judge = load_model(critic)
-        pairs = [
-            verified_pair(request_of(each.item.messages), each.rollouts, f"heldout/{name}")
-            for name, attempts in tried["before"].items() if not isinstance(environments[name], Episodic)
-            for each in attempts
-        ]  # fmt: skip
-        known = [pair for pair in pairs if pair]
-        Random(f"{seed}/critic").shuffle(known)
-        refinement = Refinement(
-            Learner(judge, optimizer.with_rates(params.muon_lr, params.adamw_lr).build(judge)), tok,
-            known[: params.critique_heldout], pairs=params.critique_pairs, context=params.context,
-        )  # fmt: skip
-        refined = Critic(refinement, Critique(judge, tok, requests, params.context))
-    job.say(
-        f"{params.iterations} iterations of {params.prompts} prompts × {params.samples} samples; {len(pool.prompts)} "
-        f"items in the pool after {pool.dropped} too easy or too hard were left out, {len(requests)} open prompts"
-    )
-    training = PolicyTraining(
-        Learner(model, optimizer.with_rates(params.muon_lr, params.adamw_lr).build(model)),
-        params,
-        Setting(job, spikes, checkpoint),
-        seed,
-        curriculum=pool.curriculum,
-        tokenizer=tok,
-        prompts=pool.prompts,
-        ptx=ptx,
-        requests=pool.requests,
-        open_prompts=[request.prompt for request in requests],
-        critic=refined,
-        respond=None if params.rollouts.engine == "embedded" else Server(params.rollouts, model, tok.im_end_id),
-    )
-    training.run(plot)
-    rows = training.history.rows
-    save_model(model, out)
-    for name, content in training.left_out().items():
-        write_text(out / name, content)
-    tenth = max(1, len(rows) // 10)
-    figures |= heldout("after")
+        if len(pool.prompts) < params.prompts:
+            raise StageError(
+                f"{len(pool.prompts)} items in the pool, {params.prompts} prompts per iteration: raise rl.pool"
+            )
+        counts = select(environments, params.ptx_demonstrations, "rl.ptx_demonstrations")
+        dialogues = encode_gym(tok, environments, counts, "train", seed)
+        dialogues += encode_trajectories(tok, accepted, seed=seed, json_share=params.json_share)
+        fitting = [dialogue for dialogue in dialogues if len(dialogue.tokens) <= params.context]
+        targets = sum(sum(dialogue.mask) for dialogue in fitting)
+        text = text_dialogues(TokenShards(tokens), params.ptx_text, targets=targets, context=params.context, seed=seed)
+        ptx = DialogueSource(
+            fitting + text,
+            context=params.context,
+            batch_rows=params.ptx_rows,
+            seed=seed,
+        )
+        requests = open_requests(tok, accepted, params.context) if params.critique_prompts else []
+        refined = None
+        if requests:
+            judge = load_model(critic)
+            ranks.spread(judge, parallel)
+            pairs = [
+                verified_pair(request_of(each.item.messages), each.rollouts, f"heldout/{name}")
+                for name, attempts in tried["before"].items() if not isinstance(environments[name], Episodic)
+                for each in attempts
+            ]  # fmt: skip
+            known = [pair for pair in pairs if pair]
+            Random(f"{seed}/critic").shuffle(known)
+            refinement = Refinement(
+                Learner(judge, optimizer.with_rates(params.muon_lr, params.adamw_lr).build(judge)), tok,
+                known[: params.critique_heldout], pairs=params.critique_pairs, context=params.context, ranks=ranks,
+            )  # fmt: skip
+            refined = Critic(refinement, Critique(refinement.read, tok, requests, params.context))
+        job.say(
+            f"{params.iterations} iterations of {params.prompts} prompts × {params.samples} samples; "
+            f"{len(pool.prompts)} items in the pool after {pool.dropped} too easy or too hard were left out, "
+            f"{len(requests)} open prompts"
+        )
+        training = PolicyTraining(
+            Learner(model, optimizer.with_rates(params.muon_lr, params.adamw_lr).build(model)),
+            params,
+            Setting(job, spikes, checkpoint, ranks),
+            seed,
+            curriculum=pool.curriculum,
+            tokenizer=tok,
+            prompts=pool.prompts,
+            ptx=ptx,
+            requests=pool.requests,
+            open_prompts=[request.prompt for request in requests],
+            critic=refined,
+            sampler=sampler,
+            respond=None if params.rollouts.engine == "embedded" else Server(params.rollouts, model, tok.im_end_id),
+        )
+        training.run(plot)
+        rows = training.history.rows
+        save_model(model, out)
+        ranks.refresh(sampler, model)
+        for name, content in training.left_out().items():
+            write_text(out / name, content)
+        tenth = max(1, len(rows) // 10)
+        figures |= heldout("after")
     write_lines(out / ROLLOUTS, _to_read(tried["before"], tried["after"]))
     columns = {"reward": "reward/mean", "success": "curriculum/success", "entropy": "entropy", "truncated": "truncated"}
     columns |= {"agreement": "critique/agreement"} if requests else {}

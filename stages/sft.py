@@ -18,6 +18,7 @@ from k2core.optim.optimizer import OptimizerConfig
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.storage import Split
 from k2core.training.checkpoint import CheckpointConfig
+from k2core.training.config import ParallelConfig
 from k2core.training.fine_tuning import FineTuning, fine_tune
 from k2core.training.spikes import SpikeConfig
 
@@ -41,6 +42,7 @@ def run(
     gym: GymConfig,
     optimizer: OptimizerConfig,
     compute: Compute,
+    parallel: ParallelConfig,
     spikes: SpikeConfig,
     checkpoint: CheckpointConfig,
     init: Path,
@@ -60,6 +62,7 @@ def run(
     from k2core.gym.registry import select, text_environments
     from k2core.model.files import load_model, save_model
     from k2core.training.dialogues import Dialogue, DialogueSource, dialogue_loss, text_dialogues
+    from k2core.training.ranks import joined
     from k2core.training.setting import Setting
 
     tok, seed = Tokenizer.load(tokenizer), compute.seed
@@ -91,7 +94,9 @@ def run(
         )
     targets = sum(sum(dialogue.mask) for dialogue in fitting)
     replayed = text_dialogues(TokenShards(tokens), params.text, targets=targets, context=params.context, seed=seed)
-    source = DialogueSource(fitting + replayed, context=params.context, batch_rows=params.batch_rows, seed=seed)
+    source = DialogueSource(
+        fitting + replayed, context=params.context, batch_rows=params.batch_rows, seed=seed, shared=parallel.context
+    )
     job.say(
         f"{len(fitting)} dialogues ({len(trained) - len(fitting)} too long) and {len(replayed)} pieces of text in "
         f"{len(source)} rows of {params.context}; {params.epochs(source):.1f} epochs"
@@ -100,16 +105,19 @@ def run(
     def losses(when: str) -> Metrics:
         return {
             f"heldout/{name}_loss_{when}": dialogue_loss(
-                model, dialogues, context=params.context, batch_rows=params.batch_rows
+                ranks.whole_rows(model), dialogues, context=params.context, batch_rows=params.batch_rows
             )
             for name, dialogues in heldout.items()
         }
 
     model = load_model(init)
-    figures = losses("before")
-    result = fine_tune(model, source, params, optimizer, Setting(job, spikes, checkpoint), plot)
-    save_model(model, out)
-    figures |= losses("after")
+    with joined(parallel) as ranks:
+        ranks.spread(model, parallel)
+        figures = losses("before")
+        setting = Setting(job, spikes, checkpoint, ranks, parallel.at_once)
+        result = fine_tune(model, source, params, optimizer, setting, plot)
+        save_model(model, out)
+        figures |= losses("after")
     return (
         figures
         | result.figures()

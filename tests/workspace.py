@@ -19,7 +19,7 @@ SLOW = (
     "agentic/test_attacks.py", "agentic/test_hostile_worlds.py", "agentic/test_mcp.py", "agentic/test_real.py",
     "corpus/test_hostile_sources.py", "corpus/test_sources.py", "gym/test_harbor.py", "llm/test_engine.py",
     "optim/test_sharded.py", "planning/test_configs_for_others.py", "planning/test_launch.py",
-    "planning/test_states.py", "rl/test_handover.py",
+    "planning/test_states.py", "rl/test_handover.py", "rl/test_rl_processes.py",
     "coding/test_coding.py", "report/test_browser.py", "sandbox/test_sandbox.py", "swe/test_swe.py",
     "security/test_credentials.py", "security/test_door.py", "security/test_servers.py", "serve",
     "stages/test_endings.py", "stages/test_reruns.py", "storage/test_dvc_remote.py", "storage/test_s3.py",

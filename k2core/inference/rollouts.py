@@ -21,6 +21,7 @@ from k2core.chat.tokenizer import Tokenizer
 from k2core.inference.responder import Due, Embedded, Responder
 from k2core.inference.trajectory import Episode, Prompt, Rollout, Trajectory
 from k2core.inference.verdicts import each_apart
+from k2core.machine.processes import divided
 from k2core.stage import StageError
 
 if TYPE_CHECKING:
@@ -51,18 +52,22 @@ def sample(
 ) -> list[list[Rollout]]:
     """`samples` responses to every prompt, in the prompts' order.
 
-    Prompts of equal budget share the sampler's batches. The result depends on the arguments alone.
+    Prompts of equal budget share the sampler's batches. The result depends on the arguments alone. The processes of a
+    training divide the prompts; all of them must call this, each with the whole model.
 
     Args:
         context: most tokens of an episode with its prompt; None: as many as the model takes.
         repetition: so many last tokens that only repeat one sequence cut a response; None: nothing does.
     """
-    groups = begin(prompts, samples, seed)
-    begun = [trajectory for group in groups for trajectory in group]
     room = context or model.config.max_position_embeddings
-    go_on(Embedded(model), tokenizer, begun, temperature=temperature, context=room, repetition=repetition)
-    made = iter(settled(begun, tokenizer, overlong_reward))
-    rollouts = [[next(made) for _ in group] for group in groups]
+
+    def ended(groups: Sequence[list[Trajectory]]) -> list[list[Rollout]]:
+        begun = [trajectory for group in groups for trajectory in group]
+        go_on(Embedded(model), tokenizer, begun, temperature=temperature, context=room, repetition=repetition)
+        made = iter(settled(begun, tokenizer, overlong_reward))
+        return [[next(made) for _ in group] for group in groups]
+
+    rollouts = divided(begin(prompts, samples, seed), ended)
     if fault := next((rollout.fault for group in rollouts for rollout in group if rollout.fault), ""):
         raise StageError(f"an environment could not judge a response ({fault}); mend it, or leave it out")
     return rollouts

@@ -11,12 +11,15 @@ import shlex
 import signal
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from pydantic import Field
 
 from k2core.recipe.section import RecipeError, Section
 
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 LAUNCHER = "K2_LAUNCHER"
 """Environment variable with the process id of the stage that started this one: when it is gone, this one ends."""
 
@@ -38,6 +41,29 @@ def rank() -> int:
 def local_world() -> int:
     """Processes of the stage on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def gathered(own: Made) -> list[Made]:
+    """What each process of a training has given, in the order of their ranks; all of them must call this."""
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        return [own]
+    found: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(found, own)
+    return found
+
+
+def divided(items: Sequence[Given], work: Callable[[Sequence[Given]], Sequence[Made]]) -> list[Made]:
+    """The result of `work` for each of `items`, in their order, on every process; each works on a share of its own.
+
+    All processes of a training must call this with the same items.
+    """
+    import torch.distributed as dist
+
+    first, step = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    parts = [iter(part) for part in gathered(list(work(items[first::step])))]
+    return [next(parts[number % step]) for number in range(len(items))]
 
 
 def must_launch(wanted: Processes) -> bool:

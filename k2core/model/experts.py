@@ -8,6 +8,8 @@ Shapes: N tokens, D hidden width, K experts per token.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -37,9 +39,11 @@ class Experts(nn.Module):
         self.gate_up_proj = nn.Parameter(torch.empty(E, 2, F, D))
         self.down_proj = nn.Parameter(torch.empty(E, D, F))
 
-    def forward(self, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
-        """Sum over each token's experts of weight × expert(token), [N, D]."""
-        return ops.routed_experts(x_ND, experts_NK, weights_NK, self.gate_up_proj, self.down_proj)
+    def forward(
+        self, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor, beside: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """Sum over each token's experts of weight × expert(token), and `beside(x_ND)`, [N, D]."""
+        return ops.routed_experts(x_ND, experts_NK, weights_NK, self.gate_up_proj, self.down_proj) + beside(x_ND)
 
 
 class MixtureOfExperts(nn.Module):
@@ -53,4 +57,4 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x_ND = x.flatten(0, -2)
-        return (self.experts(x_ND, *self.gate(x_ND)) + self.shared_experts(x_ND)).view_as(x)
+        return self.experts(x_ND, *self.gate(x_ND), self.shared_experts).view_as(x)

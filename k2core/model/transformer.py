@@ -41,10 +41,12 @@ class Transformer(nn.Module):
 
     `rows` says which columns of its rows a forward pass is given: all, unless processes share them. `logits_above` says
     which largest logits passes with gradient must find out: those above it, all at -inf. `pipeline` is None unless
-    processes share the layers (`k2core/training/pipeline.py`).
+    processes share the layers (`k2core/training/pipeline.py`). While not `counting`, routers and attentions record
+    nothing of passes with gradient either.
     """
 
     pipeline: Any = None
+    counting = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -117,7 +119,7 @@ class Transformer(nn.Module):
         if positions_BT is None:
             positions_BT = self.rows.columns(T, tokens_BT.device)[None]
         x_BTD = self._embedded(tokens_BT)
-        observed = torch.is_grad_enabled()
+        observed = torch.is_grad_enabled() and self.counting
         reach = self.rows.reach(T, segments_BT)
         reach.above = self.logits_above if observed else math.inf
         ops.prepare(reach, x_BTD)

@@ -50,7 +50,7 @@ class Jobs:
 
     Attributes:
         pretraining: the phases in order, `extend_context` last; they run on a mesh.
-        post: SFT, critic and RL, which run in one process. Rows count as full, and of RL only updates: the most that
+        post: SFT, critic and RL. Rows count as full, and of RL only updates: the most that
             they compute.
     """
 

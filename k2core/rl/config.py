@@ -7,7 +7,10 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from k2core.optim.learning_rate import Rates, make_rates
+from k2core.recipe import RecipeError
 from k2core.rl.engine import RolloutsConfig
+from k2core.training.config import ParallelConfig
+from k2core.training.dividing import DoesNotDivide, rows_each
 from k2core.training.settings import TrainingSettings
 
 Baseline = Literal["mean", "log_mean_exp"]
@@ -73,6 +76,26 @@ class RLConfig(TrainingSettings):
         if self.replay_routes and self.rollouts.engine != "embedded":
             raise ValueError("replay_routes needs rollouts.engine embedded: servers' experts are not read yet")
         return self
+
+    def check(self, parallel: ParallelConfig) -> None:
+        """
+        Raises:
+            RecipeError: RL does not run on these processes.
+        """
+        for name, value in (("pipeline", parallel.pipeline), ("context", parallel.context)):
+            if value > 1:
+                raise RecipeError(f"parallel.{name} is {value}, but RL has none: set it to 1 for this stage")
+        if parallel.processes > 1 and self.token_budget:
+            raise RecipeError("rl.token_budget needs parallel.processes 1; set it to null, or run RL in one process")
+        if parallel.processes > 1 and self.rollouts.engine != "embedded":
+            raise RecipeError(
+                f"rl.rollouts.engine {self.rollouts.engine} needs parallel.processes 1; set it to embedded, or run RL "
+                "in one process"
+            )
+        try:
+            rows_each(self.ptx_rows, parallel.groups)
+        except DoesNotDivide as error:
+            raise RecipeError(f"rl.ptx_rows: {error}") from None
 
     @property
     def steps(self) -> int:

@@ -9,7 +9,7 @@ Shapes: B sequences, T positions, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ from k2core.chat.template import encode_dialogue
 from k2core.gym.base import answer, question
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from k2core.chat.tokenizer import Tokenizer
-    from k2core.model.transformer import Transformer
     from k2core.rl.preferences import Pair
 
 RUBRIC = "the reply is correct, complete and says nothing that the request or a tool does not support"
@@ -55,11 +56,14 @@ def verdict(comparison: Comparison, first_is_better: bool) -> list[dict[str, Any
 
 
 def preferences(
-    model: Transformer, tokenizer: Tokenizer, comparisons: Sequence[Comparison], context: int
+    model: Callable[..., Tensor], tokenizer: Tokenizer, comparisons: Sequence[Comparison], context: int
 ) -> list[float]:
     """Probability that the first reply is better, `P(A) / (P(A) + P(B))` at the verdict, one for each comparison.
 
     Comparisons longer than `context` tokens are undecided (0.5).
+
+    Args:
+        model: as in `k2core.training.heldout.score`, but it is asked for logits [M, V] (`wanted_BT`).
     """
     import torch
 
@@ -76,17 +80,20 @@ def preferences(
     with torch.no_grad():
         for start in range(0, len(rows), 16):
             batch, sequence_BT = dialogues_to_batch(dialogues, rows[start : start + 16])
-            batch, sequence_BT = batch.to(model.device), sequence_BT.to(model.device)
-            logits_BTV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT)
             where = sequence_BT >= 0
-            scores = logits_BTV[where][:, choices].float().softmax(dim=-1)[:, 0]
+            logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, wanted_BT=where)
+            scores = logits_MV[:, choices].float().softmax(dim=-1)[:, 0]
             for index, score in zip(sequence_BT[where].tolist(), scores.tolist(), strict=True):
                 result[fitting[index]] = score
     return result
 
 
 def win_rates(
-    model: Transformer, tokenizer: Tokenizer, groups: Sequence[tuple[str, Sequence[str]]], rubric: str, context: int
+    model: Callable[..., Tensor],
+    tokenizer: Tokenizer,
+    groups: Sequence[tuple[str, Sequence[str]]],
+    rubric: str,
+    context: int,
 ) -> list[list[float]]:
     """Self-critique rewards: for each group (request, replies) the mean chance of each reply to win.
 
@@ -114,7 +121,7 @@ def win_rates(
     return totals
 
 
-def chances(model: Transformer, tokenizer: Tokenizer, pairs: Sequence[Pair], context: int) -> list[float]:
+def chances(model: Callable[..., Tensor], tokenizer: Tokenizer, pairs: Sequence[Pair], context: int) -> list[float]:
     """The chance that the better reply of each pair wins, over both orders."""
     asked = [pair.comparison(first) for pair in pairs for first in (True, False)]
     scores = preferences(model, tokenizer, asked, context)

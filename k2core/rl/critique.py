@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,9 @@ from k2core.rl.critic import RUBRIC, win_rates
 from k2core.rl.preferences import REPLY_CHARACTERS, REQUEST_CHARACTERS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from k2core.chat.tokenizer import Tokenizer
-    from k2core.model.transformer import Transformer
 
 MAX_NEW_TOKENS = 48
 
@@ -44,7 +45,9 @@ def open_requests(tokenizer: Tokenizer, trajectories: Sequence[Trajectory], cont
 class Critique:
     """Win rates of the responses to open requests (by number), by the critic `model`."""
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer, requests: Sequence[OpenRequest], context: int) -> None:
+    def __init__(
+        self, model: Callable[..., Tensor], tokenizer: Tokenizer, requests: Sequence[OpenRequest], context: int
+    ) -> None:
         self.model, self.tokenizer, self.requests, self.context = model, tokenizer, requests, context
 
     def __call__(self, numbers: Sequence[int], groups: Sequence[Sequence[Rollout]]) -> list[list[float]]:

@@ -17,6 +17,10 @@ K2's losses are divided by 2τ, which makes the on-policy gradient exactly REINF
 is kept.
 A prompt is computed once for all responses to it (`k2core.training.branches`).
 
+Several processes divide the prompts when they sample, each from a whole copy of the weights, and the rows when they
+learn, micro-batch by micro-batch. A process without one in the last round repeats the first with a loss of zero, since
+all must take part in gathering weights and exchanging tokens. All processes draw the same prompts and know all rewards.
+
 What is logged: `k2core.rl.figures`.
 
 Shapes: B rows, T positions, N responses, M their tokens, V vocabulary.
@@ -39,6 +43,7 @@ from k2core.data.rows.packing import pack_rows
 from k2core.data.rows.trees import Tree
 from k2core.inference.responder import Embedded, Responder
 from k2core.inference.rollouts import Prompt, Rollout, Trajectory, begin, go_on, settled
+from k2core.machine.processes import divided, gathered
 from k2core.model.loss import token_losses
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler
@@ -61,12 +66,13 @@ from k2core.training.dialogues import Dialogue
 from k2core.training.history import Metrics
 from k2core.training.learner import Learner
 from k2core.training.loop import Training
-from k2core.training.loss import batch_loss
+from k2core.training.loss import batch_nll
 from k2core.training.setting import Setting
 from k2core.training.throughput import Clock
 
 if TYPE_CHECKING:
     from k2core.chat.tokenizer import Tokenizer
+    from k2core.model.transformer import Transformer
     from k2core.training.trainer import BatchSource
 
 TRACED = 10
@@ -111,6 +117,7 @@ class PolicyTraining(Training):
         ptx: batches of supervised dialogues.
         requests: what the user wants in each prompt, for the critic; None: the critic does not learn from it.
         respond: what samples the responses; None: the sampler in this process.
+        sampler: what that samples from, if `learner`'s model is spread over processes (`Ranks.whole`).
         critic: learns from verified responses, and rewards those to `open_prompts` while it can be trusted.
     """
 
@@ -131,13 +138,16 @@ class PolicyTraining(Training):
         open_prompts: Sequence[Prompt] = (),
         critic: Critic | None = None,
         respond: Responder | None = None,
+        sampler: Transformer | None = None,
     ) -> None:
         super().__init__(learner, config, setting)
         self.config, self.seed, self.curriculum = config, seed, curriculum
         self.tokenizer, self.prompts, self.ptx = tokenizer, prompts, ptx
         self.requests, self.open_prompts, self.critic = requests, open_prompts, critic
         self.trusted: bool | None = None
-        self.respond = respond or Embedded(learner.model, config.replay_routes)
+        self.ranks, self.sampler = setting.ranks, sampler or learner.model
+        self.respond = respond or Embedded(self.sampler, config.replay_routes)
+        self.ptx_rows = self.ranks.rows(ptx.batch_rows)
         self.partial, self.clock = PartialRollouts(), Clock()
 
     def state(self) -> dict[str, Any]:
@@ -162,8 +172,9 @@ class PolicyTraining(Training):
         return self.config.temperature_start + done * (self.config.temperature_end - self.config.temperature_start)
 
     def advance(self) -> Metrics:
-        if self.job.stopping:
+        if any(self.ranks.sum(self.job.stopping)):
             self.stop()
+        self.ranks.refresh(self.sampler, self.model)
         config, iteration = self.config, self.step
         random = Random(f"{self.seed}/rl/{iteration}")
         temperature = self.temperature(iteration)
@@ -221,9 +232,11 @@ class PolicyTraining(Training):
         return [group.number for group in done], groups, metrics
 
     def _sample(self, prompts: Sequence[Prompt], random: Random, temperature: float) -> list[list[Rollout]]:
-        groups = begin(prompts, self.config.samples, random.getrandbits(31))
-        self._go_on([trajectory for group in groups for trajectory in group], temperature)
-        return [self._ended(group) for group in groups]
+        def sampled(groups: Sequence[list[Trajectory]]) -> list[list[Rollout]]:
+            self._go_on([trajectory for group in groups for trajectory in group], temperature)
+            return [self._ended(group) for group in groups]
+
+        return divided(begin(prompts, self.config.samples, random.getrandbits(31)), sampled)
 
     def _go_on(self, trajectories: Sequence[Trajectory], temperature: float, token_budget: int | None = None) -> None:
         with self.clock.on("rollout"):
@@ -317,8 +330,9 @@ class PolicyTraining(Training):
         rows = pack_rows([len(tree) for tree in trees], config.context)
         policy_loss, ratios, gains, own_ratios = 0.0, list[float](), list[float](), list[float]()
         self.optimizer.zero_grad()
-        for start in range(0, len(rows), config.microbatch_rows):
-            chosen = rows[start : start + config.microbatch_rows]
+        parts = [rows[start : start + config.microbatch_rows] for start in range(0, len(rows), config.microbatch_rows)]
+        for chosen, counted in self.ranks.dealt(parts):
+            model.counting = counted
             members = [number for row in chosen for index in row for number in trees[index].branches]
             batch, sequence_BT = trees_to_batch(trees, responses, chosen)
             batch, sequence_BT = batch.to(model.device), sequence_BT.to(model.device)
@@ -338,20 +352,30 @@ class PolicyTraining(Training):
                     every_N = log_probs_M.new_tensor([signal.advantage for signal in signals])
                     loss = clipped_loss(log_probs_M, old_M, sequence_M, every_N)
                 loss = loss * len(members) / total
-                (loss / scale).backward()
+                (loss * self.ranks.world * counted / scale).backward()
+            model.counting = True
+            if not counted:
+                continue
             with torch.no_grad():
                 policy_loss += float(loss.detach())
                 ratios += (log_probs_N - old_N).tolist()
                 gains += advantages_N.tolist()
                 pairs = zip(members, (log_probs_N - old_N).tolist(), strict=True)
                 own_ratios += [ratio for index, ratio in pairs if not signals[index].rollout.stale(self.step)]
-        ptx_loss = batch_loss(model, self.ptx.batch(number).to(model.device))
-        (config.ptx_weight * ptx_loss).backward()
-        metrics = {"loss/policy": policy_loss, "loss/ptx": float(ptx_loss.detach())}
+        batch = self.ranks.part(self.ptx.batch(number, self.ptx_rows))
+        [targets] = self.ranks.sum(self.ranks.targets([batch]))
+        ptx_loss = batch_nll(model, batch) / targets
+        (config.ptx_weight * self.ranks.world * ptx_loss).backward()
+        policy_loss, all_ptx = self.ranks.sum(policy_loss, float(ptx_loss.detach()))
+        ratios, gains, own_ratios = (
+            [value for part in found for value in part]
+            for found in zip(*gathered((ratios, gains, own_ratios)), strict=True)
+        )
+        metrics = {"loss/policy": policy_loss, "loss/ptx": all_ptx}
         if ratios:
             metrics |= pull(ratios, gains, tau, total)
             metrics |= {"log_ratio/first_max": max(map(abs, own_ratios))} if first and own_ratios else {}
-        if config.replay_routes and (differing := disagreement(model)) is not None and first:
+        if config.replay_routes and (differing := disagreement(model, self.ranks.sum)) is not None and first:
             metrics["routes/disagreement"] = differing
         objective = policy_loss / scale + config.ptx_weight * metrics["loss/ptx"]
         made = self.update(number, objective, lambda: [group.name for group in groups])

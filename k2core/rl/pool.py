@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from k2core.gym.base import Environment
 from k2core.gym.prompts import prompt_of
 from k2core.inference.rollouts import Prompt, sample
+from k2core.machine.processes import gathered, rank
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler, moderate
 from k2core.rl.preferences import request_of
@@ -59,7 +60,9 @@ def build_pool(
     fits = [(p, item) for p, item in made if len(p.tokens) + p.max_new_tokens <= config.context]
     fitting = [prompt for prompt, _ in fits]
     file = scratch / "pool.json"
-    if not file.exists():
+    if all(gathered(file.exists())):  # no process writes it before all have looked
+        success = json.loads(file.read_text())
+    else:
         groups = sample(
             model,
             tokenizer,
@@ -71,8 +74,9 @@ def build_pool(
             context=config.context,
             repetition=config.repetition,
         )
-        write_json(file, [fmean(rollout.passed for rollout in group) for group in groups])
-    success = json.loads(file.read_text())
+        success = [fmean(rollout.passed for rollout in group) for group in groups]
+        if not rank():
+            write_json(file, success)
     chosen = moderate(success, config.lowest_rate, config.highest_rate)
     curriculum = PrioritizedSampler(
         [success[number] for number in chosen], momentum=config.success_momentum, floor=config.success_floor

@@ -19,6 +19,7 @@ from k2core.training.dialogues import Dialogue, dialogues_to_batch
 from k2core.training.history import Metrics
 from k2core.training.learner import Learner
 from k2core.training.loss import batch_loss
+from k2core.training.ranks import Ranks
 
 if TYPE_CHECKING:
     from k2core.chat.tokenizer import Tokenizer
@@ -33,19 +34,22 @@ class Refinement:
         heldout: pairs of verified replies to held-out prompts.
         pairs: most pairs of an iteration that it learns from; 0: it stays as it is.
         context: most tokens of a comparison.
+        ranks: the processes that the critic is spread over. Each reads all comparisons.
     """
 
     def __init__(
-        self, learner: Learner, tokenizer: Tokenizer, heldout: Sequence[Pair], *, pairs: int, context: int
-    ) -> None:
+        self, learner: Learner, tokenizer: Tokenizer, heldout: Sequence[Pair], *, pairs: int, context: int,
+        ranks: Ranks | None = None,
+    ) -> None:  # fmt: skip
         self.model, self.optimizer, self.tokenizer = learner.model, learner.optimizer, tokenizer
         self.heldout, self.pairs, self.context = heldout, pairs, context
+        self.read = (ranks or Ranks()).whole_rows(self.model)
 
     def agreement(self) -> float:
         """Share of the held-out pairs on which it agrees with the verifier; `CHANCE` if there are none."""
         if not self.heldout:
             return CHANCE
-        return pairwise_accuracy(self.heldout, chances(self.model, self.tokenizer, self.heldout, self.context))["all"]
+        return pairwise_accuracy(self.heldout, chances(self.read, self.tokenizer, self.heldout, self.context))["all"]
 
     def learn(self, found: Sequence[Pair], random: Random) -> Metrics:
         """One optimiser step on some of the pairs, each in both orders; none if all are too long or there are none.

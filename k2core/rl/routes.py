@@ -9,7 +9,7 @@ Shapes: R rows, T positions, L layers with experts, K experts per token, N token
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -45,13 +45,17 @@ def replaying(
             router.replayed_NK = None
 
 
-def disagreement(model: Transformer) -> float | None:
+def disagreement(model: Transformer, summed: Callable[..., list[float]]) -> float | None:
     """Share of tokens and layers since the last call in which the routers would have chosen other experts.
 
     None: nothing was replayed.
+
+    Args:
+        summed: of the processes (`Ranks.sum`).
     """
     routers = model.routers()
     compared, differing = (sum(getattr(router, name) for router in routers) for name in ("compared", "differing"))
     for router in routers:
         router.compared = router.differing = 0
+    compared, differing = summed(compared, differing)
     return differing / compared if compared else None

@@ -1,4 +1,4 @@
-"""How pre-training is spread over processes, as parameters (what it does: `ranks.py`)."""
+"""How a training is spread over processes, as parameters (what it does: `ranks.py`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from k2core.machine import Processes
 
 
 class ParallelConfig(Processes):
-    """Section `parallel`: how many processes run pre-training, and how the work is shared out."""
+    """Section `parallel`: how many processes train a model, and how the work is shared out."""
 
     context: int = Field(ge=1, description="processes that share each row (context parallelism)")
     experts: int = Field(
@@ -36,6 +36,11 @@ class ParallelConfig(Processes):
         if self.virtual > 1 and self.pipeline == 1:
             raise ValueError(f"virtual {self.virtual} needs a pipeline; set pipeline above 1 or virtual to 1")
         return self
+
+    @property
+    def at_once(self) -> int | None:
+        """Tokens that fine-tuning handles at once; None: a process alone takes all rows of a step."""
+        return self.micro_batch_tokens if self.processes > 1 else None
 
     @property
     def stage(self) -> int:

@@ -6,11 +6,10 @@ Shapes: B sequences, T positions.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,9 +17,6 @@ from torch import Tensor
 from k2core.data.rows.batch import IGNORE, Batch
 from k2core.data.rows.packing import cut, pack_rows
 from k2core.data.rows.shards import TokenShards
-
-if TYPE_CHECKING:
-    from k2core.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -31,14 +27,16 @@ class Dialogue:
     mask: Sequence[int]
 
 
-def dialogues_to_batch(dialogues: Sequence[Dialogue], rows: Sequence[Sequence[int]]) -> tuple[Batch, Tensor]:
-    """Rows of dialogues as a batch as wide as the longest row.
+def dialogues_to_batch(
+    dialogues: Sequence[Dialogue], rows: Sequence[Sequence[int]], width: int = 0
+) -> tuple[Batch, Tensor]:
+    """Rows of dialogues as a batch as wide as the longest row, or `width` if that is more.
 
     Returns:
         The batch, and `sequence_BT`: index of the dialogue whose masked token is the target there, else -1.
         Segments number the dialogues of a row from 0; padding is a segment of its own. Positions restart at 0.
     """
-    width = max(sum(len(dialogues[index].tokens) for index in row) for row in rows)
+    width = max(width, _widest(dialogues, rows))
     shape = (len(rows), width)
     tokens, positions = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
     targets, sequence = torch.full(shape, IGNORE), torch.full(shape, -1)
@@ -56,19 +54,28 @@ def dialogues_to_batch(dialogues: Sequence[Dialogue], rows: Sequence[Sequence[in
     return Batch(tokens, targets, positions, segments), sequence
 
 
+def _widest(dialogues: Sequence[Dialogue], rows: Sequence[Sequence[int]]) -> int:
+    return max(sum(len(dialogues[index].tokens) for index in row) for row in rows)
+
+
 class DialogueSource:
     """A `BatchSource` over dialogues: packed once, the rows in a new order every epoch; `batch(step)` is pure.
+
+    Args:
+        shared: processes that share each row; a batch is as wide as they can cut.
 
     Raises:
         ValueError: fewer rows than one batch, or a dialogue longer than `context`.
     """
 
-    def __init__(self, dialogues: Sequence[Dialogue], *, context: int, batch_rows: int, seed: int) -> None:
+    def __init__(
+        self, dialogues: Sequence[Dialogue], *, context: int, batch_rows: int, seed: int, shared: int = 1
+    ) -> None:
         order = list(range(len(dialogues)))
         Random(f"{seed}/pack").shuffle(order)  # so that equally long dialogues of one kind do not share rows
         self._given, self.dialogues = order, [dialogues[index] for index in order]
         self.rows = pack_rows([len(dialogue.tokens) for dialogue in self.dialogues], context)
-        self.batch_rows, self.seed = batch_rows, seed
+        self.batch_rows, self.seed, self.shared = batch_rows, seed, shared
         if len(self.rows) < batch_rows:
             raise ValueError(f"{len(dialogues)} dialogues fill {len(self.rows)} rows; one batch needs {batch_rows}")
         self._order = lru_cache(maxsize=2)(self._epoch)
@@ -78,11 +85,18 @@ class DialogueSource:
         return len(self.rows)
 
     def batch(self, step: int, rows: range | None = None) -> Batch:
-        """Batch number `step`, or only its rows `rows`; a batch may reach from one epoch into the next."""
-        chosen = self._chosen(step)
+        """Batch number `step`, or only its rows `rows`; a batch may reach from one epoch into the next.
+
+        Some rows are as wide as all of them: routers and largest logits see padding too, so that a process alone and
+        several with parts of the batch must pad alike.
+        """
+        chosen = [self.rows[row] for row in self._chosen(step)]
+        width = _widest(self.dialogues, chosen)
+        if self.shared > 1:
+            width += -width % (2 * self.shared)
         if rows is not None:
             chosen = chosen[rows.start : rows.stop]
-        return dialogues_to_batch(self.dialogues, [self.rows[row] for row in chosen])[0]
+        return dialogues_to_batch(self.dialogues, chosen, width)[0]
 
     def samples(self, step: int) -> list[str]:
         """`dialogue/index` of each dialogue of batch number `step`, as given to the source."""
@@ -137,8 +151,13 @@ def text_dialogues(
 
 
 @torch.no_grad()
-def dialogue_loss(model: Transformer, dialogues: Sequence[Dialogue], *, context: int, batch_rows: int) -> float:
+def dialogue_loss(
+    model: Callable[..., Tensor], dialogues: Sequence[Dialogue], *, context: int, batch_rows: int
+) -> float:
     """Mean loss of `model` over `dialogues`, in nats per assistant token.
+
+    Args:
+        model: as in `k2core.training.heldout.score`.
 
     Raises:
         ValueError: there is no assistant token.
@@ -147,7 +166,6 @@ def dialogue_loss(model: Transformer, dialogues: Sequence[Dialogue], *, context:
     total, count = 0.0, 0
     for start in range(0, len(rows), batch_rows):
         batch, sequence = dialogues_to_batch(dialogues, rows[start : start + batch_rows])
-        batch = batch.to(model.device)
         nats_BT = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, scored_BT=batch.targets_BT)
         total += float(nats_BT.double().sum())
         count += int((sequence >= 0).sum())

@@ -150,8 +150,10 @@ class ParallelExperts(Experts):
         for name, parameter in experts.named_parameters():
             self.register_parameter(name, nn.Parameter(distribute_tensor(parameter.detach(), mesh, [Shard(0)])))
 
-    def forward(self, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
-        """Sum over each token's experts of weight × expert(token), [N, D]; a collective of the group."""
+    def forward(
+        self, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor, beside: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """As of `Experts`; a collective of the group. `beside` is computed while tokens travel to their experts."""
         processes, group = self.mesh.size(), self.mesh.get_group()
         chosen = experts_NK.flatten()
         order = chosen.argsort(stable=True)  # (token, choice) pairs, expert by expert and so process by process
@@ -161,6 +163,7 @@ class ParallelExperts(Experts):
         dist.all_to_all_single(arriving_PE, counts_PE, group=group)
         sent, arriving = counts_PE.sum(dim=1).tolist(), arriving_PE.sum(dim=1).tolist()
         arrived_MD = all_to_all_single_autograd(x_ND.index_select(0, tokens), arriving, sent, group)
+        beside_ND = beside(x_ND)  # before anything reads what arrives, which would wait for it
         own_E = torch.arange(counts_PE.shape[1], device=x_ND.device)
         experts_M1 = own_E.repeat(processes).repeat_interleave(arriving_PE.flatten()).unsqueeze(1)
         ones_M1 = x_ND.new_ones(experts_M1.shape)
@@ -168,4 +171,4 @@ class ParallelExperts(Experts):
         out_MD = ops.routed_experts(arrived_MD, experts_M1, ones_M1, *own)
         returned_MD = all_to_all_single_autograd(out_MD, sent, arriving, group)
         weighted_MD = returned_MD * weights_NK.flatten().index_select(0, order).unsqueeze(1).to(x_ND.dtype)
-        return torch.zeros_like(x_ND).index_add(0, tokens, weighted_MD)
+        return torch.zeros_like(x_ND).index_add(0, tokens, weighted_MD) + beside_ND

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +23,8 @@ from torch import Tensor
 
 from k2core.data.rows.batch import IGNORE, Batch
 from k2core.machine.device import here
+from k2core.model.files import assembled
+from k2core.model.sharded import whole
 from k2core.model.transformer import Transformer
 from k2core.training.config import ParallelConfig
 from k2core.training.dividing import check_model, rows_each
@@ -31,6 +33,7 @@ from k2core.training.loss import batch_nll
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
+Part = TypeVar("Part")
 TIMEOUT = timedelta(minutes=30)
 """How long a rank waits for another one; the first evaluation and the last gathering take longest."""
 
@@ -82,6 +85,16 @@ class Ranks:
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return total.tolist()
+
+    def dealt(self, parts: Sequence[Part]) -> Iterator[tuple[Part, bool]]:
+        """This process's parts of a step, and whether each counts.
+
+        All processes get as many, since a pass through a model that is spread is a collective: where there are none
+        left, the first one is repeated and does not count.
+        """
+        for start in range(0, len(parts), self.world):
+            number = start + self.rank
+            yield (parts[number], True) if number < len(parts) else (parts[0], False)
 
     def backward(self, model: Transformer, batches: Sequence[Batch], targets: float) -> float:
         """Add the gradients of this process's parts of a step's micro-batches; returns the sum of its losses in nats.
@@ -138,6 +151,19 @@ class Ranks:
             axes = mesh(stages, ("replicas", config.replicas), ("copies", config.copies), ("experts", config.experts))
             shard_experts(model, axes["experts"], axes[(*copies, "copies")] if copies or config.copies > 1 else None)
         shard(model, mesh(stages, ("replicas", config.replicas), ("shards", config.shards))[(*copies, "shards")])
+
+    def whole(self, model: Transformer) -> Transformer:
+        """A model as `model` is before `spread`, to sample from: itself, if there is one process, else a copy."""
+        return model if self.world == 1 else assembled(model.config, dict(model.state_dict()))
+
+    def refresh(self, sampler: Transformer, model: Transformer) -> None:
+        """Give what `whole` has made the present weights of `model`, tensor by tensor; all processes must call it."""
+        if self.world == 1:
+            return
+        kept = sampler.state_dict()
+        with torch.no_grad():
+            for name, tensor in model.state_dict().items():
+                kept[name].copy_(whole(tensor))
 
     def whole_rows(self, model: Transformer) -> Callable[..., Tensor]:
         """`model` as a function of whole rows on the CPU, for measuring; every process must call it alike."""

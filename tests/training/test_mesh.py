@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +67,43 @@ def train_spread(rank: int, processes: int, sizes: dict[str, Any]) -> dict[str, 
     assert local(gate_up).numel() == gate_up.numel() // config.shards
     assert len(local(gate_up)) == expected
     return found
+
+
+def events_on_rank(rank: int, processes: int) -> list[str]:
+    """What a layer with experts does in a forward pass: start an exchange, wait for one, compute the shared expert."""
+    from torch.distributed._functional_collectives import AsyncCollectiveTensor
+
+    import k2core.training.parallel as module
+
+    config = parallel(processes, experts=processes)
+    ranks, model = Ranks(processes, rank, config.context), build()
+    ranks.spread(model, config)
+    events = list[str]()
+    exchange, wait = module.all_to_all_single_autograd, AsyncCollectiveTensor.trigger_wait
+
+    def started(*arguments: Any) -> torch.Tensor:
+        events.append("exchange")
+        return exchange(*arguments)
+
+    def waited(tensor: AsyncCollectiveTensor) -> torch.Tensor:
+        if not tensor.completed:
+            events.append("wait")
+        return wait(tensor)
+
+    mixture = model.blocks()[-1].mlp
+    mixture.shared_experts.register_forward_hook(lambda *_: events.append("shared"))
+    module.all_to_all_single_autograd = started  # type: ignore[assignment]
+    x_NTD = torch.randn(1, T, SHAPE.hidden_size)
+    for unit in (model, model.blocks()[-1]):
+        unit.unshard()  # type: ignore[operator]
+    AsyncCollectiveTensor.trigger_wait = waited  # type: ignore[method-assign]
+    mixture(x_NTD)
+    return events
+
+
+def test_the_shared_expert_is_computed_while_tokens_travel(tmp_path: Path) -> None:
+    for events in run(2, events_on_rank, tmp_path):
+        assert events == ["exchange", "shared", "wait", "exchange", "wait"]
 
 
 def assert_close(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
