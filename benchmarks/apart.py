@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow.compute  # noqa: F401 (its memory is not the step's)
 
 from k2core.corpus.steps.repeats import write_repeats
+from k2core.corpus.workers import Corpus
 from k2core.recipe import load_section
 from k2core.stage import Job
 from stages import curate, tag
@@ -25,8 +26,8 @@ MIB = 2**20
 
 
 def tagged(root: Path, count: int) -> None:
-    params = load_section(tag.Params, LAPTOP, "tag")
-    tag.run(params, root / "documents", root / "attributes", Job("tag", root / "work" / "tag", None))
+    params, corpus = load_section(tag.Params, LAPTOP, "tag"), load_section(Corpus, LAPTOP, "corpus")
+    tag.run(params, corpus, root / "documents", root / "attributes", Job("tag", root / "work" / "tag", None))
 
 
 def curated(root: Path, count: int) -> None:

@@ -24,13 +24,16 @@ from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.corpus.duplicates.dedup import MinhashConfig
 from k2core.corpus.duplicates.paragraphs import ParagraphConfig
 from k2core.corpus.quality.rules import rules_score
+from k2core.corpus.steps import tags
 from k2core.corpus.tagging import attribute_schema, tag
+from k2core.corpus.workers import Corpus
 from k2core.recipe import RecipeError
 from k2core.stage import Job, StageError
 from k2core.storage import StorageError, read_table, write_lines, write_table
 from stages import curate, grade
 from stages import tag as tag_stage
 
+ONE = Corpus(workers=1)
 MINHASH = MinhashConfig(ngram_words=5, buckets=14, hashes_per_bucket=8, seed=1)
 RULES = Rules(languages=["en"], attributes={"words": Bounds(min=5), "stop_words": Bounds(min=1, max=6)})
 PARAMS = curate.Params(
@@ -215,7 +218,7 @@ def test_missing_columns_and_other_rows_are_named(tmp_path: Path) -> None:
         documents / "a.parquet", [{"id": "a", "text": "b"}], pa.schema([("id", pa.string()), ("text", pa.string())])
     )
     with pytest.raises(StorageError, match=r"no column .*domain"):
-        tag_stage.run(tag_stage.Params(language_characters=500, minhash=MINHASH), documents, tmp_path / "t", job)
+        tag_stage.run(tag_stage.Params(language_characters=500, minhash=MINHASH), ONE, documents, tmp_path / "t", job)
     with pytest.raises(StorageError, match=r"tasks\.jsonl: no such file"):
         curate.run(
             PARAMS,
@@ -293,7 +296,7 @@ def test_planted_personal_data_goes(tmp_path: Path) -> None:
 def test_tag_writes_a_row_a_document(tmp_path: Path) -> None:
     documents, *_ = prepared(tmp_path, corpus())
     params = tag_stage.Params(language_characters=500, minhash=MINHASH)
-    figures = tag_stage.run(params, documents, tmp_path / "tags", Job("tag", tmp_path, None))
+    figures = tag_stage.run(params, ONE, documents, tmp_path / "tags", Job("tag", tmp_path, None))
     assert [row["id"] for row in read_table(tmp_path / "tags" / "a.parquet")] == [row["id"] for row in corpus()]
     assert figures["documents/a"] == 45 and figures["english_share/a"] > 0.8
 
@@ -302,11 +305,11 @@ def test_a_killed_tag_goes_on_from_the_finished_tables(tmp_path: Path, monkeypat
     """The tables of one source in shards have the rows and the figures of one table."""
     params = tag_stage.Params(language_characters=500, minhash=MINHASH)
     documents, *_ = prepared(tmp_path, corpus())
-    expected = tag_stage.run(params, documents, tmp_path / "whole", Job("tag", tmp_path / "1", None))
+    expected = tag_stage.run(params, ONE, documents, tmp_path / "whole", Job("tag", tmp_path / "1", None))
     for part in range(3):
         rows = corpus()[15 * part : 15 * part + 15]
         write_table(tmp_path / "parts" / f"a-{part:05}.parquet", rows, document_schema())
-    work, seen = tag_stage.tag_or_reason, []
+    work, seen = tags.tag_or_reason, []
 
     def counted(row: dict[str, Any], *args: Any) -> Any:
         seen.append(row["id"])
@@ -314,11 +317,11 @@ def test_a_killed_tag_goes_on_from_the_finished_tables(tmp_path: Path, monkeypat
             raise KeyboardInterrupt
         return work(row, *args)
 
-    monkeypatch.setattr(tag_stage, "tag_or_reason", counted)
+    monkeypatch.setattr(tags, "tag_or_reason", counted)
     job = Job("tag", tmp_path / "3", None)
     with pytest.raises(KeyboardInterrupt):
-        tag_stage.run(params, tmp_path / "parts", tmp_path / "tags", job)
-    assert tag_stage.run(params, tmp_path / "parts", tmp_path / "tags", job) == expected
+        tag_stage.run(params, ONE, tmp_path / "parts", tmp_path / "tags", job)
+    assert tag_stage.run(params, ONE, tmp_path / "parts", tmp_path / "tags", job) == expected
     assert len(seen) == 20 + 30, "the finished table was tagged again"
     found = [row for part in range(3) for row in read_table(tmp_path / "tags" / f"a-{part:05}.parquet")]
     assert found == read_table(tmp_path / "whole" / "a.parquet")
