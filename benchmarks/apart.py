@@ -34,7 +34,8 @@ def curated(root: Path, count: int) -> None:
     params = load_section(curate.Params, LAPTOP, "curate")
     params = params.model_copy(update={"heldout_fraction": min(params.heldout_fraction, HELDOUT / count)})
     inputs = (root / name for name in ("documents", "attributes", "quality", "tasks"))
-    curate.run(params, *inputs, root / "curated", Job("curate", root / "work" / "curate", None))
+    corpus = load_section(Corpus, LAPTOP, "corpus")
+    curate.run(params, corpus, *inputs, root / "curated", Job("curate", root / "work" / "curate", None))
 
 
 def searched(root: Path, count: int) -> None:

@@ -94,7 +94,7 @@ def tasks_in(root: Path) -> Path:
 
 def run(root: Path, rows: list[dict[str, Any]], params: curate.Params = PARAMS) -> tuple[dict[str, float], Path]:
     job = Job("curate", root, None)
-    return curate.run(params, *prepared(root, rows), tasks_in(root), root / "out", job), root / "out"
+    return curate.run(params, ONE, *prepared(root, rows), tasks_in(root), root / "out", job), root / "out"
 
 
 def test_every_document_is_kept_or_rejected_with_its_reason(tmp_path: Path) -> None:
@@ -210,10 +210,10 @@ def test_missing_columns_and_other_rows_are_named(tmp_path: Path) -> None:
     scores = read_table(quality / "a.parquet")
     write_table(quality / "a.parquet", scores[1:], pa.schema([("id", pa.string()), ("quality", pa.float64())]))
     with pytest.raises(StageError, match=r"quality/a\.parquet: its rows are not those .*run grade again"):
-        curate.run(PARAMS, documents, attributes, quality, tasks_in(tmp_path), tmp_path / "out", job)
+        curate.run(PARAMS, ONE, documents, attributes, quality, tasks_in(tmp_path), tmp_path / "out", job)
     write_table(attributes / "a.parquet", [tag(row, 500, MINHASH) for row in rows[1:]], attribute_schema())
     with pytest.raises(StageError, match=r"a\.parquet: its rows are not those of the documents.*run tag again"):
-        curate.run(PARAMS, documents, attributes, quality, tasks_in(tmp_path), tmp_path / "out", job)
+        curate.run(PARAMS, ONE, documents, attributes, quality, tasks_in(tmp_path), tmp_path / "out", job)
     write_table(
         documents / "a.parquet", [{"id": "a", "text": "b"}], pa.schema([("id", pa.string()), ("text", pa.string())])
     )
@@ -222,13 +222,14 @@ def test_missing_columns_and_other_rows_are_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"tasks\.jsonl: no such file"):
         curate.run(
             PARAMS,
+            ONE,
             *prepared(tmp_path / "b", rows),
             tmp_path / "no",
             tmp_path / "out",
             Job("curate", tmp_path / "b", None),
         )
     with pytest.raises(StorageError, match=r"no column .*license"):
-        curate.run(PARAMS, documents, attributes, quality, tasks_in(tmp_path), tmp_path / "out", job)
+        curate.run(PARAMS, ONE, documents, attributes, quality, tasks_in(tmp_path), tmp_path / "out", job)
     with pytest.raises(StageError, match="its tables have no documents; run ingest again"):
         run(tmp_path / "c", [])
 
@@ -264,7 +265,7 @@ def test_the_rate_follows_the_quality_within_the_domain(tmp_path: Path) -> None:
     scores = [{"id": row["id"], "quality": i / 50} for i, row in enumerate(corpus())]
     write_table(quality / "a.parquet", scores, pa.schema([("id", pa.string()), ("quality", pa.float64())]))
     job, out = Job("curate", tmp_path, None), tmp_path / "out"
-    figures = curate.run(PARAMS, documents, attributes, quality, tasks_in(tmp_path), out, job)
+    figures = curate.run(PARAMS, ONE, documents, attributes, quality, tasks_in(tmp_path), out, job)
     rows = read_table(out / "documents.parquet")
     training = [row for row in rows if row["split"] == "train" and row["domain"] == "knowledge"]
     assert {row["rate"] for row in training} == {1.0, 0.25}
@@ -333,7 +334,7 @@ def test_what_a_signal_failed_on_goes_first_and_says_why(tmp_path: Path) -> None
     aside = {"id": rows[0]["id"], "reason": "ZeroDivisionError: a share of nothing"}
     write_lines(folders[1] / "a.set_aside.jsonl", [aside])
     out = tmp_path / "out"
-    figures = curate.run(PARAMS, *folders, tasks_in(tmp_path), out, Job("curate", tmp_path, None))
+    figures = curate.run(PARAMS, ONE, *folders, tasks_in(tmp_path), out, Job("curate", tmp_path, None))
     gone = {row["id"]: row for row in read_table(out / "rejected.parquet")}[aside["id"]]
     assert (gone["reason"], gone["passage"]) == ("untagged", aside["reason"]) and figures["rejected/untagged"] == 1
     steps = json.loads((out / "funnel.json").read_text())

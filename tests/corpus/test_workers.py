@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from test_curation import MINHASH, ONE, corpus
+from test_curation import MINHASH, ONE, corpus, prepared
+from test_curation_shards import outcome, rows, sharded
 
 from k2core.corpus import workers
 from k2core.corpus.documents import document_schema
@@ -73,6 +74,11 @@ def test_two_workers_give_the_bytes_of_one(tmp_path: Path) -> None:
     assert found[0] == found[1] and len(found[0][1]) == 3
 
 
+def test_two_workers_curate_to_the_bytes_of_one(tmp_path: Path) -> None:
+    folders = sharded(prepared(tmp_path, rows()), 3, tmp_path / "3")
+    assert outcome(folders, tmp_path / "one") == outcome(folders, tmp_path / "two", TWO)
+
+
 def test_a_document_that_kills_twice_is_left_out_and_the_rest_is_done(tmp_path: Path) -> None:
     results = dict(map_shards(fatal, ["good", "bad", "fine"], TWO, tmp_path))
     assert results == {"good": ["a", "b", "c"], "bad": ["a", "c"], "fine": ["a", "b", "c"]}
@@ -105,7 +111,7 @@ def test_a_shard_that_cannot_be_done_ends_the_stage(tmp_path: Path, monkeypatch:
 
 def test_a_fault_names_shard_and_document(tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"^one, document web/7: ZeroDivisionError: a share of nothing$"):
-        dict(map_shards(faulty, ["one", "two"], TWO, tmp_path))
+        dict(map_shards(faulty, ["one"], TWO, tmp_path))
 
 
 def test_no_process_outlives_the_one_that_started_it(tmp_path: Path) -> None:

@@ -111,7 +111,8 @@ def _data(root: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     (data / "tasks").mkdir()
     (data / "tasks" / "tasks.jsonl").write_text("")
     curate.run(
-        curate.Params.model_validate(sections["curate"]), data / "documents", data / "attributes", data / "quality",
+        curate.Params.model_validate(sections["curate"]), Corpus(workers=1), data / "documents", data / "attributes",
+        data / "quality",
         data / "tasks", data / "curated", job,
     )  # fmt: skip
     _write_made(data)
