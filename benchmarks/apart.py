@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow.compute  # noqa: F401 (its memory is not the step's)
 
 from k2core.corpus.steps.repeats import write_repeats
+from k2core.corpus.workers import Corpus
 from k2core.recipe import load_section
 from k2core.stage import Job
 from stages import curate, tag
@@ -25,15 +26,16 @@ MIB = 2**20
 
 
 def tagged(root: Path, count: int) -> None:
-    params = load_section(tag.Params, LAPTOP, "tag")
-    tag.run(params, root / "documents", root / "attributes", Job("tag", root / "work" / "tag", None))
+    params, corpus = load_section(tag.Params, LAPTOP, "tag"), load_section(Corpus, LAPTOP, "corpus")
+    tag.run(params, corpus, root / "documents", root / "attributes", Job("tag", root / "work" / "tag", None))
 
 
 def curated(root: Path, count: int) -> None:
     params = load_section(curate.Params, LAPTOP, "curate")
     params = params.model_copy(update={"heldout_fraction": min(params.heldout_fraction, HELDOUT / count)})
     inputs = (root / name for name in ("documents", "attributes", "quality", "tasks"))
-    curate.run(params, *inputs, root / "curated", Job("curate", root / "work" / "curate", None))
+    corpus = load_section(Corpus, LAPTOP, "corpus")
+    curate.run(params, corpus, *inputs, root / "curated", Job("curate", root / "work" / "curate", None))
 
 
 def searched(root: Path, count: int) -> None:

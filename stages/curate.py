@@ -8,7 +8,6 @@ passages of evaluation sets or of held-out text are removed last.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from k2core.corpus.curation import (
     Funnel,
 )
 from k2core.corpus.documents import DOMAINS
+from k2core.corpus.workers import Corpus, map_shards
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.storage import count_rows, table_names, write_json
 
@@ -38,7 +38,9 @@ class Params(CurationConfig):
     """What is kept."""
 
 
-def run(params: Params, documents: Path, attributes: Path, quality: Path, tasks: Path, out: Path, job: Job) -> Metrics:
+def run(
+    params: Params, corpus: Corpus, documents: Path, attributes: Path, quality: Path, tasks: Path, out: Path, job: Job
+) -> Metrics:
     """Write kept and rejected documents and the funnel.
 
     What is done for a shard, and by the step that sees all shards, is in `job.scratch` and is not done again.
@@ -48,9 +50,13 @@ def run(params: Params, documents: Path, attributes: Path, quality: Path, tasks:
 
     names = table_names(documents)
     folders = {name: job.scratch / "candidates" / Path(name).stem for name in names}
-    for name in _each(documents, names, "rules", job):
-        if not folders[name].exists():
-            candidates.write_candidates(name, candidates.Inputs(documents, attributes, quality), params, folders[name])
+    work = candidates.Ruling(candidates.Inputs(documents, attributes, quality), params, folders)
+    waiting = [name for name in names if not folders[name].exists()]
+    counts = {name: count_rows(documents / name) for name in names}
+    done = sum(counts[name] for name in names if name not in waiting)
+    with job.progress(sum(counts.values()), "document", done, "rules") as bar:
+        for name, _ in map_shards(work, waiting, corpus, job.scratch / "workers"):
+            bar.update(counts[name])
     found = job.scratch / "repeats"
     if not found.exists():
         job.say("looking for duplicates and repeated paragraphs")
@@ -61,22 +67,15 @@ def run(params: Params, documents: Path, attributes: Path, quality: Path, tasks:
     heldout = {id: text for name in names for id, text in select.heldout_texts(leftovers.of(name)).items()}
     search = Contamination(sets, heldout, params.decontamination)
     files = {name: job.scratch / "found" / f"{Path(name).stem}.json" for name in names}
-    for name in _each(documents, names, "contamination", job):
-        if not files[name].exists():
-            select.write_found(leftovers.of(name), search, files[name])
+    with job.progress(sum(counts.values()), "document", what="contamination") as bar:
+        for name in names:
+            if not files[name].exists():
+                select.write_found(leftovers.of(name), search, files[name])
+            bar.update(counts[name])
     selected = select.write_selected(leftovers, files, search, params, out)
     _check(selected, documents)
     write_json(out / "funnel.json", selected.funnel.table(_steps(params, selected.funnel)))
     return selected.figures() | search.figures | {"paragraphs_cut_from": float(selected.cut)}
-
-
-def _each(documents: Path, names: Iterable[str], what: str, job: Job) -> Iterator[str]:
-    """`names`, with a bar of the tables' documents."""
-    counts = {name: count_rows(documents / name) for name in names}
-    with job.progress(sum(counts.values()), "document", what=what) as bar:
-        for name, count in counts.items():
-            yield name
-            bar.update(count)
 
 
 def _check(selected: Selected, documents: Path) -> None:

@@ -9,21 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from k2core.corpus.documents import source_of
 from k2core.corpus.duplicates.dedup import MinhashConfig
-from k2core.corpus.tagging import SET_ASIDE, attribute_schema, tag_or_reason, untagged
+from k2core.corpus.steps.tags import Tagging
+from k2core.corpus.tagging import untagged
 from k2core.corpus.throughput import Pace
+from k2core.corpus.workers import Corpus, map_shards
 from k2core.recipe import Section
-from k2core.stage import Job, Metrics, StageError, main
-from k2core.storage import count_rows, publish, read_columns, read_table, table_names, write_lines, write_table
+from k2core.stage import Job, Metrics, main
+from k2core.storage import count_rows, read_columns, table_names
 from k2core.storage.atomic import link_files
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 SECTION = "tag"
 
@@ -35,44 +33,28 @@ class Params(Section):
     minhash: MinhashConfig = Field(description="fingerprints of near duplicates")
 
 
-def run(params: Params, documents: Path, out: Path, job: Job) -> Metrics:
+def run(params: Params, corpus: Corpus, documents: Path, out: Path, job: Job) -> Metrics:
     """Write the attributes of each documents' table to a table of the same name and row order.
 
-    A document that a signal fails on is set aside: `curate` rejects it, and says why. A finished table is in
-    `job.scratch` and is not tagged again.
+    A document that a signal fails on, or that kills its process twice, is set aside: `curate` rejects it, and says why.
+    A finished table is in `job.scratch` and is not tagged again.
     """
     names = table_names(documents)
-    folders = [job.scratch / "tagged" / name for name in names]
-    counts = [count_rows(documents / name) for name in names]
+    work = Tagging(documents, job.scratch / "tagged", params.language_characters, params.minhash)
+    counts = {name: count_rows(documents / name) for name in names}
+    left = [name for name in names if not (work.tagged / name).exists()]
     paces: dict[str, Pace] = {}
-    with job.progress(sum(counts), "document", what="tagging") as bar:
-        for name, folder, count in zip(names, folders, counts, strict=True):
-            if folder.exists():
-                bar.update(count)
-            else:
-                _tag(documents / name, params, paces, folder, bar)
+    done = sum(counts[name] for name in names if name not in left)
+    with job.progress(sum(counts.values()), "document", done, "tagging") as bar:
+        for name, of_table in map_shards(work, left, corpus, job.scratch / "workers"):
+            bar.update(counts[name])
+            for family, pace in of_table.items():
+                paces.setdefault(family, Pace()).add(pace.documents, pace.characters, pace.seconds)
     for family, pace in paces.items():
         job.say(f"{family}: {pace}")
-    for folder in folders:
-        link_files(folder, out)
+    for name in names:
+        link_files(work.tagged / name, out)
     return _figures(names, out, job)
-
-
-def _tag(table: Path, params: Params, paces: dict[str, Pace], folder: Path, bar: tqdm) -> None:
-    """Publish `folder` with the attributes of a documents' table and what was set aside."""
-    rows = read_table(table, ["id", "text", "domain"])
-    if not rows:
-        raise StageError(f"{table}: no documents; run ingest again")
-    tagged, aside = [], []
-    for row in rows:
-        attributes, reason = tag_or_reason(row, params.language_characters, params.minhash, paces)
-        tagged.append(attributes)
-        aside += [{"id": row["id"], "reason": reason}] if reason else []
-        bar.update()
-    with publish(folder) as scratch:
-        write_table(scratch / table.name, tagged, attribute_schema())
-        if aside:
-            write_lines(scratch / f"{table.stem}{SET_ASIDE}", aside)
 
 
 def _figures(names: list[str], out: Path, job: Job) -> Metrics:

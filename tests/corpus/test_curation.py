@@ -24,13 +24,16 @@ from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.corpus.duplicates.dedup import MinhashConfig
 from k2core.corpus.duplicates.paragraphs import ParagraphConfig
 from k2core.corpus.quality.rules import rules_score
+from k2core.corpus.steps import tags
 from k2core.corpus.tagging import attribute_schema, tag
+from k2core.corpus.workers import Corpus
 from k2core.recipe import RecipeError
 from k2core.stage import Job, StageError
 from k2core.storage import StorageError, read_table, write_lines, write_table
 from stages import curate, grade
 from stages import tag as tag_stage
 
+ONE = Corpus(workers=1)
 MINHASH = MinhashConfig(ngram_words=5, buckets=14, hashes_per_bucket=8, seed=1)
 RULES = Rules(languages=["en"], attributes={"words": Bounds(min=5), "stop_words": Bounds(min=1, max=6)})
 PARAMS = curate.Params(
@@ -91,7 +94,7 @@ def tasks_in(root: Path) -> Path:
 
 def run(root: Path, rows: list[dict[str, Any]], params: curate.Params = PARAMS) -> tuple[dict[str, float], Path]:
     job = Job("curate", root, None)
-    return curate.run(params, *prepared(root, rows), tasks_in(root), root / "out", job), root / "out"
+    return curate.run(params, ONE, *prepared(root, rows), tasks_in(root), root / "out", job), root / "out"
 
 
 def test_every_document_is_kept_or_rejected_with_its_reason(tmp_path: Path) -> None:
@@ -207,25 +210,26 @@ def test_missing_columns_and_other_rows_are_named(tmp_path: Path) -> None:
     scores = read_table(quality / "a.parquet")
     write_table(quality / "a.parquet", scores[1:], pa.schema([("id", pa.string()), ("quality", pa.float64())]))
     with pytest.raises(StageError, match=r"quality/a\.parquet: its rows are not those .*run grade again"):
-        curate.run(PARAMS, documents, attributes, quality, tasks_in(tmp_path), tmp_path / "out", job)
+        curate.run(PARAMS, ONE, documents, attributes, quality, tasks_in(tmp_path), tmp_path / "out", job)
     write_table(attributes / "a.parquet", [tag(row, 500, MINHASH) for row in rows[1:]], attribute_schema())
     with pytest.raises(StageError, match=r"a\.parquet: its rows are not those of the documents.*run tag again"):
-        curate.run(PARAMS, documents, attributes, quality, tasks_in(tmp_path), tmp_path / "out", job)
+        curate.run(PARAMS, ONE, documents, attributes, quality, tasks_in(tmp_path), tmp_path / "out", job)
     write_table(
         documents / "a.parquet", [{"id": "a", "text": "b"}], pa.schema([("id", pa.string()), ("text", pa.string())])
     )
     with pytest.raises(StorageError, match=r"no column .*domain"):
-        tag_stage.run(tag_stage.Params(language_characters=500, minhash=MINHASH), documents, tmp_path / "t", job)
+        tag_stage.run(tag_stage.Params(language_characters=500, minhash=MINHASH), ONE, documents, tmp_path / "t", job)
     with pytest.raises(StorageError, match=r"tasks\.jsonl: no such file"):
         curate.run(
             PARAMS,
+            ONE,
             *prepared(tmp_path / "b", rows),
             tmp_path / "no",
             tmp_path / "out",
             Job("curate", tmp_path / "b", None),
         )
     with pytest.raises(StorageError, match=r"no column .*license"):
-        curate.run(PARAMS, documents, attributes, quality, tasks_in(tmp_path), tmp_path / "out", job)
+        curate.run(PARAMS, ONE, documents, attributes, quality, tasks_in(tmp_path), tmp_path / "out", job)
     with pytest.raises(StageError, match="its tables have no documents; run ingest again"):
         run(tmp_path / "c", [])
 
@@ -261,7 +265,7 @@ def test_the_rate_follows_the_quality_within_the_domain(tmp_path: Path) -> None:
     scores = [{"id": row["id"], "quality": i / 50} for i, row in enumerate(corpus())]
     write_table(quality / "a.parquet", scores, pa.schema([("id", pa.string()), ("quality", pa.float64())]))
     job, out = Job("curate", tmp_path, None), tmp_path / "out"
-    figures = curate.run(PARAMS, documents, attributes, quality, tasks_in(tmp_path), out, job)
+    figures = curate.run(PARAMS, ONE, documents, attributes, quality, tasks_in(tmp_path), out, job)
     rows = read_table(out / "documents.parquet")
     training = [row for row in rows if row["split"] == "train" and row["domain"] == "knowledge"]
     assert {row["rate"] for row in training} == {1.0, 0.25}
@@ -293,7 +297,7 @@ def test_planted_personal_data_goes(tmp_path: Path) -> None:
 def test_tag_writes_a_row_a_document(tmp_path: Path) -> None:
     documents, *_ = prepared(tmp_path, corpus())
     params = tag_stage.Params(language_characters=500, minhash=MINHASH)
-    figures = tag_stage.run(params, documents, tmp_path / "tags", Job("tag", tmp_path, None))
+    figures = tag_stage.run(params, ONE, documents, tmp_path / "tags", Job("tag", tmp_path, None))
     assert [row["id"] for row in read_table(tmp_path / "tags" / "a.parquet")] == [row["id"] for row in corpus()]
     assert figures["documents/a"] == 45 and figures["english_share/a"] > 0.8
 
@@ -302,11 +306,11 @@ def test_a_killed_tag_goes_on_from_the_finished_tables(tmp_path: Path, monkeypat
     """The tables of one source in shards have the rows and the figures of one table."""
     params = tag_stage.Params(language_characters=500, minhash=MINHASH)
     documents, *_ = prepared(tmp_path, corpus())
-    expected = tag_stage.run(params, documents, tmp_path / "whole", Job("tag", tmp_path / "1", None))
+    expected = tag_stage.run(params, ONE, documents, tmp_path / "whole", Job("tag", tmp_path / "1", None))
     for part in range(3):
         rows = corpus()[15 * part : 15 * part + 15]
         write_table(tmp_path / "parts" / f"a-{part:05}.parquet", rows, document_schema())
-    work, seen = tag_stage.tag_or_reason, []
+    work, seen = tags.tag_or_reason, []
 
     def counted(row: dict[str, Any], *args: Any) -> Any:
         seen.append(row["id"])
@@ -314,11 +318,11 @@ def test_a_killed_tag_goes_on_from_the_finished_tables(tmp_path: Path, monkeypat
             raise KeyboardInterrupt
         return work(row, *args)
 
-    monkeypatch.setattr(tag_stage, "tag_or_reason", counted)
+    monkeypatch.setattr(tags, "tag_or_reason", counted)
     job = Job("tag", tmp_path / "3", None)
     with pytest.raises(KeyboardInterrupt):
-        tag_stage.run(params, tmp_path / "parts", tmp_path / "tags", job)
-    assert tag_stage.run(params, tmp_path / "parts", tmp_path / "tags", job) == expected
+        tag_stage.run(params, ONE, tmp_path / "parts", tmp_path / "tags", job)
+    assert tag_stage.run(params, ONE, tmp_path / "parts", tmp_path / "tags", job) == expected
     assert len(seen) == 20 + 30, "the finished table was tagged again"
     found = [row for part in range(3) for row in read_table(tmp_path / "tags" / f"a-{part:05}.parquet")]
     assert found == read_table(tmp_path / "whole" / "a.parquet")
@@ -330,7 +334,7 @@ def test_what_a_signal_failed_on_goes_first_and_says_why(tmp_path: Path) -> None
     aside = {"id": rows[0]["id"], "reason": "ZeroDivisionError: a share of nothing"}
     write_lines(folders[1] / "a.set_aside.jsonl", [aside])
     out = tmp_path / "out"
-    figures = curate.run(PARAMS, *folders, tasks_in(tmp_path), out, Job("curate", tmp_path, None))
+    figures = curate.run(PARAMS, ONE, *folders, tasks_in(tmp_path), out, Job("curate", tmp_path, None))
     gone = {row["id"]: row for row in read_table(out / "rejected.parquet")}[aside["id"]]
     assert (gone["reason"], gone["passage"]) == ("untagged", aside["reason"]) and figures["rejected/untagged"] == 1
     steps = json.loads((out / "funnel.json").read_text())

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 from in_memory import duplicates, repeats
-from test_curation import PARAMS, corpus, document, prepared, sentence, tasks_in, unruly_corpus
+from test_curation import ONE, PARAMS, corpus, document, prepared, sentence, tasks_in, unruly_corpus
 
 from k2core.corpus.documents import document_schema
 from k2core.corpus.steps import candidates, select
 from k2core.corpus.steps import repeats as repeats_step
 from k2core.corpus.tagging import attribute_schema
+from k2core.corpus.workers import Corpus
 from k2core.stage import Job
 from k2core.storage import parquet, read_table, write_table
 from stages import curate
@@ -46,9 +47,9 @@ def sharded(folders: Folders, count: int, root: Path) -> Folders:
     return documents, attributes, quality
 
 
-def outcome(folders: Folders, root: Path) -> tuple[dict[str, float], list[bytes]]:
+def outcome(folders: Folders, root: Path, used: Corpus = ONE) -> tuple[dict[str, float], list[bytes]]:
     job = Job("curate", root / "scratch", None)
-    figures = curate.run(PARAMS, *folders, tasks_in(root), root / "out", job)
+    figures = curate.run(PARAMS, used, *folders, tasks_in(root), root / "out", job)
     return figures, [(root / "out" / name).read_bytes() for name in FILES]
 
 

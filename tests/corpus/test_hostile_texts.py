@@ -23,6 +23,7 @@ from k2core.corpus.quality.similarity import Similarity
 from k2core.corpus.signals import mathematics, pii
 from k2core.corpus.signals.code import LONGEST
 from k2core.corpus.tagging import SET_ASIDE, SIGNALS, tag
+from k2core.corpus.workers import Corpus
 from k2core.stage import Job
 from k2core.storage import read_lines, read_table, write_table
 from stages import tag as stage
@@ -135,7 +136,7 @@ def test_a_document_that_a_signal_fails_on_is_set_aside(breaking: None, tmp_path
     rows = [row(text, "web", f"own/{i}") for i, text in enumerate(["A good text.", "It is poison.", "Another one."])]
     write_table(tmp_path / "documents" / "own.parquet", rows, document_schema())
     params = stage.Params(language_characters=500, minhash=MINHASH)
-    figures = stage.run(params, tmp_path / "documents", tmp_path / "out", Job("tag", tmp_path, None))
+    figures = stage.run(params, Corpus(workers=1), tmp_path / "documents", tmp_path / "out", Job("tag", tmp_path, None))
     assert figures["set_aside/own"] == 1 and figures["documents/own"] == 3
     aside = {"id": "own/1", "reason": "ZeroDivisionError: a share of nothing"}
     assert read_lines(tmp_path / "out" / f"own{SET_ASIDE}") == [aside]

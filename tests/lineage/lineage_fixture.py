@@ -12,6 +12,7 @@ from workspace import ROOT
 
 from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.corpus.quality.rules import rules_score
+from k2core.corpus.workers import Corpus
 from k2core.data.rows.loader import PhaseSource
 from k2core.data.rows.shards import TokenShards
 from k2core.recipe import read_recipe, validate
@@ -99,7 +100,7 @@ def _data(root: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     }
     off["wikipedia"]["translations"] = {}
     ingest.run(ingest.Params.model_validate(off), data / "documents", job)
-    tag.run(tag.Params.model_validate(recipe["tag"]), data / "documents", data / "attributes", job)
+    tag.run(tag.Params.model_validate(recipe["tag"]), Corpus(workers=1), data / "documents", data / "attributes", job)
     for name, rows in read_tables(data / "attributes"):
         domain = "web" if name == "pages.parquet" else "math"
         scores = [{"id": row["id"], "rules": rules_score(domain, row), "quality": n / len(rows)}
@@ -110,7 +111,8 @@ def _data(root: Path, recipe: dict[str, Any]) -> dict[str, Any]:
     (data / "tasks").mkdir()
     (data / "tasks" / "tasks.jsonl").write_text("")
     curate.run(
-        curate.Params.model_validate(sections["curate"]), data / "documents", data / "attributes", data / "quality",
+        curate.Params.model_validate(sections["curate"]), Corpus(workers=1), data / "documents", data / "attributes",
+        data / "quality",
         data / "tasks", data / "curated", job,
     )  # fmt: skip
     _write_made(data)

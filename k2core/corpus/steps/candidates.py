@@ -5,6 +5,7 @@ A candidate's place is its number among those of its shard.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from k2core.corpus.documents import COLUMNS, read_beside
 from k2core.corpus.duplicates import fingerprints, repeated
 from k2core.corpus.tagging import COLUMNS as ATTRIBUTES
 from k2core.corpus.tagging import untagged
+from k2core.corpus.workers import Watch
 from k2core.storage import publish, read_columns, read_table, write_table
 
 Row = dict[str, Any]
@@ -27,6 +29,18 @@ class Inputs:
     documents: Path
     attributes: Path
     quality: Path
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """The work on a documents' table, called with its name: `write_candidates` into its folder of `folders`."""
+
+    inputs: Inputs
+    config: CurationConfig
+    folders: Mapping[str, Path]
+
+    def __call__(self, name: str, watch: Watch) -> None:
+        write_candidates(name, self.inputs, self.config, self.folders[name])
 
 
 def write_candidates(name: str, inputs: Inputs, config: CurationConfig, folder: Path) -> None:

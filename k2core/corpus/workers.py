@@ -1,0 +1,183 @@
+"""Work on the shards of the corpus in several processes at once, one process a shard.
+
+A document can kill a process: a fault in a library's C code, or memory that it asks for. The shard is then done again.
+A document that was being worked on at two deaths is set aside, and the others of its shard are kept.
+
+The pool of processes of datatrove's LocalPipelineExecutor is Python's `Pool`, which waits without end for the task of a
+process that was killed (bpo-22393); here each process is watched.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import Field
+
+from k2core.recipe import Section
+from k2core.stage import StageError
+from k2core.storage import StorageError
+
+TRIES = 2
+"""Deaths at the same document, or at none, after which the shard is not simply done again."""
+DEATHS = 10
+"""Deaths of one shard's processes that end the stage: then it is not the documents, but the machine's memory."""
+
+
+class Corpus(Section):
+    """Section `corpus`: what works on the corpus's shards. No output depends on it."""
+
+    TRACKED: ClassVar[bool] = False
+
+    workers: int = Field(
+        ge=1, description="processes that work on shards of the corpus at once; 1: the stage's own, and none beside it"
+    )
+
+
+class Watch:
+    """Which document of a shard is being worked on, in a file that a killed process leaves behind.
+
+    Args:
+        folder: where the files of all shards are; it stays between two attempts of a stage.
+    """
+
+    def __init__(self, folder: Path, shard: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._now, self._past = folder / f"{shard}.now", folder / f"{shard}.deaths"
+        self._file = -1
+        self.deaths = Counter(self._past.read_text(encoding="utf-8").splitlines() if self._past.exists() else ())
+
+    def __enter__(self) -> Self:
+        self._file = os.open(self._now, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        os.close(self._file)
+
+    def at(self, id: str) -> None:
+        """The document `id` is next; empty: what follows is not the work on one document."""
+        os.pwrite(self._file, f"{_line(id)}\n".encode(), 0)
+
+    def kills(self, id: str) -> bool:
+        """Whether the document is to be set aside."""
+        return self.deaths[_line(id)] >= TRIES
+
+    @property
+    def now(self) -> str:
+        """The document that is, or was, being worked on."""
+        lines = self._now.read_text(encoding="utf-8").splitlines() if self._now.exists() else []
+        return lines[0] if lines else ""
+
+    def died(self) -> str:
+        """Count a death at the document that was being worked on, which is returned; empty: at none."""
+        id = self.now
+        self.deaths[id] += 1
+        with self._past.open("a", encoding="utf-8") as file:
+            file.write(f"{id}\n")
+        return id
+
+
+def _line(id: str) -> str:
+    """An id without the ends of lines that the files of a `Watch` are split at."""
+    return " ".join(id.splitlines())
+
+
+Work = Callable[[str, Watch], Any]
+
+
+def map_shards(work: Work, shards: Sequence[str], corpus: Corpus, folder: Path) -> Iterator[tuple[str, Any]]:
+    """Do `work(shard, watch)` for each of `shards`; yields each shard with the result, in the order in which they end.
+
+    With several workers, `work` and its results must be picklable. Their processes end with this one.
+
+    Args:
+        folder: where it is kept which documents killed a process.
+
+    Raises:
+        StageError: the work on a shard failed in another process, or its processes keep dying; the shard is named.
+    """
+    if corpus.workers == 1:
+        for shard in shards:
+            with Watch(folder, shard) as watch:
+                result = work(shard, watch)
+            yield shard, result
+        return
+    context = multiprocessing.get_context("spawn")
+    waiting, running = deque(shards), dict[Connection, tuple[str, Any]]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < corpus.workers:
+                shard = waiting.popleft()
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_in_child, args=(work, shard, folder, theirs), daemon=True)
+                process.start()
+                theirs.close()  # so that `ours` is at its end when the process is
+                running[ours] = shard, process
+            for ready in wait([*running]):
+                assert isinstance(ready, Connection)
+                answer = _answer(ready)
+                shard, process = running.pop(ready)
+                process.join()
+                if answer is None:
+                    _count_death(Watch(folder, shard), shard, process.exitcode)
+                    waiting.appendleft(shard)
+                elif isinstance(answer, _Failed):
+                    raise StageError(str(answer))
+                else:
+                    yield shard, answer[0]
+    finally:
+        for _, process in running.values():
+            process.kill()
+            process.join()
+
+
+class _Failed(str):
+    """Why the work on a shard failed."""
+
+
+def _answer(ours: Connection) -> Any:
+    """What a process sent as its last; None: it was killed before."""
+    with ours, suppress(EOFError, OSError):
+        return ours.recv()
+    return None
+
+
+def _count_death(watch: Watch, shard: str, exitcode: int) -> None:
+    id = watch.died()
+    what = f"{shard}: its process was killed (exit code {exitcode})"
+    if not id and watch.deaths[id] >= TRIES:
+        raise StageError(f"{what} {TRIES} times, at no document; lower corpus.workers or ingest.shard_characters")
+    if watch.deaths.total() >= DEATHS:
+        raise StageError(f"{what} {DEATHS} times, now at {id}; lower corpus.workers or ingest.shard_characters")
+
+
+def _in_child(work: Work, shard: str, folder: Path, answer: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage's process gets it too, and ends this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with Watch(folder, shard) as watch:
+        watch.at("")
+        try:
+            result = work(shard, watch)
+        except (StageError, StorageError) as error:
+            answer.send(_Failed(error))
+        except Exception as error:  # noqa: BLE001 (it ends the stage, in the parent)
+            traceback.print_exc()
+            answer.send(_Failed(f"{shard}, document {watch.now or 'none'}: {type(error).__name__}: {error}"))
+        else:
+            answer.send((result,))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a child
+    parent.join()
+    os._exit(1)
