@@ -26,7 +26,7 @@ class Arm:
 SANITY = {
     "pool": {"count_letters": 24, "pick_largest": 24, "tool_call": 48},
     "probe_samples": 10, "lowest_rate": 0.2, "highest_rate": 0.8,
-    "prompts": 16, "passes": 2, "success_momentum": 0.0,
+    "prompts": 16, "success_momentum": 0.0,
 }  # fmt: skip
 """Few items, each of which comes up many times; the success rate that is kept of an item is its last one."""
 

@@ -4,7 +4,7 @@ The critic is a language model that reads a request, a rubric and two replies an
 it gives `A`, averaged over both orders so that the position of a reply does not count, is the chance of a win; a
 reply's mean chance against the others sampled for the same request is its self-critique reward.
 
-Shapes: B sequences, T positions, V vocabulary.
+Shapes: B sequences, T positions, M of them wanted, V vocabulary.
 """
 
 from __future__ import annotations
