@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -54,13 +55,37 @@ def main(
     block: str = typer.Option("ablations", help="the tables' block of the page; each base has one of its own"),
 ) -> None:
     """Measure."""
-    chosen = [FULL, *(arm for arm in arms or ARMS if arm != FULL)]
-    if unknown := sorted(set(chosen) - set(ARMS)):
-        raise typer.BadParameter(f"no arm {unknown[0]}; there are {', '.join(ARMS)}")
+    chosen = chosen_arms(arms, ARMS)
+    carry_out(
+        "ablations", lambda: measure(chosen, seeds, workspace.resolve(), work.resolve()), markdown, results, page, block
+    )
+
+
+def chosen_arms(arms: list[str] | None, known: Collection[str]) -> list[str]:
+    """`FULL` and the arms that are asked for; all of `known` if none is.
+
+    Raises:
+        typer.BadParameter: there is no such arm.
+    """
+    chosen = [FULL, *(arm for arm in arms or known if arm != FULL)]
+    if unknown := sorted(set(chosen) - set(known)):
+        raise typer.BadParameter(f"no arm {unknown[0]}; there are {', '.join(known)}")
+    return chosen
+
+
+def carry_out(
+    name: str,
+    measure: Callable[[], dict[str, Any]],
+    markdown: Callable[[dict[str, Any]], str],
+    results: Path,
+    page: Path,
+    block: str,
+) -> None:
+    """Measure, and write figures and the block of the page; what goes wrong ends the command `name` in a sentence."""
     try:
-        measured = measure(chosen, seeds, workspace.resolve(), work.resolve())
+        measured = measure()
     except (RecipeError, StorageError, StageError, FileNotFoundError) as error:
-        print(f"ablations: {error}", file=sys.stderr, flush=True)
+        print(f"{name}: {error}", file=sys.stderr, flush=True)
         raise typer.Exit(1) from None
     results.parent.mkdir(parents=True, exist_ok=True)
     write_json(results, measured)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,14 +18,12 @@ from typing import Any
 import typer
 
 from benchmarks.harness import ROOT, commit, machine
-from benchmarks.pages import rewrite
 from experiments import statistics
-from experiments.ablations import BITS, RESAMPLES, interval, stage
+from experiments.ablations import BITS, RESAMPLES, carry_out, chosen_arms, interval, stage
 from experiments.policy_arms import ARMS, Arm
 from experiments.variants import FULL, Recipe
-from k2core.recipe import RecipeError, read_recipe
-from k2core.stage import StageError
-from k2core.storage import StorageError, dvc_md5, publish, write_json
+from k2core.recipe import read_recipe
+from k2core.storage import dvc_md5, publish
 
 SFT = "sft"
 INPUTS = ("models/sft", "models/critic", "data/tokenizer", "data/tokens", "data/tasks", "data/programs",
@@ -51,17 +48,10 @@ def main(
     page: Path = typer.Option(ROOT / "docs/rl.md", help="the page with the tables"),
 ) -> None:
     """Measure."""
-    chosen = [FULL, *(arm for arm in arms or ARMS if arm != FULL)]
-    if unknown := sorted(set(chosen) - set(ARMS)):
-        raise typer.BadParameter(f"no arm {unknown[0]}; there are {', '.join(ARMS)}")
-    try:
-        measured = measure(chosen, seeds, workspace.resolve(), work.resolve())
-    except (RecipeError, StorageError, StageError, FileNotFoundError) as error:
-        print(f"policy: {error}", file=sys.stderr, flush=True)
-        raise typer.Exit(1) from None
-    results.parent.mkdir(parents=True, exist_ok=True)
-    write_json(results, measured)
-    rewrite(page, "policy", markdown(measured))
+    chosen = chosen_arms(arms, ARMS)
+    carry_out(
+        "policy", lambda: measure(chosen, seeds, workspace.resolve(), work.resolve()), markdown, results, page, "policy"
+    )
 
 
 def measure(arms: list[str], seeds: int, workspace: Path, work: Path) -> dict[str, Any]:

@@ -58,8 +58,8 @@ def advantages(rewards: Sequence[float], baseline: Baseline, tau: float) -> list
 
 def standardised(rewards: Sequence[float]) -> list[float]:
     """GRPO's advantages: r - r̄ divided by the deviation of the group; exactly 0 where all are equal."""
-    gains = advantages(rewards, "mean", 1.0)
-    return [gain / (stdev(rewards) + LEAST_DEVIATION) for gain in gains]
+    scale = stdev(rewards) + LEAST_DEVIATION
+    return [gain / scale for gain in advantages(rewards, "mean", 1.0)]
 
 
 def length_rewards(group: Sequence[Rollout]) -> list[float]:
