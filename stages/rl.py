@@ -156,7 +156,7 @@ def run(
             Random(f"{seed}/critic").shuffle(known)
             refinement = Refinement(
                 Learner(judge, optimizer.with_rates(params.muon_lr, params.adamw_lr).build(judge)), tok,
-                known[: params.critique_heldout], pairs=params.critique_pairs, context=params.context, ranks=ranks,
+                known, asked=params.critique_heldout, pairs=params.critique_pairs, context=params.context, ranks=ranks,
             )  # fmt: skip
             refined = Critic(refinement, Critique(refinement.read, tok, requests, params.context))
         job.say(

@@ -63,7 +63,9 @@ class RLConfig(TrainingSettings):
     critique_every: int = Field(ge=1, description="iterations between two that also sample open prompts")
     critique_prompts: int = Field(ge=0, description="open prompts in such an iteration, rewarded by the critic")
     critique_weight: float = Field(ge=0, description="weight of the critic's win rate against verified rewards")
-    critique_heldout: int = Field(ge=0, description="held-out pairs of verified replies that the critic is measured on")
+    critique_heldout: int = Field(
+        ge=1, description="held-out pairs of verified replies that an iteration asks the critic about, in turn"
+    )
     critique_pairs: int = Field(ge=0, description="pairs of verified replies per iteration that the critic learns from")
     critique_least: float = Field(
         ge=0, le=1, description="least agreement with the verifiers at which the critic's reward counts; 0.5 is chance"

@@ -128,11 +128,15 @@ def chances(model: Callable[..., Tensor], tokenizer: Tokenizer, pairs: Sequence[
     return [0.5 + (forward - backward) / 2 for forward, backward in zip(scores[::2], scores[1::2], strict=True)]
 
 
+def rights(chances: Sequence[float]) -> list[float]:
+    """Of each pair whether its better reply wins, a tie counting half."""
+    return [0.5 if chance == 0.5 else float(chance > 0.5) for chance in chances]
+
+
 def pairwise_accuracy(pairs: Sequence[Pair], chances: Sequence[float]) -> dict[str, float]:
     """Share of pairs whose better reply wins, a tie counting half: `all` and by kind of source."""
     by_kind: dict[str, list[float]] = {"all": []}
-    for pair, chance in zip(pairs, chances, strict=True):
-        right = 0.5 if chance == 0.5 else float(chance > 0.5)
+    for pair, right in zip(pairs, rights(chances), strict=True):
         by_kind["all"].append(right)
         by_kind.setdefault(pair.source.split("/")[0], []).append(right)
     return {kind: sum(values) / len(values) for kind, values in by_kind.items()}

@@ -151,11 +151,14 @@ class PolicyTraining(Training):
         self.partial, self.clock = PartialRollouts(), Clock()
 
     def state(self) -> dict[str, Any]:
-        return {"curriculum": self.curriculum.state_dict(), "partial": self.partial.state()}
+        state = {"curriculum": self.curriculum.state_dict(), "partial": self.partial.state()}
+        return state | ({"critic": self.critic.refinement.state()} if self.critic else {})
 
     def restore(self, state: dict[str, Any]) -> None:
         self.curriculum.load_state_dict(state["curriculum"])
         self.partial.restore(state["partial"], self.prompts, self.tokenizer)
+        if self.critic:
+            self.critic.refinement.restore(state["critic"])
 
     def weights(self) -> Module:
         return ModuleDict({"policy": self.model} | ({"critic": self.critic.refinement.model} if self.critic else {}))
