@@ -41,7 +41,7 @@ app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=F
 @app.command()
 def main(
     arms: list[str] = typer.Argument(None, help=f"of {', '.join(ARMS)}; default: all. `{FULL}` is always measured"),
-    seeds: int = typer.Option(1, min=1, help="trainings of each arm"),
+    seeds: int = typer.Option(1, min=1, help=f"trainings of `{FULL}`; of any other arm there is one"),
     workspace: Path = typer.Option(Path("."), help="a workspace whose chain has run as far as the critic"),
     work: Path = typer.Option(Path("work/policy"), help="finished trainings, and those to go on with"),
     results: Path = typer.Option(ROOT / "experiments/results/policy.json", help="the figures"),
@@ -62,7 +62,10 @@ def measure(arms: list[str], seeds: int, workspace: Path, work: Path) -> dict[st
     folder = work / key[:12]
     before = scored(recipe, workspace / "models/sft", workspace, folder / SFT)
     found = {
-        arm: [trained(ARMS[arm], recipe, number, workspace, folder / arm) for number in range(seeds)] for arm in arms
+        arm: [
+            trained(ARMS[arm], recipe, number, workspace, folder / arm) for number in range(seeds if arm == FULL else 1)
+        ]
+        for arm in arms
     }
     families = {**before["items"][TASKS], DIALOGUES: []}
     best, seed = f"pass@{recipe['evaluate']['samples']}", recipe["compute"]["seed"]
@@ -172,7 +175,7 @@ def markdown(measured: dict[str, Any]) -> str:
     what = [f"| `{arm}` | {ARMS[arm].says} |" for arm in arms]
     lines += ["", "| arm | what it is |", "|---|---|", *what, ""]
     lines += [
-        f"Iterations: {measured['iterations']}; trainings per arm: {measured['seeds']}; 95% intervals by a bootstrap "
+        f"Iterations: {measured['iterations']}; trainings of `{FULL}`: {measured['seeds']}, of any other arm: 1; 95% intervals by a bootstrap "
         f"over items and trainings. Measured on {measured['machine']}, commit {measured['commit']}:",
         f"`{measured['command']}`.",
     ]

@@ -26,7 +26,7 @@ class Arm:
 SANITY = {
     "pool": {"count_letters": 24, "pick_largest": 24, "tool_call": 48},
     "probe_samples": 10, "lowest_rate": 0.2, "highest_rate": 0.8,
-    "prompts": 16, "success_momentum": 0.0,
+    "prompts": 16, "success_momentum": 0.0, "iterations": 96,
 }  # fmt: skip
 """Few items, each of which comes up many times; the success rate that is kept of an item is its last one."""
 
@@ -35,11 +35,12 @@ GRPO = {"objective": "grpo", "ptx_weight": 0.01}
 PTX weighs a tenth too, so that the two weigh as much against each other as in the recipe."""
 
 ARMS = {
-    FULL: Arm("the recipe: K2's objective, one step a reference, which is REINFORCE with a mean baseline"),
-    "grpo": Arm("GRPO, one step a reference", GRPO),
-    "k2_passes": Arm("K2's objective, two passes", {"passes": 2}),
+    FULL: Arm("the recipe: K2's objective, two passes over an iteration's responses"),
+    "reinforce": Arm("one pass, which makes it REINFORCE with a mean baseline; as many samples", {"passes": 1}),
+    "reinforce_time": Arm("the same for as much time as the recipe takes", {"passes": 1, "iterations": 72}),
+    "grpo": Arm("GRPO, two passes", GRPO),
+    "grpo_time": Arm("GRPO, one pass, as much time", GRPO | {"passes": 1, "iterations": 72}),
     "sanity": Arm("few items that the SFT model solves 20% to 80% of the time", SANITY),
-    "grpo_passes": Arm("GRPO, two passes", GRPO | {"passes": 2}),
     "broken_critic": Arm("a critic with a random head", random_critic=True),
     "no_ptx": Arm("no PTX", {"ptx_weight": 0.0}),
     "more_rubric": Arm(
