@@ -3,8 +3,8 @@
 In every iteration the critic is shown pairs of replies to one prompt, of which a verifier passed one and failed the
 other, and learns to tell them apart. How often it tells held-out pairs apart, replies to prompts that no training has
 seen, is its agreement. Open prompts, which no verifier can judge, are left to it only while it agrees often enough.
-Few pairs say little: of 32, a critic at chance tells 60% apart in one iteration of seven. So all pairs count, each by the
-critic's newest verdict on it, and an iteration asks for some of them again.
+Few pairs say little: of 32, a critic at chance tells 60% apart in one iteration of seven. So all pairs count, each by
+the critic's newest verdict on it, and an iteration asks for some of them again.
 """
 
 from __future__ import annotations

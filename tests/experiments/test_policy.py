@@ -94,7 +94,7 @@ def test_gains_over_the_sft_model_and_nothing_trained_twice(workspace: Path, sta
     assert (stages.recipes["full"]["compute"]["seed"], stages.recipes["grpo"]["compute"]["seed"]) == (2, 1)
     found = json.loads((workspace.parent / "r.json").read_text())
     assert found["pass@1"]["a"]["grpo - sft"] == {"value": 0.25, "low": 0.25, "high": 0.25}
-    assert found["pass@2"]["a"]["grpo - sft"]["value"] == 0.0, "one sample of some passes, before and after"
+    assert found["pass@4"]["a"]["grpo - sft"]["value"] == 0.0, "one sample of some passes, before and after"
     dialogues = found["pass@1"]["tool_dialogue"]["full - sft"]
     assert dialogues["value"] == pytest.approx(0.75 * 3 / 4) and dialogues["low"] < dialogues["high"]
     assert found["bits"] == {"sft": [2.25], "full": [3.0, 3.0], "grpo": [2.5]}
