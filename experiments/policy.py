@@ -176,7 +176,8 @@ def markdown(measured: dict[str, Any]) -> str:
     lines += ["", "| arm | what it is |", "|---|---|", *what, ""]
     lines += [
         f"Iterations: {measured['iterations']}; trainings of `{FULL}`: {measured['seeds']}, of any other arm: 1; 95% "
-        f"intervals by a bootstrap over items and trainings. Measured on {measured['machine']}, commit {measured['commit']}:",
+        "intervals by a bootstrap over items and trainings. "
+        f"Measured on {measured['machine']}, commit {measured['commit']}:",
         f"`{measured['command']}`.",
     ]
     return "\n".join(lines)
