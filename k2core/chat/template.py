@@ -1,7 +1,7 @@
 """K2's chat format as text and as tokens with the loss mask.
 
 The released template (K2-Instruct): tool declarations first, in a system message named `tool_declare`; then the system
-message (a default one if there is none), and the dialogue. A call's id is `functions.NAME:IDX`; results come back as
+message (a default one if there is none, in other words than K2's), and the dialogue. A call's id is `functions.NAME:IDX`; results come back as
 `## Return of ID`. There is no `<think>`, so the text only ever grows at its end: a prefix of the dialogue renders to a
 prefix of the dialogue's text. `chat_template.jinja` is the same for `transformers`, with tools in JSON.
 """
@@ -35,7 +35,9 @@ Tool = dict[str, Any]
 ToolFormat = Literal["typescript", "json"]
 IMAGE = "<|media_start|>image<|media_content|><|media_pad|><|media_end|>\n"
 """What the released template writes for a picture: plain text to K2, whose vocabulary has no such tokens."""
-DEFAULT_SYSTEM = "You are Kimi, an AI assistant created by Moonshot AI."
+DEFAULT_SYSTEM = "Answer."
+"""Where K2's template says that it is Kimi, by Moonshot AI. No model made here is, and none has read those words in
+training: asked so, it answered with them. These are the words of the gym's prompts."""
 OPENERS = {"system": IM_SYSTEM, "tool": IM_SYSTEM, "user": IM_USER, "assistant": IM_ASSISTANT}
 
 

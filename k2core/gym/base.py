@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from k2core import storage
 from k2core.chat.special_tokens import IM_END
+from k2core.chat.template import DEFAULT_SYSTEM
 from k2core.storage import Split
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ Message = dict[str, Any]
 HELDOUT_SHARE = 0.2
 MAX_DRAWS = 256
 UNLIMITED = 2**20
-SYSTEM = "Answer."
+SYSTEM = DEFAULT_SYSTEM
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class ByteTokenizer:
 def test_the_released_format() -> None:
     assert render(DIALOGUE, TOOLS, add_generation_prompt=True, tool_format="json") == (
         "<|im_system|>tool_declare<|im_middle|>" + json.dumps(TOOLS) + "<|im_end|>"
-        "<|im_system|>system<|im_middle|>You are Kimi, an AI assistant created by Moonshot AI.<|im_end|>"
+        "<|im_system|>system<|im_middle|>Answer.<|im_end|>"
         "<|im_user|>user<|im_middle|>Weather in Oslo?<|im_end|>"
         "<|im_assistant|>assistant<|im_middle|>I look.<|tool_calls_section_begin|>"
         '<|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{"city": "Oslo"}<|tool_call_end|>'
