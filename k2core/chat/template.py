@@ -1,9 +1,10 @@
 """K2's chat format as text and as tokens with the loss mask.
 
 The released template (K2-Instruct): tool declarations first, in a system message named `tool_declare`; then the system
-message (a default one if there is none, in other words than K2's), and the dialogue. A call's id is `functions.NAME:IDX`; results come back as
-`## Return of ID`. There is no `<think>`, so the text only ever grows at its end: a prefix of the dialogue renders to a
-prefix of the dialogue's text. `chat_template.jinja` is the same for `transformers`, with tools in JSON.
+message, and the dialogue. Only the default system message is in other words than K2's. A call's id is
+`functions.NAME:IDX`; results come back as `## Return of ID`. There is no `<think>`, so the text only ever grows at its
+end: a prefix of the dialogue renders to a prefix of the dialogue's text. `chat_template.jinja` is the same for
+`transformers`, with tools in JSON.
 """
 
 from __future__ import annotations
