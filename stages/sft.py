@@ -60,7 +60,7 @@ def run(
     from k2core.gym.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
     from k2core.gym.judging import Models
     from k2core.gym.registry import select, text_environments
-    from k2core.model.files import load_model, save_model
+    from k2core.model.files import save_model
     from k2core.training.dialogues import Dialogue, DialogueSource, dialogue_loss, text_dialogues
     from k2core.training.ranks import joined
     from k2core.training.setting import Setting
@@ -110,9 +110,8 @@ def run(
             for name, dialogues in heldout.items()
         }
 
-    model = load_model(init)
     with joined(parallel) as ranks:
-        ranks.spread(model, parallel)
+        model = ranks.load(init, parallel)
         figures = losses("before")
         setting = Setting(job, spikes, checkpoint, ranks, parallel.at_once)
         result = fine_tune(model, source, params, optimizer, setting, plot)

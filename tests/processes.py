@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from k2core.model.config import ModelConfig
+from k2core.model.sharded import whole
 from k2core.optim.kinds.muonclip import MuonClipConfig
 from k2core.training.config import ParallelConfig
 
@@ -42,6 +44,16 @@ def sharing(processes: int, **sizes: Any) -> ParallelConfig:
     """Section `parallel` for so many processes, each with rows of its own and all of the model but for `sizes`."""
     values: dict[str, Any] = {"context": 1, "experts": 1, "replicas": 1, "pipeline": 1, "virtual": 1}
     return ParallelConfig(**{"processes": processes, "launcher": "", "recompute": False} | values | sizes)
+
+
+def everything(tensors: Mapping[str, Tensor], stages: dist.ProcessGroup | None) -> dict[str, Tensor]:
+    """The full values of `tensors`, with those of the processes that have the other layers (`stages`); a collective."""
+    own = {name: whole(tensor).clone() for name, tensor in tensors.items()}
+    if stages is None:
+        return own
+    found: list[dict[str, Tensor]] = [{}] * stages.size()
+    dist.all_gather_object(found, own, stages)
+    return {name: tensor for part in found for name, tensor in part.items()}
 
 
 def run(processes: int, scenario: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:

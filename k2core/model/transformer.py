@@ -172,6 +172,20 @@ class Transformer(nn.Module):
             for observer in observers:
                 observer.observing = False
 
+    def forget(self) -> None:
+        """Forget the largest logits and the counts of earlier passes."""
+        for attention in self.attentions():
+            attention.max_logit_H.fill_(-torch.inf)
+        for router in self.routers():
+            router.tokens_per_expert_E.zero_()
+
+    def allocate(self, to: torch.device) -> None:
+        """Give a model on the meta device memory on `to`, spread as it is; its weights are still to be read."""
+        for part in self.pipeline.pieces.values() if self.pipeline else [self]:
+            part.to_empty(device=to)
+        self.rotary.inverse_frequencies.copy_(RotaryEmbedding(self.config).inverse_frequencies)
+        self.forget()
+
     def blocks(self) -> list[Block]:
         """The layers, in order."""
         return cast("list[Block]", list(self.layers.children()))
