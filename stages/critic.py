@@ -52,6 +52,7 @@ def run(
 ) -> Metrics:
     """Train the critic and report its accuracy on held-out pairs before and after."""
     compute.apply()
+    parallel = parallel.of(SECTION)
     from k2core.chat.template import encode_dialogue
     from k2core.chat.tokenizer import Tokenizer
     from k2core.gym.demonstrations import read_trajectories, some, split_trajectories

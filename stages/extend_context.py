@@ -37,6 +37,7 @@ def run(
 ) -> Metrics:  # fmt: skip
     """Extend the context of `init`; `out` has no optimiser state, since nothing goes on from it."""
     compute.apply()
+    parallel = parallel.of(SECTION)
     from k2core.evals.long_context import LongContext
     from k2core.evals.retrieval import CANDIDATES
     from k2core.model.files import save_model

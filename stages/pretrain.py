@@ -29,6 +29,7 @@ def run(
 ) -> Metrics:  # fmt: skip
     """Train phase `phase`; figures are held-out bits per byte, copying, and what the training reports."""
     compute.apply()
+    parallel = parallel.of(f"pretrain@{phase}")
     from k2core.chat.tokenizer import Tokenizer
     from k2core.evals.copying import copying
     from k2core.model.files import read_config, save_model

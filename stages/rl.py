@@ -63,6 +63,7 @@ def run(
 ) -> Metrics:
     """Improve `init` on verified and critiqued prompts; report training reward and held-out pass rates."""
     compute.apply()
+    parallel = parallel.of(SECTION)
     sandbox.apply()
     from random import Random
     from statistics import fmean

@@ -55,6 +55,7 @@ def run(
 ) -> Metrics:
     """Fine-tune `init` and report the held-out loss before and after."""
     compute.apply()
+    parallel = parallel.of(SECTION)
     from k2core.chat.tokenizer import Tokenizer
     from k2core.data.rows.shards import TokenShards
     from k2core.gym.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
