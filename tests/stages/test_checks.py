@@ -76,8 +76,8 @@ def test_a_domain_without_a_source_is_found_wherever_it_is_asked_for(tmp_path: P
 def test_each_training_must_accept_its_own_mesh(tmp_path: Path) -> None:
     many = [put("parallel.processes", 4), put("parallel.experts", 4)]
     assert faults_of(tmp_path, *many) == [
-        "extend_context, on its mesh of section parallel: 2 rows per step cannot be shared out over 4 groups equally; the "
-        "nearest that can: 4 rows",
+        "extend_context, on its mesh of section parallel: 2 rows per step cannot be shared out over 4 groups equally; "
+        "the nearest that can: 4 rows",
         "critic, on its mesh of section parallel: 6 rows per step cannot be shared out over 4 groups equally; the "
         "nearest that can: 4 or 8 rows",
         "rl, on its mesh of section parallel: rl.ptx_rows: 2 rows per step cannot be shared out over 4 groups equally; "
