@@ -111,7 +111,8 @@ class Today:
         if R > 1:  # two layers, one on its way there and one gradient back; the root unit stays, with its gradient
             layer = 2 * self._layer(jobs, padded=False) + 2 * self._layer(jobs, padded=True)
             passing["gathered weights"] = FP32 * (layer + 2 * (found.embedding + found.head))
-        part = Activations(model, jobs.precision, self._rows(job) * job.context / own.context, job.context, own.context)
+        tokens = self._rows(job) * job.context / own.context
+        part = Activations(model, jobs.precision, tokens, job.context, own.context, own.experts > 1)
         if jobs.precision == "bf16":
             experts = found.routed_experts / own.experts  # whole ones, in use on this rank
             used = found.matrices - found.routed_experts + experts
