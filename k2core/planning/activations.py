@@ -86,7 +86,7 @@ class Activations:
         router = 4 * (config.n_routed_experts + 5 * visits) + (4 * D if self.precision == "bf16" else 0)
         return self.width * (F * config.n_shared_experts + visits * (ways * D + F)) + router + NUMBERS * visits
 
-    def kept(self, layers: int, recompute: bool) -> float:
+    def kept(self, layers: float, recompute: bool) -> float:
         """What the first `layers` layers keep, and the backward pass of one with experts."""
         working = self.layer(False)
         if recompute:
