@@ -1,6 +1,6 @@
 """The whole model. Parameter names follow `deepseek_v3`, except for the stacked feed-forwards (see huggingface.py).
 
-Shapes: B sequences, T positions, S key positions, N tokens, D hidden width.
+Shapes: B sequences, T positions, S key positions, N tokens, D hidden width, H heads, E experts.
 """
 
 from __future__ import annotations
