@@ -18,7 +18,7 @@ from k2core.machine.memory import keep_freed_memory
 from k2core.storage import write_json
 
 TOPICS = (
-    "forward_backward", "max_logit", "update", "training_step", "trainer", "decoding", "enforcer", "dedup",
+    "forward_backward", "max_logit", "update", "training_step", "trainer", "processes", "decoding", "enforcer", "dedup",
     "corpus", "gate", "faithfulness", "trajectories", "engine", "serve", "sandbox", "programs",
 )  # fmt: skip
 CURVES = {"growth": growth, "dedup_curves": dedup_curves}

@@ -8,14 +8,14 @@ from benchmarks.harness import ROOT
 from benchmarks.pages import rewrite
 from k2core.figures.tables import table
 from k2core.model.counts import weights
-from k2core.planning.cluster import H800, load_cluster
-from k2core.planning.jobs import read_jobs
+from k2core.planning.cluster import H800, Cluster, load_cluster
+from k2core.planning.jobs import Jobs, read_jobs
 from k2core.planning.k2 import reported
 from k2core.planning.mesh import Refused
 from k2core.planning.plan import plan
 from k2core.planning.search import best, pipelined, workable
+from k2core.planning.staged import mesh_of
 from k2core.planning.tables import exchanges, memory, number, operations, proposals, times
-from k2core.planning.today import Today
 
 PAGE = ROOT / "docs" / "parallel.md"
 RECIPE = ROOT / "recipes" / "k2.yaml"
@@ -27,9 +27,23 @@ EXPERTS = 16
 def blocks() -> dict[str, str]:
     """The page's tables by the name of their marks."""
     jobs, cluster = read_jobs(RECIPE), load_cluster(H800.with_name("h100-2048.yaml"))
-    k2, rows = reported(RECIPE), []
-    for processes in PROCESSES:
-        mesh = Today(jobs.parallel.model_copy(update={"processes": processes, "experts": EXPERTS}))
+    k2 = reported(RECIPE)
+    fast = best(workable(jobs, pipelined(jobs, cluster), cluster), 5)
+    one = replace(k2, phases=(k2.phases[0], *k2.phases[-2:]))  # decay and anneal are as stable
+    return {
+        "operations": operations(replace(jobs, post=())),
+        "today": _of_this_code(jobs, cluster, PROCESSES),
+        "own": _of_this_code(jobs, cluster, PROCESSES[1:], pipeline=16, virtual=3),
+        "k2": "\n\n".join((f"{k2.mesh.described()}:", memory(k2), exchanges(one), times(k2))),
+        "proposals": proposals(fast),
+    }
+
+
+def _of_this_code(jobs: Jobs, cluster: Cluster, numbers: tuple[int, ...], **sizes: int) -> str:
+    """The meshes of so many processes that `k2core/training` runs."""
+    rows = []
+    for processes in numbers:
+        mesh = mesh_of(jobs.parallel.model_copy(update={"processes": processes, "experts": EXPERTS, **sizes}))
         found = [mesh.memory(jobs, job) for job in jobs.pretraining]
         states = sum(found[0].states.values())
         try:
@@ -41,14 +55,7 @@ def blocks() -> dict[str, str]:
         most = max(each.peak for each in found)
         rows.append([str(processes), *(number(size / 1e9) for size in (equal, states, most)), verdict])
     heads = ["processes", "states if cut equally, GB", "of the fullest rank, GB", "at most, GB", "verdict"]
-    fast = best(workable(jobs, pipelined(jobs, cluster), cluster), 5)
-    one = replace(k2, phases=(k2.phases[0], *k2.phases[-2:]))  # decay and anneal are as stable
-    return {
-        "operations": operations(replace(jobs, post=())),
-        "today": table(heads, rows),
-        "k2": "\n\n".join((f"{k2.mesh.described()}:", memory(k2), exchanges(one), times(k2))),
-        "proposals": proposals(fast),
-    }
+    return table(heads, rows)
 
 
 if __name__ == "__main__":

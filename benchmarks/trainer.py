@@ -1,10 +1,9 @@
-"""The training loop: the time it takes besides its steps, and the time with several processes."""
+"""The training loop: the time it takes besides its steps."""
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -16,20 +15,15 @@ from benchmarks.scale import Scale
 from benchmarks.trainer_worker import Setting
 
 TOPIC = "trainer"
-SPREAD = {
-    "FSDP2": Setting(processes=2),
-    "FSDP2 and expert parallelism": Setting(processes=2, experts=2),
-    "FSDP2 and context parallelism": Setting(processes=2, context=2),
-}
 
 
 def run(scale: Scale) -> list[Entry]:
-    """One entry for the loop, and one for each way of spreading."""
+    """One entry."""
     intervals = measured(Setting(steps=scale.steps), scale)
     size = next(iter(scale.models))
     whole = [1e3 / interval["steps_per_second"] for interval in intervals]
     step = [ms * (1 - interval["throughput/overhead_pct"] / 100) for ms, interval in zip(whole, intervals, strict=True)]
-    entries = [
+    return [
         compare(
             f"training loop over its steps, {size}", whole, step, unit="ms", ratio_of="ours / peer", better="lower",
             goal=1.05, topic=TOPIC,
@@ -37,20 +31,6 @@ def run(scale: Scale) -> list[Entry]:
             "forward, backward and optimiser alone",
         )
     ]  # fmt: skip
-    for name, setting in SPREAD.items():
-        pairs = [(_tps(setting, scale), _tps(Setting(), scale)) for _ in range(scale.few_rounds)]
-        ours, peer = zip(*pairs, strict=True)
-        entries.append(
-            compare(
-                f"2 processes, {name}, {size}", ours, peer, unit="tokens/s", ratio_of="ours / peer", better="higher",
-                goal=None, topic=TOPIC, note="a thread each, gloo, against one process with two threads",
-            )
-        )  # fmt: skip
-    return entries
-
-
-def _tps(setting: Setting, scale: Scale) -> float:
-    return statistics.median(interval["throughput/tps"] for interval in measured(setting, scale))
 
 
 def measured(setting: Setting, scale: Scale) -> list[dict[str, float]]:

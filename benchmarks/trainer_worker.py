@@ -1,4 +1,4 @@
-"""One process of a training that `benchmarks.trainer` measures: FOLDER SETTING SCALE."""
+"""One process of a training that `benchmarks.trainer` and `benchmarks.processes` measure: FOLDER SETTING SCALE."""
 
 from __future__ import annotations
 
@@ -30,11 +30,14 @@ FIGURES = "figures.json"
 
 
 class Setting(BaseModel):
-    """What is measured: processes, and how they share the work."""
+    """What is measured: a model of the scale (empty: the first), processes, and how they share the work."""
 
+    size: str = ""
     processes: int = 1
     context: int = 1
     experts: int = 1
+    replicas: int = 1
+    pipeline: int = 1
     steps: int = 30
 
 
@@ -51,7 +54,7 @@ class Listener(Job):
 
 def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
     load_section(Compute, LAPTOP, "compute").model_copy(update={"threads": sizes.threads}).apply()
-    config = next(iter(sizes.models.values()))
+    config = sizes.models[setting.size or next(iter(sizes.models))]
     batch_tokens = sizes.rows * sizes.context
     phase = load_section(Phase, LAPTOP, "pretrain", "stable")
     changes = {
@@ -60,7 +63,7 @@ def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
         "log_every": min(phase.log_every, setting.steps // 3),
     }  # fmt: skip
     phase = phase.model_copy(update=changes)
-    shared = setting.model_dump(exclude={"steps"})
+    shared = setting.model_dump(exclude={"size", "steps"})
     parallel = load_section(ParallelConfig, LAPTOP, "parallel").model_copy(update=shared)
     with joined(parallel) as ranks:
         shards = folder / "tokens"
@@ -70,6 +73,7 @@ def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
         model = build(config)
         ranks.spread(model, parallel)
         job = Listener(folder)
+        at_once = sizes.context if setting.pipeline > 1 else None  # a pipeline needs micro-batches: rows one by one
         source = PhaseSource(
             TokenShards(shards), weights={"web": 1.0}, steps=setting.steps, batch_rows=sizes.rows,
             context=sizes.context, seed=1, cursor={},
@@ -78,7 +82,7 @@ def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
         checkpoint = load_section(CheckpointConfig, LAPTOP, "checkpoint")
         train(
             Learner(model, sizes.optimizer.build(model)), Plan(source, phase),
-            TrainingSetting(job, spikes, checkpoint, ranks), folder / "plot.csv",
+            TrainingSetting(job, spikes, checkpoint, ranks, at_once), folder / "plot.csv",
         )  # fmt: skip
         if ranks.rank == 0:
             rows = [{**row, "steps_per_second": row["throughput/tps"] / batch_tokens} for row in job.seen]

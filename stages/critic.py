@@ -52,12 +52,13 @@ def run(
 ) -> Metrics:
     """Train the critic and report its accuracy on held-out pairs before and after."""
     compute.apply()
+    parallel = parallel.of(SECTION)
     from k2core.chat.template import encode_dialogue
     from k2core.chat.tokenizer import Tokenizer
     from k2core.gym.demonstrations import read_trajectories, some, split_trajectories
     from k2core.gym.judging import Models
     from k2core.gym.registry import select, text_environments
-    from k2core.model.files import load_model, save_model
+    from k2core.model.files import save_model
     from k2core.rl.critic import chances, pairwise_accuracy, verdict
     from k2core.rl.preferences import Pair, gym_pairs, trajectory_pairs
     from k2core.training.dialogues import Dialogue, DialogueSource
@@ -91,13 +92,12 @@ def run(
         f"{len(trained)} pairs in both orders ({len(dialogues) - len(fitting)} too long), {len(source)} rows; "
         f"{len(heldout)} held-out pairs"
     )
-    model = load_model(init)
 
     def accuracy(when: str, found: list[float]) -> Metrics:
         return {f"accuracy/{name}_{when}": value for name, value in pairwise_accuracy(heldout, found).items()}
 
     with joined(parallel) as ranks:
-        ranks.spread(model, parallel)
+        model = ranks.load(init, parallel)
         whole = ranks.whole_rows(model)
         figures = accuracy("before", chances(whole, tok, heldout, params.context))
         setting = Setting(job, spikes, checkpoint, ranks, parallel.at_once)

@@ -37,9 +37,10 @@ def run(
 ) -> Metrics:  # fmt: skip
     """Extend the context of `init`; `out` has no optimiser state, since nothing goes on from it."""
     compute.apply()
+    parallel = parallel.of(SECTION)
     from k2core.evals.long_context import LongContext
     from k2core.evals.retrieval import CANDIDATES
-    from k2core.model.files import load_model, save_model
+    from k2core.model.files import save_model
     from k2core.training.heldout import FIGURE
     from k2core.training.optimizer_state import load_optimizer
     from k2core.training.ranks import joined
@@ -57,7 +58,7 @@ def run(
 
     def trained(model: Transformer, job: Job, plot: Path, out: Path) -> Metrics:
         learner = Learner(model, optimizer.build(model), TrainerState.load(init))
-        load_optimizer(learner.optimizer, init, model.stages)
+        load_optimizer(learner.optimizer, init)
         setting = Setting(job, spikes, checkpoint, ranks, parallel.micro_batch_tokens)
         return run_phase(params, learner, setting, tokens=tokens, seed=compute.seed, plot=plot, out=out)[1]
 
@@ -72,10 +73,9 @@ def run(
 
     def spread(rope_scaling: YarnConfig | None, reach: int | None = None) -> Transformer:
         """`init` with this scaling, for contexts of `reach` tokens, on all processes."""
-        model = load_model(init, rope_scaling=rope_scaling)
+        model = ranks.load(init, parallel, rope_scaling)
         if reach:
             model.config = model.config.model_copy(update={"max_position_embeddings": reach})
-        ranks.spread(model, parallel)
         return model
 
     with joined(parallel) as ranks:

@@ -29,9 +29,10 @@ def run(
 ) -> Metrics:  # fmt: skip
     """Train phase `phase`; figures are held-out bits per byte, copying, and what the training reports."""
     compute.apply()
+    parallel = parallel.of(f"pretrain@{phase}")
     from k2core.chat.tokenizer import Tokenizer
     from k2core.evals.copying import copying
-    from k2core.model.files import load_model, save_model
+    from k2core.model.files import read_config, save_model
     from k2core.model.transformer import Transformer
     from k2core.training.heldout import bits_per_byte, figure_names
     from k2core.training.optimizer_state import load_optimizer, save_optimizer
@@ -42,14 +43,18 @@ def run(
     if fresh:
         check_vocabulary(Tokenizer.load(init).vocab_size, model.vocab_size, init)
         job.say(f"phase {phase}: fresh weights (seed {compute.seed})")
-        network, before = Transformer(model), TrainerState.fresh()
+        before = TrainerState.fresh()
     else:
-        network, before = load_model(init), TrainerState.load(init)
-        if network.config != model:
+        before = TrainerState.load(init)
+        if read_config(init) != model:
             raise StageError(f"{init} differs in shape from section model; run the phases from the first on")
         job.say(f"phase {phase}: continues {init} after {before.tokens_seen:,} tokens")
     with joined(parallel) as ranks:
-        ranks.spread(network, parallel)
+        if fresh:
+            network = Transformer(model)
+            ranks.spread(network, parallel)
+        else:
+            network = ranks.load(init, parallel)
 
         def heldout(context: int, name: str) -> Metrics:
             return figure_names(bits_per_byte(ranks.whole_rows(network), tokens, context=context), name)
@@ -59,7 +64,7 @@ def run(
         if fresh:
             figures |= heldout(params.heldout_context, "heldout/bits_per_byte_before")
         else:
-            load_optimizer(optimiser, init, network.stages)
+            load_optimizer(optimiser, init)
         learner = Learner(network, optimiser, before)
         setting = Setting(job, spikes, checkpoint, ranks, parallel.micro_batch_tokens)
         after, trained = run_phase(params, learner, setting, tokens=tokens, seed=compute.seed, plot=plot, out=out)
@@ -67,7 +72,7 @@ def run(
             figures |= heldout(params.context_length, "heldout/bits_per_byte_own_context")
         figures |= copying(ranks.whole_rows(network), tokens, context=params.heldout_context, seed=compute.seed)
         save_model(network, out)
-        save_optimizer(optimiser, out, network.stages)
+        save_optimizer(optimiser, out)
         after.save(out)
     return figures | trained
 

@@ -63,6 +63,7 @@ def run(
 ) -> Metrics:
     """Improve `init` on verified and critiqued prompts; report training reward and held-out pass rates."""
     compute.apply()
+    parallel = parallel.of(SECTION)
     sandbox.apply()
     from random import Random
     from statistics import fmean
@@ -76,7 +77,7 @@ def run(
     from k2core.gym.registry import select
     from k2core.gym.tool_call import all_environments
     from k2core.gym.tool_dialogue import with_dialogues
-    from k2core.model.files import load_model, save_model
+    from k2core.model.files import save_model
     from k2core.rl.critique import Critique, open_requests
     from k2core.rl.loop import Critic, PolicyTraining
     from k2core.rl.pool import build_pool
@@ -94,7 +95,6 @@ def run(
     environments = with_dialogues(all_environments(tasks, programs, gym, Models(gym.llm, compute, job.answers)))
     accepted = split_trajectories(read_trajectories(trajectories / "accepted.jsonl"), "train")
     accepted = some(accepted, params.trajectories, seed)
-    model = load_model(init)
 
     tried: dict[str, dict[str, list[Attempt]]] = {}
 
@@ -114,8 +114,8 @@ def run(
         }
 
     with joined(parallel) as ranks:
+        model = ranks.load(init, parallel)
         sampler = ranks.whole(model)
-        ranks.spread(model, parallel)
         figures = heldout("before")
         pool = build_pool(
             sampler,
@@ -145,8 +145,7 @@ def run(
         requests = open_requests(tok, accepted, params.context) if params.critique_prompts else []
         refined = None
         if requests:
-            judge = load_model(critic)
-            ranks.spread(judge, parallel)
+            judge = ranks.load(critic, parallel)
             pairs = [
                 verified_pair(request_of(each.item.messages), each.rollouts, f"heldout/{name}")
                 for name, attempts in tried["before"].items() if not isinstance(environments[name], Episodic)

@@ -55,12 +55,13 @@ def run(
 ) -> Metrics:
     """Fine-tune `init` and report the held-out loss before and after."""
     compute.apply()
+    parallel = parallel.of(SECTION)
     from k2core.chat.tokenizer import Tokenizer
     from k2core.data.rows.shards import TokenShards
     from k2core.gym.demonstrations import encode_gym, encode_trajectories, read_trajectories, some, split_trajectories
     from k2core.gym.judging import Models
     from k2core.gym.registry import select, text_environments
-    from k2core.model.files import load_model, save_model
+    from k2core.model.files import save_model
     from k2core.training.dialogues import Dialogue, DialogueSource, dialogue_loss, text_dialogues
     from k2core.training.ranks import joined
     from k2core.training.setting import Setting
@@ -110,9 +111,8 @@ def run(
             for name, dialogues in heldout.items()
         }
 
-    model = load_model(init)
     with joined(parallel) as ranks:
-        ranks.spread(model, parallel)
+        model = ranks.load(init, parallel)
         figures = losses("before")
         setting = Setting(job, spikes, checkpoint, ranks, parallel.at_once)
         result = fine_tune(model, source, params, optimizer, setting, plot)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from k2core.model.config import ModelConfig
+from k2core.model.sharded import whole
+from k2core.model.transformer import Transformer
 from k2core.optim.kinds.muonclip import MuonClipConfig
+from k2core.optim.sharding import local
 from k2core.training.config import ParallelConfig
 
 PRELOADED = [
@@ -42,6 +48,49 @@ def sharing(processes: int, **sizes: Any) -> ParallelConfig:
     """Section `parallel` for so many processes, each with rows of its own and all of the model but for `sizes`."""
     values: dict[str, Any] = {"context": 1, "experts": 1, "replicas": 1, "pipeline": 1, "virtual": 1}
     return ParallelConfig(**{"processes": processes, "launcher": "", "recompute": False} | values | sizes)
+
+
+def everything(tensors: Mapping[str, Tensor], stages: dist.ProcessGroup | None) -> dict[str, Tensor]:
+    """The full values of `tensors`, with those of the processes that have the other layers (`stages`); a collective."""
+    own = {name: whole(tensor).clone() for name, tensor in tensors.items()}
+    if stages is None:
+        return own
+    found: list[dict[str, Tensor]] = [{}] * stages.size()
+    dist.all_gather_object(found, own, stages)
+    return {name: tensor for part in found for name, tensor in part.items()}
+
+
+class Kept:
+    """Bytes that autograd keeps of a model's layers, but for its weights; each piece of memory counts once."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Tensor] = {}  # which hold the memory, so that no other takes its address
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.untyped_storage().nbytes() for tensor in self._kept.values())
+
+    @contextmanager
+    def of(self, model: Transformer) -> Iterator[None]:
+        """Within the block, what the layers of `model` keep is counted."""
+
+        def pack(tensor: Tensor) -> Tensor:
+            weights = {local(parameter).untyped_storage().data_ptr() for parameter in model.parameters()}
+            own = getattr(tensor, "elem", tensor)  # of an exchange that has been started
+            where = own.untyped_storage().data_ptr()
+            if where not in weights:
+                self._kept[where] = own
+            return tensor
+
+        def counted(forward: Callable[..., Tensor], *inputs: Any) -> Tensor:
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                return forward(*inputs)
+
+        for layer in model.blocks():
+            layer.forward = partial(counted, layer.forward)  # type: ignore[method-assign]
+        yield
+        for layer in model.blocks():
+            layer.forward = layer.forward.args[0]  # type: ignore[attr-defined, method-assign]
 
 
 def run(processes: int, scenario: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:

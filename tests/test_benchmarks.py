@@ -18,8 +18,10 @@ from benchmarks import (
     engine,
     forward_backward,
     growth,
+    kills,
     max_logit,
     pages,
+    processes,
     trainer,
     trajectories,
     update,
@@ -145,11 +147,27 @@ def test_a_topic_runs(topic):
     assert all(made.ours > 0 and made.peer > 0 and made.command.endswith(topic) for made in entries)
 
 
-def test_the_trainer_topic_runs(monkeypatch):
-    monkeypatch.setattr(trainer, "SPREAD", {"FSDP2": trainer.SPREAD["FSDP2"]})
-    loop, spread = trainer.run(smoke())
+def test_the_trainer_topic_runs():
+    [loop] = trainer.run(smoke())
     assert 1 <= loop.ratio < 100 and loop.ours > loop.peer > 0  # ms per step with and without what is around it
-    assert 0 < spread.ratio < 10 and spread.name.startswith("2 processes, FSDP2")
+
+
+def test_the_processes_topic_runs(monkeypatch):
+    """With one of the ways, as each is another program's start."""
+    monkeypatch.setattr(processes, "AXES", {"pipeline": processes.AXES["pipeline"]})
+    monkeypatch.setattr(processes, "GOAL", ("tiny", 0.75))
+    [made] = processes.run(smoke())
+    assert made.name == "2 processes, pipeline, tiny" and made.command.endswith(" processes")
+    assert 0 < made.ratio < 10 and made.ours > 0 and made.goal == 0.75
+
+
+def test_the_deaths_block_says_what_differed_and_a_line_cut_short_counts_for_nothing(tmp_path):
+    said = kills.block([[1, 3, 7, 6]], [["2", 30, 3e-8, True], ["8", 30, 0.5, False]], 30)
+    assert "| 1 | 3 | 7 | 6 |" in said
+    assert "| 2 | 30 of 30 | 3.0e-08 | equal |" in said and "| 8 | 30 of 30 | 5.0e-01 | **differ** |" in said
+    (tmp_path / "order-4-0").write_text("[0, 0, [1, 2]]\n[1, 0, [3, 4]]\n[2, 0, [5")
+    (tmp_path / "order-2-0").write_text("[1, 0, [3, 9]]\n")
+    assert kills.order_of(tmp_path) == {(0, 0): {(1, 2)}, (1, 0): {(3, 4), (3, 9)}}
 
 
 def test_the_engine_topic_runs():

@@ -26,7 +26,8 @@ SLOW = (
     "stages/test_endings.py", "stages/test_reruns.py", "storage/test_dvc_remote.py", "storage/test_s3.py",
     "talk", "test_benchmarks.py", "test_benchmarks_corpus.py", "test_corpus_scale.py", "test_extensions.py",
     "test_gpu_check.py",
-    "training/test_checkpoint.py", "training/test_checkpoint_faults.py", "training/test_context_parallel.py",
+    "training/test_between_stages.py", "training/test_checkpoint.py", "training/test_checkpoint_faults.py",
+    "training/test_context_parallel.py",
     "training/test_kills.py", "training/test_mesh.py", "training/test_pipelines.py",
     "training/test_ranks.py", "training/test_stages.py",
 )  # fmt: skip

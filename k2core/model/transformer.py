@@ -1,6 +1,6 @@
 """The whole model. Parameter names follow `deepseek_v3`, except for the stacked feed-forwards (see huggingface.py).
 
-Shapes: B sequences, T positions, S key positions, N tokens, D hidden width.
+Shapes: B sequences, T positions, S key positions, N tokens, D hidden width, H heads, E experts.
 """
 
 from __future__ import annotations
@@ -171,6 +171,20 @@ class Transformer(nn.Module):
         finally:
             for observer in observers:
                 observer.observing = False
+
+    def forget(self) -> None:
+        """Forget the largest logits and the counts of earlier passes."""
+        for attention in self.attentions():
+            attention.max_logit_H.fill_(-torch.inf)
+        for router in self.routers():
+            router.tokens_per_expert_E.zero_()
+
+    def allocate(self, to: torch.device) -> None:
+        """Give a model on the meta device memory on `to`, spread as it is; its weights are still to be read."""
+        for part in self.pipeline.pieces.values() if self.pipeline else [self]:
+            part.to_empty(device=to)
+        self.rotary.inverse_frequencies.copy_(RotaryEmbedding(self.config).inverse_frequencies)
+        self.forget()
 
     def blocks(self) -> list[Block]:
         """The layers, in order."""

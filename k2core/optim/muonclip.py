@@ -85,10 +85,7 @@ class MuonClip:
         self.model.logits_above = -math.inf if logged else self.config.qk_clip_threshold
         for parameter in self.parameters.values():
             parameter.grad = None
-        for attention in self.model.attentions():
-            attention.max_logit_H.fill_(-torch.inf)
-        for router in self.model.routers():
-            router.tokens_per_expert_E.zero_()
+        self.model.forget()
 
     def gradient_norm(self) -> float:
         """The global norm of the gradient, before clipping.

@@ -16,8 +16,8 @@ from k2core.planning.mesh import Mesh, Refused
 from k2core.planning.pipelined import PipelinedMesh
 from k2core.planning.plan import plan
 from k2core.planning.search import best, nearest, pipelined, todays, workable
+from k2core.planning.staged import mesh_of
 from k2core.planning.tables import proposals, whole
-from k2core.planning.today import Today
 from k2core.recipe import RecipeError, validate
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -36,8 +36,8 @@ def main(
 ) -> None:
     """Say what pre-training of RECIPE needs on a cluster: memory, operations, exchanges, days and GPU-hours.
 
-    Without --mesh the mesh is the recipe's section `parallel`, without a pipeline, as this project's code runs it. With
-    it, a pipeline with the states that K2 kept.
+    Without --mesh the mesh is the recipe's section `parallel`, as this project's code runs it. With it, a pipeline with
+    the states that K2 kept.
     """
     try:
         jobs, machine = read_jobs(recipe), load_cluster(cluster)
@@ -53,7 +53,7 @@ def planned(jobs: Jobs, cluster: Cluster, mesh: str) -> str:
     Raises:
         Refused: it cannot be; with the nearest that can.
     """
-    chosen = pipelined_mesh(mesh, cluster) if mesh else Today(jobs.parallel)
+    chosen = pipelined_mesh(mesh, cluster) if mesh else mesh_of(jobs.parallel)
     try:
         return whole(plan(jobs, chosen, cluster))
     except Refused as error:

@@ -134,7 +134,7 @@ class PipelinedMesh(Section):
         state = STATE * (2 * (matrices + experts) + 3 * others) / self.stage  # with fp32 weights
         layers = -(-model.num_hidden_layers // self.pipeline)
         shared, rows = self._shared(job), self._rows(job)
-        part = Activations(model, "bf16", rows * job.context / shared, job.context, shared)
+        part = Activations(model, "bf16", rows * job.context / shared, job.context, shared, self.experts > 1)
         flying = min(self._micro_batches(job), self.pipeline + (self.pipeline - 1) / self.virtual if place == 0 else
                      self.pipeline)  # fmt: skip
         passing = {"activations": flying * layers * part.inputs + part.kept(0, recompute=True)}

@@ -24,7 +24,7 @@ FP32 = 4
 
 @dataclass(frozen=True)
 class Today:
-    """A mesh of the recipe's section `parallel`."""
+    """A mesh of the recipe's section `parallel`, without a pipeline."""
 
     parallel: ParallelConfig
 
@@ -46,10 +46,6 @@ class Today:
 
     def check(self, jobs: Jobs, job: Job, cluster: Cluster) -> None:
         own = self.parallel
-        if own.pipeline > 1:
-            raise Refused(
-                f"parallel.pipeline {own.pipeline} is not planned from a recipe; say it by --mesh, as K2 had it"
-            )
         if own.processes > cluster.gpus:
             raise Refused(f"{own.processes} processes are more than the cluster's {cluster.gpus} GPUs")
         try:
@@ -65,7 +61,8 @@ class Today:
     def _rows(self, job: Job) -> int:
         """Rows of a micro-batch, which a context group shares."""
         own = self.parallel
-        return rows_at_once(rows_each(job.rows, own.groups), job.context, own.micro_batch_tokens, own.context)
+        rows = rows_each(job.rows, own.groups)
+        return rows_at_once(rows, job.context, own.micro_batch_tokens, own.context, own.pipeline)
 
     def _micro_batches(self, job: Job) -> int:
         return job.rows // self.parallel.groups // self._rows(job)
@@ -111,7 +108,8 @@ class Today:
         if R > 1:  # two layers, one on its way there and one gradient back; the root unit stays, with its gradient
             layer = 2 * self._layer(jobs, padded=False) + 2 * self._layer(jobs, padded=True)
             passing["gathered weights"] = FP32 * (layer + 2 * (found.embedding + found.head))
-        part = Activations(model, jobs.precision, self._rows(job) * job.context / own.context, job.context, own.context)
+        tokens = self._rows(job) * job.context / own.context
+        part = Activations(model, jobs.precision, tokens, job.context, own.context, own.experts > 1)
         if jobs.precision == "bf16":
             experts = found.routed_experts / own.experts  # whole ones, in use on this rank
             used = found.matrices - found.routed_experts + experts

@@ -26,7 +26,7 @@ from k2core.storage import StorageError, publish, write_json
 from k2core.storage.atomic import remove
 from k2core.storage.disk import of_the_machine
 from k2core.storage.s3 import Bucket, TornError, sha256
-from k2core.training.snapshot import Snapshot, files_of
+from k2core.training.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -101,15 +101,16 @@ class Checkpoints:
             StorageError: the previous checkpoint could not be written.
         """
         from torch.distributed.checkpoint import async_save
-        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+
+        from k2core.model.parts import writer
 
         self._wait()
         scratch = self.folder / f".step-{step:08d}.partial"
         tensors = _tensors(model, optimizer)
-        writer = HuggingFaceStorageWriter(str(scratch), files_of(tensors), save_distributed=True)
         written = async_save(
-            tensors, storage_writer=writer, process_group=self.group, async_stager=self._snapshot.stager
-        )
+            tensors, storage_writer=writer(tensors, scratch), process_group=self.group,
+            async_stager=self._snapshot.stager,
+        )  # fmt: skip
         assert isinstance(written, Future)  # what `async_save` returns unless asked for two stages
         content = json.dumps({"fingerprint": self.fingerprint, **state}, allow_nan=False)  # now: it will change
         self._pending = self._behind.submit(self._publish, written, scratch, step, content)
@@ -219,18 +220,13 @@ class Checkpoints:
             )
 
     def _load(self, folder: Path, model: Module, optimizer: Optimizer) -> None:
-        import torch
-        from torch.distributed.checkpoint import CheckpointException, load
-        from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+        from k2core.model.parts import read_parts
 
         tensors = _tensors(model, optimizer)
         try:
-            with torch.no_grad():
-                load(tensors, storage_reader=HuggingFaceStorageReader(str(folder)))
-        except CheckpointException as error:
-            raise StorageError(
-                f"{folder}: does not fit this model ({_reason(error)}); change the model back, or remove that folder"
-            ) from None
+            read_parts(tensors, folder)
+        except StorageError as error:
+            raise StorageError(f"{error}; change the model back, or remove that folder") from None
         moments = {name: tensor for name, tensor in tensors.items() if name.startswith("optimizer/")}
         optimizer.load_state_dict({name.removeprefix("optimizer/"): tensor for name, tensor in moments.items()})
 
@@ -299,6 +295,8 @@ class Checkpoints:
         import torch
         import torch.distributed as dist
 
+        from k2core.model.parts import reason
+
         if self._pending is None:
             return
         fault = self._pending.exception()
@@ -307,9 +305,9 @@ class Checkpoints:
         if self.many:
             dist.all_reduce(failed, group=self.group)
         if failed:
-            reason = _reason(fault) if fault else "another process could not write"
+            why = reason(fault) if fault else "another process could not write"
             raise StorageError(
-                f"{self.folder}: a checkpoint could not be written ({reason}); the previous one is kept: make room "
+                f"{self.folder}: a checkpoint could not be written ({why}); the previous one is kept: make room "
                 "there or mend the disk, then run the same command again"
             ) from fault
 
@@ -318,13 +316,6 @@ def _tensors(model: Module, optimizer: Optimizer) -> dict[str, Any]:
     """All tensors of a training by name; the model's are live, the optimiser's copies."""
     parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
-
-
-def _reason(fault: BaseException) -> str:
-    """What went wrong in one line, without DCP's traces."""
-    for rank, (error, _) in getattr(fault, "failures", {}).items():
-        return f"process {rank}: {_reason(error)}"
-    return " ".join(str(fault).split())
 
 
 def _step(name: str) -> int:

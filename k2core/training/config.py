@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from k2core.machine import Processes
 
@@ -23,6 +23,10 @@ class ParallelConfig(Processes):
         ge=1, description="tokens that a process handles at once, at least one row; gradients of more are accumulated"
     )
     recompute: bool = Field(description="recompute activations in the backward pass, one layer at a time")
+    stages: dict[str, dict[str, int | bool]] = Field(
+        default_factory=dict,
+        description="what differs in a stage, by its name in dvc.yaml: keys above but the first two",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -35,7 +39,20 @@ class ParallelConfig(Processes):
                 raise ValueError(f"processes {self.processes} is not a multiple of {words}")
         if self.virtual > 1 and self.pipeline == 1:
             raise ValueError(f"virtual {self.virtual} needs a pipeline; set pipeline above 1 or virtual to 1")
+        for stage, changes in self.stages.items():
+            if fixed := changes.keys() & {*Processes.model_fields, "stages"}:
+                raise ValueError(f"stages.{stage}: {min(fixed)} is the same for all stages; take it out")
+            try:
+                self.of(stage)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, ("stages", stage, *first["loc"])))
+                raise ValueError(f"{where}: {first['msg']}") from None
         return self
+
+    def of(self, stage: str) -> ParallelConfig:
+        """The mesh of one stage, by its name in dvc.yaml."""
+        return ParallelConfig.model_validate(self.model_dump(exclude={"stages"}) | self.stages.get(stage, {}))
 
     @property
     def at_once(self) -> int | None:

@@ -8,46 +8,33 @@ from typing import TYPE_CHECKING
 from k2core.storage import StorageError
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
-
     from k2core.optim.optimizer import Optimizer
 
 OPTIMIZER = "optimizer.safetensors"
 
 
-def save_optimizer(optimizer: Optimizer, folder: Path, stages: ProcessGroup | None = None) -> None:
-    """Write `optimizer.safetensors` beside a model; all processes gather what is spread over them.
+def save_optimizer(optimizer: Optimizer, folder: Path) -> None:
+    """Write the state beside a model, as `save_model` does; of several processes all must call it."""
+    from k2core.model.files import save_tensors
 
-    Args:
-        stages: of a pipeline (`Transformer.stages`).
-    """
-    from safetensors.torch import save_file
-
-    from k2core.model.sharded import everything
-
-    save_file(everything(optimizer.state_dict(), stages), folder / OPTIMIZER)
+    save_tensors(optimizer.state_dict(), folder / OPTIMIZER)
 
 
-def load_optimizer(optimizer: Optimizer, folder: Path, stages: ProcessGroup | None = None) -> None:
-    """Continue with the optimiser state in `folder`, spread like the live one.
-
-    Args:
-        stages: of a pipeline, in which this process has the state of some layers.
+def load_optimizer(optimizer: Optimizer, folder: Path) -> None:
+    """Continue with the optimiser state in `folder`, each process with its own part of it.
 
     Raises:
         StorageError: there is none, it is torn, or it belongs to another model.
     """
-    from torch.distributed.tensor import DTensor, distribute_tensor
+    import torch
 
-    from k2core.model.files import read_tensors
+    from k2core.model.files import load_tensors, read_tensors
 
-    tensors, own = read_tensors(folder / OPTIMIZER), optimizer.state_dict()
-    if stages:
-        tensors = {name: tensor for name, tensor in tensors.items() if name in own}
-    for name, live in own.items():
-        if isinstance(live, DTensor) and name in tensors:
-            moved = tensors[name].to(live.device)
-            tensors[name] = distribute_tensor(moved, live.device_mesh, live.placements, src_data_rank=None)
+    if (folder / OPTIMIZER).exists() and not torch.distributed.is_initialized():
+        tensors = read_tensors(folder / OPTIMIZER)
+    else:
+        tensors = optimizer.state_dict()
+        load_tensors(tensors, folder / OPTIMIZER)
     try:
         optimizer.load_state_dict(tensors)
     except ValueError as error:

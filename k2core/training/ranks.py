@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,7 +24,8 @@ from torch import Tensor
 
 from k2core.data.rows.batch import IGNORE, Batch
 from k2core.machine.device import here
-from k2core.model.files import assembled
+from k2core.model.config import YarnConfig
+from k2core.model.files import WEIGHTS, drawn, load_model, load_tensors, read_config
 from k2core.model.sharded import whole
 from k2core.model.transformer import Transformer
 from k2core.training.config import ParallelConfig
@@ -120,7 +122,8 @@ class Ranks:
 
         from k2core.training.parallel import compile_layers, recompute_activations, shard, shard_experts
 
-        model.to(self.device)
+        if model.device.type != "meta":
+            model.to(self.device)
         # The compiler takes no grouped products in fp32.
         if self.device.type == "cuda" and model.dtype == torch.bfloat16:
             compile_layers(model)
@@ -152,9 +155,32 @@ class Ranks:
             shard_experts(model, axes["experts"], axes[(*copies, "copies")] if copies or config.copies > 1 else None)
         shard(model, mesh(stages, ("replicas", config.replicas), ("shards", config.shards))[(*copies, "shards")])
 
+    def load(
+        self, folder: Path, config: ParallelConfig, rope_scaling: YarnConfig | Literal["keep"] | None = "keep"
+    ) -> Transformer:
+        """The model in `folder`, spread; each process reads its own parts only.
+
+        Raises:
+            StorageError, RecipeError: as of `load_model`.
+        """
+        if self.world == 1:
+            model = load_model(folder, rope_scaling)
+            self.spread(model, config)
+            return model
+        with torch.device("meta"):
+            model = Transformer(read_config(folder, rope_scaling))
+        self.spread(model, config)
+        model.allocate(self.device)
+        load_tensors(dict(model.state_dict()), folder / WEIGHTS)
+        return model
+
     def whole(self, model: Transformer) -> Transformer:
-        """A model as `model` is before `spread`, to sample from: itself, if there is one process, else a copy."""
-        return model if self.world == 1 else assembled(model.config, dict(model.state_dict()))
+        """The model that is spread, to sample from: itself, if there is one process, else a copy."""
+        if self.world == 1:
+            return model
+        copy = drawn(model.config).to(self.device)
+        self.refresh(copy, model)
+        return copy
 
     def refresh(self, sampler: Transformer, model: Transformer) -> None:
         """Give what `whole` has made the present weights of `model`, tensor by tensor; all processes must call it."""

@@ -13,9 +13,6 @@ from k2core.machine import device
 if TYPE_CHECKING:
     from torch import Tensor
 
-FILE = 2**28
-"""Bytes of a file, roughly: safetensors makes a file in memory, and Python, and so training, stands still meanwhile."""
-
 
 class Snapshot:
     """Memory for one copy; it may be written to again when the checkpoint before has been published."""
@@ -30,15 +27,3 @@ class Snapshot:
         """Allocate what copies of `tensors` will need, where that is kept."""
         if self.pinned:
             self.stager.stage(tensors)
-
-
-def files_of(tensors: dict[str, Tensor]) -> dict[str, int] | None:
-    """Which file each tensor goes to, counted from 1; None if all fit into one."""
-    numbers, number, size = {}, 1, 0
-    for name, tensor in tensors.items():
-        bytes_ = tensor.numel() * tensor.element_size()
-        if size and size + bytes_ > FILE:
-            number, size = number + 1, 0
-        size += bytes_
-        numbers[name] = number
-    return numbers if number > 1 else None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import Kept
 from torch.utils.flop_counter import FlopCounterMode
 
 from k2core.model.config import ModelConfig
@@ -59,21 +60,18 @@ def test_operations_are_those_that_torch_counts(kind: str, context: int) -> None
     assert counter.get_total_flops() / context == pytest.approx(expected, rel=0.02)
 
 
+WIDE = {"hidden_size": 256, "moe_intermediate_size": 128, "num_attention_heads": 8, "kv_lora_rank": 64}
+
+
 @pytest.mark.parametrize("dense", [0, LAPTOP.num_hidden_layers])
-def test_activations_are_what_autograd_keeps(dense: int) -> None:
-    """In fp32 by `reference`."""
-    config = LAPTOP.model_copy(update={"first_k_dense_replace": dense})
-    model, T = Transformer(config), 256
-    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, int] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in parameters:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with using("reference"), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        model.hidden(torch.randint(config.vocab_size, (4, T)))
-    expected = config.num_hidden_layers * Activations(config, "fp32", 4 * T, T, 1).layer(bool(dense))
-    assert sum(kept.values()) == pytest.approx(expected, rel=0.25)
+@pytest.mark.parametrize(
+    ("changes", "rows", "context"), [({}, 4, 2 * QUERY_BLOCK), (WIDE, 4, 64), ({}, 1, 8 * QUERY_BLOCK), (MHA, 4, 256)]
+)
+def test_activations_are_what_autograd_keeps(changes: dict[str, Any], rows: int, context: int, dense: int) -> None:
+    """In fp32 by `reference`; without the last norm."""
+    config = LAPTOP.model_copy(update={"first_k_dense_replace": dense, **changes})
+    model, kept = Transformer(config), Kept()
+    with using("reference"), kept.of(model):
+        model.hidden(torch.randint(config.vocab_size, (rows, context)))
+    expected = config.num_hidden_layers * Activations(config, "fp32", rows * context, context, 1).layer(bool(dense))
+    assert kept.bytes == pytest.approx(expected, rel=0.02)

@@ -15,6 +15,7 @@ from k2core.planning.jobs import Jobs, read_jobs
 from k2core.planning.mesh import Refused, all_to_all, near, ring
 from k2core.planning.pipelined import GRADIENT, WEIGHT, PipelinedMesh
 from k2core.planning.plan import plan
+from k2core.planning.staged import mesh_of
 from k2core.planning.today import Today
 from k2core.recipe import RecipeError
 
@@ -35,7 +36,7 @@ def small() -> Cluster:
 
 
 def parallel(jobs: Jobs, **update: object) -> Today:
-    return Today(jobs.parallel.model_copy(update=update))
+    return mesh_of(jobs.parallel.model_copy(update=update))
 
 
 @pytest.mark.parametrize(("cluster", "mesh"), [(H800, f"{K2_MESH},offload=true"), (H100, K2_MESH)])
@@ -103,8 +104,8 @@ def test_a_mesh_of_today_is_refused_with_the_nearest(small: Cluster) -> None:
         with pytest.raises(Refused, match=sentence):
             plan(jobs, parallel(jobs, processes=processes, context=context, experts=experts), small)
     jobs = Jobs(jobs.model, jobs.precision, parallel(jobs, processes=6).parallel, jobs.pretraining, jobs.post)
-    with pytest.raises(Refused, match=r"parallel.pipeline 2 is not planned from a recipe; say it by --mesh"):
-        plan(jobs, parallel(jobs, processes=8, pipeline=2), small)
+    with pytest.raises(Refused, match="2 micro-batches per step are not a multiple of the pipeline's 4 stages"):
+        plan(jobs, parallel(jobs, processes=8, pipeline=4, micro_batch_tokens=32768), small)
     with pytest.raises(Refused, match="6 groups equally; the nearest that can: FSDP2 over 8, context 1, micro-batches"):
         planned(jobs, small, "")
 

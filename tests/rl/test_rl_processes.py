@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from micro import CHECKPOINT, SPIKES, CharTokenizer, job_in, micro_config, micro_model, micro_optimizer
+from processes import everything, sharing
 from processes import run as run_processes
-from processes import sharing
 from test_loop import PROMPTS, STOP
 
-from k2core.model.sharded import everything, whole
+from k2core.model.sharded import whole
 from k2core.recipe import RecipeError
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.loop import PolicyTraining

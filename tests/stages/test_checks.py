@@ -73,6 +73,38 @@ def test_a_domain_without_a_source_is_found_wherever_it_is_asked_for(tmp_path: P
     ]  # fmt: skip
 
 
+def test_each_training_must_accept_its_own_mesh(tmp_path: Path) -> None:
+    many = [put("parallel.processes", 4), put("parallel.experts", 4)]
+    assert faults_of(tmp_path, *many) == [
+        "extend_context, on its mesh of section parallel: 2 rows per step cannot be shared out over 4 groups equally; "
+        "the nearest that can: 4 rows",
+        "critic, on its mesh of section parallel: 6 rows per step cannot be shared out over 4 groups equally; the "
+        "nearest that can: 4 or 8 rows",
+        "rl, on its mesh of section parallel: rl.ptx_rows: 2 rows per step cannot be shared out over 4 groups equally; "
+        "the nearest that can: 4 rows",
+    ]
+    many += [put("critic.batch_rows", 8), put("rl.ptx_rows", 4)]
+    assert faults_of(tmp_path, *many, put("parallel.stages", {"extend_context": {"context": 2}})) == []
+    many.append(put("parallel.context", 2))
+    [shared] = faults_of(tmp_path, *many)
+    assert shared.endswith("parallel.context is 2, but RL has none: set it to 1 for this stage")
+    assert faults_of(tmp_path, *many, put("parallel.stages", {"rl": {"context": 1}})) == []
+
+
+@pytest.mark.parametrize(
+    ("stages", "sentence"),
+    [
+        ({"pretrain": {"context": 1}}, "parallel.stages.pretrain: no such training; there are: pretrain@stable, "),
+        ({"rl": {"processes": 1}}, "stages.rl: processes is the same for all stages; take it out"),
+        ({"rl": {"contexts": 1}}, "stages.rl.contexts: Extra inputs are not permitted"),
+        ({"rl": {"virtual": 2}}, "stages.rl: Value error, virtual 2 needs a pipeline"),
+    ],
+)
+def test_what_a_stage_has_of_its_own_is_checked(tmp_path: Path, stages: Any, sentence: str) -> None:
+    [fault] = faults_of(tmp_path, put("parallel.stages", stages))
+    assert sentence in fault
+
+
 def test_the_advice_is_accepted(tmp_path: Path) -> None:
     """Twice: every share and number set to 0 as the sentences say; a source of one's own in Wikipedia's place."""
     zeros = [*without("knowledge"), *NO_QUESTIONS[:2], *NO_REWRITES[:2], NO_REWRITES[3]]

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from processes import everything, sharing
 from processes import run as run_processes
-from processes import sharing
 from test_trainer import BEFORE, CHECKPOINT, OPTIMIZER, SPIKES, Source, build, settings
 
 from k2core.machine.processes import must_launch
-from k2core.model.sharded import everything
 from k2core.optim.muonclip import MuonClip
 from k2core.recipe import RecipeError
 from k2core.stage import Job
