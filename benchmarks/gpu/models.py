@@ -56,15 +56,19 @@ def random_rows(found: Findings, config: ModelConfig, rows: int, context: int) -
     return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
 
 
+class Died(BaseException):
+    """As a kill would, it ends a training without a word; Ctrl-C is another thing."""
+
+
 class Counting:
-    """A `BatchSource`: rows that count upwards from anywhere in two documents; optionally it ends at a step."""
+    """A `BatchSource`: rows that count upwards from anywhere in two documents; optionally it dies at a step."""
 
     def __init__(self, vocabulary: int, rows: int, context: int, dies_at: int | None = None) -> None:
         self.vocabulary, self.batch_rows, self.context, self.dies_at = vocabulary, rows, context, dies_at
 
     def batch(self, step: int, rows: range | None = None) -> Batch:
         if step == self.dies_at:
-            raise KeyboardInterrupt
+            raise Died
         generator = torch.Generator().manual_seed(step)
         start_B1 = torch.randint(self.vocabulary, (self.batch_rows, 1), generator=generator)
         tokens_BT = (start_B1 + torch.arange(self.context + 1)) % self.vocabulary

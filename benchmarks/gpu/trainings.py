@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.findings import Findings
-from benchmarks.gpu.models import MICRO, OPTIMIZER, Counting, build
+from benchmarks.gpu.models import MICRO, OPTIMIZER, Counting, Died, build
 from k2core.data.mixture.selection import EVERYTHING
 from k2core.data.rows.shards import TokenizedDocument, write_shards
 from k2core.inference.rollouts import Prompt
@@ -172,7 +172,7 @@ def resuming(found: Findings, root: Path) -> None:
                 plan = Plan(source, Steps(steps=8, log_every=4, checkpoint_every=2))
                 setting = Setting(Quiet(root / name), SPIKES, CHECKPOINT)
                 optimizer = MuonClip(model, OPTIMIZER)
-                with suppress(KeyboardInterrupt):
+                with suppress(Died):
                     train(Learner(model, optimizer), plan, setting, root / f"{name}.csv")
         states.append({**model.state_dict(), **optimizer.state_dict()})
     differing = sum(not torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())

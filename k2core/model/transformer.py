@@ -122,7 +122,7 @@ class Transformer(nn.Module):
         observed = torch.is_grad_enabled() and self.counting
         reach = self.rows.reach(T, segments_BT)
         reach.above = self.logits_above if observed else math.inf
-        ops.prepare(reach, x_BTD)
+        ops.prepare(reach, x_BTD, (self.config.qk_head_dim, self.config.v_head_dim))
         rotation = self.rotary(positions_BT)
         with self._observed(observed):
             for layer in self.blocks():
@@ -138,7 +138,7 @@ class Transformer(nn.Module):
         x_BTD = self._embedded(tokens_BT)
         reach = self.rows.reach(T, segments_BT)
         reach.above = math.inf
-        ops.prepare(reach, x_BTD)
+        ops.prepare(reach, x_BTD, (self.config.qk_head_dim, self.config.v_head_dim))
         rotation = self.rotary(self.rows.columns(T, tokens_BT.device)[None] if positions_BT is None else positions_BT)
         *before, last = self.blocks()
         for layer in before:

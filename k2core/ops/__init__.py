@@ -75,9 +75,13 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     return implementation("rotate", x, *rotation)(x, rotation)
 
 
-def prepare(reach: Reach, x_BTD: Tensor) -> None:
-    """Work out what all layers share of `reach`, before the first of them: their code may be compiled, this is not."""
-    implementation("prepare", x_BTD)(reach, x_BTD)
+def prepare(reach: Reach, x_BTD: Tensor, widths: tuple[int, int]) -> None:
+    """Work out what all layers share of `reach`, before the first of them: their code may be compiled, this is not.
+
+    Args:
+        widths: of a head's queries and of its values, d and v.
+    """
+    implementation("prepare", x_BTD)(reach, x_BTD, widths)
 
 
 def latent_attention(

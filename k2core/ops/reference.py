@@ -63,7 +63,7 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(x.dtype)
 
 
-def prepare(reach: Reach, x_BTD: Tensor) -> None:
+def prepare(reach: Reach, x_BTD: Tensor, widths: tuple[int, int]) -> None:
     """Nothing: blocks are made when the first layer asks."""
 
 

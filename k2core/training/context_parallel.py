@@ -19,18 +19,23 @@ Shapes: B sequences, T positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed._functional_collectives import all_gather_single_autograd
+from torch.distributed import _functional_collectives as collectives
 from torch.distributed.device_mesh import DeviceMesh
 
 from k2core.data.rows.batch import Batch
 from k2core.model.transformer import Transformer
 from k2core.model.visibility import WholeRows
+
+_all_gather: Callable[..., Tensor] = (
+    getattr(collectives, "all_gather_single_autograd", None) or collectives.all_gather_tensor_autograd
+)
+"""Its name since torch 2.13, or that before, which later ones warn of."""
 
 
 def split_context(batch: Batch, rank: int, ranks: int) -> Batch:
@@ -81,7 +86,7 @@ class SharedRows(WholeRows):
         return _chunks(T, self.rank, self.ranks)
 
     def gather(self, part: Tensor) -> Tensor:
-        by_rank = all_gather_single_autograd(part.contiguous(), 0, self.group).unflatten(0, (self.ranks, len(part)))
+        by_rank = _all_gather(part.contiguous(), 0, self.group).unflatten(0, (self.ranks, len(part)))
         early, late = by_rank.chunk(2, dim=2)  # each [P, B, T / 2, …]; the late ones run from the row's end
         return torch.cat([early, late.flip(0)]).transpose(0, 1).flatten(1, 2)
 

@@ -107,14 +107,14 @@ class Ranks:
             targets: of the step, in all processes.
         """
         # FSDP2 averages over processes, so each has its part of the global mean times their number.
-        nats, scale = 0.0, self.world / self.pipeline / targets
+        losses, scale = list[Tensor](), self.world / self.pipeline / targets
         if model.pipeline:
             return model.pipeline.backward(batches, scale)
         for batch in batches:
             nll = batch_nll(model, batch)
             (nll * scale).backward()
-            nats += float(nll.detach())
-        return nats
+            losses.append(nll.detach())  # not looked at yet: the host would wait for each pass before the next
+        return sum(map(float, losses))
 
     def spread(self, model: Transformer, config: ParallelConfig) -> None:
         """Move `model` to its device and share it out, in place."""

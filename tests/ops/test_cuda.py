@@ -12,7 +12,9 @@ import torch
 from test_backends import cuda_on_the_cpu, random
 from torch import Tensor
 from torch._dynamo import config as dynamo
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from k2core.data.rows.batch import Batch
 from k2core.machine import device
 from k2core.model.config import ModelConfig
 from k2core.model.transformer import Transformer
@@ -21,6 +23,7 @@ from k2core.ops.cuda import attention, experts, head
 from k2core.ops.cuda.operations import cumulative
 from k2core.optim.qk_clip import qk_clip
 from k2core.training.parallel import compile_layers, recompute_activations
+from k2core.training.ranks import Ranks
 
 __all__ = ["cuda_on_the_cpu"]  # a fixture
 SHAPE = ModelConfig(
@@ -93,6 +96,40 @@ def test_flex_attention_and_the_products_that_stand_for_it_are_one():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(attention, "scores", products)
             assert torch.allclose(others(tokens, segments_BT=segments(0)), flex, atol=1e-4)
+
+
+class Looks(TorchDispatchMode):
+    """What a GPU would be waited for, in order: a value of a tensor, or a size that depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            self.seen.append(func.__name__)
+        masks = args[1] if func is torch.ops.aten.index.Tensor else ()
+        if any(mask is not None and mask.dtype == torch.bool for mask in masks):
+            self.seen.append("index by a mask")
+        return func(*args, **(kwargs or {}))
+
+
+def test_passes_follow_each_other_without_a_look_at_the_gpu(plain_products, monkeypatch):
+    """At widths of FlexAttention the host looks at a step's losses alone, when all its passes have been started."""
+    monkeypatch.setattr(device, "precision", "bf16")
+    model, events, backward = build(), [], torch.Tensor.backward
+    tokens = torch.randint(96, (2, 41), generator=torch.Generator().manual_seed(0))
+    columns = torch.arange(40).expand(2, -1)
+    batches = [Batch(tokens[:, :-1], tokens[:, 1:], columns, segments(step)) for step in range(3)]
+
+    def noted(loss: Tensor) -> None:
+        events.append(list(looks.seen))
+        backward(loss)
+
+    monkeypatch.setattr(torch.Tensor, "backward", noted)
+    with using("cuda"), Looks() as looks:
+        Ranks().backward(model, batches, 240.0)
+    assert events == [[], [], []] and looks.seen == ["_local_scalar_dense.default"] * 3
 
 
 @pytest.mark.parametrize("recomputed", [False, True])

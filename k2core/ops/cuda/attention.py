@@ -48,7 +48,7 @@ def plain(q_BTHd: Tensor, k_BSHd: Tensor, v_BSHv: Tensor, reach: Reach, scale: f
     """`ops.attention` of queries that are not scaled yet."""
     if min(q_BTHd.shape[-1], v_BSHv.shape[-1]) < NARROWEST:
         return reference.attention(q_BTHd * scale, k_BSHd, v_BSHv, reach)
-    if flash.takes(q_BTHd, v_BSHv):
+    if flash.meant_for((q_BTHd.shape[-1], v_BSHv.shape[-1]), q_BTHd.dtype):
         starts_D = flash.documents(reach, len(q_BTHd), q_BTHd.shape[1], q_BTHd.device)
         if starts_D is not None:
             return _by_flash(q_BTHd, k_BSHd, v_BSHv, starts_D, reach, scale)

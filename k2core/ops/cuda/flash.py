@@ -59,9 +59,9 @@ def _documents(reach: Reach, rows: int, T: int, device: torch.device) -> Tensor 
     return starts_D
 
 
-def takes(q_BTHd: Tensor, v_BTHv: Tensor) -> bool:
-    """Whether the flash kernel is meant for these heads."""
-    return (q_BTHd.shape[-1], v_BTHv.shape[-1]) in WIDTHS and q_BTHd.dtype in TYPES
+def meant_for(widths: tuple[int, int], dtype: torch.dtype) -> bool:
+    """Whether heads of these widths d and v go to the flash kernel."""
+    return widths in WIDTHS and dtype in TYPES
 
 
 def attend(q_BTHd: Tensor, k_BTHd: Tensor, v_BTHv: Tensor, starts_D: Tensor, scale: float) -> tuple[Tensor, Tensor]:

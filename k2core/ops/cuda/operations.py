@@ -41,11 +41,11 @@ def routed_experts(
 # What compiles is imported when it is needed: the compiler takes seconds, which stages on a CPU would wait for.
 
 
-def prepare(reach: Reach, x_BTD: Tensor) -> None:
+def prepare(reach: Reach, x_BTD: Tensor, widths: tuple[int, int]) -> None:
     from k2core.ops.cuda import attention, flash
 
     attention.mask_of(reach, x_BTD.device)
-    if x_BTD.dtype in flash.TYPES:
+    if flash.meant_for(widths, x_BTD.dtype):  # else nothing here waits for the GPU
         flash.documents(reach, len(x_BTD), x_BTD.shape[1], x_BTD.device)
         attention.above_of(reach, x_BTD.device)
 
