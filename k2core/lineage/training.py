@@ -188,9 +188,9 @@ class Training:
 
     def admitted(self, phase: PhaseRecord, place: Place) -> bool:
         """Whether a phase's selection of a domain includes the document."""
-        from k2core.data.mixture.shares import ALL, read_pool
+        from k2core.data.mixture.pool import ALL, read_pool
 
-        return bool(read_pool(self.shards, place.domain, phase.phase.select).parts[ALL][place.number])
+        return read_pool(self.shards, place.domain, phase.phase.select).takes(ALL, place.number)
 
     def place(self, document: str) -> Place | None:
         """A document's place in the shards; None if it is not in them."""
