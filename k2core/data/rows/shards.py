@@ -37,6 +37,11 @@ class TokenizedDocument:
     rate: float = 1.0
 
 
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The type of token ids in files."""
+    return np.dtype("uint16" if vocab_size < 65_536 else "uint32")
+
+
 def write_shards(
     folder: Path, documents: Iterable[TokenizedDocument], *, vocab_size: int, eos_id: int, tokenizer: str = ""
 ) -> dict:
@@ -48,7 +53,7 @@ def write_shards(
     Raises:
         ValueError: a token is outside the vocabulary or equals `eos_id`, or a rate or quality is out of range.
     """
-    dtype = np.dtype("uint16" if vocab_size < 65_536 else "uint32")
+    dtype = token_dtype(vocab_size)
     splits: dict[str, dict[str, dict[str, int]]] = {split: {} for split in SPLITS}
     files: dict[Path, BinaryIO] = {}
     try:
