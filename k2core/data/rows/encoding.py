@@ -57,24 +57,25 @@ class Encoding:
                         "" if watch.kills(row["id"]) or row.get("split", SPLITS[0]) not in SPLITS else row["text"]
                         for row in rows
                     ]
-                    for ids in _encoded(tokenizer, [row["id"] for row in rows], texts, watch):
-                        file.write(np.asarray(ids, dtype).tobytes())
-                        lengths.append(len(ids))
+                    encoded = _encoded(tokenizer, [row["id"] for row in rows], texts, watch)
+                    file.write(np.fromiter(itertools.chain.from_iterable(encoded), dtype).tobytes())
+                    lengths += map(len, encoded)
                     sizes += [len(text.encode()) for text in texts]
             np.save(scratch / "lengths.npy", np.array(lengths, np.uint32))
             np.save(scratch / "sizes.npy", np.array(sizes, np.uint32))
             write_json(scratch / "aside.json", aside)
 
 
-def _encoded(tokenizer: Tokenizer, ids: Sequence[str], texts: Sequence[str], watch: Watch) -> Iterator[Sequence[int]]:
+def _encoded(tokenizer: Tokenizer, ids: Sequence[str], texts: Sequence[str], watch: Watch) -> list[list[int]]:
     """The token ids of each text: of many at once, or, where a process died, one by one to know at which it dies."""
     if not watch.deaths:
-        yield from tokenizer.encode_batch(list(texts))
-        return
+        return tokenizer.encode_batch(list(texts))
+    encoded = []
     for id, text in zip(ids, texts, strict=True):
         watch.at(id)
-        yield tokenizer.encode_batch([text])[0]
+        encoded.append(tokenizer.encode(text))
     watch.at("")
+    return encoded
 
 
 class Encoded:
