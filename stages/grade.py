@@ -42,12 +42,19 @@ class Params(GradingConfig):
 
 
 def run(
-    params: Params, llm: LLMConfig, compute: Compute, corpus: Corpus, documents: Path, attributes: Path, out: Path, job: Job
+    params: Params,
+    llm: LLMConfig,
+    compute: Compute,
+    corpus: Corpus,
+    documents: Path,
+    attributes: Path,
+    out: Path,
+    job: Job,
 ) -> Metrics:
     """Write the parts and the quality of each documents' table to a table of the same name and row order.
 
-    Of all documents at once there are numbers alone. What is read of a shard, what is learnt of a domain and what a shard
-    is scored is in `job.scratch` once it is done, and is not done again.
+    Of all documents at once there are numbers alone. What is read of a shard, what is learnt of a domain and how a
+    shard is scored are in `job.scratch` once they are done, and are not done again.
     """
     llm = llm.with_own(params.llm, "grade.llm")
     names = table_names(documents)
@@ -122,7 +129,9 @@ def _write(
     import pyarrow as pa
 
     schema = pa.schema([("id", pa.string()), *((name, pa.float64()) for name in (*PARTS, "quality"))])
-    of_table = {name: [(domain, part) for domain in parts for part in parts[domain] if part.table == name] for name in names}
+    of_table = {
+        name: [(domain, part) for domain in parts for part in parts[domain] if part.table == name] for name in names
+    }
     for name in names:
         ids = read_columns(documents / name, ["id"])["id"].to_pylist()
         columns = {column: np.full(len(ids), np.nan) for column in (*PARTS, "quality")}

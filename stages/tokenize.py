@@ -83,7 +83,9 @@ def run(
             figures[f"documents/{split}/{domain}"] = float(sums["documents"])
             figures[f"bytes_per_token/{split}/{domain}"] = sums["bytes"] / sums["tokens"]
     job.say("what xz and zstd make of the held-out text")
-    heldout = {domain: encoded.texts(group) for (split, domain), group in groups.items() if split == "heldout" and len(group)}
+    heldout = {
+        domain: encoded.texts(group) for (split, domain), group in groups.items() if split == "heldout" and len(group)
+    }
     training = {
         domain: encoded.texts(encoded.first(groups["train", domain], params.yardstick_bytes))
         for domain in heldout

@@ -172,7 +172,7 @@ def stream(shards: TokenShards, end: int, start: int = 0, seed: int = 1) -> list
 
 
 def test_windows_and_spans_keep_what_a_phase_promises(monkeypatch: pytest.MonkeyPatch, shards: TokenShards) -> None:
-    """Ten windows over spans of 25 documents: rows by the mixture, nothing twice in a pass, and a function of the step."""
+    """Ten windows over spans of 25 documents: rows by the mixture, nothing twice in a pass, each step by itself."""
     monkeypatch.setattr(loader, "WINDOW", 24)
     monkeypatch.setattr(spans, "SPAN", 25)
     monkeypatch.setattr(loader, "shuffled", spans.shuffled.__wrapped__)  # its cache is of another span

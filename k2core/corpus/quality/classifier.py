@@ -70,9 +70,9 @@ def train(examples: Iterable[tuple[str, int]], config: ClassifierConfig, seed: i
     with unordered.open("rb") as lines, scratch.open("wb") as file:
         for number in np.argsort(np.frombuffer(places), kind="stable").tolist():
             lines.seek(starts[number])
-            line = lines.read(starts[number + 1] - starts[number])
+            text = lines.read(starts[number + 1] - starts[number])
             mark = _HIGH if labels[number] > 0 else _LOW
-            file.write((mark.encode() + b" " + line + b"\n") * abs(labels[number]))
+            file.write((mark.encode() + b" " + text + b"\n") * abs(labels[number]))
     unordered.unlink()
     try:
         with _zeroed_memory():

@@ -76,7 +76,10 @@ def learn(
     last = {number for number, grade in grades.items() if grade is not None} if config.labels.llm_repeats else set()
     with publish(folder) as scratch:
         scratch.mkdir()
-        np.save(scratch / "weights.npy", similarity.token_weights(sum(part.counts for part in parts).astype(np.float64)))
+        counts_V = np.zeros_like(parts[0].counts)
+        for part in parts:
+            counts_V += part.counts
+        np.save(scratch / "weights.npy", similarity.token_weights(counts_V))
         if both:
             classifier.train_halves(
                 lambda fold: _examples(parts, labels_N, last, folds_N == fold), config.classifier, seed, scratch
@@ -102,8 +105,9 @@ def _examples(
 
 @dataclass(frozen=True)
 class Scoring:
-    """The work on a documents' table, called with its name: it publishes a folder of that name in `folder`, with vectors
-    and the classifier's scores of each domain's documents.
+    """The work on a documents' table, called with its name: it publishes a folder of that name in `folder`.
+
+    The folder holds the vectors and the classifier's scores of each domain's documents.
 
     Args:
         read: what `Reading` left.

@@ -30,8 +30,8 @@ ASIDE = "aside.json"
 class Reading:
     """The work on a documents' table, called with its name: it publishes a folder of that name in `folder`.
 
-    The folder holds a folder for each domain (`Part`) and `aside.json`, the ids of documents that killed a process: they
-    are graded as empty texts.
+    The folder holds a folder for each domain (`Part`) and `aside.json`: the ids of documents that killed a process,
+    which are graded as empty texts.
     """
 
     documents: Path
@@ -44,7 +44,9 @@ class Reading:
 
     def __call__(self, name: str, watch: Watch) -> None:
         rows = read_table(self.documents / name, ["id", "text", "domain"])
-        tags = read_beside(self.attributes, name, rows, [column for column in ATTRIBUTES if column not in _UNREAD], "tag")
+        tags = read_beside(
+            self.attributes, name, rows, [column for column in ATTRIBUTES if column not in _UNREAD], "tag"
+        )
         aside = untagged(self.attributes, name)  # what a signal failed on could fail here too
         killers = [row["id"] for row in rows if watch.kills(row["id"])]
         domains: dict[str, list[tuple[int, dict[str, Any]]]] = {}
@@ -59,7 +61,7 @@ class Reading:
                 self._write(scratch / domain, [number for number, _ in own], [row for _, row in own], watch)
 
     def _write(self, folder: Path, numbers: list[int], rows: list[dict[str, Any]], watch: Watch) -> None:
-        lines, tokens = [], []
+        lines, tokens = list[str](), list[list[int]]()
         for row in rows:
             watch.at(row["id"])
             lines.append(classifier.line_of(row["text"], self.line_characters))

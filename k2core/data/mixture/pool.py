@@ -107,7 +107,9 @@ def read_pool(shards: TokenShards, domain: str, select: Select) -> Pool:
         quality_D, rates_D = (np.array(values[low:high], np.float64) for values in (quality, rates))
         admitted_D = quality_D >= least
         long_D = admitted_D & (lengths_D >= select.long_tokens) if select.long_tokens else np.zeros_like(admitted_D)
-        return Span(ends_D, lengths_D, rates_D, quality_D, {ALL: admitted_D, LONG: long_D, ORDINARY: admitted_D & ~long_D})
+        return Span(
+            ends_D, lengths_D, rates_D, quality_D, {ALL: admitted_D, LONG: long_D, ORDINARY: admitted_D & ~long_D}
+        )
 
     return Pool(documents, read)
 
@@ -115,15 +117,15 @@ def read_pool(shards: TokenShards, domain: str, select: Select) -> Pool:
 def lower_quantiles(values: np.ndarray, quantiles: Sequence[float]) -> list[float]:
     """`np.quantile(values, quantiles, method="lower")` of a long array of float32 in constant memory.
 
-    "lower" is one of the values, so that a quantile of quality is never above the best document. It is found by the upper
-    half of its bits, then by the lower half.
+    "lower" is one of the values, so that a quantile of quality is never above the best document. It is found by the
+    upper half of its bits, then by the lower half.
     """
-    ranks = [int(np.floor((len(values) - 1) * quantile)) for quantile in quantiles]
-    upper = _counts(values, lambda keys: keys >> 16).cumsum()
+    upper = _counts(values).cumsum()
     found = []
-    for rank in ranks:
+    for quantile in quantiles:
+        rank = int(np.floor((len(values) - 1) * quantile))
         top = int(np.searchsorted(upper, rank, side="right"))
-        lower = _counts(values, lambda keys, top=top: keys[keys >> 16 == top] & 0xFFFF).cumsum()
+        lower = _counts(values, top).cumsum()
         before = int(upper[top - 1]) if top else 0
         key = top << 16 | int(np.searchsorted(lower, rank - before, side="right"))
         bits = key ^ (0x80000000 if key & 0x80000000 else 0xFFFFFFFF)
@@ -131,12 +133,14 @@ def lower_quantiles(values: np.ndarray, quantiles: Sequence[float]) -> list[floa
     return found
 
 
-def _counts(values: np.ndarray, part: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """How often each 16 bits occur among the parts of the values' keys, which are ordered as the values are."""
+def _counts(values: np.ndarray, top: int | None = None) -> np.ndarray:
+    """How often each upper half occurs among the values' keys, which are ordered as the values are; with `top`, how
+    often each lower half does among the keys of that upper half."""
     counts = np.zeros(2**16, np.int64)
     for number in range(spans(len(values))):
         low, high = bounds(len(values), number)
         bits_D = np.array(values[low:high], np.float32).view(np.uint32)
         keys_D = np.where(bits_D >> 31, ~bits_D, bits_D | 0x80000000).astype(np.int64)
-        counts += np.bincount(part(keys_D), minlength=2**16)
+        halves = keys_D >> 16 if top is None else keys_D[keys_D >> 16 == top] & 0xFFFF
+        counts += np.bincount(halves, minlength=2**16)
     return counts

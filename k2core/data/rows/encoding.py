@@ -45,7 +45,7 @@ class Encoding:
         tokenizer, block = Tokenizer.load(self.tokenizer), self.blocks[name]
         dtype = token_dtype(tokenizer.vocab_size)
         columns = ["id", "text", *(["split"] if name.startswith("curated") else [])]
-        lengths, sizes, aside = [], [], list[str]()
+        lengths, sizes, aside = list[int](), list[int](), list[str]()
         with publish(self.folder / name) as scratch:
             scratch.mkdir()
             with (scratch / "ids.bin").open("wb") as file:

@@ -83,7 +83,9 @@ class PhaseSource:
     ) -> None:
         self.shards, self.context, self.batch_rows, self.seed = shards, context, batch_rows, seed
         self._rows = steps * batch_rows
-        self._pools = {domain: read_pool(shards, domain, select) for domain, weight in sorted(weights.items()) if weight}
+        self._pools = {
+            domain: read_pool(shards, domain, select) for domain, weight in sorted(weights.items()) if weight
+        }
         # What each window starts from: the cursor, and the deal of rows.
         start = {name: cursor.get(name, 0) for name in sorted({*cursor, *weights})}
         self._starts = [(start, BucketDeal(row_weights(self._pools, weights, select)))]
@@ -165,7 +167,9 @@ class PhaseSource:
         start, deal = self._start(number)
         deal = deepcopy(deal)
         dealt = deal.next(min(WINDOW, self._rows - number * WINDOW))
-        taken = {bucket: self._take(bucket, rows, start[bucket.domain]) for bucket, rows in sorted(Counter(dealt).items())}
+        taken = {
+            bucket: self._take(bucket, rows, start[bucket.domain]) for bucket, rows in sorted(Counter(dealt).items())
+        }
         if len(self._starts) == number + 1:
             after = dict(start)
             for bucket, documents in taken.items():

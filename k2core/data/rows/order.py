@@ -54,7 +54,9 @@ class Block:
 
         file = pq.ParquetFile(self.path)
         if missing := set(columns) - set(file.schema_arrow.names):
-            raise StorageError(f"{self.path}: no column {', '.join(sorted(missing))}; run the stage that makes it again")
+            raise StorageError(
+                f"{self.path}: no column {', '.join(sorted(missing))}; run the stage that makes it again"
+            )
         try:
             return file.read_row_group(self.group, columns=list(columns))
         except pa.ArrowInvalid as error:
@@ -147,14 +149,15 @@ def in_order(curated: Path, rephrased: Path, questions: Path, recall: Path) -> O
     for domain in (QUESTIONS, RECALL):
         for block in blocks[domain]:
             ones = np.ones(block.rows, np.float32)
-            add(block, *(np.full(block.rows, value, object) for value in (SPLITS[0], domain)), ones, ones)
+            splits_R, domains_R = (np.full(block.rows, value, object) for value in (SPLITS[0], domain))
+            add(block, splits_R, domains_R, ones, ones)
     groups = {key: _shuffled(key, parts[key]) for key in sorted(parts)}
     return Order([block for of_kind in blocks.values() for block in of_kind], groups)
 
 
 def fitting(lengths_N: np.ndarray, most: int) -> np.ndarray:
-    """Which of the documents of these lengths (end marks counted) fit into `most` tokens: each that fits into what those
-    before it have left."""
+    """Which of the documents of these lengths (end marks counted) are taken for `most` tokens at most: each that fits
+    into what those before it have left."""
     places = []
     for place, length in enumerate(lengths_N.tolist()):
         if length <= most:
@@ -185,5 +188,5 @@ def _strings(column: Any) -> np.ndarray:
 def _shuffled(key: tuple[str, str], parts: Sequence[Group]) -> Group:
     group = Group(*(np.concatenate([getattr(part, name) for part in parts]) for name in Group.__dataclass_fields__))
     order = array("q", range(len(group)))
-    Random(f"tokenize/{key[0]}/{key[1]}").shuffle(order)  # type: ignore[arg-type]  # it swaps elements, no more
+    Random(f"tokenize/{key[0]}/{key[1]}").shuffle(order)
     return group.take(np.frombuffer(order, np.int64))

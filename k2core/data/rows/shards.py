@@ -1,9 +1,9 @@
 """Token shards: flat files of token ids, one per split and domain, read through memory maps.
 
-`<split>/<domain>.bin` holds the documents one after another, each ended by `eos_id`; `<split>/<domain>.ends.bin` (int64)
-where each ends; `<domain>.bytes.bin` (uint32) the UTF-8 bytes of its text, for bits per byte; `<domain>.quality.bin` and
-`<domain>.rate.bin` (float32) its score and how often it comes in an epoch. `manifest.json` says what is there. Thin: one
-file per domain.
+`<split>/<domain>.bin` holds the documents one after another, each ended by `eos_id`; `<domain>.ends.bin` (int64) where
+each ends; `<domain>.bytes.bin` (uint32) the UTF-8 bytes of its text, for bits per byte; `<domain>.quality.bin` and
+`<domain>.rate.bin` (float32) its score and how often it comes in an epoch. `manifest.json` says what is there. Thin:
+one file per domain.
 """
 
 from __future__ import annotations
