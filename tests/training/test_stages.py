@@ -109,7 +109,8 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     )  # fmt: skip
     figures = tokenize.run(
         tokenize.Params(max_heldout_tokens=600, yardstick_bytes=20_000), Corpus(workers=1), root / "curated",
-        root / "rephrased", root / "questions", root / "recall", root / "tokenizer", root / "tokens", made.job("tokenize"),
+        root / "rephrased", root / "questions", root / "recall", root / "tokenizer", root / "tokens",
+        made.job("tokenize"),
     )  # fmt: skip
     assert figures["documents/rephrased"] == len(rephrased) == 5
     assert figures["documents/train/web"] + figures["documents/train/math"] == 200 + len(rephrased)
