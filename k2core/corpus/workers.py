@@ -40,7 +40,7 @@ class Corpus(Section):
 
     executor: Literal["local", "slurm", "ray"] = Field(
         default="local",
-        description="what works on them: processes of this machine, an array of Slurm, or a Ray cluster",
+        description="where: processes of this machine, an array of Slurm, a Ray cluster",
     )
     workers: int = Field(
         ge=1,
@@ -182,7 +182,7 @@ def _count_death(watch: Watch, shard: str, exitcode: int) -> None:
 
 def _in_child(work: Work, shard: str, folder: Path, answer: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage's process gets it too, and ends this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     with Watch(folder, shard) as watch:
         watch.at("")
         try:
@@ -196,7 +196,7 @@ def _in_child(work: Work, shard: str, folder: Path, answer: Connection) -> None:
             answer.send((result,))
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a child
     parent.join()

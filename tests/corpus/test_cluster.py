@@ -8,20 +8,20 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
+from cluster_work import bad, lost_once, made, times
 
 from k2core.corpus.cluster import following
 from k2core.corpus.workers import TRIES, Corpus, Watch, map_shards
 from k2core.stage import StageError
 
-SLURM = Corpus(executor="slurm", workers=2, tasks=4)
-SHARDS = ["one", "two", "three", "four"]
+SLURM = Corpus(executor="slurm", workers=2, tasks=2)
+ONE_TASK = Corpus(executor="slurm", workers=2, tasks=1)
 
 PROGRAMS = {
-    # Runs the array's tasks one after the other, in a session of its own.
+    # Runs the array's tasks in a session of its own.
     "sbatch": """
         arguments, script = sys.argv[1:-1], Path(sys.argv[-1]).read_text()
         id = str(1 + len(list(state.glob("*.sh"))))
@@ -29,9 +29,10 @@ PROGRAMS = {
         copy.write_text(script)
         last = int(re.search(r"--array=0-(\\d+)%2", script)[1])
         assert "--time=24:00:00" in script and "--partition=cpu" in script and "--mem-per-cpu=8G" in script
-        exported = dict(part.split("=") for a in arguments if a.startswith("--export=ALL,") for part in a.split(",")[1:])
-        loop = f"for task in $(seq 0 {last}); do SLURM_ARRAY_TASK_ID=$task bash {copy} > {state}/{id}_$task.out 2>&1; done"
-        environment = {**os.environ, **exported, "SLURM_NODELIST": "here"}
+        assert arguments == ["--export=ALL,RUN_OFFSET=0"]
+        task = f"SLURM_ARRAY_TASK_ID={{}} bash {copy} > {state}/{id}_{{}}.out 2>&1"
+        loop = f"seq 0 {last} | xargs -P 2 -I {{}} bash -c '{task}'"
+        environment = {**os.environ, "RUN_OFFSET": "0", "SLURM_NODELIST": "here"}
         job = subprocess.Popen(
             ["bash", "-c", loop], env=environment, start_new_session=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -67,7 +68,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     state, programs = tmp_path / "slurm", tmp_path / "bin"
     state.mkdir()
     programs.mkdir()
-    head = f"#!{sys.executable} -S\nimport os, re, signal, subprocess, sys\nfrom pathlib import Path\nstate = Path({str(state)!r})\n"
+    head = f"#!{sys.executable} -S\nimport os, re, signal, subprocess, sys\nfrom pathlib import Path\n"
+    head += f"state = Path({str(state)!r})\n"
     for name, program in PROGRAMS.items():
         (programs / name).write_text(head + textwrap.dedent(program))
         (programs / name).chmod(0o755)
@@ -81,62 +83,20 @@ def log(state: Path) -> list[str]:
     return (state / "log").read_text().splitlines()
 
 
-def made(shard: str, watch: Watch) -> str:
-    """Each shard leaves a file for each time that it was worked on."""
-    Path("made").mkdir(exist_ok=True)
-    (Path("made") / f"{shard}-{len(list(Path('made').glob(f'{shard}-*')))}").touch()
-    return shard.upper()
-
-
-def lost_once(shard: str, watch: Watch) -> str:
-    """The task of shard two is lost with its node, once."""
-    result = made(shard, watch)
-    if shard == "two" and not Path("made/two-1").exists():
-        os.kill(os.getppid(), signal.SIGKILL)
-        time.sleep(60)
-    return result
-
-
-def killed(shard: str, watch: Watch) -> list[str]:
-    done = []
-    for id in ("a", "b"):
-        if not watch.kills(id):
-            watch.at(id)
-            if (shard, id) == ("two", "a"):
-                os.kill(os.getpid(), signal.SIGKILL)
-            done.append(id)
-    return done
-
-
-def faulty(shard: str, watch: Watch) -> None:
-    watch.at("web/7")
-    if shard == "two":
-        raise ZeroDivisionError("a share of nothing")
-
-
-def slow(shard: str, watch: Watch) -> str:
-    if shard != "one":
-        time.sleep(120)
-    return made(shard, watch)
-
-
-def times(shard: str) -> int:
-    return len(list(Path("made").glob(f"{shard}-*")))
-
-
 def test_the_stage_waits_and_a_lost_task_alone_is_done_again(slurm: Path, tmp_path: Path) -> None:
-    results = dict(map_shards(lost_once, SHARDS, SLURM, tmp_path / "work"))
-    assert results == {shard: shard.upper() for shard in SHARDS}
-    assert log(slurm)[:2] == ["sbatch 1 4", "sbatch 2 1"], "the second array has the lost task alone"
-    assert {shard: times(shard) for shard in SHARDS} == {"one": 1, "two": 2, "three": 1, "four": 1}
+    results = dict(map_shards(lost_once, ["one", "two", "three"], SLURM, tmp_path / "work"))
+    assert results == {"one": "ONE", "two": "TWO", "three": "THREE"}
+    assert log(slurm)[:2] == ["sbatch 1 2", "sbatch 2 1"], "the second array has the lost task alone"
+    assert [times(shard) for shard in ("one", "two", "three")] == [1, 2, 1]
 
 
 def test_what_kills_a_process_is_set_aside_and_a_fault_is_named(slurm: Path, tmp_path: Path) -> None:
-    results = dict(map_shards(killed, ["one", "two"], SLURM, tmp_path / "killed"))
-    assert results == {"one": ["a", "b"], "two": ["b"]} and Watch(tmp_path / "killed", "two").deaths == {"a": TRIES}
-    with pytest.raises(StageError, match="^two, document web/7: ZeroDivisionError: a share of nothing$"):
-        dict(map_shards(faulty, ["one", "two"], SLURM, tmp_path / "faulty"))
-    assert log(slurm)[-1] == "scancel 2"
+    results = {}
+    with pytest.raises(StageError, match=r"^three, document b: ZeroDivisionError: a share of nothing$"):
+        for shard, result in map_shards(bad, ["two", "three"], ONE_TASK, tmp_path / "work"):
+            results[shard] = result
+    assert results == {"two": ["b"]} and Watch(tmp_path / "work", "two").deaths == {"a": TRIES}
+    assert log(slurm)[-1] == "scancel 1"
 
 
 PROGRAM = """
@@ -144,11 +104,14 @@ import sys; sys.path[:0] = {path!r}
 from pathlib import Path
 from k2core.corpus.cluster import following
 from k2core.stage.process import terminate
-import signal, test_cluster
+from k2core.corpus.workers import Corpus, map_shards
+from cluster_work import slow
+import signal
+slurm = Corpus(executor="slurm", workers=2, tasks=2)
 following.POLL_S = 0.1
 signal.signal(signal.SIGTERM, terminate)
 if __name__ == "__main__":
-    for shard, _ in test_cluster.map_shards(test_cluster.slow, ["one", "two"], test_cluster.SLURM, Path("work")):
+    for shard, _ in map_shards(slow, ["one", "two"], slurm, Path("work")):
         print(shard, flush=True)
 """
 
@@ -171,22 +134,22 @@ def test_an_ended_stage_leaves_no_array_and_another_run_does_what_is_missing(
 
 def test_without_slurm_or_ray_one_sentence_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(StageError, match="there is no sbatch; run the stage on a node that can submit jobs, or set"):
-        dict(map_shards(made, SHARDS, SLURM, tmp_path))
+    with pytest.raises(StageError, match=r"there is no sbatch; run the stage on a node that can submit jobs, or set"):
+        dict(map_shards(made, ["one"], SLURM, tmp_path))
     if not importlib.util.find_spec("ray"):
         with pytest.raises(
             StageError, match=r"the package ray is not installed; install it with `pip install -e \.\[ra"
         ):
-            dict(map_shards(made, SHARDS, Corpus(executor="ray", workers=2), tmp_path))
+            dict(map_shards(made, ["one"], Corpus(executor="ray", workers=2), tmp_path))
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="Ray is an extra of the project, and not installed")
 def test_ray_of_two_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(following, "POLL_S", 0.1)
-    ray = Corpus(executor="ray", workers=2, tasks=3, memory_gb=1)
-    assert dict(map_shards(made, SHARDS, ray, tmp_path / "made-here")) == {shard: shard.upper() for shard in SHARDS}
-    assert {times(shard) for shard in SHARDS} == {1}
-    assert dict(map_shards(killed, ["one", "two"], ray, tmp_path / "killed")) == {"one": ["a", "b"], "two": ["b"]}
-    with pytest.raises(StageError, match="^two, document web/7: ZeroDivisionError: a share of nothing$"):
-        dict(map_shards(faulty, ["one", "two"], ray, tmp_path / "faulty"))
+    ray, results = Corpus(executor="ray", workers=2, tasks=2, memory_gb=1), {}
+    with pytest.raises(StageError, match=r"^three, document b: ZeroDivisionError: a share of nothing$"):
+        for shard, result in map_shards(bad, ["one", "three", "two"], ray, tmp_path / "work"):
+            results[shard] = result
+    results |= map_shards(bad, [shard for shard in ("one", "two") if shard not in results], ray, tmp_path / "work")
+    assert results == {"one": ["a", "b"], "two": ["b"]} and Watch(tmp_path / "work", "two").deaths == {"a": TRIES}

@@ -1,7 +1,7 @@
 """Tasks as an array of Slurm, by datatrove's executor.
 
-datatrove's `run` submits and returns. Here the jobs' ids are kept, so that the stage can wait for them, cancel them, and
-cancel those of an attempt that was killed.
+datatrove's `run` submits and returns. Here the jobs' ids are kept, so that the stage can wait for them, cancel them,
+and cancel those of an attempt that was killed.
 """
 
 from __future__ import annotations
