@@ -44,8 +44,8 @@ class Corpus(Section):
     )
     workers: int = Field(
         ge=1,
-        description="shards of the corpus that are worked on at once, each in a process of its own; executor local: with "
-        "1 the stage's own does the work",
+        description="shards of the corpus that are worked on at once, each in a process of its own; 1 on this machine: "
+        "the stage's own",
     )
     tasks: int = Field(default=1000, ge=1, description="slurm, ray: tasks that the shards are dealt to, at most")
     memory_gb: int = Field(default=8, ge=1, description="slurm, ray: memory of a task")

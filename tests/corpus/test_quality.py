@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
 import pytest
+from peaks import peak
 
 from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.corpus.duplicates.dedup import MinhashConfig
@@ -135,6 +137,23 @@ def test_shards_and_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert run(tmp_path / "3", monkeypatch, Judge(), shards=3) == one
     assert run(tmp_path / "8", monkeypatch, Judge(), shards=8) == one
     assert run(tmp_path / "two", monkeypatch, Judge(), corpus=Corpus(workers=2), shards=2) == one
+
+
+def test_memory_is_that_of_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four times as many shards of 10 documents of 50 kB: the texts that are new are not in memory."""
+    monkeypatch.setattr("k2core.corpus.quality.grading._VECTORS", 10)
+    run(tmp_path / "warm", monkeypatch, Judge())  # what is loaded once
+    peaks = []
+    for shards in (2, 8):
+        root, rows = tmp_path / str(shards), documents()[-10 * shards :]
+        write_shards(root, rows, shards)
+        for part in range(shards):
+            long = [{**row, "text": row["text"] * 250} for row in rows[10 * part : 10 * part + 10]]
+            write_table(root / "documents" / f"a-{part:05}.parquet", long, document_schema())
+        folders, job = (root / "documents", root / "attributes", root / "out"), Job("grade", root / "scratch", None)
+        peaks.append(peak(partial(grade.run, PARAMS, LLM_CONFIG, COMPUTE, ONE, *folders, job)))
+    new = sum(len(row["text"]) * 250 for row in documents()[:60])
+    assert peaks[1] - peaks[0] < new / 8
 
 
 def test_what_has_been_done_of_a_shard_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

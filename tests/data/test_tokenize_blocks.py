@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -12,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from peaks import peak
 
 from k2core.chat.tokenizer import Tokenizer
 from k2core.corpus.documents import COLUMNS, document_schema
@@ -148,19 +148,6 @@ def test_a_document_that_kills_has_the_tokens_of_an_empty_text(tmp_path: Path, r
     assert shards.document_bytes("train", "web").tolist().count(0) == 1
     lengths = np.diff(shards.document_ends("train", "web"), prepend=0)
     assert lengths.tolist().count(1) == 1 and lengths.min() == 1
-
-
-def peak(work: Callable[[], Any]) -> int:
-    """Most bytes that Python, numpy and Arrow hold during `work`, above what they hold before."""
-    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
-    pa.set_memory_pool(pool)
-    tracemalloc.start()
-    try:
-        work()
-        return tracemalloc.get_traced_memory()[1] + pool.max_memory()
-    finally:
-        tracemalloc.stop()
-        pa.set_memory_pool(before)
 
 
 def test_memory_is_that_of_a_block(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
