@@ -8,28 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from k2core.corpus.quality.combine import PARTS, agreement, auc
-from k2core.corpus.quality.grading import (
-    Graded,
-    GradingConfig,
-    Scoring,
-    grade_domain,
-    judge_figures,
-    learn,
-    validation,
-)
 from k2core.corpus.quality.judge import HIGHEST, Candidate, Excerpt, JudgeConfig, drawn, excerpts, grade_of, request
-from k2core.corpus.quality.reading import ASIDE, Part, Reading, parts_of
+from k2core.corpus.quality.settings import GradingConfig
 from k2core.corpus.workers import Corpus, Watch, map_shards
 from k2core.llm.client import LLM
 from k2core.llm.config import LLMConfig, own_llm
 from k2core.machine import Compute
 from k2core.stage import Job, Metrics, StageError, main
 from k2core.storage import count_rows, parse_json, read_columns, table_names, write_table
+
+if TYPE_CHECKING:
+    from k2core.corpus.quality.grading import Graded
+    from k2core.corpus.quality.reading import Part
 
 SECTION = "grade"
 
@@ -56,6 +51,9 @@ def run(
     Of all documents at once there are numbers alone. What is read of a shard, what is learnt of a domain and how a
     shard is scored are in `job.scratch` once they are done, and are not done again.
     """
+    from k2core.corpus.quality.grading import Scoring, grade_domain, learn
+    from k2core.corpus.quality.reading import ASIDE, Reading, parts_of
+
     llm = llm.with_own(params.llm, "grade.llm")
     names = table_names(documents)
     counts = {name: count_rows(documents / name) for name in names}
@@ -155,6 +153,8 @@ def _figures(
     grades: dict[str, list[int | None]],
 ) -> Metrics:
     import numpy as np
+
+    from k2core.corpus.quality.grading import judge_figures, validation
 
     items = [item for domain in judged for item in judged[domain]]
     given = [grade for domain in judged for grade in grades[domain]]

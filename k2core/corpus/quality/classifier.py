@@ -12,15 +12,17 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import Field
 
 from k2core.corpus.documents import group_of
 from k2core.corpus.words import split_words
 from k2core.recipe import RecipeError, Section
 from k2core.storage import fraction_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _HIGH, _LOW = "__label__high", "__label__low"
 FOLDS = 2
@@ -57,6 +59,7 @@ def train(examples: Iterable[tuple[str, int]], config: ClassifierConfig, seed: i
         RecipeError: the training diverges.
     """
     import fasttext
+    import numpy as np
 
     scratch.parent.mkdir(parents=True, exist_ok=True)
     unordered = scratch.with_suffix(".unordered")
@@ -132,6 +135,8 @@ def load_halves(folder: Path) -> list[Any]:
 
 def score_all(models: Sequence[Any], lines: Sequence[str], folds_N: np.ndarray) -> np.ndarray:
     """Every document's score, by the model that has not seen it; NaN where there are no models."""
+    import numpy as np
+
     scores_N = np.full(len(lines), np.nan)
     for fold, model in enumerate(models):
         own = np.flatnonzero(folds_N == fold)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import TYPE_CHECKING
 
-import numpy as np
 from pydantic import Field
 
 from k2core.recipe import Section
 
+if TYPE_CHECKING:
+    import numpy as np
+
 PARTS = ("rules", "classifier", "embedding", "llm")
-Scores = Mapping[str, np.ndarray]
+Scores = Mapping[str, "np.ndarray"]
 """Part → a value of each document, NaN where it has none."""
 
 
@@ -31,6 +34,7 @@ class Weights(Section):
 
 def ranks(values_N: np.ndarray) -> np.ndarray:
     """Each value's place among the values in (0, 1), equal values sharing theirs; NaN stays NaN."""
+    import numpy as np
     from scipy.stats import rankdata
 
     places_N = np.full(len(values_N), np.nan)
@@ -42,6 +46,8 @@ def ranks(values_N: np.ndarray) -> np.ndarray:
 
 def combine(places: Scores, weights: Weights) -> np.ndarray:
     """`quality` in (0, 1) of the documents of one domain: the weighted mean of their ranks."""
+    import numpy as np
+
     size = len(places[PARTS[0]])
     sums_N, shares_N = np.zeros(size), np.zeros(size)
     for part in PARTS:
@@ -56,6 +62,7 @@ def auc(good: Sequence[float] | np.ndarray, poor: Sequence[float] | np.ndarray) 
 
     The interval is Hanley and McNeil's (Radiology 1982); where one of the kinds is missing, it is [0, 1].
     """
+    import numpy as np
     from scipy.stats import rankdata
 
     m, n = len(good), len(poor)
@@ -75,6 +82,8 @@ def agreement(places: Scores) -> dict[str, float]:
     Args:
         places: ranks within the domain, the domains one after the other.
     """
+    import numpy as np
+
     figures = {}
     for first, second in combinations(PARTS, 2):
         both_N = ~np.isnan(places[first]) & ~np.isnan(places[second])

@@ -12,29 +12,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field
 
 from k2core.corpus.quality import classifier, similarity
-from k2core.corpus.quality.classifier import FOLDS, ClassifierConfig
-from k2core.corpus.quality.combine import PARTS, Weights, auc, combine, ranks
+from k2core.corpus.quality.classifier import FOLDS
+from k2core.corpus.quality.combine import PARTS, auc, combine, ranks
 from k2core.corpus.quality.judge import Excerpt
 from k2core.corpus.quality.labels import LabelConfig, label, verdict
 from k2core.corpus.quality.reading import Part, parts_of
+from k2core.corpus.quality.settings import GradingConfig
 from k2core.corpus.workers import Watch
-from k2core.recipe import Section
 from k2core.storage import publish
 
 _VECTORS = 8192
 """Vectors that are scored at once."""
-
-
-class GradingConfig(Section):
-    """How the learnt parts are trained, and the weight of each part."""
-
-    labels: LabelConfig = Field(description="good and poor examples")
-    classifier: ClassifierConfig = Field(description="the fastText classifier")
-    embedding_characters: int = Field(ge=50, description="characters of a document that its embedding is made from")
-    weights: Weights = Field(description="weight of each part in `quality`")
 
 
 @dataclass

@@ -7,11 +7,14 @@ its label replaces theirs and counts several times, because it gives few.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from k2core.recipe import Section
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class LabelConfig(Section):
@@ -43,6 +46,8 @@ def label(rules_N: np.ndarray, grades: Mapping[int, int | None], config: LabelCo
     Returns:
         labels_N, int64; 0: no example.
     """
+    import numpy as np
+
     labels_N = np.zeros(len(rules_N), np.int64)
     if len(rules_N):
         ordered = np.sort(rules_N)
