@@ -12,18 +12,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from peaks import peak
+from workspace import ROOT
 
 from k2core.chat.tokenizer import Tokenizer
 from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.corpus.workers import Corpus, Watch
 from k2core.data.rows.shards import TokenShards
 from k2core.evals import compressors
+from k2core.machine import Compute
+from k2core.recipe import read_recipe
 from k2core.stage import Job
 from k2core.storage import read_table
-from stages import tokenize, train_tokenizer
+from stages import recall, tokenize, train_tokenizer
 
 WORDS = ["the", "a", "tall", "old", "river", "city", "tree", "runs", "sleeps", "sings", "under", "over", "near"]
 PARAMS = tokenize.Params(max_heldout_tokens=20_000, yardstick_bytes=3000)
+TOKENIZER = train_tokenizer.Params(vocab_size=310, characters_per_domain=5000)
 FOLDERS = ("curated", "rephrased", "questions", "recall")
 Row = dict[str, Any]
 
@@ -39,7 +43,7 @@ def text_of(random: Random, words: int) -> str:
 
 def tables(root: Path, documents: int, group: int, words: int = 30) -> Path:
     """The four tables in row groups of `group` documents."""
-    random, common = Random(0), dict.fromkeys(COLUMNS, "x")
+    random, common = Random(0), dict.fromkeys(COLUMNS, "x") | {"language": "en"}
     curated = []
     for number in range(documents):
         split = ("heldout", "train", "train", "foreign")[number % 4]
@@ -68,7 +72,7 @@ def tables(root: Path, documents: int, group: int, words: int = 30) -> Path:
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tables(tmp_path_factory.mktemp("tokenizer"), 80, 1000)
     train_tokenizer.run(
-        train_tokenizer.Params(vocab_size=310, characters_per_domain=5000), root / "curated", root / "tokenizer",
+        TOKENIZER, root / "curated", root / "tokenizer",
         Job("train_tokenizer", root, None),
     )  # fmt: skip
     return root / "tokenizer"
@@ -134,6 +138,22 @@ def test_blocks_change_nothing_and_give_what_one_pass_in_memory_gives(
         columns = shards.document_quality(split, domain), shards.document_rates(split, domain)
         for place, values in enumerate(columns, 1):
             assert values.tolist() == np.array([row[place] for row in rows], np.float32).tolist()
+
+
+def test_the_tokenizer_and_recall_are_the_same_for_any_blocks(tmp_path: Path) -> None:
+    found = []
+    for group in (1000, 17):
+        root = tables(tmp_path / str(group), 200, group)
+        job, amount = Job("made", root, None), recall.Amount(documents=5, characters=200)
+        figures = train_tokenizer.run(TOKENIZER, root / "curated", root / "tokenizer", job)
+        params, compute = (
+            recall.Params(kinds={"passage": amount}),
+            read_recipe(ROOT / "recipes" / "laptop.yaml")["compute"],
+        )
+        figures |= recall.run(params, Compute(**compute), root / "curated", root / "recalled", job)
+        files = [*(root / "tokenizer").iterdir(), *(root / "recalled").iterdir()]
+        found.append((figures, {file.name: file.read_bytes() for file in files}))
+    assert found[0] == found[1] and found[0][0]["documents"] == 5
 
 
 def test_a_document_that_kills_has_the_tokens_of_an_empty_text(tmp_path: Path, run: Any) -> None:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from k2core.corpus.blocks import Block
 from k2core.corpus.workers import Watch
-from k2core.data.rows.order import Block, Group, Order
+from k2core.data.rows.order import Group, Order
 from k2core.data.rows.shards import SPLITS, TokenizedDocument, token_dtype
 from k2core.storage import parse_json, publish, write_json
 

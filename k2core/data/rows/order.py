@@ -12,7 +12,7 @@ Shapes: N documents of a shard, R rows of a block.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -20,47 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from k2core.corpus.blocks import Block, Blocks, blocks_of
 from k2core.data.rows.shards import SPLITS
-from k2core.storage import StorageError, count_rows
 
 QUESTIONS, RECALL = "qa", "recall"
 """The shards' domains of questions with answers, and of documents that can only be continued by reading back."""
 TABLE = "documents.parquet"
-
-
-@dataclass(frozen=True)
-class Block:
-    """Documents that are read together: a row group of a table.
-
-    Attributes:
-        name: unlike that of another block.
-        first: the number of its first row among those of all blocks.
-    """
-
-    name: str
-    path: Path
-    group: int
-    first: int
-    rows: int
-
-    def read(self, columns: Sequence[str]) -> Any:
-        """Columns of the block, as a pyarrow table.
-
-        Raises:
-            StorageError: the table lacks one of them, or cannot be read.
-        """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        file = pq.ParquetFile(self.path)
-        if missing := set(columns) - set(file.schema_arrow.names):
-            raise StorageError(
-                f"{self.path}: no column {', '.join(sorted(missing))}; run the stage that makes it again"
-            )
-        try:
-            return file.read_row_group(self.group, columns=list(columns))
-        except pa.ArrowInvalid as error:
-            raise StorageError(f"{self.path}: corrupt Parquet data ({error}); delete it and re-run its stage") from None
 
 
 @dataclass(frozen=True)
@@ -81,32 +46,10 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Order:
+class Order(Blocks):
     """The blocks of all tables, and the shards' documents by split and domain."""
 
-    blocks: list[Block]
     groups: dict[tuple[str, str], Group]
-
-    def values(self, rows: np.ndarray, column: str) -> list[Any]:
-        """A column's values for some rows, in their order."""
-        import pyarrow as pa
-
-        found: list[Any] = [None] * len(rows)
-        for block, places in self.by_block(rows):
-            taken = block.read([column])[column].take(pa.array(rows[places] - block.first))
-            for place, value in zip(places.tolist(), taken.to_pylist(), strict=True):
-                found[place] = value
-        return found
-
-    def by_block(self, rows: np.ndarray) -> Iterator[tuple[Block, np.ndarray]]:
-        """Each block that has some of the `rows`, and which of them, by rising number of the row."""
-        places = np.argsort(rows, kind="stable")
-        edges = np.searchsorted(rows[places], [block.first + block.rows for block in self.blocks])
-        start = 0
-        for block, end in zip(self.blocks, edges.tolist(), strict=True):
-            if end > start:
-                yield block, places[start:end]
-            start = end
 
 
 def in_order(curated: Path, rephrased: Path, questions: Path, recall: Path) -> Order:
@@ -121,7 +64,7 @@ def in_order(curated: Path, rephrased: Path, questions: Path, recall: Path) -> O
     blocks: dict[str, list[Block]] = {}
     for kind, folder in (("curated", curated), ("rephrased", rephrased), (QUESTIONS, questions), (RECALL, recall)):
         last = [block for of_kind in blocks.values() for block in of_kind][-1:]
-        blocks[kind] = _blocks(kind, folder / TABLE, last[0].first + last[0].rows if last else 0)
+        blocks[kind] = blocks_of(kind, folder / TABLE, last[0].first + last[0].rows if last else 0)
     origins = [block.read(["origin"])["origin"] for block in blocks["rephrased"]]
     sources = pc.unique(pa.chunked_array([chunk for column in origins for chunk in column.chunks], pa.string()))
     quality, rate = np.ones(len(sources), np.float32), np.ones(len(sources), np.float32)
@@ -164,19 +107,6 @@ def fitting(lengths_N: np.ndarray, most: int) -> np.ndarray:
             places.append(place)
             most -= length
     return np.array(places, np.int64)
-
-
-def _blocks(kind: str, path: Path, first: int) -> list[Block]:
-    import pyarrow.parquet as pq
-
-    count_rows(path)  # names the table if it is missing
-    metadata = pq.ParquetFile(path).metadata
-    blocks = []
-    for group in range(metadata.num_row_groups):
-        rows = metadata.row_group(group).num_rows
-        blocks.append(Block(f"{kind}-{group:05}", path, group, first, rows))
-        first += rows
-    return [block for block in blocks if block.rows]
 
 
 def _strings(column: Any) -> np.ndarray:
