@@ -6,27 +6,27 @@ classifier and the centroids of good documents learn from the rules' and the LLM
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from k2core.corpus.documents import read_beside
 from k2core.corpus.quality.combine import PARTS, agreement, auc
-from k2core.corpus.quality.grading import Graded, GradingConfig, grade_domain, judge_figures, validation
-from k2core.corpus.quality.judge import HIGHEST, Excerpt, JudgeConfig, excerpts, grade_of, request
-from k2core.corpus.quality.rules import rules_score
-from k2core.corpus.tagging import COLUMNS as ATTRIBUTES
-from k2core.corpus.tagging import untagged
-from k2core.corpus.throughput import paced
+from k2core.corpus.quality.judge import HIGHEST, Candidate, Excerpt, JudgeConfig, drawn, excerpts, grade_of, request
+from k2core.corpus.quality.settings import GradingConfig
+from k2core.corpus.workers import Corpus, Watch, map_shards
 from k2core.llm.client import LLM
 from k2core.llm.config import LLMConfig, own_llm
 from k2core.machine import Compute
 from k2core.stage import Job, Metrics, StageError, main
-from k2core.storage import read_tables, write_table
+from k2core.storage import count_rows, parse_json, read_columns, table_names, write_table
+
+if TYPE_CHECKING:
+    from k2core.corpus.quality.grading import Graded
+    from k2core.corpus.quality.reading import Part
 
 SECTION = "grade"
-_UNREAD = {"digest", "minhash"}
 
 
 class Params(GradingConfig):
@@ -37,36 +37,72 @@ class Params(GradingConfig):
 
 
 def run(
-    params: Params, llm: LLMConfig, compute: Compute, documents: Path, attributes: Path, out: Path, job: Job
+    params: Params,
+    llm: LLMConfig,
+    compute: Compute,
+    corpus: Corpus,
+    documents: Path,
+    attributes: Path,
+    out: Path,
+    job: Job,
 ) -> Metrics:
-    """Write the parts and the quality of each documents' table to a table of the same name and row order."""
+    """Write the parts and the quality of each documents' table to a table of the same name and row order.
+
+    Of all documents at once there are numbers alone. What is read of a shard, what is learnt of a domain and how a
+    shard is scored are in `job.scratch` once they are done, and are not done again.
+    """
+    from k2core.corpus.quality.grading import Scoring, grade_domain, learn
+    from k2core.corpus.quality.reading import ASIDE, Reading, parts_of
+
     llm = llm.with_own(params.llm, "grade.llm")
-    tables = {name: _rows(name, table, attributes) for name, table in read_tables(documents, ["id", "text", "domain"])}
-    domains: dict[str, list[dict[str, Any]]] = {}
-    for row in (row for rows in tables.values() for row in rows):
-        domains.setdefault(row["domain"], []).append(row)
-    if not domains:
+    names = table_names(documents)
+    counts = {name: count_rows(documents / name) for name in names}
+    if not any(counts.values()):
         raise StageError(f"{documents}: its tables have no documents; run ingest again")
-    judged = {
-        domain: excerpts(domain, [(row["id"], row["text"]) for row in rows], params.judge, compute.seed)
-        for domain, rows in sorted(domains.items())
-    }
+    reading = Reading(
+        documents, attributes, job.scratch / "read", params.classifier.characters, params.embedding_characters,
+        params.judge, compute.seed,
+    )  # fmt: skip
+    _map(reading, reading.folder, "reading", counts, corpus, job)
+    for name in names:
+        for id in parse_json((reading.folder / name / ASIDE).read_text(encoding="utf-8")):
+            job.say(f"{name}: {id} killed its process, so it is graded as an empty text")
+    parts = parts_of(reading.folder, names)
+    samples = {domain: _sample(of_domain, params.judge, compute.seed) for domain, of_domain in parts.items()}
+    judged = {domain: excerpts(domain, chosen, params.judge) for domain, chosen in samples.items()}
     grades = _ask(judged, llm, compute, job)
-    graded: dict[str, Graded] = {}
-    for domain, items in judged.items():
-        with paced(job, f"classifier and embedding, {domain}", domains[domain]):
-            graded[domain] = grade_domain(domains[domain], items, grades[domain], params, compute.seed, job.scratch)
-    _write(out, tables, graded)
+    scoring = Scoring(reading.folder, job.scratch / "learnt", job.scratch / "scored")
+    by_llm: dict[str, dict[int, int | None]] = {}
+    for domain, chosen in samples.items():
+        by_llm[domain] = dict(zip((item.number for item in chosen), grades[domain], strict=False))  # intact ones first
+        if not (scoring.learnt / domain).exists():
+            job.say(f"learning to tell good documents from poor ones: {domain}")
+            learn(parts[domain], by_llm[domain], params, compute.seed, scoring.learnt / domain)
+    _map(scoring, scoring.folder, "classifier and embedding", counts, corpus, job)
+    graded = {
+        domain: grade_domain(domain, parts[domain], scoring, judged[domain], by_llm[domain], params, compute.seed)
+        for domain in parts
+    }
+    _write(out, documents, names, parts, graded)
     return _figures(params, graded, judged, grades)
 
 
-def _rows(name: str, table: list[dict[str, Any]], attributes: Path) -> list[dict[str, Any]]:
-    tags = read_beside(attributes, name, table, [column for column in ATTRIBUTES if column not in _UNREAD], "tag")
-    aside = untagged(attributes, name)  # what a signal failed on could fail here too
-    return [
-        {**row, "rules": rules_score(row["domain"], tag), "text": "" if row["id"] in aside else row["text"]}
-        for row, tag in zip(table, tags, strict=True)
-    ]
+def _map(
+    work: Callable[[str, Watch], None], folder: Path, what: str, counts: dict[str, int], corpus: Corpus, job: Job
+) -> None:
+    """Do the work on each shard that is not in `folder`; `counts` has the documents of each."""
+    left = [name for name in counts if not (folder / name).exists()]
+    done = sum(count for name, count in counts.items() if name not in left)
+    with job.progress(sum(counts.values()), "document", done, what) as bar:
+        for name, _ in map_shards(work, left, corpus, job.scratch / "workers" / folder.name):
+            bar.update(counts[name])
+
+
+def _sample(parts: Sequence[Part], judge: JudgeConfig, seed: int) -> list[Candidate]:
+    chosen: list[Candidate] = []
+    for part in parts:
+        chosen = drawn([*chosen, *part.candidates], judge, seed)
+    return chosen
 
 
 def _ask(judged: dict[str, list[Excerpt]], llm: LLMConfig, compute: Compute, job: Job) -> dict[str, list[int | None]]:
@@ -84,17 +120,30 @@ def _ask(judged: dict[str, list[Excerpt]], llm: LLMConfig, compute: Compute, job
     return grades
 
 
-def _write(out: Path, tables: dict[str, list[dict[str, Any]]], graded: dict[str, Graded]) -> None:
+def _write(
+    out: Path, documents: Path, names: Sequence[str], parts: dict[str, list[Part]], graded: dict[str, Graded]
+) -> None:
+    import numpy as np
     import pyarrow as pa
 
     schema = pa.schema([("id", pa.string()), *((name, pa.float64()) for name in (*PARTS, "quality"))])
-    found = {
-        name: {**{part: item.parts[part][number] for part in PARTS}, "quality": item.quality[number]}
-        for item in graded.values()
-        for number, name in enumerate(item.ids)
+    of_table = {
+        name: [(domain, part) for domain in parts for part in parts[domain] if part.table == name] for name in names
     }
-    for name, rows in tables.items():
-        write_table(out / name, [{"id": row["id"], **found[row["id"]]} for row in rows], schema)
+    for name in names:
+        ids = read_columns(documents / name, ["id"])["id"].to_pylist()
+        columns = {column: np.full(len(ids), np.nan) for column in (*PARTS, "quality")}
+        for domain, part in of_table[name]:
+            own = slice(part.first, part.first + len(part))
+            for column in PARTS:
+                columns[column][part.rows_N] = graded[domain].parts[column][own]
+            columns["quality"][part.rows_N] = graded[domain].quality_N[own]
+        values = (column.tolist() for column in columns.values())
+        rows = (
+            {"id": id, **{key: None if value != value else value for key, value in zip(columns, row, strict=True)}}
+            for id, *row in zip(ids, *values, strict=True)
+        )
+        write_table(out / name, rows, schema)
 
 
 def _figures(
@@ -103,10 +152,14 @@ def _figures(
     judged: dict[str, list[Excerpt]],
     grades: dict[str, list[int | None]],
 ) -> Metrics:
+    import numpy as np
+
+    from k2core.corpus.quality.grading import judge_figures, validation
+
     items = [item for domain in judged for item in judged[domain]]
     given = [grade for domain in judged for grade in grades[domain]]
     intact = [grade for item, grade in zip(items, given, strict=True) if not item.damage]
-    documents = sum(len(item.ids) for item in graded.values())
+    documents = sum(map(len, graded.values()))
     figures: Metrics = {
         "documents": float(documents),
         "judged": float(len(intact)),
@@ -125,12 +178,12 @@ def _figures(
         figures |= {f"{name}/{domain}": value for name, value in own.items()}
         for high, values in places.items():
             by_llm[high] += values
-        values = [grade for grade in item.parts["llm"] if grade is not None]
+        values = item.parts["llm"][~np.isnan(item.parts["llm"])].tolist()
         figures |= {f"llm/mean_grade/{domain}": sum(values) / len(values)} if values else {}
-        figures[f"mean_rules/{domain}"] = sum(value or 0.0 for value in item.parts["rules"]) / len(item.ids)
+        figures[f"mean_rules/{domain}"] = sum(item.parts["rules"].tolist()) / len(item)
     area, lowest, highest = auc(by_llm[True], by_llm[False])
     figures |= {"classifier/auc_llm": area, "classifier/auc_llm_low": lowest, "classifier/auc_llm_high": highest}
-    everywhere = {part: [place for item in graded.values() for place in item.places[part]] for part in PARTS}
+    everywhere = {part: np.concatenate([item.places[part] for item in graded.values()]) for part in PARTS}
     return figures | agreement(everywhere)
 
 

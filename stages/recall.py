@@ -11,12 +11,13 @@ from pathlib import Path
 
 from pydantic import Field
 
+from k2core.corpus.blocks import Blocks, blocks_of
 from k2core.corpus.curation import TRAIN
 from k2core.corpus.documents import COLUMNS, document_schema, sample
 from k2core.machine import Compute
 from k2core.recipe import Section, modules_in
 from k2core.stage import Job, Metrics, StageError, main
-from k2core.storage import read_table, write_table
+from k2core.storage import write_table
 
 SECTION = "recall"
 
@@ -38,14 +39,19 @@ def run(params: Params, compute: Compute, curated: Path, out: Path, job: Job) ->
     """Write `documents.parquet`, in the columns of any document."""
     from random import Random
 
+    import numpy as np
+
     from k2core.synthesis.values import Values
 
     kinds = modules_in("k2core.synthesis.recall.kinds")
     if unknown := sorted(set(params.kinds) - set(kinds)):
         raise StageError(f"recall.kinds: no kind {', '.join(unknown)}; there are {', '.join(kinds)}")
-    rows = read_table(curated / "documents.parquet", [*COLUMNS, "split"])
-    english = [
-        row for row in rows if row["split"] == TRAIN and row["language"] == "en" and len(row["text"].split()) > 20
+    table = Blocks(blocks_of("curated", curated / "documents.parquet"))
+    english = [  # numbers and ids of all, texts of the chosen
+        (block.first + number, row["id"])
+        for block in table.blocks
+        for number, row in enumerate(block.read(["id", "text", "language", "split"]).to_pylist())
+        if row["split"] == TRAIN and row["language"] == "en" and len(row["text"].split()) > 20
     ]
     total = sum(amount.documents for amount in params.kinds.values())
     job.say(f"{total:,} documents from {len(english):,} training documents")
@@ -56,9 +62,11 @@ def run(params: Params, compute: Compute, curated: Path, out: Path, job: Job) ->
             if not english and count:
                 raise StageError(f"{curated}: no English training document to make {kind} from; set its documents to 0")
             figures[f"documents/{kind}"] = float(count)
-            chosen = sample(english, count, lambda row, kind=kind: f"recall/{kind}/{row['id']}")
+            chosen = sample(english, count, lambda place, kind=kind: f"recall/{kind}/{place[1]}")
+            numbers = np.array([number for number, _ in chosen], np.int64)
+            sources = {name: table.values(numbers, name) for name in COLUMNS}
             for number in range(count):
-                source = chosen[number % len(chosen)]
+                source = {name: values[number % len(chosen)] for name, values in sources.items()}
                 random = Random(f"{compute.seed}/recall/{kind}/{number}")
                 text = kinds[kind].make(random, Values([source["text"]]), source["text"], amount.characters)
                 made.append(

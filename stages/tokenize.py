@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from k2core.corpus.workers import Corpus, map_shards
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
 
@@ -26,45 +27,54 @@ class Params(Section):
 
 
 def run(
-    params: Params, curated: Path, rephrased: Path, questions: Path, recall: Path, tokenizer: Path, out: Path, job: Job
-) -> Metrics:
-    """Write shards and manifest; figures are yardsticks, and tokens, documents, bytes per token by split and domain."""
-    from collections.abc import Iterator
+    params: Params, corpus: Corpus, curated: Path, rephrased: Path, questions: Path, recall: Path, tokenizer: Path,
+    out: Path, job: Job,
+) -> Metrics:  # fmt: skip
+    """Write shards and manifest; figures are yardsticks, and tokens, documents, bytes per token by split and domain.
 
+    The tokens of a block of documents are in `job.scratch` once it is done, and are not made again.
+    """
     from k2core.chat.tokenizer import Tokenizer
-    from k2core.data.rows.order import QUESTIONS, RECALL, encoded, in_order
-    from k2core.data.rows.shards import SPLITS, TokenizedDocument, write_shards
+    from k2core.data.rows.encoding import Encoded, Encoding
+    from k2core.data.rows.order import QUESTIONS, RECALL, fitting, in_order
+    from k2core.data.rows.shards import SPLITS, write_shards
     from k2core.evals.compressors import yardsticks
-    from k2core.storage import dvc_md5, read_table
+    from k2core.storage import count_rows, dvc_md5
 
     tok = Tokenizer.load(tokenizer)
-    groups = in_order(curated, rephrased, questions, recall)
+    order = in_order(curated, rephrased, questions, recall)
+    groups = order.groups
     for split in SPLITS:
         if not any(key[0] == split for key in groups):
             raise StageError(f"{curated}/documents.parquet: no document of split {split}; look at curate's figures")
+    rewrites = count_rows(rephrased / "documents.parquet")
+    asked, recalled = (len(groups.get(("train", domain), ())) for domain in (QUESTIONS, RECALL))
     count = sum(map(len, groups.values()))
-    rewrites = len(read_table(rephrased / "documents.parquet", ["id"]))
-    asked = len(groups.get(("train", QUESTIONS), ()))
     job.say(f"{count:,} documents, {rewrites:,} of them rephrased and {asked:,} questions, to token ids")
-    heldout: dict[str, list[str]] = {}
 
-    def documents() -> Iterator[TokenizedDocument]:
-        with job.progress(count, "document") as bar:
-            for (split, domain), texts in groups.items():
-                most = params.max_heldout_tokens if split == "heldout" else None
-                for (_, text, quality, rate), ids in encoded(texts, tok, most):
-                    bar.update()
-                    if ids is None:
-                        continue
-                    if split == "heldout":
-                        heldout.setdefault(domain, []).append(text)
-                    yield TokenizedDocument(split, domain, ids, len(text.encode()), quality, rate)
-
+    blocks = {block.name: block for block in order.blocks}
+    work = Encoding(blocks, tokenizer, job.scratch / "encoded")
+    left = [name for name in blocks if not (work.folder / name).exists()]
+    total, waiting = (sum(blocks[name].rows for name in names) for names in (blocks, left))
+    with job.progress(total, "document", total - waiting) as bar:
+        for name, _ in map_shards(work, left, corpus, job.scratch / "workers"):
+            bar.update(blocks[name].rows)
+    encoded = Encoded(order, work.folder, tok.vocab_size)
+    for id in encoded.aside:
+        job.say(f"{id}: killed its process, so it has the tokens of an empty text")
+    for (split, domain), group in groups.items():
+        if split == "heldout":
+            groups[split, domain] = group.take(fitting(encoded.lengths(group), params.max_heldout_tokens))
     manifest = write_shards(
-        out, documents(), vocab_size=tok.vocab_size, eos_id=tok.eos_id, tokenizer=dvc_md5(tokenizer)
+        out,
+        (document for key, group in groups.items() for document in encoded.documents(*key, group)),
+        vocab_size=tok.vocab_size,
+        eos_id=tok.eos_id,
+        tokenizer=dvc_md5(tokenizer),
     )
     figures: Metrics = {"documents/rephrased": float(rewrites), "documents/questions": float(asked)}
-    figures["documents/recall"] = float(len(groups.get(("train", RECALL), ())))
+    figures["documents/recall"] = float(recalled)
+    figures |= {"documents/set_aside": float(len(encoded.aside))} if encoded.aside else {}
     for split in SPLITS:
         if not manifest[split]:
             raise StageError(f"{curated}: no {split} document fits; raise tokenize.max_heldout_tokens")
@@ -73,7 +83,14 @@ def run(
             figures[f"documents/{split}/{domain}"] = float(sums["documents"])
             figures[f"bytes_per_token/{split}/{domain}"] = sums["bytes"] / sums["tokens"]
     job.say("what xz and zstd make of the held-out text")
-    training = {domain: [text.text for text in texts] for (split, domain), texts in groups.items() if split == "train"}
+    heldout = {
+        domain: encoded.texts(group) for (split, domain), group in groups.items() if split == "heldout" and len(group)
+    }
+    training = {
+        domain: encoded.texts(encoded.first(groups["train", domain], params.yardstick_bytes))
+        for domain in heldout
+        if ("train", domain) in groups
+    }
     return figures | yardsticks(heldout, training, params.yardstick_bytes)
 
 

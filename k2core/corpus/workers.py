@@ -1,4 +1,4 @@
-"""Work on the shards of the corpus in several processes at once, one process a shard.
+"""Work on the shards of the corpus in several processes at once, one process a shard; here, or by `cluster` elsewhere.
 
 A document can kill a process: a fault in a library's C code, or memory that it asks for. The shard is then done again.
 A document that was being worked on at two deaths is set aside, and the others of its shard are kept.
@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -38,9 +38,20 @@ class Corpus(Section):
 
     TRACKED: ClassVar[bool] = False
 
-    workers: int = Field(
-        ge=1, description="processes that work on shards of the corpus at once; 1: the stage's own, and none beside it"
+    executor: Literal["local", "slurm", "ray"] = Field(
+        default="local",
+        description="where: processes of this machine, an array of Slurm, a Ray cluster",
     )
+    workers: int = Field(
+        ge=1,
+        description="shards of the corpus that are worked on at once, each in a process of its own; 1 on this machine: "
+        "the stage's own",
+    )
+    tasks: int = Field(default=1000, ge=1, description="slurm, ray: tasks that the shards are dealt to, at most")
+    memory_gb: int = Field(default=8, ge=1, description="slurm, ray: memory of a task")
+    time: str = Field(default="24:00:00", description="slurm: time limit of a task")
+    partition: str = Field(default="cpu", description="slurm: partition")
+    sbatch: dict[str, str] = Field(default={}, description="slurm: further options of sbatch, e.g. {account: k2}")
 
 
 class Watch:
@@ -97,7 +108,7 @@ Work = Callable[[str, Watch], Any]
 def map_shards(work: Work, shards: Sequence[str], corpus: Corpus, folder: Path) -> Iterator[tuple[str, Any]]:
     """Do `work(shard, watch)` for each of `shards`; yields each shard with the result, in the order in which they end.
 
-    With several workers, `work` and its results must be picklable. Their processes end with this one.
+    With several workers or on a cluster, `work` and its results must be picklable. What does it ends with this process.
 
     Args:
         folder: where it is kept which documents killed a process.
@@ -105,17 +116,26 @@ def map_shards(work: Work, shards: Sequence[str], corpus: Corpus, folder: Path) 
     Raises:
         StageError: the work on a shard failed in another process, or its processes keep dying; the shard is named.
     """
-    if corpus.workers == 1:
+    if corpus.executor != "local":
+        from k2core.corpus.cluster.following import follow
+
+        yield from follow(work, shards, corpus, folder)
+    elif corpus.workers > 1:
+        yield from watched(work, shards, corpus.workers, folder)
+    else:
         for shard in shards:
             with Watch(folder, shard) as watch:
                 result = work(shard, watch)
             yield shard, result
-        return
+
+
+def watched(work: Work, shards: Sequence[str], workers: int, folder: Path) -> Iterator[tuple[str, Any]]:
+    """`map_shards` by processes of this machine, at most so many at once."""
     context = multiprocessing.get_context("spawn")
     waiting, running = deque(shards), dict[Connection, tuple[str, Any]]()
     try:
         while waiting or running:
-            while waiting and len(running) < corpus.workers:
+            while waiting and len(running) < workers:
                 shard = waiting.popleft()
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_in_child, args=(work, shard, folder, theirs), daemon=True)
@@ -162,7 +182,7 @@ def _count_death(watch: Watch, shard: str, exitcode: int) -> None:
 
 def _in_child(work: Work, shard: str, folder: Path, answer: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage's process gets it too, and ends this one
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     with Watch(folder, shard) as watch:
         watch.at("")
         try:
@@ -176,7 +196,7 @@ def _in_child(work: Work, shard: str, folder: Path, answer: Connection) -> None:
             answer.send((result,))
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a child
     parent.join()

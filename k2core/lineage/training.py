@@ -100,12 +100,14 @@ class Training:
         StorageError: the shards are not made from the present tables.
 
     Attributes:
-        texts: (split, domain) → the documents of that shard, in its order.
+        ids: (split, domain) → the documents of that shard, in its order.
     """
 
     def __init__(self, chain: Chain) -> None:
+        import numpy as np
+
         from k2core.chat.tokenizer import Tokenizer
-        from k2core.data.rows.order import encoded, in_order
+        from k2core.data.rows.order import fitting, in_order
         from k2core.data.rows.shards import TokenShards
 
         tokens, tokenizer = chain.folder("tokenize"), chain.folder("train_tokenizer")
@@ -113,19 +115,23 @@ class Training:
         if tokens is None or tokenizer is None or None in made:
             raise StorageError(f"{chain.artifact}: no token shards are behind it, so nothing was trained on documents")
         self.chain, self.shards = chain, TokenShards(tokens)
-        self.texts = in_order(*(path for path in made if path))
+        self.ids: dict[tuple[str, str], list[str]] = {}
+        order = in_order(*(path for path in made if path))
         most = settings(chain.stages["tokenize"])["tokenize"]["max_heldout_tokens"]
-        for (split, domain), texts in self.texts.items():
+        for (split, domain), group in order.groups.items():
+            texts = order.values(group.row_N, "text")
             if split == "heldout":
-                fitting = encoded(texts, Tokenizer.load(tokenizer), most)
-                self.texts[split, domain] = [text for text, ids in fitting if ids is not None]
-        for split, domain in self.texts:
-            self._check(split, domain)
+                lengths = [len(ids) + 1 for ids in Tokenizer.load(tokenizer).encode_batch(texts)]
+                places = fitting(np.array(lengths), most)
+                group, texts = group.take(places), [texts[place] for place in places]
+            self._check(split, domain, texts)
+            self.ids[split, domain] = order.values(group.row_N, "id")
 
-    def _check(self, split: str, domain: str) -> None:
-        made = [len(text.text.encode()) for text in self.texts[split, domain]]
+    def _check(self, split: str, domain: str, texts: list[str]) -> None:
+        made = [len(text.encode()) for text in texts]
         there = self.shards.document_bytes(split, domain).tolist() if domain in self.shards.domains(split) else []
-        if made != there:
+        # One that killed its process has the tokens of an empty text.
+        if len(made) != len(there) or any(one not in (0, size) for one, size in zip(there, made, strict=True)):
             raise StorageError(
                 f"{self.shards.folder}: {split}/{domain} does not hold the documents of the tables that it should be "
                 "made of, in their order; run `dvc repro tokenize` with this code"
@@ -188,17 +194,17 @@ class Training:
 
     def admitted(self, phase: PhaseRecord, place: Place) -> bool:
         """Whether a phase's selection of a domain includes the document."""
-        from k2core.data.mixture.shares import ALL, read_pool
+        from k2core.data.mixture.pool import ALL, read_pool
 
-        return bool(read_pool(self.shards, place.domain, phase.phase.select).parts[ALL][place.number])
+        return read_pool(self.shards, place.domain, phase.phase.select).takes(ALL, place.number)
 
     def place(self, document: str) -> Place | None:
         """A document's place in the shards; None if it is not in them."""
-        for (split, domain), texts in self.texts.items():
-            for number, text in enumerate(texts):
-                if text.id == document:
-                    end = int(self.shards.document_ends(split, domain)[number])
-                    return Place(split, domain, number, end - int(self.lengths(split, domain)[number]), end)
+        for (split, domain), ids in self.ids.items():
+            if document in ids:
+                number = ids.index(document)
+                end = int(self.shards.document_ends(split, domain)[number])
+                return Place(split, domain, number, end - int(self.lengths(split, domain)[number]), end)
         return None
 
 
@@ -240,10 +246,10 @@ def listed(chain: Chain) -> Iterator[str]:
         lengths_D = training.lengths("train", domain)
         tokens = [phase.tokens(domain, len(lengths_D)) for phase in phases]
         seen = np.stack(tokens) / lengths_D
-        for number, text in enumerate(training.texts["train", domain]):
+        for number, id in enumerate(training.ids["train", domain]):
             if seen[:, number].any():
                 times = [f"{value:.4g}" for value in (seen[:, number].sum(), *seen[:, number])]
-                yield _tsv(text.id, domain, *about[text.id], str(lengths_D[number]), *times)
+                yield _tsv(id, domain, *about[id], str(lengths_D[number]), *times)
 
 
 def _tsv(*values: str) -> str:

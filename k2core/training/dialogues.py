@@ -17,6 +17,7 @@ from torch import Tensor
 from k2core.data.rows.batch import IGNORE, Batch
 from k2core.data.rows.packing import cut, pack_rows
 from k2core.data.rows.shards import TokenShards
+from k2core.data.rows.spans import SPAN, shuffled
 
 
 @dataclass(frozen=True)
@@ -135,12 +136,11 @@ def text_dialogues(
     for domain, share in sorted(shares.items()):
         ids, missing = shards.tokens("train", domain), round(targets * share / rest)
         ends = shards.document_ends("train", domain)
-        order = list(range(len(ends)))
-        Random(f"{seed}/replay/{domain}").shuffle(order)
         for place in itertools.count():
             if missing <= 0:
                 break
-            number = order[place % len(order)]
+            span, within = divmod(place % len(ends), SPAN)
+            number = int(shuffled(f"{seed}/replay/{domain}", len(ends), span)[within])
             start = int(ends[number - 1]) if number else 0
             for piece in cut(start, int(ends[number]), context - 1):
                 first = shards.eos_id if piece.start < start else int(ids[piece.start])

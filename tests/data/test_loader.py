@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from k2core.data.mixture.pool import ALL, read_pool
 from k2core.data.mixture.selection import EVERYTHING, Select
-from k2core.data.mixture.shares import read_pool
+from k2core.data.rows import loader, spans
 from k2core.data.rows.batch import IGNORE, Batch
-from k2core.data.rows.loader import PhaseSource, hash_fractions
+from k2core.data.rows.loader import PhaseSource
 from k2core.data.rows.shards import TokenizedDocument, TokenShards, write_shards
+from k2core.data.rows.spans import hash_fractions
 from k2core.storage import StorageError
 
 EOS = 4000
@@ -159,10 +160,41 @@ def write(folder: Path, lengths: list[int], rates: list[float], quality: list[fl
 def stream(shards: TokenShards, end: int, start: int = 0, seed: int = 1) -> list[tuple[int, int]]:
     """(pass, document) of the stream of `web`, positions `start` to `end`."""
     phase = source(shards, weights={"web": 1.0}, steps=1, batch_rows=1, seed=seed)
-    phase.cursor["web"] = start
     pool = read_pool(shards, "web", EVERYTHING)
-    found = takewhile(lambda place: place[0] < end, phase._stream("web", pool))
-    return [(position // len(pool.rates_D), number) for position, number in found]
+    found: list[tuple[int, int]] = []
+    for position_D, within_D, span in phase._stream("web", pool, start):
+        inside_D = position_D < end
+        number_D = np.searchsorted(shards.document_ends("train", "web"), span.ends_D[within_D[inside_D]])
+        found += zip((position_D[inside_D] // pool.documents).tolist(), number_D.tolist(), strict=True)
+        if not inside_D.all():
+            return found
+    raise AssertionError("the stream has no end")
+
+
+def test_windows_and_spans_keep_what_a_phase_promises(monkeypatch: pytest.MonkeyPatch, shards: TokenShards) -> None:
+    """Ten windows over spans of 25 documents: rows by the mixture, nothing twice in a pass, each step by itself."""
+    monkeypatch.setattr(loader, "WINDOW", 24)
+    monkeypatch.setattr(spans, "SPAN", 25)
+    monkeypatch.setattr(loader, "shuffled", spans.shuffled.__wrapped__)  # its cache is of another span
+    phase, resumed, second = (source(shards, steps=60) for _ in range(3))
+    found = rows(phase, 60)
+    assert torch.equal(resumed.batch(51).targets_BT, found[51 * 4 : 52 * 4]), "a run that goes on in a late window"
+    assert resumed.cursor == phase.cursor == second.cursor and resumed.figures() == phase.figures() == second.figures()
+    assert torch.equal(rows(source(shards, steps=120, batch_rows=2), 120), found), "windows know no batches"
+    figures = phase.figures()
+    assert figures["packing/padding_share"] < 0.1
+    assert figures["packing/padding_share"] == pytest.approx(float((found == IGNORE).float().mean()))
+    of_code = (found.ge(1000) & found.lt(EOS)).any(dim=1)
+    assert all(abs(int(of_code[: row + 1].sum()) - (row + 1) / 3) <= 1 for row in range(240))
+    walked = stream(shards, 3 * DOCUMENTS)
+    assert Counter(walked) == Counter((epoch, number) for epoch in range(3) for number in range(DOCUMENTS))
+    assert [number // 25 for _, number in walked[:DOCUMENTS]] == sorted(n // 25 for n in range(DOCUMENTS))
+
+
+def test_a_window_of_the_whole_phase_is_one_plan(monkeypatch: pytest.MonkeyPatch, shards: TokenShards) -> None:
+    """The first window of a long phase has what a phase of that length has."""
+    monkeypatch.setattr(loader, "WINDOW", 24)
+    assert torch.equal(rows(source(shards, steps=60), 6), rows(source(shards, steps=6), 6))
 
 
 @given(rates=st.lists(st.floats(0.0625, 1, width=32), min_size=2, max_size=12), cut=st.floats(0, 1))
@@ -217,12 +249,12 @@ def test_phases_with_selections_repeat_nothing_within_a_pass(
             assert not found & taken
             taken |= found
         pool = read_pool(selected, "web", select)
-        assert all(pool.parts["all"][number] for number in documents)
+        assert all(pool.takes(ALL, number) for number in documents)
         if select.long_share:
             figures = phase.figures()
             assert figures["mixture/long_share"] == pytest.approx(select.long_share, abs=0.5 / 32 + 0.01)
             targets = rows(phase, 8)
-            lengths = np.append(pool.lengths_D, 0)
+            lengths = np.append(pool.span(0).lengths_D, 0)
             of_long = [bool(lengths[int(row[0])] >= 60) for row in targets]
             assert sum(of_long) / len(of_long) == pytest.approx(select.long_share, abs=0.5 / 32 + 1e-6)
 

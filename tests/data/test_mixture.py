@@ -10,18 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from k2core.data.mixture.pool import ALL, LONG, ORDINARY, Pool, Span, lower_quantiles, read_pool
 from k2core.data.mixture.selection import EVERYTHING, Select
-from k2core.data.mixture.shares import (
-    ALL,
-    LONG,
-    ORDINARY,
-    Bucket,
-    Pool,
-    deal_buckets,
-    deal_rows,
-    read_pool,
-    row_weights,
-)
+from k2core.data.mixture.shares import Bucket, BucketDeal, Deal, row_weights
+from k2core.data.rows import spans
 from k2core.data.rows.shards import TokenizedDocument, TokenShards, write_shards
 from k2core.storage import StorageError
 
@@ -29,12 +21,12 @@ WEIGHTS = {"web": 0.3, "code": 0.3, "math": 0.15, "knowledge": 0.25}
 
 
 def test_shares_are_exact() -> None:
-    assert Counter(deal_rows(WEIGHTS, 200)) == {"web": 60, "code": 60, "math": 30, "knowledge": 50}
-    assert deal_rows(WEIGHTS, 50) == deal_rows({name: 10 * w for name, w in WEIGHTS.items()}, 200)[:50]
+    assert Counter(Deal(WEIGHTS).next(200)) == {"web": 60, "code": 60, "math": 30, "knowledge": 50}
+    assert Deal(WEIGHTS).next(50) == Deal({name: 10 * w for name, w in WEIGHTS.items()}).next(200)[:50]
 
 
 def test_shares_hold_at_any_point() -> None:
-    rows = deal_rows(WEIGHTS, 300)
+    rows = Deal(WEIGHTS).next(300)
     for end in range(1, 300):
         counts = Counter(rows[:end])
         for name, weight in WEIGHTS.items():
@@ -42,10 +34,10 @@ def test_shares_hold_at_any_point() -> None:
 
 
 def test_no_weight_means_never_and_nonsense_is_refused() -> None:
-    assert set(deal_rows({"web": 1.0, "code": 0.0}, 20)) == {"web"}
+    assert set(Deal({"web": 1.0, "code": 0.0}).next(20)) == {"web"}
     for weights in ({"web": 0.0}, {"web": -1.0, "code": 2.0}, {}):
         with pytest.raises(ValueError, match="must not be negative"):
-            deal_rows(weights, 4)
+            Deal(weights)
 
 
 def pool(long: int, ordinary: int) -> Pool:
@@ -53,7 +45,8 @@ def pool(long: int, ordinary: int) -> Pool:
     lengths = np.array([n for n in (long, ordinary) if n])
     long_D = np.array([True, False])[[n > 0 for n in (long, ordinary)]]
     ones = np.ones(len(lengths))
-    return Pool(lengths.cumsum(), lengths, ones, ones, {ALL: ones > 0, LONG: long_D, ORDINARY: ~long_D})
+    span = Span(lengths.cumsum(), lengths, ones, ones, {ALL: ones > 0, LONG: long_D, ORDINARY: ~long_D})
+    return Pool(len(lengths), lambda _: span)
 
 
 SIZES = st.tuples(st.integers(0, 10**6), st.integers(0, 10**6)).filter(any)
@@ -71,8 +64,8 @@ def test_the_long_share_is_kept_and_the_mixture_too(pools: list, asked: float) -
     buckets = row_weights(made, weights, select)
     for name, weight in weights.items():
         assert sum(w for bucket, w in buckets.items() if bucket.domain == name) == pytest.approx(weight)
-    assert all(made[bucket.domain].parts[bucket.part].any() for bucket in buckets), "no bucket is empty"
-    rows = deal_buckets(buckets, 200)
+    assert all(made[bucket.domain].admitted(bucket.part) for bucket in buckets), "no bucket is empty"
+    rows = BucketDeal(buckets).next(200)
     assert sum(bucket.part == LONG for bucket in rows) == pytest.approx(200 * asked, abs=1)
     # One factor for all domains, or the whole of the domain.
     factors = {
@@ -113,8 +106,19 @@ def test_the_best_documents_of_a_domain_are_taken(
     folder = tmp_path_factory.mktemp("tokens")
     write_shards(folder, [TokenizedDocument("train", "web", [1], 1, q) for q in quality], vocab_size=4, eos_id=3)
     select = EVERYTHING.model_copy(update={"min_quality_quantile": quantile})
-    taken = read_pool(TokenShards(folder), "web", select).parts[ALL]
+    taken = read_pool(TokenShards(folder), "web", select).span(0).parts[ALL]
     assert sum(taken) >= (1 - quantile) * len(quality) and taken[int(np.argmax(quality))]
     left = [q for q, there in zip(quality, taken, strict=True) if not there]
     assert len(left) <= quantile * len(quality)
     assert not left or max(left) < min(q for q, there in zip(quality, taken, strict=True) if there)
+
+
+@given(
+    values=st.lists(st.floats(-9, 9, width=32) | st.sampled_from([0.0, 0.5]), min_size=1, max_size=50),
+    quantiles=st.lists(st.floats(0, 1), min_size=1, max_size=4),
+)
+def test_quantiles_in_constant_memory_are_numpys(values: list[float], quantiles: list[float]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spans, "SPAN", 7)
+        found = lower_quantiles(np.array(values, np.float32), quantiles)
+    assert found == np.quantile(np.array(values, np.float64), quantiles, method="lower").tolist()

@@ -120,8 +120,8 @@ def _data(root: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         train_tokenizer.Params(vocab_size=320, characters_per_domain=9000), data / "curated", data / "tokenizer", job
     )
     tokenize.run(
-        tokenize.Params(**sections["tokenize"]), data / "curated", data / "rephrased", data / "questions",
-        data / "recall", data / "tokenizer", data / "tokens", job,
+        tokenize.Params(**sections["tokenize"]), Corpus(workers=1), data / "curated", data / "rephrased",
+        data / "questions", data / "recall", data / "tokenizer", data / "tokens", job,
     )  # fmt: skip
     return sections
 

@@ -15,6 +15,7 @@ from test_trainer import MODEL, OPTIMIZER
 
 from k2core.chat.tokenizer import Tokenizer
 from k2core.corpus.documents import COLUMNS, document_schema
+from k2core.corpus.workers import Corpus
 from k2core.data.mixture.selection import EVERYTHING, Select
 from k2core.data.rows.shards import TokenizedDocument, TokenShards, write_shards
 from k2core.evals.compressors import xz
@@ -107,8 +108,9 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
         made.job("train_tokenizer"),
     )  # fmt: skip
     figures = tokenize.run(
-        tokenize.Params(max_heldout_tokens=600, yardstick_bytes=20_000), root / "curated", root / "rephrased",
-        root / "questions", root / "recall", root / "tokenizer", root / "tokens", made.job("tokenize"),
+        tokenize.Params(max_heldout_tokens=600, yardstick_bytes=20_000), Corpus(workers=1), root / "curated",
+        root / "rephrased", root / "questions", root / "recall", root / "tokenizer", root / "tokens",
+        made.job("tokenize"),
     )  # fmt: skip
     assert figures["documents/rephrased"] == len(rephrased) == 5
     assert figures["documents/train/web"] + figures["documents/train/math"] == 200 + len(rephrased)

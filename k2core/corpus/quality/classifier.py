@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from k2core.corpus.documents import group_of
-from k2core.corpus.quality.labels import Label
 from k2core.corpus.words import split_words
 from k2core.recipe import RecipeError, Section
 from k2core.storage import fraction_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _HIGH, _LOW = "__label__high", "__label__low"
 FOLDS = 2
@@ -46,20 +49,34 @@ def line_of(text: str, characters: int) -> str:
     return " ".join(split_words(text[:characters].lower())).replace("__label__", "label")
 
 
-def train(examples: Sequence[tuple[str, Label]], config: ClassifierConfig, seed: int, scratch: Path) -> Any:
-    """A model from `(line, label)` pairs; equal arguments give equal weights.
+def train(examples: Iterable[tuple[str, int]], config: ClassifierConfig, seed: int, scratch: Path) -> Any:
+    """A model from `(line, label)` pairs (`labels.label`); equal arguments give equal weights.
+
+    Args:
+        scratch: a file for the examples; memory holds 32 bytes of each.
 
     Raises:
         RecipeError: the training diverges.
     """
     import fasttext
+    import numpy as np
 
     scratch.parent.mkdir(parents=True, exist_ok=True)
+    unordered = scratch.with_suffix(".unordered")
+    places, starts, labels = array("d"), array("q", [0]), array("q")
+    with unordered.open("wb") as file:
+        for line, label in examples:
+            places.append(fraction_of(f"{seed}/order/{line}"))
+            starts.append(starts[-1] + file.write(line.encode()))
+            labels.append(label)
     # Shuffled by hash of the line: the last examples, at a falling rate, must not all be of one kind.
-    ordered = sorted(examples, key=lambda example: (fraction_of(f"{seed}/order/{example[0]}"), example[0]))
-    with scratch.open("w", encoding="utf-8") as file:
-        for line, label in ordered:
-            file.write(f"{_HIGH if label.high else _LOW} {line}\n" * label.weight)
+    with unordered.open("rb") as lines, scratch.open("wb") as file:
+        for number in np.argsort(np.frombuffer(places), kind="stable").tolist():
+            lines.seek(starts[number])
+            text = lines.read(starts[number + 1] - starts[number])
+            mark = _HIGH if labels[number] > 0 else _LOW
+            file.write((mark.encode() + b" " + text + b"\n") * abs(labels[number]))
+    unordered.unlink()
     try:
         with _zeroed_memory():
             return fasttext.train_supervised(
@@ -101,23 +118,28 @@ def score(model: Any, lines: Sequence[str]) -> list[float]:
 
 
 def train_halves(
-    lines: Mapping[str, str], labels: Mapping[str, Label], config: ClassifierConfig, seed: int, scratch: Path
-) -> list[Any]:
-    """Model i learns from the labelled documents of the fold other than i; [] if a fold lacks one of the kinds."""
-    halves: list[list[tuple[str, Label]]] = [[] for _ in range(FOLDS)]
-    for name, label in labels.items():
-        halves[1 - fold_of(name, seed)].append((lines[name], label))
-    if any({label.high for _, label in half} != {True, False} for half in halves):
-        return []
-    return [train(half, config, seed, scratch / f"examples-{fold}.txt") for fold, half in enumerate(halves)]
+    examples: Callable[[int], Iterable[tuple[str, int]]], config: ClassifierConfig, seed: int, folder: Path
+) -> None:
+    """Write models 0 and 1 into `folder`; model i learns from the `examples` of the fold other than i."""
+    for fold in range(FOLDS):
+        model = train(examples(1 - fold), config, seed, folder / f"examples-{fold}.txt")
+        model.save_model(str(folder / f"{fold}.bin"))
 
 
-def score_all(models: Sequence[Any], lines: Mapping[str, str], seed: int) -> dict[str, float | None]:
-    """Every document's score, by the model that has not seen it; None where there are no models."""
-    if not models:
-        return dict.fromkeys(lines)
-    scores: dict[str, float | None] = dict.fromkeys(lines)
+def load_halves(folder: Path) -> list[Any]:
+    """What `train_halves` wrote; [] if there is nothing."""
+    import fasttext
+
+    return [fasttext.load_model(str(folder / f"{fold}.bin")) for fold in range(FOLDS) if (folder / "0.bin").exists()]
+
+
+def score_all(models: Sequence[Any], lines: Sequence[str], folds_N: np.ndarray) -> np.ndarray:
+    """Every document's score, by the model that has not seen it; NaN where there are no models."""
+    import numpy as np
+
+    scores_N = np.full(len(lines), np.nan)
     for fold, model in enumerate(models):
-        names = [name for name in lines if fold_of(name, seed) == fold]
-        scores |= zip(names, score(model, [lines[name] for name in names]), strict=True) if names else ()
-    return scores
+        own = np.flatnonzero(folds_N == fold)
+        if len(own):
+            scores_N[own] = score(model, [lines[number] for number in own.tolist()])
+    return scores_N

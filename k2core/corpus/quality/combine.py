@@ -9,13 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from k2core.recipe import Section
 
+if TYPE_CHECKING:
+    import numpy as np
+
 PARTS = ("rules", "classifier", "embedding", "llm")
-Scores = Mapping[str, Sequence[float | None]]
+Scores = Mapping[str, "np.ndarray"]
+"""Part → a value of each document, NaN where it has none."""
 
 
 class Weights(Section):
@@ -27,40 +32,43 @@ class Weights(Section):
     llm: float = Field(ge=0, description="weight of the LLM's grade")
 
 
-def ranks(values: Sequence[float | None]) -> list[float | None]:
-    """Each value's place among the values in (0, 1), equal values sharing theirs; None stays None."""
+def ranks(values_N: np.ndarray) -> np.ndarray:
+    """Each value's place among the values in (0, 1), equal values sharing theirs; NaN stays NaN."""
+    import numpy as np
     from scipy.stats import rankdata
 
-    known = [value for value in values if value is not None]
-    places = iter((rankdata(known) - 0.5) / len(known)) if known else iter(())
-    return [None if value is None else float(next(places)) for value in values]
+    places_N = np.full(len(values_N), np.nan)
+    known_N = ~np.isnan(values_N)
+    if known_N.any():
+        places_N[known_N] = (rankdata(values_N[known_N]) - 0.5) / np.count_nonzero(known_N)
+    return places_N
 
 
-def combine(places: Scores, weights: Weights) -> list[float]:
+def combine(places: Scores, weights: Weights) -> np.ndarray:
     """`quality` in (0, 1) of the documents of one domain: the weighted mean of their ranks."""
-    rows = zip(*(places[part] for part in PARTS), strict=True)
-    shares = [getattr(weights, part) for part in PARTS]
-    return [
-        round(
-            sum(share * place for share, place in zip(shares, row, strict=True) if place is not None)
-            / sum(share for share, place in zip(shares, row, strict=True) if place is not None),
-            4,
-        )
-        for row in rows
-    ]
+    import numpy as np
+
+    size = len(places[PARTS[0]])
+    sums_N, shares_N = np.zeros(size), np.zeros(size)
+    for part in PARTS:
+        known_N = ~np.isnan(places[part])
+        sums_N[known_N] += getattr(weights, part) * places[part][known_N]
+        shares_N[known_N] += getattr(weights, part)
+    return np.fromiter((round(value, 4) for value in (sums_N / shares_N).tolist()), np.float64, size)
 
 
-def auc(good: Sequence[float], poor: Sequence[float]) -> tuple[float, float, float]:
+def auc(good: Sequence[float] | np.ndarray, poor: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
     """Chance that a good one scores above a poor one (ties count half), with its 95% interval.
 
     The interval is Hanley and McNeil's (Radiology 1982); where one of the kinds is missing, it is [0, 1].
     """
+    import numpy as np
     from scipy.stats import rankdata
 
     m, n = len(good), len(poor)
     if not m or not n:
         return 0.5, 0.0, 1.0
-    area = float((rankdata([*good, *poor])[:m].sum() - m * (m + 1) / 2) / (m * n))
+    area = float((rankdata(np.concatenate([good, poor]))[:m].sum() - m * (m + 1) / 2) / (m * n))
     above, twice = area / (2 - area), 2 * area**2 / (1 + area)
     variance = (area * (1 - area) + (m - 1) * (above - area**2) + (n - 1) * (twice - area**2)) / (m * n)
     half = 1.96 * math.sqrt(max(0.0, variance))
@@ -78,10 +86,10 @@ def agreement(places: Scores) -> dict[str, float]:
 
     figures = {}
     for first, second in combinations(PARTS, 2):
-        both = [(a, b) for a, b in zip(places[first], places[second], strict=True) if a is not None and b is not None]
-        if not both:
+        both_N = ~np.isnan(places[first]) & ~np.isnan(places[second])
+        if not both_N.any():
             continue
-        one, two = np.array(both).T - 0.5
+        one, two = (np.ascontiguousarray(places[part][both_N]) - 0.5 for part in (first, second))
         spread = math.sqrt(float((one * one).sum() * (two * two).sum()))
         figures[f"correlation/{first}-{second}"] = float((one * two).sum()) / spread if spread else 0.0
         figures[f"agreement/{first}-{second}"] = float(np.mean((one > 0) == (two > 0)))

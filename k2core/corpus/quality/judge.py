@@ -6,8 +6,9 @@ sample is also judged damaged: how well the grades tell the two apart shows what
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydantic import Field
 
@@ -51,10 +52,22 @@ class Excerpt:
     damage: str = ""
 
 
-def excerpts(domain: str, texts: Sequence[tuple[str, str]], config: JudgeConfig, seed: int) -> list[Excerpt]:
-    """The sample of one domain's `(id, text)` pairs: the intact excerpts, then the damaged ones."""
-    chosen = sample(texts, config.per_domain, key=lambda pair: f"{seed}/grade/{pair[0]}")
-    intact = [Excerpt(name, domain, text[: config.characters]) for name, text in chosen]
+class Candidate(NamedTuple):
+    """A document that may be judged: `number` is its place among the documents of its domain."""
+
+    id: str
+    text: str
+    number: int
+
+
+def drawn(candidates: Iterable[Candidate], config: JudgeConfig, seed: int) -> list[Candidate]:
+    """The sample of one domain; that of several samples is the sample of what they are drawn from."""
+    return sample(candidates, config.per_domain, key=lambda item: f"{seed}/grade/{item.id}")
+
+
+def excerpts(domain: str, chosen: Sequence[Candidate], config: JudgeConfig) -> list[Excerpt]:
+    """What is judged of a sample: the intact excerpts, then the damaged ones."""
+    intact = [Excerpt(item.id, domain, item.text[: config.characters]) for item in chosen]
     probes = intact[: config.probes_per_domain]
     return intact + [
         Excerpt(item.id, domain, damage(item.text, kind, item.id), kind) for kind in KINDS for item in probes

@@ -7,11 +7,14 @@ its label replaces theirs and counts several times, because it gives few.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
 from k2core.recipe import Section
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class LabelConfig(Section):
@@ -33,41 +36,33 @@ class LabelConfig(Section):
         return self
 
 
-@dataclass(frozen=True)
-class Label:
-    """A good (`high`) or poor example, to be learnt from `weight` times."""
-
-    high: bool
-    weight: int
-
-
-def label(rules: Mapping[str, float], grades: Mapping[str, int | None], config: LabelConfig) -> dict[str, Label]:
-    """Labels by id for one domain.
+def label(rules_N: np.ndarray, grades: Mapping[int, int | None], config: LabelConfig) -> np.ndarray:
+    """Of each document of one domain how often it is learnt from: as a good example, or, below 0, as a poor one.
 
     Args:
-        rules: the rules' score of every document of the domain.
-        grades: the LLM's grades of those it judged; a document graded between the limits has no label.
+        rules_N: the rules' score of every document of the domain.
+        grades: number → the LLM's grade of those it judged; a document graded between the limits has no label.
+
+    Returns:
+        labels_N, int64; 0: no example.
     """
-    if not rules:
-        return {}
-    ordered = sorted(rules.values())
-    count = max(1, int(config.share * len(ordered)))
-    low, high = ordered[count - 1], ordered[-count]
-    labels = {}
-    for name, score in rules.items():
+    import numpy as np
+
+    labels_N = np.zeros(len(rules_N), np.int64)
+    if len(rules_N):
+        ordered = np.sort(rules_N)
+        count = max(1, int(config.share * len(ordered)))
+        low, high = ordered[count - 1], ordered[-count]
         # Where most documents share the best score, what is below it is poor.
-        if score >= high and score > ordered[0]:
-            labels[name] = Label(True, 1)
-        elif score < high and (score <= low or low == high):
-            labels[name] = Label(False, 1)
+        good_N = (rules_N >= high) & (rules_N > ordered[0])
+        labels_N[~good_N & (rules_N < high) & ((rules_N <= low) | (low == high))] = -1
+        labels_N[good_N] = 1
     if config.llm_repeats:
-        for name, grade in grades.items():
-            if grade is None:
-                continue
-            labels.pop(name, None)
-            if (high_by_llm := verdict(grade, config)) is not None:
-                labels[name] = Label(high_by_llm, config.llm_repeats)
-    return labels
+        for number, grade in grades.items():
+            if grade is not None:
+                good = verdict(grade, config)
+                labels_N[number] = 0 if good is None else config.llm_repeats if good else -config.llm_repeats
+    return labels_N
 
 
 def verdict(grade: float, config: LabelConfig) -> bool | None:

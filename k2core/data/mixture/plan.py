@@ -3,7 +3,7 @@
 Expectations, not draws: a bucket of documents gets its share of the phase's rows, and an epoch holds rate × length of
 each document's tokens. A longer phase costs no more to plan. What packing pads and crops is not counted.
 
-Shapes: D documents.
+Shapes: D documents of a span.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from k2core.data.mixture.pool import ALL, LONG, Pool, lower_quantiles, read_pool
 from k2core.data.mixture.selection import Select
-from k2core.data.mixture.shares import ALL, LONG, Pool, read_pool, row_weights
+from k2core.data.mixture.shares import row_weights
 from k2core.data.rows.shards import TokenShards
 
 QUALITY_BUCKETS = 4
@@ -55,13 +56,13 @@ def plan_phase(
         epochs = max(count / pool.tokens(part) for part, count in planned.items())
         domains[domain] = {
             "weight": sum(planned.values()) / tokens, "tokens": sum(planned.values()),
-            "documents": int(pool.parts[ALL].sum()), "tokens_available": pool.tokens(ALL),
+            "documents": pool.admitted(ALL), "tokens_available": pool.tokens(ALL),
             "epochs": epochs, "epochs_after": epochs_before.get(domain, 0.0) + epochs,
-            "upsampling": _upsampling(pool, planned),
+            "upsampling": _upsampling(pool, shards.document_quality("train", domain), planned),
         }  # fmt: skip
         if select.long_share:
             domains[domain]["long"] = {
-                "tokens": planned.get(LONG, 0.0), "documents": int(pool.parts[LONG].sum()),
+                "tokens": planned.get(LONG, 0.0), "documents": pool.admitted(LONG),
                 "tokens_available": pool.tokens(LONG),
             }  # fmt: skip
     plan: Plan = {"tokens": tokens, "domains": domains}
@@ -73,20 +74,28 @@ def plan_phase(
     return plan
 
 
-def _upsampling(pool: Pool, planned: Mapping[str, float]) -> dict[str, float]:
+def _upsampling(pool: Pool, quality: np.ndarray, planned: Mapping[str, float]) -> dict[str, float]:
     """By quarter of quality: its share of the planned tokens over its share of all the domain's tokens."""
-    weighed_D = pool.rates_D * pool.lengths_D
-    taken_D = np.zeros_like(weighed_D)
-    for part, count in planned.items():
-        taken_D += np.where(pool.parts[part], weighed_D * count / pool.tokens(part), 0.0)
-    edges = np.quantile(pool.quality_D, np.arange(1, QUALITY_BUCKETS) / QUALITY_BUCKETS, method="lower")
-    quarter_D = np.searchsorted(edges, pool.quality_D, side="right")
-    shares = {}
-    for quarter in np.unique(quarter_D).tolist():
-        inside_D = quarter_D == quarter
-        natural = pool.lengths_D[inside_D].sum() / pool.lengths_D.sum()
-        shares[f"q{quarter + 1}"] = float(taken_D[inside_D].sum() / taken_D.sum() / natural)
-    return shares
+    edges = lower_quantiles(quality, [place / QUALITY_BUCKETS for place in range(1, QUALITY_BUCKETS)])
+    taken, all_of = np.zeros(QUALITY_BUCKETS), np.zeros(QUALITY_BUCKETS)
+    documents = np.zeros(QUALITY_BUCKETS, np.int64)
+    total = 0.0
+    for span in pool:
+        weighed_D = span.rates_D * span.lengths_D
+        taken_D = np.zeros_like(weighed_D)
+        for part, count in planned.items():
+            taken_D += np.where(span.parts[part], weighed_D * count / pool.tokens(part), 0.0)
+        total += taken_D.sum()
+        quarter_D = np.searchsorted(edges, span.quality_D, side="right")
+        for quarter in range(QUALITY_BUCKETS):
+            inside_D = quarter_D == quarter
+            taken[quarter] += taken_D[inside_D].sum()
+            all_of[quarter] += span.lengths_D[inside_D].sum()
+            documents[quarter] += inside_D.sum()
+    return {
+        f"q{quarter + 1}": float(taken[quarter] / total / (all_of[quarter] / all_of.sum()))
+        for quarter in np.flatnonzero(documents).tolist()
+    }
 
 
 def manifest(shards: TokenShards, phases: Mapping[str, Plan], max_epochs: float) -> Plan:

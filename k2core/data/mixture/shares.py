@@ -1,22 +1,17 @@
-"""Which rows of a phase come from which documents: weights and the share of long documents are kept exactly.
-
-Shapes: D documents.
-"""
+"""Which rows of a phase come from which documents: weights and the share of long documents are kept exactly."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from k2core.data.mixture.pool import ALL, LONG, ORDINARY, Pool
 from k2core.data.mixture.selection import Select
-from k2core.data.rows.shards import TokenShards
 from k2core.storage import StorageError
 
 Name = TypeVar("Name", bound=Hashable)
-ALL, LONG, ORDINARY = "all", "long", "ordinary"
 EPSILON = 1e-9
 """What rounding may add to a share."""
 
@@ -26,52 +21,6 @@ class Bucket(NamedTuple):
 
     domain: str
     part: str
-
-
-@dataclass(frozen=True)
-class Pool:
-    """The training documents of a domain as a phase sees them, in the order of the shard.
-
-    Attributes:
-        ends_D: where each ends in the shard.
-        lengths_D: tokens of each, its end mark counted.
-        rates_D: how often each comes in an epoch, in (0, 1].
-        quality_D: its score.
-        parts: the documents that each part takes, as masks.
-    """
-
-    ends_D: np.ndarray
-    lengths_D: np.ndarray
-    rates_D: np.ndarray
-    quality_D: np.ndarray
-    parts: dict[str, np.ndarray]
-
-    def tokens(self, part: str) -> float:
-        """Tokens of a part that an epoch holds, as expected from the rates."""
-        return float((self.rates_D * self.lengths_D)[self.parts[part]].sum())
-
-    @property
-    def long_share(self) -> float:
-        """Share of the long documents in the tokens of an epoch."""
-        return self.tokens(LONG) / self.tokens(ALL)
-
-
-def read_pool(shards: TokenShards, domain: str, select: Select) -> Pool:
-    """The documents of `domain` that `select` admits; without `long_tokens` every one is ordinary.
-
-    Raises:
-        StorageError: the domain is not in the shards, or has no documents.
-    """
-    ends = shards.document_ends("train", domain)
-    if not len(ends):
-        raise StorageError(f"{shards.folder}: domain {domain} has no documents to train on")
-    lengths = np.diff(ends, prepend=0)
-    quality = np.asarray(shards.document_quality("train", domain), np.float64)
-    rates = np.asarray(shards.document_rates("train", domain), np.float64)
-    # The quantile is one of the values ("lower"), so that it is never above the best document.
-    admitted = quality >= np.quantile(quality, select.min_quality_quantile, method="lower")
-    long = admitted & (lengths >= select.long_tokens) if select.long_tokens else np.zeros_like(admitted)
-    return Pool(ends, lengths, rates, quality, {ALL: admitted, LONG: long, ORDINARY: admitted & ~long})
 
 
 def row_weights(pools: Mapping[str, Pool], weights: Mapping[str, float], select: Select) -> dict[Bucket, float]:
@@ -115,8 +64,8 @@ def row_weights(pools: Mapping[str, Pool], weights: Mapping[str, float], select:
     return {bucket: weight for bucket, weight in buckets.items() if weight > EPSILON * total}
 
 
-def deal_rows(weights: Mapping[Name, float], rows: int) -> list[Name]:
-    """The name that each of `rows` rows belongs to; row i goes to the one that is furthest behind its share.
+class Deal(Generic[Name]):
+    """The names that successive rows belong to; each goes to the one that is furthest behind its share.
 
     At any point a name is at most one row ahead of its share and less than one row per other name behind it, so
     every stretch of training sees the mixture, not only the whole.
@@ -124,24 +73,37 @@ def deal_rows(weights: Mapping[Name, float], rows: int) -> list[Name]:
     Raises:
         ValueError: no weight is positive, or one is negative.
     """
-    names = [name for name, weight in weights.items() if weight != 0]
-    shares = np.array([weights[name] for name in names], dtype=np.float64)
-    if not names or (shares < 0).any():
-        raise ValueError(f"mixture weights must not be negative, and one must be positive: {dict(weights)}")
-    shares /= shares.sum()
-    counts, chosen = np.zeros(len(names)), []
-    for row in range(rows):
-        index = int(np.argmax(shares * (row + 1) - counts))
-        counts[index] += 1
-        chosen.append(names[index])
-    return chosen
+
+    def __init__(self, weights: Mapping[Name, float]) -> None:
+        self._names = [name for name, weight in weights.items() if weight != 0]
+        shares = np.array([weights[name] for name in self._names], dtype=np.float64)
+        if not self._names or (shares < 0).any():
+            raise ValueError(f"mixture weights must not be negative, and one must be positive: {dict(weights)}")
+        self._shares, self._counts, self._rows = shares / shares.sum(), np.zeros(len(shares)), 0
+
+    def next(self, rows: int) -> list[Name]:
+        """The names of the next `rows` rows."""
+        chosen = []
+        for row in range(self._rows, self._rows + rows):
+            index = int(np.argmax(self._shares * (row + 1) - self._counts))
+            self._counts[index] += 1
+            chosen.append(self._names[index])
+        self._rows += rows
+        return chosen
 
 
-def deal_buckets(weights: Mapping[Bucket, float], rows: int) -> list[Bucket]:
-    """`deal_rows` in two steps, first long or ordinary and then the domain, so the long share is exact to a row."""
-    parts: dict[str, dict[Bucket, float]] = {}
-    for bucket, weight in weights.items():
-        parts.setdefault(bucket.part, {})[bucket] = weight
-    dealt = deal_rows({part: sum(inside.values()) for part, inside in parts.items()}, rows)
-    queues = {part: iter(deal_rows(inside, dealt.count(part))) for part, inside in parts.items() if part in dealt}
-    return [next(queues[part]) for part in dealt]
+class BucketDeal:
+    """`Deal` in two steps, first long or ordinary and then the domain, so the long share is exact to a row."""
+
+    def __init__(self, weights: Mapping[Bucket, float]) -> None:
+        inside: dict[str, dict[Bucket, float]] = {}
+        for bucket, weight in weights.items():
+            inside.setdefault(bucket.part, {})[bucket] = weight
+        self._parts = Deal({part: sum(own.values()) for part, own in inside.items()})
+        self._buckets = {part: Deal(own) for part, own in inside.items() if sum(own.values())}
+
+    def next(self, rows: int) -> list[Bucket]:
+        """The buckets of the next `rows` rows."""
+        dealt = self._parts.next(rows)
+        queues = {part: iter(deal.next(dealt.count(part))) for part, deal in self._buckets.items()}
+        return [next(queues[part]) for part in dealt]

@@ -16,7 +16,7 @@ import torch
 from k2core.data.rows.batch import IGNORE, Batch
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Piece:
     """`length` consecutive pairs: inputs `tokens[start : start+length]`, targets one further on."""
 

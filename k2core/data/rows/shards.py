@@ -1,16 +1,16 @@
 """Token shards: flat files of token ids, one per split and domain, read through memory maps.
 
-`<split>/<domain>.bin` holds the documents one after another, each ended by `eos_id`; `<split>/<domain>.bytes.bin`
-(uint32) the UTF-8 bytes of each document's text, for bits per byte; `<domain>.quality.bin` and `<domain>.rate.bin`
-(float32) its score and how often it comes in an epoch. `manifest.json` says what is there. Thin: one
-file per domain; where documents begin is found by a scan for `eos_id`, which text can never contain.
+`<split>/<domain>.bin` holds the documents one after another, each ended by `eos_id`; `<domain>.ends.bin` (int64) where
+each ends; `<domain>.bytes.bin` (uint32) the UTF-8 bytes of its text, for bits per byte; `<domain>.quality.bin` and
+`<domain>.rate.bin` (float32) its score and how often it comes in an epoch. `manifest.json` says what is there. Thin:
+one file per domain.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -31,10 +31,15 @@ class TokenizedDocument:
 
     split: str
     domain: str
-    tokens: list[int]
+    tokens: Sequence[int] | np.ndarray
     bytes: int
     quality: float = 1.0
     rate: float = 1.0
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The type of token ids in files."""
+    return np.dtype("uint16" if vocab_size < 65_536 else "uint32")
 
 
 def write_shards(
@@ -48,7 +53,7 @@ def write_shards(
     Raises:
         ValueError: a token is outside the vocabulary or equals `eos_id`, or a rate or quality is out of range.
     """
-    dtype = np.dtype("uint16" if vocab_size < 65_536 else "uint32")
+    dtype = token_dtype(vocab_size)
     splits: dict[str, dict[str, dict[str, int]]] = {split: {} for split in SPLITS}
     files: dict[Path, BinaryIO] = {}
     try:
@@ -66,6 +71,7 @@ def write_shards(
                 sums[name] += added
             for what, content in (
                 ("", np.append(ids, eos_id).astype(dtype)),
+                ("ends", np.asarray([sums["tokens"]], "int64")),
                 ("bytes", np.asarray([document.bytes], "uint32")),
                 ("quality", np.asarray([document.quality], "float32")),
                 ("rate", np.asarray([document.rate], "float32")),
@@ -126,10 +132,7 @@ class TokenShards:
 
     def document_ends(self, split: str, domain: str) -> np.ndarray:
         """Where each document ends (one past its end mark), shape (documents,)."""
-        ends = np.flatnonzero(self.tokens(split, domain) == self.eos_id) + 1
-        if len(ends) != self.manifest[split][domain]["documents"]:
-            raise StorageError(f"{self.folder}: {split}/{domain} has {len(ends)} end marks, not one per document")
-        return ends
+        return self._map("ends", split, domain, "documents", "int64")
 
     def _map(self, what: str, split: str, domain: str, count: str, dtype: str) -> np.ndarray:
         if domain not in self.manifest[split]:

@@ -1,0 +1,99 @@
+"""A documents' table in blocks that are read one at a time.
+
+Shapes: R rows of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from k2core.storage import StorageError, count_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Block:
+    """Documents that are read together: a row group of a table.
+
+    Attributes:
+        name: unlike that of another block.
+        first: the number of its first row among those of all blocks.
+    """
+
+    name: str
+    path: Path
+    group: int
+    first: int
+    rows: int
+
+    def read(self, columns: Sequence[str]) -> Any:
+        """Columns of the block, as a pyarrow table.
+
+        Raises:
+            StorageError: the table lacks one of them, or cannot be read.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        file = pq.ParquetFile(self.path)
+        if missing := set(columns) - set(file.schema_arrow.names):
+            raise StorageError(
+                f"{self.path}: no column {', '.join(sorted(missing))}; run the stage that makes it again"
+            )
+        try:
+            return file.read_row_group(self.group, columns=list(columns))
+        except pa.ArrowInvalid as error:
+            raise StorageError(f"{self.path}: corrupt Parquet data ({error}); delete it and re-run its stage") from None
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of one table or several, whose rows are numbered on."""
+
+    blocks: list[Block]
+
+    def values(self, rows: np.ndarray, column: str) -> list[Any]:
+        """A column's values for some rows, in their order."""
+        import pyarrow as pa
+
+        found: list[Any] = [None] * len(rows)
+        for block, places in self.by_block(rows):
+            taken = block.read([column])[column].take(pa.array(rows[places] - block.first))
+            for place, value in zip(places.tolist(), taken.to_pylist(), strict=True):
+                found[place] = value
+        return found
+
+    def by_block(self, rows: np.ndarray) -> Iterator[tuple[Block, np.ndarray]]:
+        """Each block that has some of the `rows`, and which of them, by rising number of the row."""
+        import numpy as np
+
+        places = np.argsort(rows, kind="stable")
+        edges = np.searchsorted(rows[places], [block.first + block.rows for block in self.blocks])
+        start = 0
+        for block, end in zip(self.blocks, edges.tolist(), strict=True):
+            if end > start:
+                yield block, places[start:end]
+            start = end
+
+
+def blocks_of(kind: str, path: Path, first: int = 0) -> list[Block]:
+    """The blocks of a table, whose first row has the number `first`; `kind` begins their names.
+
+    Raises:
+        StorageError: the table is missing.
+    """
+    import pyarrow.parquet as pq
+
+    count_rows(path)  # names the table if it is missing
+    metadata = pq.ParquetFile(path).metadata
+    blocks = []
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group).num_rows
+        blocks.append(Block(f"{kind}-{group:05}", path, group, first, rows))
+        first += rows
+    return [block for block in blocks if block.rows]
