@@ -17,6 +17,7 @@ from k2core.corpus.documents import COLUMNS, Document, document_schema
 from k2core.corpus.sources import huggingface, jsonl, parquet, text, warc
 from k2core.corpus.sources.card import SourceCard
 from k2core.corpus.sources.files import FileSource
+from k2core.corpus.sources.listing import list_files
 from k2core.corpus.sources.set_aside import SetAside
 from k2core.corpus.sources.shard import (
     EMPTY_SHARD,
@@ -25,7 +26,6 @@ from k2core.corpus.sources.shard import (
     Record,
     Shard,
     Unusable,
-    list_files,
     named_faults,
     one_line,
     reached,
