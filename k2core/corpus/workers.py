@@ -118,7 +118,7 @@ def map_shards(work: Work, shards: Sequence[str], corpus: Corpus, folder: Path) 
             while waiting and len(running) < corpus.workers:
                 shard = waiting.popleft()
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_in_child, args=(work, shard, folder, theirs), daemon=True)
+                process = context.Process(target=_in_child, args=(work, shard, folder, theirs))
                 process.start()
                 theirs.close()  # so that `ours` is at its end when the process is
                 running[ours] = shard, process

@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 from k2core.corpus.documents import DOMAINS
 from k2core.corpus.sources import huggingface
-from k2core.corpus.sources.collection import read
 from k2core.corpus.sources.files import FileSource
 from k2core.corpus.sources.listing import is_list, list_files
+from k2core.corpus.sources.reading import read
 from k2core.corpus.sources.shard import (
     BAD_UTF8,
     CORRUPT,

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from k2core.corpus.sources import collection, watch
+from k2core.corpus.sources import collection, reading, watch
 from k2core.corpus.sources.files import FileSource
 from k2core.corpus.sources.listing import list_files
+from k2core.corpus.workers import Corpus
 from k2core.stage import Job
 from k2core.storage import StorageError, read_table
 from stages.needs.ingest import _is_here
 
+ONE = Corpus(workers=1)
 CRAWL = "crawl-data/CC-MAIN-2025-51"
 
 
@@ -46,7 +48,7 @@ def crawl(bucket: str) -> str:
 
 def test_the_list_of_a_crawl_is_its_files_in_its_order(crawl: str, bucket: str, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    collection.collect(source(crawl), tmp_path / "out", 2**28, Job("ingest", tmp_path / "scratch", None))
+    collection.collect(source(crawl), tmp_path / "out", 2**28, ONE, Job("ingest", tmp_path / "scratch", None))
     rows = read_table(tmp_path / "out" / "crawl.parquet", ["id", "text", "origin"])
     assert [row["text"] for row in rows] == ["text c", "text a"]
     assert rows[0]["origin"] == f"{bucket}/{CRAWL}/segments/2/warc/c.jsonl#1"
@@ -130,13 +132,13 @@ def test_a_server_that_is_away_is_one_sentence_worth_another_try(
 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
-    monkeypatch.setattr(collection, "PAUSE", 0.0)
-    monkeypatch.setattr(collection, "ATTEMPTS", 2)
-    monkeypatch.setattr(collection, "LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(reading, "PAUSE", 0.0)
+    monkeypatch.setattr(reading, "ATTEMPTS", 2)
+    monkeypatch.setattr(reading, "LONGEST_PAUSE", 0.0)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     job = Job("sources", tmp_path, None)
     said = r"ingest.files: crawl: s3://checkpoints/in/\*: .*connect to the endpoint"
     with pytest.raises(ConnectionError, match=said):
         watch.state_of(source("s3://checkpoints/in/*"), tmp_path / "seen.sqlite", job)
     with pytest.raises(ConnectionError, match=rf"{said}.*tried 2 times"):
-        collection.collect(source("s3://checkpoints/in/*"), tmp_path, 2**28, job)
+        collection.collect(source("s3://checkpoints/in/*"), tmp_path, 2**28, ONE, job)
