@@ -25,8 +25,7 @@ class FileSource(Section):
     kind: Kind = Field(description="format of the files; text: one document per file; warc: HTML pages, text extracted")
     path: str = Field(
         min_length=1,
-        description="file or pattern (*, **, ?, [ab]) on disk or s3://; list of files (.paths, .paths.gz); name or "
-        "folder of a Hugging Face dataset",
+        description="file, pattern (*, **, ?, [ab]) or list (.paths), on disk or s3://; or a Hugging Face dataset",
     )
     subset: str = Field(default="", description="huggingface: the dataset's configuration, empty for its default")
     split: str = Field(default="train", description="huggingface: the split to read")
