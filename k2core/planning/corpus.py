@@ -1,7 +1,8 @@
 """What the corpus of a crawl needs: `python -m k2core.planning.corpus RECIPE --crawl FILE --cores N`.
 
 Documents, hours and bytes of each step, from the rates that `python -m benchmarks corpus` measured on one core. Pages
-are counted, texts by their bytes. Work on shards is divided by the cores; a step that sees all documents is one process.
+count by number, texts by their bytes. Work on shards is divided by the cores; a step that sees all documents is one
+process.
 """
 
 from __future__ import annotations
@@ -131,6 +132,22 @@ def rendered(steps: Sequence[Step], cores: int, crawl: Crawl, files: int, rates:
     return "\n".join(lines)
 
 
+def plan_of(recipe: Path, crawl: Path, cores: int, files: int | None = None, rates: Path = RATES) -> str:
+    """The plan of a recipe's crawl as Markdown.
+
+    Raises:
+        RecipeError: the recipe reads no crawl, or a file is not what it should be.
+    """
+    content = read_recipe(recipe)
+    about = validate(Crawl, read_yaml(crawl), str(crawl))
+    entries = [validate(FileSource, entry, f"{recipe}: ingest.files") for entry in content["ingest"]["files"]]
+    if not any(entry.kind == "warc" and entry.limit != 0 for entry in entries):
+        raise RecipeError(f"{recipe}: ingest.files has no entry of kind warc; there is no crawl to plan")
+    speeds = Rates(json.loads(rates.read_text(encoding="utf-8")))
+    count = min(files or about.files, about.files)
+    return rendered(planned(about, count, speeds, content["model"]["vocab_size"]), cores, about, count, speeds)
+
+
 @app.command()
 def main(
     recipe: Path = typer.Argument(help="a recipe, e.g. recipes/web.yaml"),
@@ -141,18 +158,10 @@ def main(
 ) -> None:
     """Say what it takes to make token shards of the WARC files in RECIPE."""
     try:
-        content = read_recipe(recipe)
-        about = validate(Crawl, read_yaml(crawl), str(crawl))
-        entries = [validate(FileSource, entry, f"{recipe}: ingest.files") for entry in content["ingest"]["files"]]
-        if not any(entry.kind == "warc" and entry.limit != 0 for entry in entries):
-            raise RecipeError(f"{recipe}: ingest.files has no entry of kind warc; there is no crawl to plan")
-        speeds = Rates(json.loads(rates.read_text(encoding="utf-8")))
+        print(plan_of(recipe, crawl, cores, files, rates))
     except (RecipeError, OSError) as error:
         print(f"planning: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
-    count = min(files or about.files, about.files)
-    steps = planned(about, count, speeds, content["model"]["vocab_size"])
-    print(rendered(steps, cores, about, count, speeds))
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def _count(folder: Path) -> int:
 def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path, most: int) -> SourceCard:
     """The documents of all shards, in their order; a repeated id is set aside, for ids tell documents apart."""
     card = SourceCard(source.name, source.kind, source.path, source.domain)
-    seen = set()
+    repeats, seen = _repeats([folder for _, folder in finished]), set[int]()
     with (
         Tables(out, source.name, most) as documents,
         (out / f"{source.name}.set_aside.jsonl").open("w", encoding="utf-8") as file,
@@ -128,11 +128,12 @@ def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path, mos
             for rows in _batches(folder / "documents.parquet") if _count(folder) else ():
                 kept = []
                 for row in rows:
-                    digest = hashlib.blake2b(row["id"].encode(), digest_size=8).digest()
+                    digest = _digest(row["id"])
                     if digest in seen:
                         repeated.add(Fault(row["row"], SEEN, row["id"]))
                     else:
-                        seen.add(digest)
+                        if digest in repeats:
+                            seen.add(digest)
                         kept.append({name: row[name] for name in COLUMNS})
                         card.add(row)
                 documents.add(kept)
@@ -140,6 +141,25 @@ def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path, mos
     if not card.documents:
         raise StorageError(f"ingest.files: {source.name}: no document in {len(finished)} shards; {card.first_fault()}")
     return card
+
+
+def _repeats(folders: list[Path]) -> set[int]:
+    """Digests of the ids that come more than once; memory holds eight bytes for each id."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    counts = [_count(folder) for folder in folders]
+    digests, end = np.empty(sum(counts), np.uint64), 0
+    for folder in (folder for folder, count in zip(folders, counts, strict=True) if count):
+        for batch in pq.ParquetFile(folder / "documents.parquet").iter_batches(ROWS, columns=["id"]):
+            start, end = end, end + batch.num_rows
+            digests[start:end] = [_digest(id) for id in batch.column("id").to_pylist()]
+    digests.sort()
+    return set(digests[1:][digests[1:] == digests[:-1]].tolist())
+
+
+def _digest(id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest())
 
 
 def _batches(table: Path) -> Iterator[list[dict[str, Any]]]:
