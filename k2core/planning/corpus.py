@@ -25,7 +25,9 @@ from k2core.recipe.reading import read_yaml
 
 RATES = Path("benchmarks/results.json")
 PAGES = "web pages"
-TAG = ("signals, language", "signals, pii", "signals, quality", "signals, repetition", "signatures")
+SIGNALS, SIGNATURES = "signals, ", "signatures"
+OWN_DOMAIN = ("signals, code", "signals, mathematics")
+"""Signals that are computed for one domain, which is not the web."""
 REPEATS = ("exact duplicates", "near duplicates", "paragraphs")
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -83,6 +85,11 @@ class Rates:
         """Seconds that reading so many pages takes."""
         return count / self._documents[PAGES] if PAGES in self._documents else None
 
+    @property
+    def signals(self) -> list[str]:
+        """The steps of the benchmark that measure a web page's text."""
+        return [name for name in self._bytes if name.startswith(SIGNALS) and name not in OWN_DOMAIN]
+
     def texts(self, size: float, *steps: str) -> float | None:
         """Seconds that `steps` take over `size` bytes of text."""
         if not all(step in self._bytes for step in steps):
@@ -99,7 +106,7 @@ def planned(crawl: Crawl, files: int, rates: Rates, vocabulary: int) -> list[Ste
     token_size = 2 if vocabulary < 2**16 else 4
     return [
         Step("ingest", pages, crawl.bytes * share, tables, rates.pages(pages)),
-        Step("tag", documents, tables, attributes, rates.texts(text, *TAG)),
+        Step("tag", documents, tables, attributes, rates.texts(text, *rates.signals, SIGNATURES)),
         Step("grade", documents, tables + attributes, 0.0, None),
         Step("curate, search for repeats", documents, attributes, 0.0, rates.texts(text, *REPEATS), divided=False),
         Step("curate, decontamination", documents, tables, tables, rates.texts(text, "decontamination"), divided=False),

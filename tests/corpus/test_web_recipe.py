@@ -117,7 +117,10 @@ def test_a_plan_is_the_arithmetic_of_its_rates() -> None:
     steps = {step.name: step for step in planned(crawl, 5, rates, 2**15)}
     assert steps["ingest"].seconds == 5e5 / 100 and steps["ingest"].hours(10) == pytest.approx(5e5 / 100 / 3600 / 10)
     assert steps["ingest"].written == 0.5 * 5e5 * 0.5 * 2000 == steps["tag"].read
-    assert steps["tag"].seconds is None, "signals were not measured"
+    assert steps["tag"].seconds is None, "signatures were not measured"
+    every = speeds(**{"signals, new": 500.0, "signals, code": 1.0, "signatures": 1000.0})
+    tagging = planned(crawl, 5, Rates(every), 2**15)[1]
+    assert tagging.seconds == pytest.approx(250_000 * 2000 * (1 / 500e3 + 1 / 1000e3)), "code is not of the web"
     alone = steps["curate, decontamination"]
     assert alone.seconds == pytest.approx(250_000 * 2000 / (500 * 1000)) and alone.hours(10) == alone.hours(1)
     text = 250_000 * 2000 * 0.1
