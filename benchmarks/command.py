@@ -15,12 +15,15 @@ import typer
 
 from benchmarks import corpus, dedup_curves, growth, harness, headlines, pages, scale
 from k2core.machine.memory import keep_freed_memory
+from k2core.planning.corpus import plan_of
 from k2core.storage import write_json
 
 TOPICS = (
     "forward_backward", "max_logit", "update", "training_step", "trainer", "processes", "decoding", "enforcer", "dedup",
     "corpus", "gate", "faithfulness", "trajectories", "engine", "serve", "sandbox", "programs",
 )  # fmt: skip
+CORES = 1000
+"""Of the plan in docs/corpus.md."""
 CURVES = {"growth": growth, "dedup_curves": dedup_curves}
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -64,7 +67,10 @@ def main(
 def _write_tables() -> None:
     rows = in_order(json.loads(harness.RESULTS.read_text()))
     if steps := in_order(rows, corpus.TOPIC):
-        pages.rewrite(harness.ROOT / "docs" / "corpus.md", "corpus", corpus.table(steps))
+        page, planning = harness.ROOT / "docs" / "corpus.md", harness.ROOT / "k2core" / "planning"
+        pages.rewrite(page, "corpus", corpus.table(steps))
+        crawl = harness.ROOT / "recipes" / "web.yaml", planning / "cc-main-2024-51.yaml"
+        pages.rewrite(page, "plan-crawl", plan_of(*crawl, cores=CORES, rates=harness.RESULTS))
     pages.rewrite(harness.ROOT / pages.MEASUREMENTS, "bench", bench_block(rows))
     headlines.write()
 

@@ -8,6 +8,8 @@ neural model, see a part of the sample; the note says how much.
 from __future__ import annotations
 
 import contextlib
+import html
+import io
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +31,9 @@ from k2core.corpus.duplicates.clusters import deduplicate
 from k2core.corpus.duplicates.dedup import MinhashConfig
 from k2core.corpus.duplicates.paragraphs import ParagraphConfig, without
 from k2core.corpus.duplicates.repeated import find_repeats, read_cuts, spill
+from k2core.corpus.sources.files import FileSource
+from k2core.corpus.sources.listing import list_files
+from k2core.corpus.sources.reading import read
 from k2core.corpus.tagging import ASKED, SIGNALS
 from k2core.corpus.words import split_words
 from k2core.machine.packages import find_folder
@@ -107,6 +112,9 @@ def steps(rows: list[Row], folder: Path) -> Iterator[Step]:
     path = folder / "documents" / "rows.parquet"
     write_table(path, rows, document_schema())
     yield Step("read", rows, lambda: read_table(path), _datatrove_reads(path), "datatrove's ParquetReader")
+    pages = folder / "pages.warc.gz"
+    _write_pages(part, pages)
+    yield Step("web pages", part, lambda: _read_pages(pages))
     for name, attributes in families().items():
         own = [row for row in rows if row["domain"] == OWN_DOMAIN[name]] if name in OWN_DOMAIN else part
         peer = PEERS.get(name)
@@ -190,6 +198,35 @@ def _each(function: Callable[[str], object], rows: Sequence[Row]) -> Work:
 def _every(rows: Sequence[Row], part: int) -> list[Row]:
     """One of `part` documents, chosen by hash; of few documents at least two."""
     return sample(rows, max(2, len(rows) // part), lambda row: row["id"])
+
+
+def _write_pages(rows: Sequence[Row], path: Path) -> None:
+    """Each text as a page of HTML with as much around it as an article has."""
+    from warcio.statusandheaders import StatusAndHeaders
+    from warcio.warcwriter import WARCWriter
+
+    around = "".join(f'<li class="entry"><a href="/part/{number}">Part {number}</a></li>' for number in range(200))
+    with path.open("wb") as file:
+        writer = WARCWriter(file, gzip=True)
+        for number, row in enumerate(rows):
+            body = "".join(f"<p>{html.escape(part)}</p>" for part in row["text"].split("\n"))
+            page = f"<html><body><nav><ul>{around}</ul></nav><article>{body}</article><ul>{around}</ul></body></html>"
+            writer.write_record(
+                writer.create_warc_record(
+                    f"https://pages.example/{number}", "response", payload=io.BytesIO(page.encode()),
+                    http_headers=StatusAndHeaders("200 OK", [("Content-Type", "text/html")], protocol="HTTP/1.1"),
+                    warc_headers_dict={"WARC-Identified-Payload-Type": "text/html"},
+                )
+            )  # fmt: skip
+
+
+def _read_pages(path: Path) -> None:
+    about = FileSource(
+        name="pages", kind="warc", path=str(path), domain="web", license="-", attribution="-", limit=None
+    )
+    for shard in list_files(about):
+        for _ in read(about, shard):
+            pass
 
 
 def _datatrove_reads(path: Path) -> Work:

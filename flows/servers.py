@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
-import signal
 import socket
 import subprocess
-import sys
 
 from flows.settings import ROOT
 from flows.workspace import end_groups
+from k2core.machine.descendants import end_with_parent
 from k2core.storage import write_json
 from k2core.storage.private import log_folder
 from k2core.tracking.address import lives
@@ -43,7 +41,7 @@ class Servers:
         with (log_folder(ROOT) / f"{name}.log").open("a") as log:
             self.running[name] = subprocess.Popen(
                 words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                preexec_fn=_end_with_parent, umask=umask,
+                preexec_fn=end_with_parent, umask=umask,
             )  # fmt: skip
         self._note()
 
@@ -143,7 +141,7 @@ def free_address(preferred: str) -> str:
 def end_leftovers(patience: float = WORKER_PATIENCE_SECONDS) -> None:
     """End what has outlived a `make ui` that was killed, and say so.
 
-    The kernel has sent SIGTERM to all of them (`_end_with_parent`). But a worker then waits for its runs and asks its
+    The kernel has sent SIGTERM to all of them (`end_with_parent`). But a worker then waits for its runs and asks its
     server, which has ended, again and again; a server of the next `make ui` would give it runs.
     """
     try:
@@ -156,10 +154,3 @@ def end_leftovers(patience: float = WORKER_PATIENCE_SECONDS) -> None:
         print(f"ending what a `make ui` that was killed has left: {who}", flush=True)
         end_groups(left.values(), patience)
     NOTED.unlink(missing_ok=True)
-
-
-def _end_with_parent() -> None:
-    """In a server's process: SIGTERM when `make ui` dies, even of SIGKILL (Linux only)."""
-    PR_SET_PDEATHSIG = 1
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -17,6 +17,7 @@ from k2core.corpus.sources.card import SourceCard, render
 from k2core.corpus.sources.collection import collect
 from k2core.corpus.sources.files import FileSource
 from k2core.corpus.sources.tables import Tables
+from k2core.corpus.workers import Corpus
 from k2core.recipe import Section, modules_in
 from k2core.stage import Job, Metrics, StageError, main
 
@@ -59,7 +60,7 @@ else:
     )
 
 
-def run(params: Params, out: Path, job: Job) -> Metrics:
+def run(params: Params, corpus: Corpus, out: Path, job: Job) -> Metrics:
     """Write the tables of every source with a limit above 0, and the data card, `CARD.md`."""
     from k2core.storage import write_text
 
@@ -80,7 +81,9 @@ def run(params: Params, out: Path, job: Job) -> Metrics:
             card.add(row)
         cards.append(_told(card, job))
     cards += [
-        _told(collect(source, out, params.shard_characters, job), job) for source in params.files if source.limit != 0
+        _told(collect(source, out, params.shard_characters, corpus, job), job)
+        for source in params.files
+        if source.limit != 0
     ]
     if not cards:
         raise StageError("ingest: every source has limit 0; give at least one a higher limit")

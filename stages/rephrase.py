@@ -105,7 +105,8 @@ def _judged(
     with job.progress(len(rewrites), "rewrite", what="judging") as bar:
         for item in rewrites:
             style = library.style(item.job.style)
-            verdict = judge(item.job.text, item.text, gate[style.gate], common[style.split], language=style.language)
+            text = style.bare(item.text)
+            verdict = judge(item.job.text, text, gate[style.gate], common[style.split], language=style.language)
             if item.refused:
                 verdict = Verdict(False, f"refused: {item.refused}", verdict.scores)
             elif item.truncated:

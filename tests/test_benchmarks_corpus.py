@@ -45,7 +45,7 @@ def test_every_step_has_a_rate_and_the_peers_theirs(entries, tmp_path):
     assert {"signals, language", "signals, prose", "signals, repetition", "signals, code"} <= families
     assert by_name.keys() == families | {
         "read", "signatures", "exact duplicates", "near duplicates", "paragraphs", "decontamination", "embedding",
-        "gate", "tokenizing",
+        "gate", "tokenizing", "web pages",
     }  # fmt: skip
     assert all(entry.ours > 0 and entry.bytes_each > 0 for entry in entries)
     with_peer = {name for name, entry in by_name.items() if entry.peer}

@@ -17,7 +17,8 @@ BIN = Path(sys.executable).parent
 SLOW = (
     "chain", "flows", "tracking",
     "agentic/test_attacks.py", "agentic/test_hostile_worlds.py", "agentic/test_mcp.py", "agentic/test_real.py",
-    "corpus/test_cluster.py", "corpus/test_hostile_sources.py", "corpus/test_sources.py", "corpus/test_workers.py",
+    "corpus/test_cluster.py", "corpus/test_hostile_sources.py", "corpus/test_listing.py", "corpus/test_reading.py",
+    "corpus/test_sources.py", "corpus/test_web_recipe.py", "corpus/test_workers.py",
     "gym/test_harbor.py", "llm/test_engine.py",
     "optim/test_sharded.py", "planning/test_configs_for_others.py", "planning/test_launch.py",
     "planning/test_states.py", "rl/test_handover.py", "rl/test_rl_processes.py",

@@ -24,7 +24,8 @@ class Document:
     """One text and where it comes from.
 
     `id` is `<source>/<key>`, followed by `#<part>` where a source of `CUT` cut a text into parts. `origin` leads back
-    to the text (an address, or package, version and file); `license` and `attribution` are what its use requires.
+    to the text (an address, or package, version and file), `date` says when it was there, in ISO 8601, where the source
+    does; `license` and `attribution` are what its use requires.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Document:
     origin: str
     attribution: str
     language: str
+    date: str = ""
 
 
 COLUMNS = tuple(field.name for field in fields(Document))

@@ -138,7 +138,7 @@ def watched(work: Work, shards: Sequence[str], workers: int, folder: Path) -> It
             while waiting and len(running) < workers:
                 shard = waiting.popleft()
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_in_child, args=(work, shard, folder, theirs), daemon=True)
+                process = context.Process(target=_in_child, args=(work, shard, folder, theirs))
                 process.start()
                 theirs.close()  # so that `ours` is at its end when the process is
                 running[ours] = shard, process

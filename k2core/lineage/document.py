@@ -48,7 +48,7 @@ def _back(corpus: Corpus, fate: Fate) -> Iterator[Told]:
         yield "made of", fate.made.of
     for row in corpus.rows("ingest", "*.parquet", "id", fate.made.of if fate.made else fate.id):
         yield "source", f"{row['source']} ({row['table']}, row {row['row']:,})"
-        yield "origin", row["origin"]
+        yield "origin", row["origin"] + (f", {row['date']}" if row["date"] else "")
         yield "licence", f"{row['license']}, {row['attribution']}"
         yield "text", f"{first_line(row['text'])} ({row['domain']}, {len(row['text']):,} characters)"
 

@@ -19,9 +19,9 @@ from k2core.llm.cache import ReplayCache, request_key
 from k2core.llm.config import LLMConfig
 from k2core.llm.line import Line, Refusal
 from k2core.llm.many import map_threads
-from k2core.llm.pressure import Pressure
 from k2core.llm.reasoning import without_reasoning
 from k2core.llm.reply import UnusableReply, parse
+from k2core.llm.servers import Servers
 from k2core.machine import Compute
 from k2core.machine.proxies import is_loopback
 from k2core.recipe import RecipeError
@@ -80,9 +80,9 @@ class Refused:
 class LLM:
     """Ask a model; answers come from the replay cache where the same request was answered before."""
 
-    def __init__(self, config: LLMConfig, connect: Callable[[], Line], cache: ReplayCache) -> None:
+    def __init__(self, config: LLMConfig, connect: Callable[[int], Line], cache: ReplayCache) -> None:
         self._config, self._connect, self._cache = config, connect, cache
-        self._pressure = Pressure(config.in_flight)
+        self._servers = Servers(config.addresses, config.at_each)
 
     @classmethod
     @contextmanager
@@ -92,18 +92,18 @@ class LLM:
         Raises:
             RecipeError: the weights or the API key of `config` are missing.
         """
-        clients: list[Line] = []
+        lines: dict[int, Line] = {}
         lock = Lock()
         if config.embedded:
             engine.weights()
         else:
             _api_key(config)
 
-        def connect() -> Line:
+        def connect(place: int) -> Line:
             with lock:
-                if not clients:
-                    clients.append(stack.enter_context(_connection(config, compute)))
-                return clients[0]
+                if place not in lines:
+                    lines[place] = stack.enter_context(_connection(config, config.addresses[place], compute))
+                return lines[place]
 
         with ExitStack() as stack:
             replay = ReplayCache(cache)
@@ -207,7 +207,7 @@ class LLM:
         retrying = Retrying(
             retry=again,
             wait=self._pause,
-            before_sleep=lambda _: answered.append(self._pressure.answers),
+            before_sleep=lambda _: answered.append(self._servers.answers),
             stop=patience.spent,
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
         )
@@ -216,24 +216,24 @@ class LLM:
         except UnusableReply as error:
             what = f"unusable answer ({one_line(error)})"
             raise RequestRefused(
-                what, f"llm: {config.base_url} gave an {what} {config.max_attempts} times; is it OpenAI-compatible?"
+                what, f"llm: {config.where} gave an {what} {config.max_attempts} times; is it OpenAI-compatible?"
             ) from None
         except Refusal as error:
             if _is_transient(error):
-                gone_on = bool(answered) and self._pressure.answers > answered[0]
+                gone_on = bool(answered) and self._servers.answers > answered[0]
                 if error.status in _OVERLOADED and error.wait is not None:
                     raise LLMUnavailable(patience.sentence(error)) from None
                 if error.status in _OVERLOADED or not gone_on:
                     raise self._unavailable(f"HTTP status {error.status}") from None
                 what = f"fails at this request (status {error.status}) and answers others"
-                raise RequestRefused(what, f"llm: {config.base_url} {what}; look into the server's log") from None
+                raise RequestRefused(what, f"llm: {config.where} {what}; look into the server's log") from None
             if 300 <= error.status < 400:
                 raise RecipeError(
-                    f"llm: {config.base_url} does not answer itself (status {error.status}: {one_line(error.said)}); "
+                    f"llm: {config.where} does not answer itself (status {error.status}: {one_line(error.said)}); "
                     "set llm.base_url to the address that does"
                 ) from None
             what = f"refused the request (status {error.status}: {one_line(error.said)})"
-            message = f"llm: {config.base_url} {what}; check llm.model, llm.api_key_variable and the prompt's length"
+            message = f"llm: {config.where} {what}; check llm.model, llm.api_key_variable and the prompt's length"
             if error.status in _THIS_REQUEST_ONLY:
                 raise RequestRefused(what, message) from None
             raise RecipeError(message) from None
@@ -243,16 +243,21 @@ class LLM:
             raise self._unavailable(one_line(error)) from None
 
     def _try(self, body: dict[str, Any]) -> Answer:
-        """One try, in a place of `Pressure`."""
+        """One try at one of the servers, in a place of its `Pressure`."""
+        import httpx
+
         options = engine.REQUEST_OPTIONS if self._config.embedded else {}
-        with self._pressure.slot() as halvings:
+        with self._servers.chosen() as place, (pressure := self._servers.pressures[place]).slot() as halvings:
             try:
-                content = self._connect().ask({**body, **options})
+                content = self._connect(place).ask({**body, **options})
             except Refusal as error:
                 if error.status in _OVERLOADED:
-                    self._pressure.overloaded(halvings, min(error.wait or 0.0, self._config.max_wait_s))
+                    pressure.overloaded(halvings, min(error.wait or 0.0, self._config.max_wait_s))
                 raise
-            self._pressure.answered()
+            except (TimeoutError, httpx.TransportError):
+                self._servers.missed(place)
+                raise
+            pressure.answered()
         reply = parse(content)
         choice, usage = reply.choices[0], reply.usage
         return Answer(
@@ -268,7 +273,7 @@ class LLM:
 
     def _unavailable(self, what: str) -> LLMUnavailable:
         return LLMUnavailable(
-            f"the LLM at {self._config.base_url} does not answer after {self._config.max_attempts} tries ({what}); "
+            f"the LLM at {self._config.where} does not answer after {self._config.max_attempts} tries ({what}); "
             "start the server, or set llm.base_url to another one or to `embedded`"
         )
 
@@ -296,7 +301,7 @@ class _Patience:
     def sentence(self, refusal: Refusal) -> str:
         """Why it was the last one, if the server had asked to wait."""
         return (
-            f"the LLM at {self.config.base_url} is overloaded (HTTP status {refusal.status}) and asks to wait "
+            f"the LLM at {self.config.where} is overloaded (HTTP status {refusal.status}) and asks to wait "
             f"{refusal.wait:,.0f} s, after a wait of {self.waited:,.0f} s; llm.max_wait_s = {self.config.max_wait_s:g} "
             f"allows that much at a time, and {self.config.max_attempts} times as much in all (llm.max_attempts): run "
             "again later, lower llm.concurrency, or raise llm.max_wait_s"
@@ -310,12 +315,12 @@ def _wish(state: RetryCallState) -> float | None:
 
 
 @contextmanager
-def _connection(config: LLMConfig, compute: Compute) -> Iterator[Line]:
+def _connection(config: LLMConfig, address: str, compute: Compute) -> Iterator[Line]:
     with ExitStack() as stack:
         if config.embedded:
             address, key = stack.enter_context(engine.serve(config, compute.threads))
         else:
-            address, key = config.base_url, _api_key(config)
+            key = _api_key(config)
         line = _line(address, key, config.timeout_s)
         stack.callback(line.close)
         yield line

@@ -28,6 +28,11 @@ class Pressure:
         """Requests that may be in flight now."""
         return int(self._limit)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the server wants to be left alone now."""
+        return self._opens > time.monotonic()
+
     @contextmanager
     def slot(self) -> Iterator[int]:
         """Wait for a place and hold it; gives the number that `overloaded` takes."""

@@ -1,9 +1,10 @@
-"""Processes that a program of others has started, however it hid them: they end with it."""
+"""Processes that end with those that started them, however these end and however they hid them."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -35,6 +36,13 @@ def no_survivors() -> Iterator[None]:
                     process.kill()
             psutil.wait_procs(left, timeout=1.0)
         _adopt_orphans(adopting)
+
+
+def end_with_parent(sent: int = signal.SIGTERM) -> None:
+    """In a new process: it is sent a signal when its parent dies, even of SIGKILL (Linux only)."""
+    PR_SET_PDEATHSIG = 1
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(sent))
 
 
 def _adopt_orphans(wanted: bool) -> bool:

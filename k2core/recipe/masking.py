@@ -23,8 +23,10 @@ _QUERY = re.compile(
     r"""credential)[\w.%-]{0,40})=)[^\s&#;"'<>\\]+""",
     re.I,
 )
+_KEY = "put the server's key into an environment variable and name it in llm.api_key_variable"
 _WORDS = {
-    "base_url": "put the server's key into an environment variable and name it in llm.api_key_variable",
+    "base_url": _KEY,
+    "more_base_urls": _KEY,
     "s3": "put it into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "hf": "put it into HF_TOKEN",
     "http": "put it into FSSPEC_HTTP, as a header (docs/own-data.md)",
@@ -54,7 +56,8 @@ def passwords(value: Any, where: str) -> Iterator[str]:
             yield from passwords(item, f"{where}.{number}")
     elif isinstance(value, str) and mask(value) != value:
         scheme = value.partition("://")[0].lower()
-        advice = _WORDS.get(where.rpartition(".")[2]) or next(
+        key = next(part for part in reversed(where.split(".")) if not part.isdigit())
+        advice = _WORDS.get(key) or next(
             (words for name, words in _WORDS.items() if scheme.startswith(name)), "put it into an environment variable"
         )
         yield f"{where}: the address holds a password, which would be stored with every run; take it out and {advice}"

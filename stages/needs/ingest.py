@@ -12,8 +12,9 @@ from typing import BinaryIO
 
 from k2core.corpus.documents import DOMAINS
 from k2core.corpus.sources import huggingface
-from k2core.corpus.sources.collection import read
 from k2core.corpus.sources.files import FileSource
+from k2core.corpus.sources.listing import is_list, list_files
+from k2core.corpus.sources.reading import read
 from k2core.corpus.sources.shard import (
     BAD_UTF8,
     CORRUPT,
@@ -27,7 +28,6 @@ from k2core.corpus.sources.shard import (
     Shard,
     Unusable,
     is_temporary,
-    list_files,
 )
 from k2core.machine.memory import limited_memory
 from k2core.storage import StorageError
@@ -83,6 +83,8 @@ def files_that_give_documents(ingest: Params) -> Iterator[str]:
 def _is_here(source: FileSource) -> bool:
     if source.kind == "huggingface":  # the name of a dataset may look like a path, but no folder has it
         return source.path.startswith(("/", ".")) or Path(source.path).exists()
+    if is_list(source):  # its files may be anywhere
+        return False
     return "://" not in source.path or source.path.startswith("file://")
 
 

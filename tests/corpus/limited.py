@@ -16,6 +16,7 @@ if __name__ == "__main__":
 
     from k2core.corpus.sources.collection import collect
     from k2core.corpus.sources.files import FileSource
+    from k2core.corpus.workers import Corpus
     from k2core.stage import Job
     from k2core.storage import StorageError
 
@@ -25,7 +26,7 @@ if __name__ == "__main__":
         out = folder / config.name
         out.mkdir()
         try:
-            collect(config, out, 2**28, Job("ingest", folder / "scratch", None))
+            collect(config, out, 2**28, Corpus(workers=1), Job("ingest", folder / "scratch", None))
         except StorageError as error:
             said[config.name] = [0, [str(error)]]
             continue

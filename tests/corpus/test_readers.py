@@ -20,21 +20,23 @@ import zstandard
 from workspace import ROOT
 
 from k2core.corpus.documents import COLUMNS
-from k2core.corpus.sources import collection, jsonl, shard
+from k2core.corpus.sources import collection, jsonl, reading, shard
 from k2core.corpus.sources.card import SourceCard, render
 from k2core.corpus.sources.files import FileSource
+from k2core.corpus.workers import Corpus
 from k2core.recipe import RecipeError, validate
 from k2core.stage import Job
 from k2core.storage import StorageError, read_table
 from stages.ingest import Params
 
+ONE = Corpus(workers=1)
 ORIGINAL = {"license": "CC-BY-4.0", "attribution": "the testers", "domain": "web", "name": "found", "limit": None}
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collection, "PAUSE", 0.0)
-    monkeypatch.setattr(collection, "LONGEST_PAUSE", 0.0)
+    monkeypatch.setattr(reading, "PAUSE", 0.0)
+    monkeypatch.setattr(reading, "LONGEST_PAUSE", 0.0)
 
 
 def source(kind: str, path: Path | str, **more: Any) -> FileSource:
@@ -47,7 +49,7 @@ class Collected:
     def __init__(self, config: FileSource, folder: Path) -> None:
         out = folder / "out"
         out.mkdir(parents=True, exist_ok=True)
-        self.card: SourceCard = collection.collect(config, out, 2**28, Job("ingest", folder / "scratch", None))
+        self.card: SourceCard = collection.collect(config, out, 2**28, ONE, Job("ingest", folder / "scratch", None))
         self.rows = read_table(out / "found.parquet", COLUMNS)
         self.texts = [row["text"] for row in self.rows]
         lines = (out / "found.set_aside.jsonl").read_text(encoding="utf-8").split("\n")
@@ -81,20 +83,28 @@ def upload(**objects: bytes) -> Any:
 def test_jsonl_with_columns_of_its_own(tmp_path: Path) -> None:
     """Licence, origin, attribution and language come from the columns that say so, else from the recipe."""
     rows = [
-        {"body": " one \n", "key": 7, "url": "https://a.example", "spdx": "MIT", "who": "Ada", "lang": "en"},
+        {
+            "body": " one \n",
+            "key": 7,
+            "url": "https://a.example",
+            "spdx": "MIT",
+            "who": "Ada",
+            "lang": "en",
+            "at": 2025,
+        },
         {"body": "two", "key": "b", "spdx": None},
     ]
     path = put(tmp_path / "a.jsonl", b"\xef\xbb\xbf" + b"\n".join(json.dumps(row).encode() for row in rows))
     columns = {"text": "body", "id": "key", "origin": "url", "license": "spdx", "attribution": "who"}
-    found = Collected(source("jsonl", path, columns={**columns, "language": "lang"}), tmp_path)
+    found = Collected(source("jsonl", path, columns={**columns, "language": "lang", "date": "at"}), tmp_path)
     assert found.rows == [
         {
             "id": "found/7", "text": "one", "domain": "web", "source": "found", "license": "MIT",
-            "origin": "https://a.example", "attribution": "Ada", "language": "en",
+            "origin": "https://a.example", "attribution": "Ada", "language": "en", "date": "2025",
         },
         {
             "id": "found/b", "text": "two", "domain": "web", "source": "found", "license": "CC-BY-4.0",
-            "origin": f"{path}#2", "attribution": "the testers", "language": "und",
+            "origin": f"{path}#2", "attribution": "the testers", "language": "und", "date": "",
         },
     ]  # fmt: skip
     assert found.faults == []
@@ -144,16 +154,17 @@ PAGE = f"""<html><head><title>A river</title></head><body><nav><a href="/">Home<
 <footer>Cookie settings</footer></body></html>"""
 
 
-def archive(*pages: tuple[str, bytes, str], compress: bool = True) -> bytes:
+def archive(*pages: tuple[str, bytes, str], compress: bool = True, first: int = 0) -> bytes:
     from warcio.statusandheaders import StatusAndHeaders
     from warcio.warcwriter import WARCWriter
 
     out = io.BytesIO()
     writer = WARCWriter(out, gzip=compress)
     writer.write_record(writer.create_warcinfo_record("a.warc", {"software": "a test"}))
-    for number, (url, body, kind) in enumerate(pages):
+    for number, (url, body, kind) in enumerate(pages, first):
         http = StatusAndHeaders("200 OK", [("Content-Type", kind)], protocol="HTTP/1.0")
         headers = {"WARC-Record-ID": f"<urn:uuid:{number}>", "WARC-Identified-Payload-Type": kind}
+        headers |= {"WARC-Date": "2025-12-05T10:11:12Z"}
         record = writer.create_warc_record(
             url, "response", payload=io.BytesIO(body), http_headers=http, warc_headers_dict=headers
         )
@@ -173,6 +184,7 @@ def test_warc_gives_the_text_of_pages_without_what_stands_around_it(tmp_path: Pa
     found = Collected(source("warc", put(tmp_path / "a.warc.gz", archive(*PAGES))), tmp_path)
     assert [row["origin"] for row in found.rows] == ["https://r.example/river", "https://r.example/latin"]
     assert [row["id"] for row in found.rows] == ["found/0", "found/2"]
+    assert [row["date"] for row in found.rows] == ["2025-12-05T10:11:12Z"] * 2
     assert all(part in found.texts[0] for part in PARAGRAPHS) and PARAGRAPHS[1] in found.texts[1]
     assert not any(word in found.texts[0] for word in ("Buy now", "Cookie", "<p>"))
     assert found.faults == [("a.warc.gz", 3, "no web page"), ("a.warc.gz", 5, shard.NO_TEXT)]
@@ -381,7 +393,7 @@ def test_a_full_disk_is_no_corrupt_source(small_disk: Path, tmp_path: Path) -> N
         texts = [" ".join(f"{words.getrandbits(64):016x}" for _ in range(90)) for _ in range(count)]
         put(tmp_path / "in" / f"{name}.jsonl", lines(*texts))
     entry = {**ORIGINAL, "kind": "jsonl", "path": str(tmp_path / "in" / "*")}
-    recipe = {"ingest": {**_without_built_in(), "files": [entry]}}
+    recipe = {"corpus": {"workers": 1}, "ingest": {**_without_built_in(), "files": [entry]}}
     (small_disk / "params.yaml").write_text(json.dumps(recipe))
     done = subprocess.run(
         [sys.executable, "-m", "stages.ingest", "--out", "data/documents", "--metrics", "metrics/ingest.json"],
@@ -400,7 +412,7 @@ def test_a_mount_lost_while_a_file_is_read_is_no_corrupt_source(
     for name in "abc":
         put(tmp_path / "in" / f"{name}.jsonl", lines("one", "two"))
     config = source("jsonl", tmp_path / "in" / "*")
-    Broken(monkeypatch, "b.jsonl", collection.ATTEMPTS, OSError(number, os.strerror(number)))
+    Broken(monkeypatch, "b.jsonl", reading.ATTEMPTS, OSError(number, os.strerror(number)))
     with pytest.raises(ConnectionError, match=rf"b\.jsonl .*{os.strerror(number)}, tried 4 times"):
         Collected(config, tmp_path)
 
@@ -424,7 +436,7 @@ def test_a_fault_of_writing_is_not_tried_again_as_one_of_reading(
     def broken(*_: object) -> str:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(collection, "_document", broken)
+    monkeypatch.setattr(reading, "_document", broken)
     with pytest.raises(OSError, match="Input/output error") as raised:
         Collected(source("jsonl", tmp_path / "in" / "*"), tmp_path)
     assert not isinstance(raised.value, ConnectionError)
@@ -445,7 +457,7 @@ def test_a_lasting_error_ends_the_stage_for_another_try_that_reads_only_what_is_
     """An outage must not be cached as a smaller corpus: the rest is finished, and status 75 asks for another try."""
     upload(a=lines("one"), b=lines("two", "three"), c=lines("four"))
     clean = Collected(source("jsonl", f"{bucket}/in/*"), tmp_path / "clean")
-    broken = Broken(monkeypatch, "b.jsonl", collection.ATTEMPTS, ConnectionResetError("reset by peer"))
+    broken = Broken(monkeypatch, "b.jsonl", reading.ATTEMPTS, ConnectionResetError("reset by peer"))
     with pytest.raises(ConnectionError, match=r"1 of 3 shards .*b.jsonl \(reset by peer, tried 4 times\).*2 that"):
         Collected(source("jsonl", f"{bucket}/in/*"), tmp_path)
     assert broken.opened[-1] == "c.jsonl"
@@ -512,7 +524,7 @@ def test_the_stage_writes_tables_and_a_card_that_says_all(tmp_path: Path, monkey
     cards = []
     for attempt in ("first", "second"):
         job = Job("ingest", tmp_path / attempt, None)
-        figures = run(Params.model_validate(content), tmp_path / "data", job)
+        figures = run(Params.model_validate(content), ONE, tmp_path / "data", job)
         cards.append((tmp_path / "data" / "CARD.md").read_text())
     assert figures["documents"] == 5 and figures["documents/found"] == 2 and figures["set_aside/found"] == 1
     assert "set_aside/mathematics" not in figures

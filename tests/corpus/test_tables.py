@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from k2core.corpus.documents import COLUMNS, document_schema, source_of
 from k2core.corpus.sources.tables import Tables
+from k2core.corpus.workers import Corpus
 from k2core.recipe import read_recipe
 from k2core.stage import Job
 from k2core.storage import read_table, read_tables, table_names, write_table
@@ -64,7 +65,8 @@ def test_ingest_cuts_built_in_sources_and_files_alike(tmp_path: Path) -> None:
     for most in (10**6, 1000):
         content = {**recipe, "mathematics": {**recipe["mathematics"], "limit": 30}, "files": [entry]}
         params = ingest.Params.model_validate({**content, "shard_characters": most})
-        figures.append(ingest.run(params, tmp_path / str(most), Job("ingest", tmp_path / "work", None)))
+        job = Job("ingest", tmp_path / "work", None)
+        figures.append(ingest.run(params, Corpus(workers=1), tmp_path / str(most), job))
         found.append([row for _, table in read_tables(tmp_path / str(most)) for row in table])
     assert figures[0] == figures[1] and found[0] == found[1]
     assert table_names(tmp_path / "1000000") == ["mathematics.parquet", "pages.parquet"]

@@ -99,7 +99,7 @@ def _data(root: Path, recipe: dict[str, Any]) -> dict[str, Any]:
         "tokenize": {"max_heldout_tokens": 400, "yardstick_bytes": 20_000},
     }
     off["wikipedia"]["translations"] = {}
-    ingest.run(ingest.Params.model_validate(off), data / "documents", job)
+    ingest.run(ingest.Params.model_validate(off), Corpus(workers=1), data / "documents", job)
     tag.run(tag.Params.model_validate(recipe["tag"]), Corpus(workers=1), data / "documents", data / "attributes", job)
     for name, rows in read_tables(data / "attributes"):
         domain = "web" if name == "pages.parquet" else "math"

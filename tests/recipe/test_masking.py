@@ -88,6 +88,8 @@ def test_a_server_with_a_password_is_refused(address: str) -> None:
         RecipeError, match=r"llm.base_url: the address holds a password.*llm.api_key_variable"
     ) as caught:
         validate(LLMConfig, {**LLM, "base_url": address}, "params.yaml: llm")
+    with pytest.raises(RecipeError, match=r"llm.more_base_urls.0: the address holds a password.*llm.api_key_variable"):
+        validate(LLMConfig, {**LLM, "more_base_urls": [address]}, "params.yaml: llm")
     assert "planted" not in str(caught.value)
 
 

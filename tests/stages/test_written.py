@@ -60,7 +60,7 @@ def test_a_description_stands_at_its_key() -> None:
     assert about("hidden_size", "model:") == "width of the residual stream"
     assert about("pool", "rl:") == "# training items of each environment that the curriculum draws from"
     assert about("lr_end", "pretrain:", "  long:", "    schedule:") == "multiplier at the last step"
-    assert about("path", "ingest:", "  files:").startswith("# file, folder pattern")
+    assert about("path", "ingest:", "  files:").startswith("# file, pattern")
     assert about("name", "ingest:", "  files:") == "the source's name in tables, ids and figures"
     assert about("roles", "rephrase:", "    math:").startswith("least likeness of contexts")
     place = lines.index("# Supervised fine-tuning in K2's chat format, loss on assistant tokens (K2 §3.1).")

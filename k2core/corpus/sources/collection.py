@@ -1,93 +1,54 @@
 """Collection: the shards of a source become tables of documents; what cannot be used is set aside with the reason.
 
-A shard is read whole or not at all, into a folder of its own in the stage's scratch space. The folder appears by
-rename, so a killed stage reads no shard twice. The tables are made from these folders once all shards are read.
+Each shard is read into a folder of its own in the stage's scratch space (`reading`); the tables are made from these
+folders once all shards are read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from k2core.corpus.documents import COLUMNS, Document, document_schema
-from k2core.corpus.sources import huggingface, jsonl, parquet, text, warc
+from k2core.corpus.documents import COLUMNS
+from k2core.corpus.sources import huggingface, parquet
 from k2core.corpus.sources.card import SourceCard
 from k2core.corpus.sources.files import FileSource
+from k2core.corpus.sources.listing import list_files
+from k2core.corpus.sources.reading import CHARACTERS, ROWS, Reading, patiently, read_shard, units_of
 from k2core.corpus.sources.set_aside import SetAside
-from k2core.corpus.sources.shard import (
-    EMPTY_SHARD,
-    MEMORY,
-    Fault,
-    Record,
-    Shard,
-    Unusable,
-    list_files,
-    named_faults,
-    one_line,
-    reached,
-    too_large,
-    too_many_rows,
-)
+from k2core.corpus.sources.shard import Fault, Shard, one_line, reached
 from k2core.corpus.sources.tables import Tables
-from k2core.machine.memory import limited_memory
+from k2core.corpus.workers import Corpus, map_shards
 from k2core.stage import Job
-from k2core.storage import StorageError, publish
+from k2core.storage import StorageError
 
-READERS: dict[str, Callable[[Shard, Mapping[str, str]], Iterator[Record | Fault]]] = {
-    "jsonl": jsonl.read,
-    "parquet": parquet.read,
-    "text": text.read,
-    "warc": warc.read,
-    "huggingface": huggingface.read,
-}
-ATTEMPTS, PAUSE, LONGEST_PAUSE = 4, 1.0, 30.0
-"""Tries of a shard whose faults may pass, and the seconds between them (growing, with jitter). s3fs and
-`datasets` have tried each request several times before."""
 SEEN = "id seen before"
-_ROWS, _CHARACTERS = 1024, 32 * 2**20
-"""Limits of the documents in memory at a time: their number, and their characters."""
+Read = tuple[list[tuple[Shard, Path]], list[str]]
+"""Shards with their folders, and what could not be reached."""
 
 
-def collect(source: FileSource, out: Path, most: int, job: Job) -> SourceCard:
+def collect(source: FileSource, out: Path, most: int, corpus: Corpus, job: Job) -> SourceCard:
     """Write the documents of `source` to `Tables` in `out`, and what is set aside to `out/<name>.set_aside.jsonl`.
 
     Memory holds a batch of documents, and eight bytes per id.
 
     Args:
         most: characters of a table, about.
+        corpus: how many shards are read at once. A source with a limit is read one by one.
 
     Raises:
         StorageError: no shard, no document, or no access.
         ConnectionError: some shards could not be reached; the others are kept for the next attempt.
     """
     listing = huggingface.list_shards if source.kind == "huggingface" else list_files
-    shards = _patiently(lambda: _listed(listing, source))
+    shards = patiently(lambda: _listed(listing, source))
     job.say(f"{source.name}: {len(shards):,} shards in {source.path}")
-    finished: list[tuple[Shard, Path]] = []
-    unreached: list[str] = []
-    count = 0
     with job.progress(len(shards), "shard", what=source.name) as bar:
-        for shard in shards:
-            left = None if source.limit is None else source.limit - count
-            if left == 0:
-                break
-            state = f"{shard.name} {shard.state} {left}"
-            folder = job.scratch / source.name / hashlib.sha256(state.encode()).hexdigest()[:16]
-            try:
-                if not folder.exists():
-                    _patiently(lambda: _read_shard(source, shard, left, folder))  # noqa: B023 (called at once)
-            except ConnectionError as error:
-                unreached.append(f"{shard.name} ({one_line(error)})")
-                if source.limit is not None:
-                    break  # how many the next shards may give depends on it
-            else:
-                finished.append((shard, folder))
-                count += _count(folder)
-            bar.update()
+        read = _read_all if source.limit is None else _read_first
+        finished, unreached = read(source, shards, corpus, job, bar)
     if unreached:
         raise ConnectionError(
             f"{source.name}: {len(unreached)} of {len(shards)} shards cannot be read: {unreached[0]}; "
@@ -96,102 +57,47 @@ def collect(source: FileSource, out: Path, most: int, job: Job) -> SourceCard:
     return _join(source, finished, out, most)
 
 
-def _patiently(work: Callable[[], Any]) -> Any:
-    """`work()`, repeated while it raises a ConnectionError.
+def _read_all(source: FileSource, shards: list[Shard], corpus: Corpus, job: Job, bar: Any) -> Read:
+    """All shards, several at once."""
+    places = [(shard, _folder(source, shard, None, job)) for shard in shards]
+    units = units_of(source, places)
+    left = {name: unit for name, unit in units.items() if not all(folder.exists() for _, folder in unit)}
+    bar.update(sum(len(unit) for name, unit in units.items() if name not in left))
+    unreached: list[str] = []
+    for name, missed in map_shards(Reading(source, left), list(left), corpus, job.scratch / "workers"):
+        unreached += missed
+        bar.update(len(left[name]))
+    return [(shard, folder) for shard, folder in places if folder.exists()], unreached
 
-    Raises:
-        ConnectionError: the last of `ATTEMPTS` tries failed.
-    """
-    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-    wait = wait_exponential_jitter(initial=PAUSE, max=LONGEST_PAUSE, jitter=PAUSE)
-    retrying = Retrying(
-        retry=retry_if_exception_type(ConnectionError), stop=stop_after_attempt(ATTEMPTS), wait=wait, reraise=True
-    )
-    try:
-        return retrying(work)
-    except ConnectionError as error:
-        raise ConnectionError(f"{one_line(error)}, tried {ATTEMPTS} times") from error
+def _read_first(source: FileSource, shards: list[Shard], _: Corpus, job: Job, bar: Any) -> Read:
+    """Shards up to the limit, one after the other: how many documents the next may give depends on those before."""
+    finished: list[tuple[Shard, Path]] = []
+    count = 0
+    for shard in shards:
+        left = source.limit - count if source.limit else 0
+        if left == 0:
+            break
+        folder = _folder(source, shard, left, job)
+        try:
+            if not folder.exists():
+                patiently(lambda: read_shard(source, shard, left, folder))  # noqa: B023 (called at once)
+        except ConnectionError as error:
+            return finished, [f"{shard.name} ({one_line(error)})"]
+        finished.append((shard, folder))
+        count += _count(folder)
+        bar.update()
+    return finished, []
+
+
+def _folder(source: FileSource, shard: Shard, left: int | None, job: Job) -> Path:
+    state = f"{shard.name} {shard.state} {left}"
+    return job.scratch / source.name / hashlib.sha256(state.encode()).hexdigest()[:16]
 
 
 def _listed(listing: Callable[[FileSource], list[Shard]], source: FileSource) -> list[Shard]:
     with reached():
         return listing(source)
-
-
-def _read_shard(source: FileSource, shard: Shard, limit: int | None, folder: Path) -> None:
-    """Publish `folder` with `documents.parquet` and `set_aside.jsonl`, the latter alone for an unusable shard."""
-    try:
-        with publish(folder) as scratch:
-            scratch.mkdir()
-            with limited_memory(MEMORY):
-                _write_shard(source, shard, limit, scratch)
-    except (Unusable, MemoryError) as error:
-        known = error if isinstance(error, Unusable) else too_large()
-        with publish(folder) as scratch:
-            scratch.mkdir()
-            with (scratch / "set_aside.jsonl").open("w", encoding="utf-8") as file:
-                SetAside(source.name, shard.name, file.write).add(Fault(None, known.reason, known.detail))
-
-
-def _write_shard(source: FileSource, shard: Shard, limit: int | None, folder: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = document_schema(("row", pa.int64()))
-    count = characters = 0
-    rows: list[dict[str, Any]] = []
-    with (
-        closing(read(source, shard)) as found,
-        pq.ParquetWriter(folder / "documents.parquet", schema, compression="zstd") as documents,
-        (folder / "set_aside.jsonl").open("w", encoding="utf-8") as file,
-    ):
-        set_aside = SetAside(source.name, shard.name, file.write)
-        for item in found:
-            if item.row is not None and item.row > shard.most_rows:
-                raise too_many_rows(shard)
-            if isinstance(item, Fault):
-                set_aside.add(item)
-                continue
-            rows.append({**vars(_document(source, shard, item)), "row": item.row})
-            count += 1
-            characters += len(item.text)
-            if len(rows) == _ROWS or characters >= _CHARACTERS:
-                documents.write_table(pa.Table.from_pylist(rows, schema=schema))
-                rows, characters = [], 0
-            if count == limit:
-                break
-        if rows:
-            documents.write_table(pa.Table.from_pylist(rows, schema=schema))
-        if not count and not set_aside.counts:
-            set_aside.add(Fault(None, EMPTY_SHARD, "there is nothing in it"))
-        set_aside.close()
-
-
-def read(source: FileSource, shard: Shard) -> Generator[Record | Fault]:
-    """What the reader of a source's kind yields. Faults of the consumer, which writes, do not come through here.
-
-    Raises:
-        Unusable: the shard as a whole cannot be used.
-        ConnectionError: it cannot be reached now.
-    """
-    columns: Mapping[str, str] = {field: column for field, column in source.columns.items()}
-    with named_faults():
-        yield from READERS[source.kind](shard, columns)
-
-
-def _document(source: FileSource, shard: Shard, record: Record) -> Document:
-    stated = record.fields
-    return Document(
-        id=f"{source.name}/{stated.get('id') or f'{shard.key}/{record.row}'}",
-        text=record.text,
-        domain=source.domain,
-        source=source.name,
-        license=stated.get("license") or source.license,
-        origin=stated.get("origin") or f"{shard.name}#{record.row}",
-        attribution=stated.get("attribution") or source.attribution,
-        language=stated.get("language") or source.language,
-    )
 
 
 def _count(folder: Path) -> int:
@@ -204,7 +110,7 @@ def _count(folder: Path) -> int:
 def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path, most: int) -> SourceCard:
     """The documents of all shards, in their order; a repeated id is set aside, for ids tell documents apart."""
     card = SourceCard(source.name, source.kind, source.path, source.domain)
-    seen = set()
+    repeats, seen = _repeats([folder for _, folder in finished]), set[int]()
     with (
         Tables(out, source.name, most) as documents,
         (out / f"{source.name}.set_aside.jsonl").open("w", encoding="utf-8") as file,
@@ -222,11 +128,12 @@ def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path, mos
             for rows in _batches(folder / "documents.parquet") if _count(folder) else ():
                 kept = []
                 for row in rows:
-                    digest = hashlib.blake2b(row["id"].encode(), digest_size=8).digest()
+                    digest = _digest(row["id"])
                     if digest in seen:
                         repeated.add(Fault(row["row"], SEEN, row["id"]))
                     else:
-                        seen.add(digest)
+                        if digest in repeats:
+                            seen.add(digest)
                         kept.append({name: row[name] for name in COLUMNS})
                         card.add(row)
                 documents.add(kept)
@@ -236,14 +143,33 @@ def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path, mos
     return card
 
 
+def _repeats(folders: list[Path]) -> set[int]:
+    """Digests of the ids that come more than once; memory holds eight bytes for each id."""
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    counts = [_count(folder) for folder in folders]
+    digests, end = np.empty(sum(counts), np.uint64), 0
+    for folder in (folder for folder, count in zip(folders, counts, strict=True) if count):
+        for batch in pq.ParquetFile(folder / "documents.parquet").iter_batches(ROWS, columns=["id"]):
+            start, end = end, end + batch.num_rows
+            digests[start:end] = [_digest(id) for id in batch.column("id").to_pylist()]
+    digests.sort()
+    return set(digests[1:][digests[1:] == digests[:-1]].tolist())
+
+
+def _digest(id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest())
+
+
 def _batches(table: Path) -> Iterator[list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     characters = 0
     with table.open("rb") as file:
-        for row in parquet.rows(file, [*COLUMNS, "row"], _ROWS):
+        for row in parquet.rows(file, [*COLUMNS, "row"], ROWS):
             rows.append(row)
             characters += len(row["text"])
-            if len(rows) == _ROWS or characters >= _CHARACTERS:
+            if len(rows) == ROWS or characters >= CHARACTERS:
                 yield rows
                 rows, characters = [], 0
     if rows:

@@ -10,7 +10,7 @@ from k2core.corpus.documents import UNDETERMINED, Domain
 from k2core.recipe import Section
 
 Kind = Literal["jsonl", "parquet", "text", "warc", "huggingface"]
-Filled = Literal["text", "id", "origin", "license", "attribution", "language"]
+Filled = Literal["text", "id", "origin", "license", "attribution", "language", "date"]
 _KINDS_WITH: dict[str, tuple[Kind, ...]] = {
     "columns": ("jsonl", "parquet", "huggingface"),
     "subset": ("huggingface",),
@@ -25,7 +25,7 @@ class FileSource(Section):
     kind: Kind = Field(description="format of the files; text: one document per file; warc: HTML pages, text extracted")
     path: str = Field(
         min_length=1,
-        description="file, folder pattern (*, **, ?, [ab]) or s3:// pattern; name or folder of a Hugging Face dataset",
+        description="file, pattern (*, **, ?, [ab]) or list (.paths), on disk or s3://; or a Hugging Face dataset",
     )
     subset: str = Field(default="", description="huggingface: the dataset's configuration, empty for its default")
     split: str = Field(default="train", description="huggingface: the split to read")

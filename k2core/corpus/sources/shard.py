@@ -9,8 +9,6 @@ from __future__ import annotations
 import errno
 import io
 import math
-import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +17,9 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
-from k2core.corpus.sources.files import FileSource
 from k2core.recipe import did_you_mean
-from k2core.storage import StorageError
 from k2core.storage.disk import LOST, of_the_machine
-from k2core.storage.foreign import one_line, printable
+from k2core.storage.foreign import one_line
 
 LONGEST = 16 * 2**20
 """Most bytes of a line, a record or a text; longer ones are set aside unread."""
@@ -99,52 +95,6 @@ class Unusable(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
-
-
-def list_files(source: FileSource) -> list[Shard]:
-    """The files that `path` names, in order of their names; endpoint and credentials come from the AWS SDK's settings.
-
-    Raises:
-        StorageError: there is none, or they cannot be listed.
-    """
-    from fsspec.core import url_to_fs
-
-    path = source.path
-    try:
-        filesystem, pattern = url_to_fs(path, skip_instance_cache=True, use_listings_cache=False)
-        found = filesystem.glob(pattern, detail=True)
-    except Exception as error:
-        from botocore.exceptions import BotoCoreError  # here: its import takes longer than listing a folder
-
-        known = isinstance(error, (BotoCoreError, OSError, ValueError, ImportError))
-        if is_temporary(error) or of_the_machine(error) or not known:
-            raise
-        raise StorageError(
-            f"ingest.files: {source.name}: {path} cannot be listed ({one_line(error)}); check address and access"
-        ) from None
-    files = {place: info for place, info in sorted(found.items()) if info["type"] == "file"}
-    if not files:
-        folders = [place for place, info in found.items() if info["type"] == "directory"]
-        if not folders:
-            why = f"no file is named {path} or fits that pattern; correct `path`"
-        elif path.endswith("**") or not filesystem.ls(folders[0], detail=False):
-            why = f"there is no file in {path}; put files there or correct `path`"
-        else:
-            why = f"path {path} is a folder; say which files in it, e.g. {path.rstrip(chr(47))}/**"
-        raise StorageError(f"ingest.files: {source.name}: {why}")
-    fixed = re.split(r"[*?\[]", pattern)[0]
-    root = fixed[: fixed.rfind("/") + 1]
-    local = "://" not in path
-    return [
-        Shard(
-            name=printable(_local_name(place, path) if local else filesystem.unstrip_protocol(place)),
-            key=_named(place.removeprefix(root)),
-            state=f"{info['size']} {info.get('ETag') or info.get('mtime', '')}",
-            content=(filesystem, place),
-            size=info["size"],
-        )
-        for place, info in files.items()
-    ]
 
 
 @contextmanager
@@ -283,12 +233,3 @@ def is_temporary(error: BaseException) -> bool:
     if status == 429 or status >= 500:
         return True
     return error.__cause__ is not None and is_temporary(error.__cause__)
-
-
-def _local_name(place: str, path: str) -> str:
-    return place if os.path.isabs(path) else os.path.relpath(place)
-
-
-def _named(key: str) -> str:
-    """A file's name as text: bytes that are not UTF-8, which Python keeps as lone surrogates, are escaped."""
-    return key.encode("utf-8", "backslashreplace").decode()

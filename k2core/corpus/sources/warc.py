@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import signal
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
@@ -20,6 +22,7 @@ from k2core.corpus.sources.shard import (
     open_shard,
     to_record,
 )
+from k2core.machine.descendants import end_with_parent
 
 SECONDS = 60.0
 """For one page's text. Most take milliseconds; the limit is wide, so a busy machine does not change the result."""
@@ -27,7 +30,7 @@ LONGEST_PAGE = 5 * 2**20
 """Most bytes of a decoded page: Common Crawl cuts longer ones."""
 NO_PAGE, NOT_EXTRACTED = "no web page", "not extracted"
 _PAGES = "response", "conversion"
-_COLUMNS = {name: name for name in ("text", "id", "origin")}
+_COLUMNS = {name: name for name in ("text", "id", "origin", "date")}
 _LONGEST_HEADER = 2**18
 _BLOCK = 2**14
 _WINDOWS = {"gzip": (16 + zlib.MAX_WBITS,), "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS)}
@@ -37,8 +40,9 @@ _WINDOWS = {"gzip": (16 + zlib.MAX_WBITS,), "deflate": (zlib.MAX_WBITS, -zlib.MA
 def read(shard: Shard, columns: Mapping[str, str]) -> Iterator[Record | Fault]:
     """The text or the fault of every page; other records (requests, metadata) are skipped.
 
-    `id` is the record's, `origin` the page's address. Trafilatura runs in a process of its own, because a page can
-    hang or kill it, and without its memory of earlier paragraphs, so a text depends on its page alone.
+    `id` is the record's, `origin` the page's address, `date` when it was fetched. Trafilatura runs in a process of its
+    own, because a page can hang or kill it, and without its memory of earlier paragraphs, so a text depends on its page
+    alone.
 
     Raises:
         Unusable: the archive breaks off.
@@ -79,12 +83,19 @@ class _Guarded:
 
 
 class _Extractor:
-    """Trafilatura's `extract`; returns the error where a page takes more memory than there is."""
+    """Trafilatura's `extract`; returns the error where a page takes more memory than there is.
+
+    datatrove's process for it would wait without end when its parent is killed: it holds both ends of the pipe.
+    """
 
     def __init__(self, trafilatura: Any) -> None:
-        self.trafilatura = trafilatura
+        self.trafilatura, self.reader = trafilatura, os.getpid()
 
     def __call__(self, text: str) -> str | MemoryError:
+        if os.getpid() != self.reader:
+            end_with_parent(signal.SIGKILL)
+            if os.getppid() != self.reader:  # killed just before
+                os._exit(1)
         try:
             return self.trafilatura.extract(text)
         except MemoryError:
@@ -119,7 +130,7 @@ def _read_page(row: int, record: Any, extractor: Any, sandbox: Any) -> Record | 
             why = f"no end within {SECONDS:g} s" if isinstance(error, TimeoutError) else "the extractor died"
             return Fault(row, NOT_EXTRACTED, f"{page['url']}: {why}")
     key = (page["id"] or "").strip("<>").removeprefix("urn:uuid:")
-    return to_record(row, {"text": text or "", "id": key, "origin": page["url"]}, _COLUMNS)
+    return to_record(row, {"text": text or "", "id": key, "origin": page["url"], "date": page["date"]}, _COLUMNS)
 
 
 def _decoded(record: Any, longest: int) -> bytes:

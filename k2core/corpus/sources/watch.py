@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from k2core.corpus.sources.files import FileSource
-from k2core.corpus.sources.shard import Shard, is_temporary, list_files, one_line
+from k2core.corpus.sources.listing import list_files
+from k2core.corpus.sources.shard import Shard, is_temporary, one_line
 from k2core.stage import Job
 from k2core.storage import StorageError
 from k2core.storage.disk import of_the_machine
@@ -44,13 +45,10 @@ def state_of(source: FileSource, memory: Path, job: Job) -> State:
             return _told(source, {"commit": _commit(source)}, job)
         files = [(path.relative_to(folder).as_posix(), path) for path in sorted(folder.rglob("*")) if path.is_file()]
         return _digested(files, memory, source, job)
-    try:
-        shards = list_files(source)
-    except Exception as error:
-        if is_temporary(error):
-            raise ConnectionError(f"ingest.files: {source.name}: {source.path}: {one_line(error)}") from error
-        raise
-    if "://" in source.path and not source.path.startswith("file://"):
+    from fsspec.implementations.local import LocalFileSystem
+
+    shards = list_files(source)
+    if not all(isinstance(shard.content[0], LocalFileSystem) for shard in shards):
         return _told(source, _asked(shards), job)
     return _digested([(shard.key, Path(shard.content[1])) for shard in shards], memory, source, job)
 

@@ -35,6 +35,9 @@ class Style(Section):
     domain: Domain = Field(description="documents that this style is for")
     documents: str = Field(description="regular expression that a document must contain; empty for any")
     gate: str = Field(min_length=1, description="entry of rephrase.gate that its rewrites are held to")
+    form: str = Field(
+        default="", description="regular expression of what is form alone (labels, headings): the gate does not read it"
+    )
     language: str | None = Field(
         default=None, description="a translation into this language, of documents in the split `foreign` (ISO 639-1)"
     )
@@ -46,7 +49,11 @@ class Style(Section):
         """The split of the curated documents that the style draws from."""
         return "foreign" if self.language else "train"
 
-    @field_validator("documents")
+    def bare(self, rewrite: str) -> str:
+        """A rewrite without what is form alone."""
+        return re.sub(self.form, "", rewrite) if self.form else rewrite
+
+    @field_validator("documents", "form")
     @classmethod
     def _is_an_expression(cls, value: str) -> str:
         try:

@@ -1,0 +1,76 @@
+"""Formats of rephrasing (FAQ, table, tutorial, guided rewrite): what is form is not judged, what is said is."""
+
+from __future__ import annotations
+
+import pytest
+from workspace import ROOT
+
+from k2core.corpus.sources.builtin import wikipedia
+from k2core.recipe import RecipeError, load_section, validate
+from k2core.synthesis.fidelity import facts
+from k2core.synthesis.fidelity.gate import GateLimits, judge
+from k2core.synthesis.rephrasing.styles import Style, load_styles
+
+STYLES = load_styles(ROOT / "styles").styles
+LIMITS = load_section(GateLimits, ROOT / "recipes" / "laptop.yaml", "rephrase", "gate", "knowledge")
+DAMAGE = {
+    "faq": [("1903", "1913"), ("won a", "never won a"), ("radioactivity", "the circulation of blood in fish")],
+    "table": [("flows south", "does not flow south"), ("Volga", "Rhine"), ("Black Forest", "Vosges")],
+    "tutorial": [
+        ("is longer", "is not longer"),
+        ("Russia", "Poland"),
+        ("through Central and Southeastern Europe", "of salt"),
+    ],
+    "guided": [("Volga", "Rhine"), ("is longer", "is shorter"), ("Southeastern Europe", "Southeastern Asia in 1950")],
+}
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    return [document.text for document in wikipedia.documents(wikipedia.Source(limit=3000, translations={}))]
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_an_example_in_the_format_passes_the_recipes_gate_and_a_damaged_one_does_not(
+    name: str, texts: list[str]
+) -> None:
+    style, common = STYLES[name], facts.common_words(texts)
+    (example,) = style.examples
+    assert judge(example.text, style.bare(example.rewrite), LIMITS, common).reason == "accepted"
+    for right, wrong in DAMAGE[name]:
+        damaged = example.rewrite.replace(right, wrong)
+        assert damaged != example.rewrite
+        assert not judge(example.text, style.bare(damaged), LIMITS, common).accepted, (name, wrong)
+
+
+def faq(sentences: list[str]) -> str:
+    return "\n".join(f"Question: What comes as number {n}?\nAnswer: {text}" for n, text in enumerate(sentences))
+
+
+def tutorial(sentences: list[str]) -> str:
+    return "\n".join(f"Step {n}: See what is said. {text}" for n, text in enumerate(sentences, 1))
+
+
+def table(sentences: list[str]) -> str:
+    rows = [f"| Fact {n} | {text} |" for n, text in enumerate(sentences[:-1])]
+    return "\n".join(["| Aspect | What the text says |", "| --- | --- |", *rows, "", sentences[-1]])
+
+
+@pytest.mark.parametrize("put", [faq, tutorial, table])
+def test_a_text_put_into_the_format_is_judged_as_the_text_itself(put: object, texts: list[str]) -> None:
+    """So what the labelled set says of the gate holds for the formats: its limits were chosen on plain rewrites."""
+    style = STYLES[put.__name__]  # type: ignore[attr-defined]
+    tried = 0
+    for text in texts[:300]:
+        sentences = facts.sentences(text)
+        if len(sentences) > 1 and "|" not in text and "\n" not in text:
+            assert facts.words(style.bare(put(sentences))) == facts.words(" ".join(sentences))  # type: ignore[operator]
+            tried += 1
+    assert tried > 100
+
+
+def test_a_form_that_is_no_expression_is_refused() -> None:
+    about = {"domain": "web", "documents": "", "gate": "g", "prompt": "{text}", "examples": []}
+    assert validate(Style, about, "a.yaml").bare("Step 1: x") == "Step 1: x"
+    with pytest.raises(RecipeError, match=r"form = '\(': not a regular expression"):
+        validate(Style, {**about, "form": "("}, "a.yaml")
