@@ -2,6 +2,8 @@
 
 An LLM grades a sample of every domain, intact and damaged, from its replay cache where it has been asked before. The
 classifier and the centroids of good documents learn from the rules' and the LLM's verdicts and score every document.
+
+Shapes: N documents of a domain in one shard.
 """
 
 from __future__ import annotations

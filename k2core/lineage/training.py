@@ -4,7 +4,7 @@ A phase's batches are a pure function of the shards, the recipe and where the ph
 that the plan of a phase that has ended can be made again at any time. What is made here is held against what the
 stages left: the bytes of each document in the shards, and the place where each phase stopped (`trainer.json`).
 
-Shapes: D documents, P pieces of documents.
+Shapes: D documents, P pieces of documents, N documents of a block.
 """
 
 from __future__ import annotations

@@ -23,14 +23,16 @@ from k2core.corpus.curation import (
 from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.corpus.duplicates.dedup import MinhashConfig
 from k2core.corpus.duplicates.paragraphs import ParagraphConfig
+from k2core.corpus.quality.judge import JudgeConfig
+from k2core.corpus.quality.reading import Reading, parts_of
 from k2core.corpus.quality.rules import rules_score
 from k2core.corpus.steps import tags
 from k2core.corpus.tagging import attribute_schema, tag
-from k2core.corpus.workers import Corpus
+from k2core.corpus.workers import Corpus, Watch
 from k2core.recipe import RecipeError
 from k2core.stage import Job, StageError
 from k2core.storage import StorageError, read_table, write_lines, write_table
-from stages import curate, grade
+from stages import curate
 from stages import tag as tag_stage
 
 ONE = Corpus(workers=1)
@@ -340,8 +342,12 @@ def test_what_a_signal_failed_on_goes_first_and_says_why(tmp_path: Path) -> None
     steps = json.loads((out / "funnel.json").read_text())
     assert [step["step"] for step in steps[:3]] == ["ingested", "untagged", "language"]
     assert steps[0]["documents"] - steps[1]["documents"] == 1
-    (tagged,) = [row for row in grade._rows("a.parquet", rows, folders[1]) if row["id"] == aside["id"]]
-    assert tagged["text"] == "" and rows[0]["text"]
+    judged = JudgeConfig(per_domain=1, probes_per_domain=1, characters=50)
+    reading = Reading(*folders[:2], tmp_path / "read", 100, 100, judged, 0)
+    with Watch(tmp_path / "watch", "a.parquet") as watch:
+        reading("a.parquet", watch)
+    lines = [line for of in parts_of(reading.folder, ["a.parquet"]).values() for part in of for line in part.lines]
+    assert lines.count("") == 1 and rows[0]["text"]
 
 
 def test_an_empty_step_leaves_the_funnel_as_it_is() -> None:

@@ -2,6 +2,8 @@
 
 Each domain has two models. Each learns from the labelled documents of one half and scores the other half: no model
 scores a document that it has seen, and all labels serve as validation. The parts of one text are in one half.
+
+Shapes: N documents of a domain.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 The parts have scales of their own (fastText's probabilities crowd at 0 and 1, cosines do not), so each enters as its
 rank within the domain: `quality` orders the documents of a domain and says nothing across domains.
+
+Shapes: N documents of a domain.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Texts are read by `reading.py`; here are numbers, lines and vectors of them, a shard at a time.
 
-Shapes: N documents of a domain, or of a shard of it.
+Shapes: N documents of a domain, or of a shard of it, V tokens of the embedding's vocabulary.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Most labels come from the rules: the best and the worst documents of a domain by their score. Where the LLM has judged,
 its label replaces theirs and counts several times, because it gives few.
+
+Shapes: N documents of a domain.
 """
 
 from __future__ import annotations
