@@ -76,7 +76,7 @@ def test_a_crawl_in_a_bucket_becomes_token_shards(
     assert rows[0] == {"origin": "https://p.example/0", "date": "2025-12-05T10:11:12Z", "language": "und"}
     tag.run(tag.Params.model_validate(recipe["tag"]), ONE, documents, attributes, job)
     graded = grade.Params.model_validate(recipe["grade"])
-    grade.run(graded, LLM_CONFIG, COMPUTE, documents, attributes, quality, job)
+    grade.run(graded, LLM_CONFIG, COMPUTE, ONE, documents, attributes, quality, job)
     (data / "tasks").mkdir()
     (data / "tasks" / "tasks.jsonl").write_text("")
     params = curate.Params.model_validate(recipe["curate"])
@@ -87,7 +87,7 @@ def test_a_crawl_in_a_bucket_becomes_token_shards(
     small = {**recipe["train_tokenizer"], "vocab_size": 400}
     train_tokenizer.run(train_tokenizer.Params.model_validate(small), curated, data / "tokenizer", job)
     made = [data / name for name in ("rephrased", "questions", "recall", "tokenizer", "tokens")]
-    tokenize.run(tokenize.Params.model_validate(recipe["tokenize"]), curated, *made, job)
+    tokenize.run(tokenize.Params.model_validate(recipe["tokenize"]), ONE, curated, *made, job)
     ids = np.fromfile(data / "tokens" / "train" / "web.bin", np.uint16)
     manifest = json.loads((data / "tokens" / "manifest.json").read_text())
     assert len(ids) == manifest["train"]["web"]["tokens"] > 10_000
