@@ -70,7 +70,8 @@ VALUES = st.recursive(
 BOUNDS = st.sampled_from([
     {}, {"type": "string"}, {"type": "integer", "minimum": 0, "maximum": 1}, {"type": ["array", "null"], "minItems": 1},
     {"type": "object", "required": ["x"]}, {"enum": []}, {"enum": ["a", 1, None]}, {"const": "b"}, False, True,
-    {"$ref": "#"}, {"$ref": "#/properties/a"}, {"maxLength": 1}, {"exclusiveMaximum": 0}, {"minItems": 2, "maxItems": 1},
+    {"$ref": "#"}, {"$ref": "#/properties/a"}, {"maxLength": 1}, {"exclusiveMaximum": 0},
+    {"minItems": 2, "maxItems": 1},
 ])  # fmt: skip
 SCHEMAS = st.recursive(
     BOUNDS,
