@@ -47,8 +47,8 @@ def show(name: str) -> None:
 @app.command()
 def use(name: str) -> None:
     """Make recipes/NAME.yaml the active recipe, written out in params.yaml; DVC then re-runs what it changes."""
+    text = _whole(name)
     with hold(Path("."), {"doing": f"make recipe NAME={name}"}):  # a run's own changes are in params.yaml
-        text = _whole(name)
         keep_aside(Path("."))
         write_text(Path("params.yaml"), text)
     print(f"params.yaml is now the recipe {name}; `dvc params diff` shows what changed, `make demo` runs it")

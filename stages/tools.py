@@ -88,10 +88,10 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
     figures = {
         "evolved": float(len(evolved)), "evolved_heldout": float(sum(t.split == "heldout" for t in evolved)),
         "categories": float(len({tool.category for tool in evolved})), "domains": float(len(families)),
-        "refused": float(sum(refused.values())), "llm_descriptions": float(len(chosen)),
+        "evolved_refused": float(sum(refused.values())), "llm_descriptions": float(len(chosen)),
         "llm_descriptions_accepted": float(accepted),
     }  # fmt: skip
-    figures |= {f"refused/{reason.replace(' ', '_')}": float(count) for reason, count in sorted(refused.items())}
+    figures |= {f"evolved_refused/{reason.replace(' ', '_')}": float(n) for reason, n in sorted(refused.items())}
     tools, set_aside = evolved, list[Refused]()
     for name, spec in params.servers.items():
         folder = job.scratch / "servers" / name
@@ -149,6 +149,9 @@ def run(params: Params, llm: LLMConfig, compute: Compute, declarations: Path, ou
     out.mkdir()
     write_json(out / "servers.json", {name: spec.model_dump() for name, spec in params.servers.items()})
     write_lines(out / "refused.jsonl", [refused.row() for refused in set_aside])
+    if set_aside:
+        first, many = set_aside[0], f"{len(set_aside)} declaration{'s' if len(set_aside) > 1 else ''}"
+        job.closing = f"{many} refused: data/tools/refused.jsonl; the first, of {first.source}: {first.reason}"
     if proposals.lines:
         proposals.write(out / "catalogue")
     (out / "coverage.md").write_text(coverage(tools), encoding="utf-8")

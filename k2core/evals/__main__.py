@@ -52,10 +52,12 @@ def _score(
     models: list[str], data: Path | None, only: list[str], items: int, samples: int, max_tokens: int, seed: int,
     out: Path | None,
 ) -> None:  # fmt: skip
-    from k2core.evals.candidates import candidate_of
+    from k2core.evals.candidates import candidate_of, check
     from k2core.evals.side_by_side import asked_environments, measure, table
     from k2core.storage import write_json
 
+    for model in models:
+        check(model)
     environments, absent = asked_environments(data, only)
     for name, reason in absent.items():
         print(printable(f"not asked: {name} ({reason})"), file=sys.stderr)

@@ -8,8 +8,7 @@ control tokens are stepped through here, llguidance constrains what comes betwee
 The calls of a finished reply thus parse and validate, with these exceptions:
 
 - Keywords that llguidance does not know (`not`, `uniqueItems`, `if`) are left out; where it cannot compile a schema at
-  all (look-around in a pattern, a reference to elsewhere, a schema that nothing meets), any JSON object will do. Either
-  is logged as a warning.
+  all (look-around in a pattern), any JSON object will do. Either is logged as a warning.
 - A number may exceed any float (`1e999`); the parser refuses it.
 - The token budget may end a reply before its call ends.
 - `<|`, with which every control token begins, is never written as plain text, since a parser could not tell the two
@@ -30,6 +29,7 @@ from typing import Any
 import llguidance
 import numpy as np
 
+from k2core.chat.declared import parameters_fault
 from k2core.chat.parser import CALL_ID
 from k2core.chat.special_tokens import (
     SPECIAL_TOKENS,
@@ -42,6 +42,7 @@ from k2core.chat.special_tokens import (
 from k2core.chat.tokenizer import Tokenizer
 from k2core.inference.constraint import WORD
 from k2core.stage import StageError
+from k2core.storage.foreign import one_line
 
 Schema = dict[str, Any]
 BITS = (1 << np.arange(WORD, dtype=np.uint32)).view(np.int32)
@@ -101,7 +102,8 @@ class Enforcer:
             single: whether it calls once at most.
 
         Raises:
-            StageError: the template cannot carry a tool's name, or its parameters are not a JSON Schema of an object.
+            StageError: the template cannot carry a tool's name, or its parameters are no JSON Schema that an object
+                meets.
         """
         functions = {tool["function"]["name"]: tool["function"].get("parameters") or {} for tool in tools or ()}
         schemas = {name: self._schema(name, parameters) for name, parameters in functions.items()}
@@ -200,23 +202,16 @@ def check_declaration(name: str, parameters: Any) -> None:
     """Refuse what cannot declare a tool.
 
     Raises:
-        StageError: the template cannot carry the name, or the parameters are not a JSON Schema of an object.
+        StageError: the template cannot carry the name, or the parameters are no JSON Schema that an object meets.
     """
-    from jsonschema import Draft202012Validator, SchemaError
-
     matched = CALL_ID.fullmatch(f"functions.{name}:0")
     if not matched or "<|" in name:
         raise StageError(f"tool {name!r}: a name may hold neither spaces nor colons nor '<|'; rename it")
     kinds = parameters.get("type", "object") if isinstance(parameters, dict) else None
     if kinds != "object" and not (isinstance(kinds, list) and "object" in kinds):
         raise StageError(f"tool {name}: its parameters are not an object's; declare them as an object's properties")
-    try:
-        Draft202012Validator.check_schema(parameters)
-    except SchemaError as error:
-        where = "/".join(map(str, error.absolute_path)) or "the top"
-        raise StageError(
-            f"tool {name}: its parameters are not a JSON Schema ({error.message[:120]}, at {where}); correct them"
-        ) from None
+    if fault := parameters_fault(parameters):
+        raise StageError(f"tool {name}: its parameters cannot be used ({one_line(fault)}); correct them")
 
 
 def closed(schema: Any) -> Any:

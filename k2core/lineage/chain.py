@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from k2core.lineage.text import NEAREST
 from k2core.storage import StorageError
 from k2core.storage.foreign import one_line
 from k2core.tracking.experiment import EXPERIMENT
@@ -64,10 +66,9 @@ class Chain:
         """
         everything = read_lock(root)
         if not producers(everything, artifact):
-            made = ", ".join(sorted(out for stage in everything.values() for out in stage.outs))
-            raise StorageError(
-                f"{artifact}: no stage in dvc.lock made it; these were made: {made or 'none yet (`dvc repro`)'}"
-            )
+            made = sorted(out for stage in everything.values() for out in stage.outs)
+            nearest = ", ".join(get_close_matches(artifact, made, NEAREST, 0.0)) or "none yet (`dvc repro`)"
+            raise StorageError(f"{artifact}: no stage in dvc.lock made it; the nearest of what was made: {nearest}")
         return cls(root, artifact, behind(everything, artifact), everything)
 
     def behind_input(self, path: str) -> dict[str, LockedStage]:

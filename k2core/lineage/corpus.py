@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from k2core.lineage.chain import Chain
+from k2core.lineage.text import NEAREST
 from k2core.storage import StorageError
 from k2core.storage.disk import of_the_machine
 
 Row = dict[str, Any]
-NEAREST = 3
-"""Most ids that are suggested for an unknown one."""
 
 
 class Corpus:

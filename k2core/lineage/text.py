@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-LINE, MOST = 90, 8
-"""Most characters of a text, and members of a list, that a line shows."""
+LINE, MOST, NEAREST = 90, 8, 3
+"""Most characters of a text, members of a list, and names like an unknown one, that a line shows."""
 
 
 def first_line(text: str) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from k2core.chat.detokenizer import Detokenizer
-from k2core.chat.stream_parser import CallBegins, Event, StreamParser, Words
+from k2core.chat.stream_parser import CallBegins, CallEnds, Event, StreamParser, Words
 from k2core.chat.tokenizer import Tokenizer
 from k2core.inference.live import Asked, Likeliest, Token
 
@@ -68,6 +68,7 @@ class Choice:
         self.finish: str | None = None
         self.tokens = 0
         self.calls = 0
+        self.within = False  # a call that has begun and not ended
         self.spoken: list[Spoken] = []
 
     def take(self, token: Token) -> list[Event]:
@@ -88,7 +89,9 @@ class Choice:
             self.finish, self.asked.gone = "stop", True
         elif token.finish:
             kept.append(Words(self.stops.end()))
-            self.finish = "tool_calls" if self.calls and token.finish == "stop" else token.finish
+            self.finish = token.finish
+            if self.calls and token.finish == "stop":  # what a schema demands may be what no call can hold
+                self.finish = "length" if self.within else "tool_calls"
         return [event for event in kept if not isinstance(event, Words) or event.text]
 
     def _before_stops(self, events: Iterable[Event]) -> list[Event]:
@@ -100,6 +103,7 @@ class Choice:
                 if isinstance(event, CallBegins):
                     kept.append(Words(self.stops.end()))
                     self.calls += 1
+                self.within = not isinstance(event, CallEnds)
                 kept.append(event)
             if self.stops.met:
                 break

@@ -181,6 +181,8 @@ def first_fault(error: ValidationError, body: Any) -> tuple[str, str | None]:
     said = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         said = "this server has no such parameter"
+    if fault["type"] == "model_type":
+        said = "must be a JSON object" if path else "the body must be a JSON object"
     return (f"{path}: {said}" if path else said), path or None
 
 

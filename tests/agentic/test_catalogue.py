@@ -250,8 +250,8 @@ def test_a_task_may_offer_a_tool_of_the_catalogue_but_is_never_about_one(made: l
     assert all(call["name"] in ten for task in offered for call in task["gold_calls"])
 
 
-def run_stage(folder: Path, catalogue: int) -> tuple[list[dict], dict[str, float]]:
-    """The rows of `tools.jsonl` and the metrics, without servers and without an LLM."""
+def run_stage(folder: Path, catalogue: int) -> tuple[list[dict], dict[str, float], str]:
+    """The rows of `tools.jsonl`, the metrics and what is said at the end, without servers and without an LLM."""
     recipe = ROOT / "recipes/laptop.yaml"
     params = load_section(stage.Params, recipe, "tools").model_copy(
         update={"servers": {}, "llm_descriptions": 0, "catalogue": catalogue}
@@ -259,14 +259,21 @@ def run_stage(folder: Path, catalogue: int) -> tuple[list[dict], dict[str, float
     llm, compute = load_section(LLMConfig, recipe, "llm"), load_section(Compute, recipe, "compute")
     job = Job("tools", folder / "scratch", None)
     figures = stage.run(params, llm, compute, folder, folder / "out", job)
-    return list(read_lines(folder / "out/tools.jsonl")), figures
+    return list(read_lines(folder / "out/tools.jsonl")), figures, job.closing
 
 
 def test_the_stage_adds_as_many_as_the_recipe_says(tmp_path: Path) -> None:
     without, with_30 = tmp_path / "0", tmp_path / "30"
     without.mkdir(), with_30.mkdir()
-    before, _ = run_stage(without, 0)
-    rows, figures = run_stage(with_30, 30)
+    before, _, said = run_stage(without, 0)
+    assert said == ""
+    (with_30 / "none.json").write_text('[{"name": "a b"}, {"name": "a"}]')
+    rows, figures, said = run_stage(with_30, 30)
+    assert said == (
+        "2 declarations refused: data/tools/refused.jsonl; the first, of none.json: name: not 1 to 64 letters, "
+        "digits, _, . or -, a letter or _ first"
+    )
+    assert figures["declared_refused"] == 2 and "refused" not in figures
     assert rows[: len(before)] == before and len(rows) == len(before) + 30
     assert figures["catalogue"] == 30
     assert "| agriculture | " in (with_30 / "out/coverage.md").read_text()

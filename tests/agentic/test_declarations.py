@@ -67,6 +67,14 @@ def deep(levels: int) -> dict[str, Any]:
         (row(inputSchema=None), "no JSON Schema of type object"),
         (row(inputSchema={"type": "string"}), "no JSON Schema of type object"),
         (row(inputSchema={"type": "object", "properties": {"a": {"type": "strnig"}}}), "strnig"),
+        (
+            row(inputSchema={"type": "object", "required": ["a"], "properties": {"a": {"$ref": "#/properties/a"}}}),
+            "inputSchema: $.properties.a: no value meets it, because it needs itself",
+        ),
+        (
+            row(inputSchema={"type": "object", "required": ["a"], "properties": {"a": {"enum": []}}}),
+            "no value meets it",
+        ),
         (row(inputSchema={"type": "object", "properties": {"[EOS]": {}}}), "control tokens"),
         (row(inputSchema={"type": "object", "properties": {"a": {"enum": ["<|tool_call_begin|>"]}}}), "control tokens"),
         (row(inputSchema={"type": "object", "properties": {"a": {"$ref": "http://evil/x.json"}}}), "another document"),

@@ -43,6 +43,10 @@ def called(name: str, **more) -> dict:
     return {"type": "function", "function": {"name": name, **more}}
 
 
+def takes(a) -> dict:
+    return called("f", parameters={"type": "object", "properties": {"a": a}, "required": ["a"]})
+
+
 @pytest.fixture(scope="module")
 def here(tmp_path_factory) -> Iterator[SimpleNamespace]:
     """A server of an untrained model with 4 rows, and its parts."""
@@ -181,6 +185,13 @@ def test_a_call_that_the_budget_cuts_is_none(ask):
     assert list(ask(**wanted, stream=True))[-1].choices[0].finish_reason == "length"
 
 
+def test_a_call_that_its_schema_leaves_no_way_on_is_none(ask):
+    wanted = {"tools": [takes({"enum": ["<|tool_call_end|>"]})], "tool_choice": "required", "max_tokens": 60, "seed": 1}
+    whole = ask(**wanted).choices[0]
+    assert whole.finish_reason == "length" and whole.message.tool_calls is None
+    assert list(ask(**wanted, stream=True))[-1].choices[0].finish_reason == "length"
+
+
 def test_completions(here):
     def complete(prompt, **more):
         return here.client.completions.create(model="tiny", prompt=prompt, **{"max_tokens": 8, "temperature": 0} | more)
@@ -230,6 +241,11 @@ def test_completions(here):
         ({"messages": SAID, "tools": TOOLS, "tool_choice": called("fly")}, None, "'fly'"),
         ({"messages": SAID, "tools": [called("a b")]}, "tools[0].function.name", "pattern"),
         ({"messages": SAID, "tools": [called("f", parameters={"type": "array"})]}, "tools", "not an object's"),
+        ({"messages": SAID, "tools": [takes({"$ref": "#/properties/a"})]}, "tools",
+         "tool f: its parameters cannot be used ($.properties.a: no value meets it, because it needs itself)"),
+        ({"messages": SAID, "tools": [takes({"enum": []})]}, "tools", "tool f: its parameters cannot be used ($.prop"),
+        ({"messages": SAID, "tools": [takes(False)]}, "tools", "tool f: its parameters cannot be used ($.prop"),
+        ({"messages": [1]}, "messages[0]", "messages[0]: must be a JSON object"),
         ({"messages": SAID, "max_tokens": 512}, "messages", "context has 512"),
         ({"messages": [{"role": "user", "content": "word " * 600}]}, "messages", "context has 512"),
     ],
@@ -257,6 +273,7 @@ def test_bodies_that_are_none(here):
         (400, post('{"model": "tiny", "prompt": "x", "max_tokens": 0}', "completions")),
     ):  # fmt: skip
         assert response.status_code == status and response.json()["error"]["message"], response.text
+    assert post("[1]").json()["error"]["message"] == "the body must be a JSON object"
     lone = '{"model": "tiny", "max_tokens": 1, "messages": [{"role": "user", "content": "\\ud83d"}]}'
     assert post(lone).status_code == 200
 

@@ -11,6 +11,7 @@ import yaml
 from workspace import ROOT
 
 from k2core.recipe import read_recipe
+from k2core.tracking.holding import hold
 from stages.__main__ import app
 from stages.checks import declared_sections
 from stages.written import WIDTH, written
@@ -90,7 +91,9 @@ def test_use_and_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "changes of its own" not in runner.invoke(app, ["use", "laptop"]).stdout, "an empty file has none"
 
     before = Path("params.yaml").read_text()
-    done = runner.invoke(app, ["use", "evenign"])
+    with hold(tmp_path, {"doing": "a run"}):
+        assert "held by another" in runner.invoke(app, ["use", "laptop"]).output
+        done = runner.invoke(app, ["use", "evenign"])
     assert done.exit_code == 1 and "no recipe evenign; there are: evening, gpu, k2, laptop, micro" in done.output
     assert Path("params.yaml").read_text() == before
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from k2core.agentic.tools.specs import ToolSpec
-from k2core.chat.parser import schema_fault
+from k2core.chat.declared import parameters_fault
 from k2core.chat.special_tokens import SPECIAL_TOKENS
 from k2core.stage import StageError
 from k2core.storage.foreign import one_line
@@ -95,7 +95,7 @@ def declared_tool(row: Any, domain: str, category: str, origin: str) -> ToolSpec
     name, text = row.get("name"), row.get("description") or ""
     schema = row.get("inputSchema", row.get("input_schema", row.get("parameters")))
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise ValueError("name: not 1 to 64 letters, digits, _, . or -, a letter first")
+        raise ValueError("name: not 1 to 64 letters, digits, _, . or -, a letter or _ first")
     if not isinstance(text, str) or len(text) > MAX_DESCRIPTION:
         raise ValueError(f"description: no text of at most {MAX_DESCRIPTION} characters")
     if not isinstance(schema, dict) or schema.get("type") != "object":
@@ -125,7 +125,7 @@ def _check_schema(schema: dict[str, Any]) -> None:
         raise ValueError(f"inputSchema: nested deeper than {MAX_DEPTH}")
     if any(not reference.startswith("#") for reference in _references(schema)):
         raise ValueError("inputSchema: a $ref to another document")
-    if fault := schema_fault(schema):
+    if fault := parameters_fault(schema):
         raise ValueError(f"inputSchema: {one_line(fault)}")
     if not isinstance(schema.get("properties", {}), dict):
         raise ValueError("inputSchema: properties are no object")

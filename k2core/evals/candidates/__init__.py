@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 from k2core.storage import StorageError, parse_json
 
+WEB = ("http://", "https://")
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -42,18 +44,31 @@ class Candidate(Protocol):
         ...
 
 
+def check(given: str) -> None:
+    """Refuse at once what can be no model; nothing is loaded, and no server is asked.
+
+    Raises:
+        StorageError: an address that names no model, or a folder that holds none.
+    """
+    if given.startswith(WEB):
+        address, _, model = given.partition("#")
+        if not model:
+            raise StorageError(f"{given}: which model of that server? Name it behind a #, as in {address}#MODEL")
+    elif not ((folder := Path(given.removeprefix("hf:"))) / "config.json").is_file():
+        raise StorageError(f"{folder}: no config.json there; name a folder that holds a model")
+
+
 def candidate_of(given: str) -> Candidate:
     """The model that a user names.
 
     Raises:
         StorageError, RecipeError: there is none, or it cannot be loaded.
     """
-    if given.startswith(("http://", "https://")):
+    check(given)
+    if given.startswith(WEB):
         from k2core.evals.candidates.address import Address
 
         address, _, model = given.partition("#")
-        if not model:
-            raise StorageError(f"{given}: which model of that server? Name it behind a #, as in {address}#MODEL")
         return Address(address, model)
     folder = Path(given.removeprefix("hf:"))
     if not given.startswith("hf:") and _is_ours(folder):
@@ -71,8 +86,6 @@ def _is_ours(folder: Path) -> bool:
     try:
         config = parse_json((folder / "config.json").read_text(encoding="utf-8"))
         Tokenizer.load(folder)
-    except FileNotFoundError:
-        raise StorageError(f"{folder}: no config.json there; name a folder that holds a model") from None
-    except (StorageError, ValueError):
+    except (StorageError, ValueError, FileNotFoundError):
         return False
     return isinstance(config, dict) and config.get("model_type") == "deepseek_v3"

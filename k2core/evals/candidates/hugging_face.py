@@ -33,8 +33,6 @@ class HuggingFace:
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        if not folder.is_dir():
-            raise StorageError(f"{folder}: no such folder")
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left", local_files_only=True)
             model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
