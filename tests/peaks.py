@@ -6,7 +6,6 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
-
 _POOLS: list[Any] = []
 """All that were ever set: Arrow frees a buffer in the pool that it came from, which may be after `peak`."""
 

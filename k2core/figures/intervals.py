@@ -47,9 +47,11 @@ def share(passed: int, total: int) -> Score:
 
 
 def mean(groups: list[list[float]], seed: int) -> Score:
-    """The mean of the groups' means."""
-    low, high = bootstrap(groups, seed)
-    return {"value": fmean(fmean(values) for values in groups), "low": low, "high": high}
+    """The mean of the groups' means. Where all values are 0, or all 1, resampling says nothing: Wilson's interval."""
+    every = [value for values in groups for value in values]
+    if set(every) in ({0.0}, {1.0}):
+        return share(round(sum(every)), len(every))
+    return _averaged(groups, seed)
 
 
 def gain(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[float]], seed: int) -> Score:
@@ -62,4 +64,9 @@ def gain(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[flo
     """
     if {name: len(values) for name, values in before.items()} != {name: len(v) for name, v in after.items()}:
         raise ValueError("two models can only be compared on the same items; evaluate both again")
-    return mean([[b - a for a, b in zip(before[name], after[name], strict=True)] for name in sorted(before)], seed)
+    return _averaged([[b - a for a, b in zip(before[name], after[name], strict=True)] for name in sorted(before)], seed)
+
+
+def _averaged(groups: list[list[float]], seed: int) -> Score:
+    low, high = bootstrap(groups, seed)
+    return {"value": fmean(fmean(values) for values in groups), "low": low, "high": high}

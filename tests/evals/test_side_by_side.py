@@ -45,6 +45,16 @@ def perfect() -> dict[str, str]:
     return {item.messages[-1]["content"]: reply_text(item.gold) for _, _, item in chosen}
 
 
+def test_an_address_is_asked_for_each_reply_with_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With equal seeds the replies to items that are alike go wrong together, and no interval over items sees it."""
+    address, seeds = Address("http://localhost/v1", "m"), list[int]()
+    monkeypatch.setattr(address, "_reply", lambda one, seed, temperature: seeds.append(seed) or Reply(str(seed), False))
+    found = address.replies([LONG] * 5, 3, 1.0, 7)
+    assert len(set(seeds)) == 15 and [len(replies) for replies in found] == [3] * 5
+    again = address.replies([LONG] * 5, 3, 1.0, 7)
+    assert again == found
+
+
 def test_a_perfect_model_gets_all_and_a_mute_one_nothing():
     right, mute = (measure(Knows(known), ENVIRONMENTS, **ASKED) for known in (perfect(), {}))
     assert {"arithmetic", "logic", "needles", "sort_numbers"} <= ENVIRONMENTS.keys()

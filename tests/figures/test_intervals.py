@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from k2core.figures.intervals import bootstrap, wilson
+from k2core.figures.intervals import bootstrap, gain, mean, wilson
 
 
 def test_wilson_known_values():
@@ -35,3 +35,10 @@ def test_bootstrap_is_reproducible_and_needs_values():
 def test_bootstrap_of_several_groups_is_about_the_mean_of_means():
     low, high = bootstrap([[1.0] * 90, [0.0] * 10], 0)
     assert low == high == 0.5
+
+
+def test_ten_failures_leave_room_and_no_difference_leaves_none():
+    none, all_ = mean([[0.0] * 6, [0.0] * 4], 0), mean([[1.0] * 10], 0)
+    assert none["value"] == none["low"] == 0 and none["high"] == pytest.approx(0.2775, abs=1e-4)
+    assert all_["value"] == 1 and all_["high"] == pytest.approx(1) and all_["low"] == pytest.approx(0.7225, abs=1e-4)
+    assert gain({"a": [0.5, 1.0]}, {"a": [0.5, 1.0]}, 0) == {"value": 0.0, "low": 0.0, "high": 0.0}

@@ -34,7 +34,8 @@ class Address:
         Raises:
             StageError: the server does not answer, or refuses a request.
         """
-        asked = [(one, seed * 1_000_003 + number) for one in wanted for number in range(samples)]
+        each = [one for one in wanted for _ in range(samples)]
+        asked = [(one, seed * 1_000_003 + number) for number, one in enumerate(each)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             said = list(pool.map(lambda pair: self._reply(pair[0], pair[1], temperature), asked))
         return [said[at : at + samples] for at in range(0, len(said), samples)]
