@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -70,6 +71,8 @@ def _talk(folder: Path, tools: Path, temperature: float, max_tokens: int, system
         called=lambda call, result: print(printable(f"  {call.name} {call.arguments}\n  → {result}")),
         allowed=allowed, system=system,
     )  # fmt: skip
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # bytes that are no text are shown as such, and end no chat
     print(f"{sum(weight.numel() for weight in model.parameters()):,} parameters, {session.room} tokens of context. "
           "/help says what there is.")  # fmt: skip
     with ExitStack() as running, tempfile.TemporaryDirectory(prefix="k2-chat-") as place:

@@ -141,9 +141,10 @@ def test_tools_that_there_are_not_are_said(tools, tmp_path):
 
 
 def test_the_command_with_a_real_server(exported, tools):
-    said = "Hello\n/tools notes\n/tools time get_current_time\n/tools moon\n/dance\n/new\n/help\n/quit\n"
+    said = "Hello\nx\udcff\udcfe\n/tools notes\n/tools time get_current_time\n/tools moon\n/dance\n/new\n/help\n/quit\n"
     command = [sys.executable, "-m", "k2core.talk", exported, "--tools", tools, "--max-tokens", "8"]
-    done = subprocess.run(command, cwd=ROOT, input=said, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=ROOT, input=said, capture_output=True, text=True, errors="surrogateescape",
+                          timeout=120, check=False)  # fmt: skip
     assert done.returncode == 0 and not done.stderr
     for words in ("512 tokens of context", "note ", "get_current_time: ", "no tools moon", "no command /dance", "/new"):
         assert words in done.stdout, done.stdout
