@@ -172,18 +172,18 @@ def _api(method: str, path: str, body: Any = None) -> httpx.Response:
 
 
 def bury() -> None:
-    """Mark as crashed what the server believes under way, if no run holds the workspace: its process is gone."""
+    """Mark as crashed what the server believes under way, if no run holds the workspace: its process is gone.
+
+    That is runs of this workspace's pool and those that were started at a terminal, maybe while no pages were there to
+    miss their signs of life. Other pools have workers elsewhere.
+    """
     try:
         with hold(ROOT, {"doing": "starting `make ui`"}):
-            states = {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}
-            body = {"flow_runs": {"state": states}, "work_pools": {"name": {"any_": [POOL]}}}
+            body = {"flow_runs": {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}}
             for run in _api("POST", "flow_runs/filter", body).json():
-                state = {
-                    "type": "CRASHED",
-                    "name": "Crashed",
-                    "message": "`make ui` ended while it ran; start it again",
-                }
-                _api("POST", f"flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+                if run["work_pool_name"] in (None, POOL):
+                    state = {"type": "CRASHED", "name": "Crashed", "message": "its process is gone; start it again"}
+                    _api("POST", f"flow_runs/{run['id']}/set_state", {"state": state, "force": True})
     except SystemExit:
         pass  # a run at a terminal is under way, and may be one of these
 

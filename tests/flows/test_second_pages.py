@@ -6,11 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import psutil
+import pytest
 from filelock import FileLock
 from workspace import ROOT, Workspace
 
+from flows import pages
 from flows.servers import free_address
 
 
@@ -43,3 +47,17 @@ def test_a_port_is_given_out_once_though_nothing_listens_there_yet() -> None:
     for other in others:
         other.communicate("\n")
     assert len(given) == 4
+
+
+def test_what_died_without_pages_is_crashed_and_other_pools_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = [{"id": pool or "terminal", "work_pool_name": pool} for pool in (None, pages.POOL, "k2-kubernetes")]
+    asked: list[str] = []
+
+    def api(method: str, path: str, body: object = None) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(json=lambda: runs)
+
+    monkeypatch.setattr(pages, "_api", api)
+    monkeypatch.setattr(pages, "hold", lambda *_: nullcontext())
+    pages.bury()
+    assert asked == ["flow_runs/filter", "flow_runs/terminal/set_state", f"flow_runs/{pages.POOL}/set_state"]
