@@ -34,6 +34,9 @@ class Compute(Section):
         Raises:
             RecipeError: this machine has no such device, or the backend is not for it.
         """
+        # OpenMP reads it when torch loads. A thread that spins while it waits keeps its core from other work and from
+        # its own siblings: on a busy machine a training became many times slower; alone it is as fast.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         import torch
 
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may differ between two runs
