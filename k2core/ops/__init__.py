@@ -19,10 +19,10 @@ from torch import Tensor
 
 from k2core.ops.backend import flash_for, implementation, using
 from k2core.ops.decoding import DecoderWeights, LayerWeights, PackedDecoder, RoutedWeights
-from k2core.ops.reach import BRANCH, MOST_BRANCHES, Reach
+from k2core.ops.reach import BRANCH, MOST_BRANCHES, QUERY_BLOCK, Reach
 
 __all__ = [
-    "BRANCH", "MOST_BRANCHES",
+    "BRANCH", "MOST_BRANCHES", "QUERY_BLOCK",
     "DecoderWeights", "LayerWeights", "PackedDecoder", "Reach", "Rotation", "RoutedWeights", "attention", "flash_for",
     "grouped_linear", "head_loss", "latent_attention", "linear", "newton_schulz", "packed_decoder", "prepare",
     "rms_norm", "rotate", "routed_experts", "sample", "swiglu", "token_losses", "using",

@@ -16,7 +16,7 @@ from math import ceil
 from k2core.machine.device import Precision
 from k2core.model.config import ModelConfig
 from k2core.model.counts import Weights
-from k2core.ops.reference import QUERY_BLOCK
+from k2core.ops import QUERY_BLOCK
 
 LOGITS = 2**27
 """Logits that `k2core/ops/cuda/head.py` has at once."""
