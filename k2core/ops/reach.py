@@ -19,9 +19,9 @@ sees that segment and itself. So a prompt is computed once for all responses to 
 MOST_BRANCHES = 2**31 // BRANCH - 1
 
 QUERY_BLOCK = 128
-"""Queries that `reference.py` handles at once: a block sees only the keys up to its end, which skips most of the masked half, and no mask
-is larger than [B, 1, QUERY_BLOCK, S]. On two cores in fp32, with the maximum, 1.5 (T 256) to 2.5 times (T 1,024) as
-fast as `scaled_dot_product_attention`."""
+"""Queries that `reference.py` handles at once: a block sees only the keys up to its end, which skips most of the masked
+half, and no mask is larger than [B, 1, QUERY_BLOCK, S]. On two cores in fp32, with the maximum, 1.5 (T 256) to 2.5
+times (T 1,024) as fast as `scaled_dot_product_attention`."""
 
 Block = tuple[int, int, int, int]
 """(start, end, first, last): the queries `start` to `end` are in consecutive columns and see only the

@@ -14,8 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from k2core.model.config import ModelConfig
 from k2core.model.counts import attention_flops, count, total_parameters, training_flops
 from k2core.model.transformer import Transformer
-from k2core.ops import using
-from k2core.ops import QUERY_BLOCK
+from k2core.ops import QUERY_BLOCK, using
 from k2core.planning.activations import Activations
 from k2core.recipe import load_section
 
