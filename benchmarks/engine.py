@@ -73,7 +73,7 @@ def our_client(line: Line, config: LLMConfig, asked: list[Request]) -> Work:
     def work() -> int:
         with tempfile.TemporaryDirectory() as folder:
             cache = ReplayCache(Path(folder) / "answers.sqlite")
-            answers = LLM(config, lambda: line, cache).complete_many(asked, set_aside=True)
+            answers = LLM(config, lambda _: line, cache).complete_many(asked, set_aside=True)
             cache.close()
         return sum(answer.completion_tokens for answer in answers if isinstance(answer, Answer))
 

@@ -32,3 +32,7 @@ SPECIAL_TOKENS: tuple[str, ...] = (
     PAD,
 )
 """In the order of their ids, which follow the byte-pair vocabulary as in the released tokenizer."""
+
+DEFAULT_SYSTEM = "Answer."
+"""Where K2's template says that it is Kimi, by Moonshot AI. No model made here is, and none has read those words in
+training: asked so, it answered with them. These are the words of the gym's prompts."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from k2core.chat.special_tokens import (
+    DEFAULT_SYSTEM,
     IM_ASSISTANT,
     IM_END,
     IM_MIDDLE,
@@ -36,9 +37,6 @@ Tool = dict[str, Any]
 ToolFormat = Literal["typescript", "json"]
 IMAGE = "<|media_start|>image<|media_content|><|media_pad|><|media_end|>\n"
 """What the released template writes for a picture: plain text to K2, whose vocabulary has no such tokens."""
-DEFAULT_SYSTEM = "Answer."
-"""Where K2's template says that it is Kimi, by Moonshot AI. No model made here is, and none has read those words in
-training: asked so, it answered with them. These are the words of the gym's prompts."""
 OPENERS = {"system": IM_SYSTEM, "tool": IM_SYSTEM, "user": IM_USER, "assistant": IM_ASSISTANT}
 
 

@@ -12,8 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from k2core import storage
-from k2core.chat.special_tokens import IM_END
-from k2core.chat.template import DEFAULT_SYSTEM
+from k2core.chat.special_tokens import DEFAULT_SYSTEM, IM_END
 from k2core.storage import Split
 
 if TYPE_CHECKING:

@@ -87,7 +87,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
         a, b = random.randrange(100), random.randrange(100)
         text = f"{a} + {b} = {a + b}. " * 3 if math else " ".join(random.choices(words, k=40)) + "."
         domain, split = "math" if math else "web", "heldout" if number % 12 in (0, 1) else "train"
-        common = dict.fromkeys(("source", "license", "origin", "attribution", "language"), "x")
+        common = dict.fromkeys(("source", "license", "origin", "attribution", "language", "date"), "x")
         score = {"quality": number % 10 / 10, "rate": 0.55 + number % 10 / 20}
         rows.append({"id": str(number), "text": text, "domain": domain, "split": split, **score, **common})
     import pyarrow as pa

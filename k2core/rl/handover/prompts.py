@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
-from k2core.chat.template import DEFAULT_SYSTEM
+from k2core.chat.special_tokens import DEFAULT_SYSTEM
 from k2core.chat.tokenizer import Tokenizer
 from k2core.chat.typescript import declare
 from k2core.gym.base import Environment, Episodic, Item
