@@ -169,7 +169,8 @@ def _place(name: str) -> Path:
     if spec is None or not spec.origin:
         raise SandboxError(f"no package {name} to give to a sandbox; install it")
     origin = Path(spec.origin)
-    return origin.parent if spec.submodule_search_locations else origin
+    place = origin.parent if spec.submodule_search_locations else origin
+    return place.parent.resolve() / place.name  # a link on the way would lead out of the sandbox's own root
 
 
 @cache
