@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from k2core.storage import StorageError, count_rows
+from k2core.storage import group_rows, read_columns
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,18 +37,7 @@ class Block:
         Raises:
             StorageError: the table lacks one of them, or cannot be read.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        file = pq.ParquetFile(self.path)
-        if missing := set(columns) - set(file.schema_arrow.names):
-            raise StorageError(
-                f"{self.path}: no column {', '.join(sorted(missing))}; run the stage that makes it again"
-            )
-        try:
-            return file.read_row_group(self.group, columns=list(columns))
-        except pa.ArrowInvalid as error:
-            raise StorageError(f"{self.path}: corrupt Parquet data ({error}); delete it and re-run its stage") from None
+        return read_columns(self.path, columns, self.group)
 
 
 @dataclass(frozen=True)
@@ -87,13 +76,8 @@ def blocks_of(kind: str, path: Path, first: int = 0) -> list[Block]:
     Raises:
         StorageError: the table is missing.
     """
-    import pyarrow.parquet as pq
-
-    count_rows(path)  # names the table if it is missing
-    metadata = pq.ParquetFile(path).metadata
     blocks = []
-    for group in range(metadata.num_row_groups):
-        rows = metadata.row_group(group).num_rows
+    for group, rows in enumerate(group_rows(path)):
         blocks.append(Block(f"{kind}-{group:05}", path, group, first, rows))
         first += rows
     return [block for block in blocks if block.rows]

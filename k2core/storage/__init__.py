@@ -6,6 +6,7 @@ from k2core.storage.jsonl import read_lines, write_lines
 from k2core.storage.parquet import (
     StorageError,
     count_rows,
+    group_rows,
     read_columns,
     read_table,
     read_tables,
@@ -22,6 +23,7 @@ __all__ = [
     "count_rows",
     "dvc_md5",
     "fraction_of",
+    "group_rows",
     "parse_json",
     "publish",
     "read_columns",

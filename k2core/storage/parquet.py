@@ -97,8 +97,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[st
     return rows
 
 
-def read_columns(path: Path, columns: Sequence[str] | None = None) -> Any:
-    """One Parquet file as a pyarrow table.
+def read_columns(path: Path, columns: Sequence[str] | None = None, group: int | None = None) -> Any:
+    """One Parquet file, or one row group of it, as a pyarrow table.
 
     Raises:
         StorageError: the file is missing, corrupt, or lacks one of `columns`.
@@ -111,7 +111,8 @@ def read_columns(path: Path, columns: Sequence[str] | None = None) -> Any:
         found = ", ".join(file.schema_arrow.names)
         raise StorageError(f"{path}: no column {', '.join(sorted(missing))}; it has {found}")
     try:
-        return file.read(columns=list(columns) if columns else None)
+        chosen = list(columns) if columns else None
+        return file.read(columns=chosen) if group is None else file.read_row_group(group, columns=chosen)
     except (pa.ArrowInvalid, OSError) as error:
         if of_the_machine(error):
             raise
@@ -124,7 +125,17 @@ def count_rows(path: Path) -> int:
     Raises:
         StorageError: the file is missing or corrupt.
     """
-    return int(_opened(path).metadata.num_rows)
+    return sum(group_rows(path))
+
+
+def group_rows(path: Path) -> list[int]:
+    """The number of rows of each row group of one Parquet file, from its footer.
+
+    Raises:
+        StorageError: the file is missing or corrupt.
+    """
+    metadata = _opened(path).metadata
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
 
 def _opened(path: Path) -> Any:
