@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,13 @@ FIGURES = "figures.json"
 
 
 class Setting(BaseModel):
-    """What is measured: a model of the scale (empty: the first), processes, and how they share the work."""
+    """What is measured: a model of the scale (empty: the first), processes, and how they share the work.
+
+    Attributes:
+        threads: of all processes together; None: the scale's.
+        row_tokens: of a row, of which a step has as many as make the scale's tokens; None: the scale's.
+        at_once: tokens of a micro-batch; None: all of a process's, in a pipeline a row.
+    """
 
     size: str = ""
     processes: int = 1
@@ -39,6 +46,9 @@ class Setting(BaseModel):
     replicas: int = 1
     pipeline: int = 1
     steps: int = 30
+    threads: int | None = None
+    row_tokens: int | None = None
+    at_once: int | None = None
 
 
 class Listener(Job):
@@ -53,7 +63,10 @@ class Listener(Job):
 
 
 def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
-    load_section(Compute, LAPTOP, "compute").model_copy(update={"threads": sizes.threads}).apply()
+    threads = setting.threads or sizes.threads
+    load_section(Compute, LAPTOP, "compute").model_copy(update={"threads": threads}).apply()
+    context = setting.row_tokens or sizes.context
+    sizes = replace(sizes, rows=sizes.rows * sizes.context // context, context=context)
     config = sizes.models[setting.size or next(iter(sizes.models))]
     batch_tokens = sizes.rows * sizes.context
     phase = load_section(Phase, LAPTOP, "pretrain", "stable")
@@ -63,17 +76,19 @@ def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
         "log_every": min(phase.log_every, setting.steps // 3),
     }  # fmt: skip
     phase = phase.model_copy(update=changes)
-    shared = setting.model_dump(exclude={"size", "steps"})
+    shared = setting.model_dump(include={*ParallelConfig.model_fields})
     parallel = load_section(ParallelConfig, LAPTOP, "parallel").model_copy(update=shared)
     with joined(parallel) as ranks:
         shards = folder / "tokens"
         if ranks.rank == 0:
             write_tokens(shards, config.vocab_size, setting.steps * batch_tokens)
         ranks.sum(0)  # the others wait for the tokens
+        before = resident()
         model = build(config)
         ranks.spread(model, parallel)
+        forget_peak()
         job = Listener(folder)
-        at_once = sizes.context if setting.pipeline > 1 else None  # a pipeline needs micro-batches: rows one by one
+        at_once = setting.at_once or (sizes.context if setting.pipeline > 1 else None)
         source = PhaseSource(
             TokenShards(shards), weights={"web": 1.0}, steps=setting.steps, batch_rows=sizes.rows,
             context=sizes.context, seed=1, cursor={},
@@ -85,8 +100,25 @@ def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
             TrainingSetting(job, spikes, checkpoint, ranks, at_once), folder / "plot.csv",
         )  # fmt: skip
         if ranks.rank == 0:
-            rows = [{**row, "steps_per_second": row["throughput/tps"] / batch_tokens} for row in job.seen]
+            grown = resident("VmHWM") - before
+            rows = [
+                {**row, "steps_per_second": row["throughput/tps"] / batch_tokens, "grown_mib": grown}
+                for row in job.seen
+            ]
             write_json(folder / FIGURES, rows[1:])
+
+
+def resident(what: str = "VmRSS") -> float:
+    """MiB that this process has in memory now; `VmHWM`: had at most since `forget_peak`. Linux alone; else 0."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{what}:")), 0.0)
+
+
+def forget_peak() -> None:
+    """What has been in memory no longer counts."""
+    if (file := Path("/proc/self/clear_refs")).exists():
+        file.write_text("5")
 
 
 def write_tokens(folder: Path, vocabulary: int, tokens: int) -> None:

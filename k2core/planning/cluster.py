@@ -26,6 +26,12 @@ class Cluster(Section):
     tflops: dict[Precision, float] = Field(description="dense peak of a GPU by precision, 1e12 operations per second")
     inside_gb_s: float = Field(gt=0, description="from a GPU to others of its node, 1e9 bytes per second")
     between_gb_s: float = Field(gt=0, description="from a GPU to other nodes, 1e9 bytes per second")
+    exchange_us: float = Field(
+        default=0, ge=0, description="what an exchange takes besides its bytes, 1e-6 s; 0: it hides behind the work"
+    )
+    overlap: bool = Field(
+        default=True, description="weights travel while a GPU works; false where both are work of the same cores"
+    )
     share_of_peak: float = Field(
         gt=0, le=1, description="share of the peak that training reaches; recomputing takes time and does not count"
     )

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from k2core.machine.device import Precision
+from k2core.model.config import ModelConfig
+from k2core.model.counts import weights
 from k2core.planning.cluster import Cluster
 from k2core.planning.jobs import Job, Jobs
 
@@ -86,11 +88,33 @@ class Mesh(Protocol):
         """What a rank sends in a step, by what for."""
         ...
 
+    def exchanges(self, jobs: Jobs, job: Job) -> int:
+        """How many exchanges a rank takes part in, in a step."""
+        ...
+
     def seconds(self, jobs: Jobs, job: Job, cluster: Cluster) -> float:
         """Time of a step."""
         ...
 
     def described(self) -> str: ...
+
+
+def fsdp_exchanges(layers: int, with_experts: int) -> int:
+    """Of a forward and a backward pass: each layer is gathered twice and reduced, the rest of the model once each.
+
+    Args:
+        with_experts: of the layers, those whose experts are cut up too.
+    """
+    return 3 * (layers + with_experts) + 2
+
+
+def muon_exchanges(model: ModelConfig) -> int:
+    """To whole matrices and back, for each stack of equal ones."""
+    return 2 * len({each.shape[-2:] for each in weights(model) if each.muon})
+
+
+ALL_RANKS = 3
+"""Exchanges of a step between all ranks: gradient norm, largest logits, loads of the experts."""
 
 
 def work_seconds(jobs: Jobs, job: Job, cluster: Cluster, ranks: int, precision: Precision) -> float:

@@ -18,7 +18,17 @@ from k2core.model.counts import count, weights
 from k2core.planning.activations import Activations, muon_space
 from k2core.planning.cluster import Cluster
 from k2core.planning.jobs import Job, Jobs
-from k2core.planning.mesh import Memory, Refused, Sent, all_to_all, near, ring, work_seconds
+from k2core.planning.mesh import (
+    ALL_RANKS,
+    Memory,
+    Refused,
+    Sent,
+    all_to_all,
+    muon_exchanges,
+    near,
+    ring,
+    work_seconds,
+)
 from k2core.recipe import Section
 from k2core.training.config import ParallelConfig
 from k2core.training.dividing import DoesNotDivide, check_model
@@ -170,9 +180,16 @@ class PipelinedMesh(Section):
         sent["ZeRO-1"] = Sent(sum(part.inside for part in parts), sum(part.between for part in parts))
         return sent
 
+    def exchanges(self, jobs: Jobs, job: Job) -> int:
+        model, layers = jobs.model, -(-jobs.model.num_hidden_layers // self.pipeline)
+        each = (3 * PASSES - 1) * layers if self.experts > 1 else 0
+        each += PASSES * layers if self._shared(job) > 1 else 0
+        each += 4 * self.virtual if self.pipeline > 1 else 0
+        return self._micro_batches(job) * each + 2 * layers + muon_exchanges(model) + ALL_RANKS
+
     def seconds(self, jobs: Jobs, job: Job, cluster: Cluster) -> float:
         work = work_seconds(jobs, job, cluster, self.gpus, "bf16") * (1 + self.bubble(job))
         sent = self.sent(jobs, job, cluster).values()
         inside = Sent(inside=sum(each.inside for each in sent)).seconds(cluster)
         between = Sent(between=sum(each.between for each in sent)).seconds(cluster)
-        return max(work, inside, between)
+        return max(work, inside, between) + self.exchanges(jobs, job) * cluster.exchange_us / 1e6

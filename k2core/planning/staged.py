@@ -11,11 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from k2core.model.config import ModelConfig
-from k2core.model.counts import Weights, weights
+from k2core.model.counts import Weights, count, training_flops, weights
 from k2core.planning.activations import Activations, muon_space
 from k2core.planning.cluster import Cluster
 from k2core.planning.jobs import Job, Jobs
-from k2core.planning.mesh import Memory, Sent, all_to_all, near, ring, work_seconds
+from k2core.planning.mesh import ALL_RANKS, Memory, Sent, all_to_all, muon_exchanges, near, ring, work_seconds
 from k2core.planning.today import FP32, Today
 from k2core.training.config import ParallelConfig
 from k2core.training.pieces import layers_of
@@ -114,8 +114,33 @@ class Staged(Today):
         sent["Muon"] = Sent(sum(part.inside for part in exchanged), sum(part.between for part in exchanged))
         return sent
 
+    def _largest_share(self, model: ModelConfig, context: int) -> float:
+        """Of a token's operations, those of the stage that has most: the others wait for it."""
+        work = []
+        for stage in range(self.parallel.pipeline):
+            numbers = [number for piece in self._layers(model, stage) for number in piece]
+            dense = sum(number < model.first_k_dense_replace for number in numbers)
+            own = model.model_copy(update={"num_hidden_layers": len(numbers), "first_k_dense_replace": dense})
+            head = 6 * count(own).head if stage < self.parallel.pipeline - 1 else 0
+            work.append(training_flops(own, context) - head)
+        return max(work) / sum(work)
+
+    def exchanges(self, jobs: Jobs, job: Job) -> int:
+        """Of the stage with most layers."""
+        own, model, passes = self.parallel, jobs.model, 1 + self.parallel.recompute
+        stages = [[number for piece in self._layers(model, s) for number in piece] for s in range(own.pipeline)]
+        layers = max(map(len, stages))
+        sparse = max(sum(number >= model.first_k_dense_replace for number in stage) for stage in stages)
+        cut = layers + own.virtual if own.shards > 1 else 0
+        cut += sparse if own.experts > 1 and own.copies > 1 else 0
+        once = 2 * cut + (layers + 1 if own.replicas > 1 else 0)  # gathered and reduced
+        each = self._row_exchanges(layers, sparse, passes) + 4 * own.virtual  # pieces' inputs, and gradients
+        return once + self._micro_batches(job) * each + muon_exchanges(model) + ALL_RANKS
+
     def seconds(self, jobs: Jobs, job: Job, cluster: Cluster) -> float:
         own = self.parallel
         bubble = (own.pipeline - 1) / (own.virtual * self._micro_batches(job))
-        work = work_seconds(jobs, job, cluster, self.ranks, jobs.precision) * (1 + bubble)
-        return work + sum(sent.seconds(cluster) for sent in self.sent(jobs, job, cluster).values())
+        slowest = own.pipeline * self._largest_share(jobs.model, job.context)
+        work = work_seconds(jobs, job, cluster, self.ranks, jobs.precision) * slowest * (1 + bubble)
+        sent = sum(sent.seconds(cluster) for sent in self.sent(jobs, job, cluster).values())
+        return work + sent + self.exchanges(jobs, job) * cluster.exchange_us / 1e6

@@ -15,7 +15,18 @@ from k2core.model.counts import Weights, count, cut_axis, weights
 from k2core.planning.activations import Activations, muon_space
 from k2core.planning.cluster import Cluster
 from k2core.planning.jobs import Job, Jobs
-from k2core.planning.mesh import Memory, Refused, Sent, all_to_all, near, ring, work_seconds
+from k2core.planning.mesh import (
+    ALL_RANKS,
+    Memory,
+    Refused,
+    Sent,
+    all_to_all,
+    fsdp_exchanges,
+    muon_exchanges,
+    near,
+    ring,
+    work_seconds,
+)
 from k2core.training.config import ParallelConfig
 from k2core.training.dividing import DoesNotDivide, check_columns, check_model, rows_at_once, rows_each
 
@@ -153,7 +164,26 @@ class Today:
         sent["Muon"] = Sent(sum(part.inside for part in exchanged), sum(part.between for part in exchanged))
         return sent
 
+    def exchanges(self, jobs: Jobs, job: Job) -> int:
+        own, model = self.parallel, jobs.model
+        if self.ranks == 1:
+            return 0
+        layers, passes = model.num_hidden_layers, 1 + own.recompute
+        sparse = layers - model.first_k_dense_replace
+        found = fsdp_exchanges(layers, sparse if own.experts > 1 and own.copies > 1 else 0)
+        if own.replicas > 1:
+            found += layers + 1
+        found += self._row_exchanges(layers, sparse, passes)
+        return self._micro_batches(job) * found + muon_exchanges(model) + ALL_RANKS
+
+    def _row_exchanges(self, layers: int, sparse: int, passes: int) -> int:
+        """Of a micro-batch: sizes, tokens there and back, and their gradients; caches and their gradients."""
+        experts = sparse * (3 * passes + 2) if self.parallel.experts > 1 else 0
+        return experts + (layers * (passes + 1) if self.parallel.context > 1 else 0)
+
     def seconds(self, jobs: Jobs, job: Job, cluster: Cluster) -> float:
         times = {name: sent.seconds(cluster) for name, sent in self.sent(jobs, job, cluster).items()}
-        hidden = times.pop("weights")
-        return max(work_seconds(jobs, job, cluster, self.ranks, jobs.precision), hidden) + sum(times.values())
+        work = work_seconds(jobs, job, cluster, self.ranks, jobs.precision)
+        if cluster.overlap:
+            work = max(work, times.pop("weights"))
+        return work + sum(times.values()) + self.exchanges(jobs, job) * cluster.exchange_us / 1e6
