@@ -22,20 +22,21 @@ from stages import curate, tag
 LAPTOP = Path(__file__).parents[1] / "recipes" / "laptop.yaml"
 HELDOUT = 500
 """Documents that are held out, about: the laptop recipe's share of a large corpus would be too many."""
+HERE = Corpus(workers=1)
+"""In this process, whose memory is measured."""
 MIB = 2**20
 
 
 def tagged(root: Path, count: int) -> None:
-    params, corpus = load_section(tag.Params, LAPTOP, "tag"), load_section(Corpus, LAPTOP, "corpus")
-    tag.run(params, corpus, root / "documents", root / "attributes", Job("tag", root / "work" / "tag", None))
+    params = load_section(tag.Params, LAPTOP, "tag")
+    tag.run(params, HERE, root / "documents", root / "attributes", Job("tag", root / "work" / "tag", None))
 
 
 def curated(root: Path, count: int) -> None:
     params = load_section(curate.Params, LAPTOP, "curate")
     params = params.model_copy(update={"heldout_fraction": min(params.heldout_fraction, HELDOUT / count)})
     inputs = (root / name for name in ("documents", "attributes", "quality", "tasks"))
-    corpus = load_section(Corpus, LAPTOP, "corpus")
-    curate.run(params, corpus, *inputs, root / "curated", Job("curate", root / "work" / "curate", None))
+    curate.run(params, HERE, *inputs, root / "curated", Job("curate", root / "work" / "curate", None))
 
 
 def searched(root: Path, count: int) -> None:

@@ -3,9 +3,9 @@
 The machine is a cluster of which each rank is a thread. What a cluster's file would say is measured first, apart from
 what is predicted: operations per second of a rank, by as many trainings of one process at once as there will be
 ranks, in rows half as long, each with a rank's micro-batch; the link by gathering and reducing a large tensor; what an
-exchange takes besides its bytes by FSDP2 on layers that compute next to nothing. Then trainings of 1, 2 and 4 processes at three
-sizes, their time of a step and their memory. Writes the block `predictions` of docs/parallel.md. The time needs
-an idle machine and 15 minutes.
+exchange takes besides its bytes by FSDP2 on layers that compute next to nothing. Then trainings of 1, 2 and 4
+processes at three sizes, their time of a step and their memory. Writes the block `predictions` of docs/parallel.md. The
+time needs an idle machine and 15 minutes.
 """
 
 from __future__ import annotations
