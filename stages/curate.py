@@ -8,6 +8,8 @@ passages of evaluation sets or of held-out text are removed last.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +26,9 @@ from k2core.corpus.curation import (
     Funnel,
 )
 from k2core.corpus.documents import DOMAINS
-from k2core.corpus.workers import Corpus, map_shards
+from k2core.corpus.workers import Corpus, Work, map_shards
 from k2core.stage import Job, Metrics, StageError, main
-from k2core.storage import count_rows, table_names, write_json
+from k2core.storage import count_rows, publish, table_names, write_json
 
 if TYPE_CHECKING:
     from k2core.corpus.steps.select import Selected
@@ -36,6 +38,23 @@ SECTION = "curate"
 
 class Params(CurationConfig):
     """What is kept."""
+
+
+@dataclass(frozen=True)
+class Over:
+    """What is done shard by shard: `counts` documents of each table."""
+
+    counts: Mapping[str, int]
+    corpus: Corpus
+    job: Job
+
+    def shards(self, work: Work, marks: Mapping[str, Path], what: str) -> None:
+        """`work` on the tables whose file or folder of `marks` is not there yet."""
+        waiting = [name for name in marks if not marks[name].exists()]
+        done = sum(count for name, count in self.counts.items() if name not in waiting)
+        with self.job.progress(sum(self.counts.values()), "document", done, what) as bar:
+            for name, _ in map_shards(work, waiting, self.corpus, self.job.scratch / "workers"):
+                bar.update(self.counts[name])
 
 
 def run(
@@ -50,13 +69,9 @@ def run(
 
     names = table_names(documents)
     folders = {name: job.scratch / "candidates" / Path(name).stem for name in names}
-    work = candidates.Ruling(candidates.Inputs(documents, attributes, quality), params, folders)
-    waiting = [name for name in names if not folders[name].exists()]
     counts = {name: count_rows(documents / name) for name in names}
-    done = sum(counts[name] for name in names if name not in waiting)
-    with job.progress(sum(counts.values()), "document", done, "rules") as bar:
-        for name, _ in map_shards(work, waiting, corpus, job.scratch / "workers"):
-            bar.update(counts[name])
+    over = Over(counts, corpus, job)
+    over.shards(candidates.Ruling(candidates.Inputs(documents, attributes, quality), params, folders), folders, "rules")
     found = job.scratch / "repeats"
     if not found.exists():
         job.say("looking for duplicates and repeated paragraphs")
@@ -64,14 +79,14 @@ def run(
     leftovers = repeats.Leftovers(documents, folders, found)
     sets = text_sets(tasks)
     job.say(f"looking for {', '.join(group.name for group in sets)} and held-out text")
-    heldout = {id: text for name in names for id, text in select.heldout_texts(leftovers.of(name)).items()}
-    search = Contamination(sets, heldout, params.decontamination)
+    sought = job.scratch / "sought"
+    if not sought.exists():
+        heldout = {id: text for name in names for id, text in select.heldout_texts(leftovers.of(name)).items()}
+        with publish(sought) as scratch:
+            Contamination(sets, heldout, params.decontamination).save(scratch)
+    search = Contamination.open(sought)
     files = {name: job.scratch / "found" / f"{Path(name).stem}.json" for name in names}
-    with job.progress(sum(counts.values()), "document", what="contamination") as bar:
-        for name in names:
-            if not files[name].exists():
-                select.write_found(leftovers.of(name), search, files[name])
-            bar.update(counts[name])
+    over.shards(select.Looking(leftovers, sought, files), files, "contamination")
     selected = select.write_selected(leftovers, files, search, params, out)
     _check(selected, documents)
     write_json(out / "funnel.json", selected.funnel.table(_steps(params, selected.funnel)))

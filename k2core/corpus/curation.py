@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -25,6 +26,7 @@ Row = dict[str, Any]
 EXACT, NEAR, PARAGRAPHS, CONTAMINATED = "exact_duplicate", "near_duplicate", "duplicate_paragraphs", "contaminated"
 UNTAGGED = "untagged"
 """A signal failed on the document; the passage says how."""
+_INDICES, _FIGURES = ("items", "own"), "figures.json"
 HELDOUT, TRAIN, FOREIGN = "heldout", "train", "foreign"
 """`foreign` waits for its translation: it is neither trained on nor measured with."""
 
@@ -131,7 +133,7 @@ class Contamination:
     """Passages of evaluation sets and of held-out text, for which training documents are searched twice.
 
     `look` reads each training document; the sum of what it counts goes to `rejections`, which reads again what was
-    found. The held-out documents' words and n-grams are in memory.
+    found. Of a new search the held-out documents' words and n-grams are in memory, of one that was saved on disk.
 
     Args:
         heldout: id → text.
@@ -151,6 +153,22 @@ class Contamination:
         for what in ("searched", "too_short"):
             counts: Counter[str] = getattr(self._items, what) + getattr(self._own, what)
             self.figures |= {f"{what}/{group.name}": float(counts[group.name]) for group in (*sets, own)}
+
+    def save(self, folder: Path) -> None:
+        """Write what is sought into `folder`, which is made."""
+        for name in _INDICES:
+            getattr(self, f"_{name}").save(folder / name)
+        storage.write_json(folder / _FIGURES, self.figures)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """A search that was saved; its indices are read where they are looked at."""
+        from k2core.corpus.duplicates.decontamination import Index
+
+        search = cls.__new__(cls)
+        search._items, search._own = (Index.open(folder / name) for name in _INDICES)
+        search.figures = storage.parse_json((folder / _FIGURES).read_text(encoding="utf-8"))
+        return search
 
     def look(self, documents: Sequence[tuple[Name, str]]) -> Found[Name]:
         """What training documents (name, text) share with the items."""

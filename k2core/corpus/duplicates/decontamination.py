@@ -6,10 +6,11 @@ least `SHORTEST` words is searched for as a whole; a still shorter one could mat
 n-grams that many items share are the wording of the set, and n-grams of held-out text that many documents share are
 phrases of the corpus: neither is evidence.
 
-The index holds 8 bytes per n-gram; a document costs one look-up per word. The result depends on texts and settings
-alone, not on their order.
+The index holds 16 bytes per n-gram and 8 per word; a document costs one look-up per word. A saved index is read from
+the disk where it is looked at, by any number of processes. The result depends on texts and settings alone, not on
+their order.
 
-Shapes: N words of a text, G its n-grams, K n-grams of the index, A short items.
+Shapes: N words of a text, G its n-grams, K n-grams of the index, A short items, W words of all items, I items.
 """
 
 from __future__ import annotations
@@ -17,17 +18,20 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from pathlib import Path
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 
 from k2core.corpus.duplicates.shingles import ngram_hashes, simple_words, word_hashes
+from k2core.storage import parse_json, write_json
 
 Name = TypeVar("Name")
 SHORTEST = 8
 """Words of the shortest item that is searched for, as for GPT-3."""
 COMMON = 10
 """An n-gram in more items, or more documents, than this is not evidence (GPT-3: ignored above 10)."""
+_ABOUT, _ARRAYS = "about.json", ("keys_K", "items_K", "words_W", "ends_I")
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,10 @@ class Index:
         self.searched: Counter[str] = Counter()
         self.too_short: Counter[str] = Counter()
         self._names: list[str] = []
-        self._hashes: list[np.ndarray] = []
-        self._short: dict[int, list[int]] = defaultdict(list)
+        hashes = [np.empty(0, np.uint64)]
         keys, items = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
         for group in sets:
-            own = [grams for grams in self._add(group) if len(grams[1])]
+            own = [grams for grams in self._add(group, hashes) if len(grams[1])]
             common = _shared_by_many([grams_G for _, grams_G in own])
             for item, grams_G in own:
                 left_G = np.setdiff1d(grams_G, common)
@@ -83,10 +86,42 @@ class Index:
         # Of equal n-grams the first item's stays: np.unique gives first places.
         self._keys_K, first_K = np.unique(np.concatenate(keys), return_index=True)
         self._items_K = np.concatenate(items)[first_K]
+        self._words_W, self._ends_I = np.concatenate(hashes), np.cumsum([len(each) for each in hashes])
+        self._find_short()
+
+    def save(self, folder: Path) -> None:
+        """Write the index into `folder`, which is made."""
+        folder.mkdir(parents=True)
+        for name in _ARRAYS:
+            np.save(folder / f"{name}.npy", getattr(self, f"_{name}"))
+        about = {"ngram_words": self.ngram_words, "names": self._names}
+        write_json(folder / _ABOUT, about | {"searched": self.searched, "too_short": self.too_short})
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """A saved index."""
+        about = parse_json((folder / _ABOUT).read_text(encoding="utf-8"))
+        index = cls([], about["ngram_words"])
+        index._names = about["names"]
+        index.searched, index.too_short = Counter(about["searched"]), Counter(about["too_short"])
+        for name in _ARRAYS:
+            setattr(index, f"_{name}", np.load(folder / f"{name}.npy", mmap_mode="r"))
+        index._find_short()
+        return index
+
+    def _words(self, item: int) -> np.ndarray:
+        """The hashes of an item's words."""
+        return self._words_W[self._ends_I[item] : self._ends_I[item + 1]]
+
+    def _find_short(self) -> None:
+        """The items that are sought as a whole, by the n-gram that they begin with."""
+        self._short: dict[int, list[int]] = defaultdict(list)
+        for item in np.flatnonzero(np.diff(self._ends_I) < self.ngram_words).tolist():
+            self._short[int(ngram_hashes(self._words(item)[:SHORTEST], SHORTEST)[0])].append(item)
         self._anchors_A = np.array(sorted(self._short), np.uint64)
 
-    def _add(self, group: EvaluationSet) -> Iterator[tuple[int, np.ndarray]]:
-        """`(number, distinct n-grams)` of the items that are long enough; whole items go to `_short`."""
+    def _add(self, group: EvaluationSet, hashes: list[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+        """`(number, distinct n-grams)` of the items that are long enough; the hashes of their words to `hashes`."""
         for name, text in sorted(group.texts.items()):
             hashes_N = word_hashes(simple_words(text))
             if len(hashes_N) < SHORTEST:
@@ -95,9 +130,7 @@ class Index:
             self.searched[group.name] += 1
             number = len(self._names)
             self._names.append(f"{group.name}/{name}")
-            self._hashes.append(hashes_N)
-            if len(hashes_N) < self.ngram_words:
-                self._short[int(ngram_hashes(hashes_N[:SHORTEST], SHORTEST)[0])].append(number)
+            hashes.append(hashes_N)
             yield number, np.unique(ngram_hashes(hashes_N, self.ngram_words))
 
     def matches(self, hashes_N: np.ndarray) -> list[Match]:
@@ -107,15 +140,15 @@ class Index:
             found.append(Match(start, self.ngram_words, int(self._items_K[place]), int(self._keys_K[place])))
         for start, place in _present(ngram_hashes(hashes_N, SHORTEST), self._anchors_A):
             for item in self._short[int(self._anchors_A[place])]:
-                size = len(self._hashes[item])
-                if np.array_equal(hashes_N[start : start + size], self._hashes[item]):
+                size = len(self._words(item))
+                if np.array_equal(hashes_N[start : start + size], self._words(item)):
                     found.append(Match(start, size, item, -1 - item))
         return found
 
     def hit(self, words: Sequence[str], matches: Sequence[Match]) -> Hit:
         """The longest run of overlapping `matches` as a passage; of equals the first."""
         start, end, item = max(_runs(matches), key=lambda run: (run[1] - run[0], -run[0]))
-        share = min(1.0, (end - start) / len(self._hashes[item]))
+        share = min(1.0, (end - start) / len(self._words(item)))
         return Hit(self._names[item], " ".join(words[start:end]), round(share, 4))
 
 

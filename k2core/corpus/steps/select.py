@@ -31,6 +31,7 @@ from k2core.corpus.curation import (
 )
 from k2core.corpus.documents import COLUMNS, DOMAINS, document_schema
 from k2core.corpus.steps.repeats import Left, Leftovers
+from k2core.corpus.workers import Watch
 from k2core.storage import parse_json, read_columns, stream_table, write_json
 
 _CHOSEN = (("quality", "double"), ("rate", "double"), ("split", "string"))
@@ -42,11 +43,25 @@ def heldout_texts(left: Left) -> dict[str, str]:
     return {row["id"]: row["text"] for row in left.kept if row["split"] == HELDOUT}
 
 
-def write_found(left: Left, search: Contamination, path: Path) -> None:
-    """Write what a shard's training documents share with evaluation and held-out text."""
-    found = search.look(_training(left))
-    items = {str(row): vars(rejection) for row, rejection in found.items.items()}
-    write_json(path, {"items": items, "suspects": found.suspects, "seen": list(found.seen.items())})
+@dataclass(frozen=True)
+class Looking:
+    """The work on a documents' table, called with its name: writes to its file what its training documents share with
+    evaluation and held-out text.
+
+    Attributes:
+        search: the folder of a saved `Contamination`.
+        files: name of a table → its file.
+    """
+
+    leftovers: Leftovers
+    search: Path
+    files: Mapping[str, Path]
+
+    def __call__(self, name: str, watch: Watch) -> None:
+        found = Contamination.open(self.search).look(_training(self.leftovers.of(name)))
+        items = {str(row): vars(rejection) for row, rejection in found.items.items()}
+        content = {"items": items, "suspects": found.suspects, "seen": list(found.seen.items())}
+        write_json(self.files[name], content)
 
 
 def _read_found(path: Path) -> Found[int]:
