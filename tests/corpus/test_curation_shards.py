@@ -61,8 +61,6 @@ def test_the_same_bytes_for_any_number_of_shards(tmp_path: Path) -> None:
     for count in (1, 3, 8):
         root = tmp_path / str(count)
         assert outcome(sharded(whole, count, root), root) == expected
-    two = ONE.model_copy(update={"workers": 2})
-    assert outcome(sharded(whole, 2, tmp_path / "two"), tmp_path / "two", two) == expected
 
 
 def test_what_repeats_is_what_one_pass_in_memory_finds(tmp_path: Path) -> None:

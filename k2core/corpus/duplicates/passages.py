@@ -45,7 +45,7 @@ def spill(folder: Path, texts: Iterable[tuple[str, str]], ngram_words: int) -> N
         names.append(name)
         lengths.append(len(hashes_N))
         if SHORTEST <= len(hashes_N) < ngram_words:
-            short = np.zeros(1, shorts[0].dtype)
+            short: np.ndarray = np.zeros(1, short_item(ngram_words))
             short["key"], short["item"] = ngram_hashes(hashes_N[:SHORTEST], SHORTEST), number
             short["words"][0, : len(hashes_N)] = hashes_N
             shorts.append(short)
@@ -65,7 +65,8 @@ def merge(sets: Sequence[tuple[str, Sequence[Path]]], ngram_words: int, folder: 
     """Write the index of `sets` (name, folders of `spill`) into `folder`.
 
     Its files are `keys` and `items`: each n-gram and the first item that has it, by rising n-gram; `anchors` and
-    `short`: the items that are shorter, by their first words; `names.arrow` and `lengths` (words) by item; `about.json`.
+    `short`: the items that are shorter, by their first words; `names.arrow` and `lengths` (words), by item;
+    `about.json`.
     n-grams in more than `COMMON` items of a set are left out of that set. About 100 bytes an item are in memory.
     """
     import pyarrow as pa
