@@ -6,6 +6,12 @@ The formats are those of `styles/` that have a `form`. No model writes them here
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from random import Random
+
+from benchmarks.calibration.corrupted import Material, negated
+from benchmarks.calibration.labelled import FAITHFUL, Pair
 from k2core.synthesis.fidelity import facts
 
 HEADINGS = {
@@ -20,7 +26,9 @@ HEADINGS = {
     ),
 }  # fmt: skip
 """Format → its headings: that of the first statement, and those of the others, in turn."""
-_CLAIMS = {"faq": "Why is it that {claim}?", "table": "{claim}", "tutorial": "Keep in mind that {claim}"}
+CLAIMS = ("denied_heading", "foreign_heading")
+"""Kinds of false claims that a heading makes."""
+_CLAIMED = {"faq": "Why is it that {claim}?", "table": "{claim}", "tutorial": "Keep in mind that {claim}"}
 
 
 def statements(text: str) -> list[str]:
@@ -47,8 +55,30 @@ def put(name: str, title: str, text: str, number: int = 0, claim: str = "") -> s
     headings = [first, *(others[(number + place) % len(others)] for place in range(len(said) - 1))]
     headings = [heading.format(title=title) for heading in headings]
     if claim:
-        headings[0] = _CLAIMS[name].format(claim=claim.translate({ord(sign): None for sign in ".|\n"}))
+        headings[0] = _CLAIMED[name].format(claim=claim.translate({ord(sign): None for sign in ".|\n"}))
     return _LAYOUTS[name](headings, said)
+
+
+def put_pairs(pairs: Sequence[Pair], name: str) -> Iterator[Pair]:
+    """Labelled encyclopedia `pairs` in the format `name`, and what only a format can get wrong.
+
+    Of each faithful rewrite there are two more with a false claim for a heading, of the kinds `CLAIMS`: its own first
+    statement denied, and a statement of another article.
+    """
+    faithful = [pair for pair in pairs if pair.kind == FAITHFUL]
+    others = faithful[1:] + faithful[:1]
+    foreign = {
+        pair.article: max(facts.sentences(other.rewrite), key=len) for pair, other in zip(faithful, others, strict=True)
+    }
+    for pair in pairs:
+        title = pair.article.removeprefix("wikipedia/").replace("_", " ").partition(" (")[0]
+        yield replace(pair, rewrite=put(name, title, pair.rewrite))
+        if pair.kind == FAITHFUL:
+            material = Material(pair.source, statements(pair.rewrite)[0], "", "", frozenset())
+            claims = negated(material, Random(pair.article)), foreign[pair.article]
+            for kind, claim in zip(CLAIMS, claims, strict=True):
+                if claim:
+                    yield replace(pair, rewrite=put(name, title, pair.rewrite, claim=claim), kind=kind)
 
 
 def _faq(headings: list[str], said: list[str]) -> str:
