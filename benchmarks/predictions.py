@@ -129,10 +129,11 @@ def _time(sizes: Scale) -> dict[str, Any]:
 def _memory(sizes: Scale) -> dict[str, Any]:
     """MiB of the rank that has most, planned and measured, of each training."""
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"  # else the C library keeps what was freed
-    empty = measured(Setting(size="tiny", threads=1), scale.smoke())[0]["grown_mib"]
     found = {}
     for name, size, mesh in _meshes(sizes):
         rows = measured(_setting(size, mesh, 6), sizes)
+        tiny = _setting("tiny", mesh, 6).model_copy(update={"row_tokens": 8})  # libraries, and buffers of the links
+        empty = measured(tiny, scale.smoke())[-1]["grown_mib"]
         expected = _phase(sizes, size, mesh, 1e9, (1.0, 0.0)).memory.peak / 2**20
         found[name] = expected, rows[-1]["grown_mib"] - empty
         print(name, *map(round, found[name]), flush=True)

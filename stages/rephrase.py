@@ -2,31 +2,37 @@
 
 A sample of the curated training documents is rewritten in the styles and perspectives of the folder `styles/`, long
 ones chunk by chunk; documents in other languages are translated. Every rewrite is judged against its source; the
-verdicts are kept with their scores, the accepted rewrites become documents. A killed run continues from its replay
-cache.
+verdicts are kept with their scores, the accepted rewrites become documents. The curated table is read a block at a
+time. A killed run continues after the finished blocks, and within one from its replay cache.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from k2core.corpus.blocks import Block, blocks_of
 from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.llm.client import LLM
 from k2core.llm.config import LLMConfig, own_llm
 from k2core.machine import Compute
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
-from k2core.storage import read_table, write_table
+from k2core.storage import parse_json, publish, read_columns, stream_table, write_json, write_table
 from k2core.synthesis.fidelity.gate import LONGEST, SCORES, GateLimits, Verdict, judge
 from k2core.synthesis.rephrasing.forecast import forecast
-from k2core.synthesis.rephrasing.rewriting import Rewrite, Share, expected_tokens, plan, rewrite_all
+from k2core.synthesis.rephrasing.rewriting import Draw, Rewrite, Row, Share, expected_tokens, rewrite_all
 from k2core.synthesis.rephrasing.styles import Library, load_styles
 
 SECTION = "rephrase"
+DOCUMENTS, VERDICTS, TALLY = "documents.parquet", "verdicts.parquet", "tally.json"
+REJECTED = "rejected/"
+SPLITS = {"train": ("train",), "foreign": ("train", "foreign")}
+"""Split of a style's documents → the splits in which a word in lower case is no name."""
 Judged = list[tuple[Rewrite, Verdict]]
 
 
@@ -50,38 +56,91 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, styles:
     library = load_styles(styles)
     if all(share.documents == 0 for share in params.rewrites.values()):
         job.say("skipped: rephrase.rewrites asks for no document; the tables are empty")
-        return _write(out, [], [], library)
-    table = read_table(curated / "documents.parquet", [*COLUMNS, "split"])
-    fitting = [row for row in table if params.min_characters <= len(row["text"]) <= params.max_characters]
-    jobs = plan(fitting, library, params.rewrites, compute.seed, params.chunk_tokens)
+        _join([], DOCUMENTS, document_schema(), out)
+        _join([], VERDICTS, _verdict_schema(), out)
+        return _figures(_tally([]))
+    blocks = blocks_of("curated", curated / "documents.parquet")
     _check_gate(params, library)
-    chunks = sum(len(item.chunks) for item in jobs)
-    cost = forecast(chunks, *expected_tokens(jobs, library, params.context_tokens), llm)
-    sources = {item.source_id for item in jobs}
-    styles_used = {item.style for item in jobs}
-    job.say(f"{len(jobs)} rewrites of {len(sources)} documents in {len(styles_used)} styles: {cost.sentence()}")
-    with LLM.open(llm, compute, job.answers) as model, job.progress(chunks, "chunk") as bar:
-        rewrites = rewrite_all(
-            model, jobs, library, temperature=params.temperature, seed=compute.seed,
-            context_tokens=params.context_tokens, bar=bar,
-        )  # fmt: skip
-    verdicts = _judged(rewrites, table, library, params.gate, job)
-    rows = {row["id"]: row for row in table if row["id"] in sources}
-    accepted = [_document(item, rows[item.job.source_id], library) for item, verdict in verdicts if verdict.accepted]
-    if not accepted:
-        _write_verdicts(job.scratch / "verdicts.parquet", verdicts, library)
-        reasons = ", ".join(f"{reason} {count}" for reason, count in _reasons(verdicts).most_common(3))
+    draw = Draw(library, params.rewrites, compute.seed)
+    common = _look(blocks, draw, params, library)
+    work: list[tuple[Block, int]] = []
+    prompts = answers = count = 0
+    sources: Counter[str] = Counter()
+    for block in blocks:
+        if jobs := draw.jobs(_fitting(block, params), params.chunk_tokens):
+            work.append((block, sum(len(item.chunks) for item in jobs)))
+            expected = expected_tokens(jobs, library, params.context_tokens)
+            prompts, answers, count = prompts + expected[0], answers + expected[1], count + len(jobs)
+            sources[block.name] = len({item.source_id for item in jobs})
+    chunks, styles_used = sum(number for _, number in work), len(draw.shares)
+    cost = forecast(chunks, prompts, answers, llm)
+    job.say(f"{count} rewrites of {sources.total()} documents in {styles_used} styles: {cost.sentence()}")
+    folders = [job.scratch / "blocks" / block.name for block, _ in work]
+    done = 0
+    with LLM.open(llm, compute, job.answers) as model:
+        for (block, own), folder in zip(work, folders, strict=True):
+            if not folder.exists():
+                rows = _fitting(block, params)
+                with job.progress(chunks, "chunk", done) as bar:
+                    rewrites = rewrite_all(
+                        model, draw.jobs(rows, params.chunk_tokens), library, temperature=params.temperature,
+                        seed=compute.seed, context_tokens=params.context_tokens, bar=bar,
+                    )  # fmt: skip
+                verdicts = _judged(rewrites, common, library, params.gate, job)
+                _write_block(folder, verdicts, {row["id"]: row for row in rows}, library)
+            done += own
+    tally: Counter[str] = Counter()
+    for folder in folders:
+        tally.update(parse_json((folder / TALLY).read_text(encoding="utf-8")))
+    if not tally["accepted"]:
+        _join(folders, VERDICTS, _verdict_schema(), job.scratch)
+        reasons = {name.removeprefix(REJECTED): number for name, number in tally.items() if name.startswith(REJECTED)}
+        most = ", ".join(f"{reason} {number:.0f}" for reason, number in Counter(reasons).most_common(3))
         raise StageError(
-            f"none of {len(verdicts)} rewrites passed the gate ({reasons}, see {job.scratch / 'verdicts.parquet'}); "
+            f"none of {tally['rewrites']:.0f} rewrites passed the gate ({most}, see {job.scratch / VERDICTS}); "
             "rewrite more, loosen rephrase.gate or choose a better llm.model"
         )
-    return _write(out, accepted, verdicts, library)
+    _join(folders, DOCUMENTS, document_schema(), out)
+    _join(folders, VERDICTS, _verdict_schema(), out)
+    return _figures(tally)
 
 
-def _write(out: Path, accepted: list[dict[str, Any]], verdicts: Judged, library: Library) -> Metrics:
-    write_table(out / "documents.parquet", accepted, document_schema())
-    _write_verdicts(out / "verdicts.parquet", verdicts, library)
-    return _figures(verdicts)
+def _fitting(block: Block, params: Params) -> list[Row]:
+    rows = block.read([*COLUMNS, "split"]).to_pylist()
+    return [row for row in rows if params.min_characters <= len(row["text"]) <= params.max_characters]
+
+
+def _look(blocks: list[Block], draw: Draw, params: Params, library: Library) -> dict[str, frozenset[str]]:
+    """The first pass: which documents are drawn. Returns the words that are no names, by the split of a style."""
+    from k2core.synthesis.fidelity.facts import common_words
+
+    domains = {library.style(name).domain for name in draw.shares}
+    common = {split: frozenset[str]() for split in SPLITS}
+    for block in blocks:
+        draw.see(_fitting(block, params))
+        rows = block.read(["text", "domain", "split"]).to_pylist()
+        for split, splits in SPLITS.items():
+            texts = (row["text"] for row in rows if row["domain"] in domains and row["split"] in splits)
+            common[split] |= common_words(texts)
+    draw.check()
+    return common
+
+
+def _write_block(folder: Path, verdicts: Judged, rows: dict[str, Row], library: Library) -> None:
+    """Publish what was made of a block."""
+    accepted = [_document(item, rows[item.job.source_id], library) for item, verdict in verdicts if verdict.accepted]
+    with publish(folder) as scratch:
+        scratch.mkdir()
+        write_table(scratch / DOCUMENTS, accepted, document_schema())
+        write_table(scratch / VERDICTS, _verdict_rows(verdicts, library), _verdict_schema())
+        write_json(scratch / TALLY, _tally(verdicts))
+
+
+def _join(folders: list[Path], name: str, schema: Any, out: Path) -> None:
+    """The tables of all blocks as one."""
+    with stream_table(out / name, schema) as write:
+        for folder in folders:
+            write(read_columns(folder / name))
 
 
 def _check_gate(params: Params, library: Library) -> None:
@@ -91,15 +150,8 @@ def _check_gate(params: Params, library: Library) -> None:
 
 
 def _judged(
-    rewrites: list[Rewrite], table: list[dict[str, Any]], library: Library, gate: dict[str, GateLimits], job: Job
+    rewrites: list[Rewrite], common: dict[str, frozenset[str]], library: Library, gate: dict[str, GateLimits], job: Job
 ) -> Judged:
-    from k2core.synthesis.fidelity.facts import common_words
-
-    domains = {library.style(item.job.style).domain for item in rewrites}
-    common = {
-        split: common_words(row["text"] for row in table if row["domain"] in domains and row["split"] in splits)
-        for split, splits in {"train": ("train",), "foreign": ("train", "foreign")}.items()
-    }
     verdicts: Judged = []
     passed: set[tuple[str, str]] = set()
     with job.progress(len(rewrites), "rewrite", what="judging") as bar:
@@ -133,11 +185,11 @@ def _document(item: Rewrite, source: dict[str, Any], library: Library) -> dict[s
     }
 
 
-def _write_verdicts(path: Path, verdicts: Judged, library: Library) -> None:
+def _verdict_schema() -> Any:
     import pyarrow as pa
 
     texts = ("source_id", "style", "perspective", "gate", "source_text", "rewrite", "reason")
-    schema = pa.schema(
+    return pa.schema(
         [
             *((name, pa.string()) for name in texts),
             ("number", pa.int64()),
@@ -145,7 +197,10 @@ def _write_verdicts(path: Path, verdicts: Judged, library: Library) -> None:
             *((name, pa.float64()) for name in SCORES),
         ]
     )
-    rows = [
+
+
+def _verdict_rows(verdicts: Judged, library: Library) -> list[Row]:
+    return [
         {
             "source_id": item.job.source_id,
             "style": item.job.style,
@@ -160,34 +215,42 @@ def _write_verdicts(path: Path, verdicts: Judged, library: Library) -> None:
         }
         for item, verdict in verdicts
     ]
-    write_table(path, rows, schema)
 
 
-def _reasons(verdicts: Judged) -> Counter[str]:
-    """How many rewrites were set aside for each reason; a refusal's own words are in the verdicts."""
-    return Counter(verdict.reason.partition(":")[0] for _, verdict in verdicts if not verdict.accepted)
-
-
-def _figures(verdicts: Judged) -> Metrics:
+def _tally(verdicts: Judged) -> dict[str, float]:
+    """Counts and sums, which add up over blocks; a refusal's own words are in the verdicts, not in its reason here."""
     accepted = [(item, verdict) for item, verdict in verdicts if verdict.accepted]
     answered = [verdict for item, verdict in verdicts if not item.refused]
-    figures: Metrics = {
-        "rewrites": float(len(verdicts)),
-        "accepted": float(len(accepted)),
-        "accepted_characters": float(sum(len(item.text) for item, _ in accepted)),
-        "generated_tokens": float(sum(item.tokens for item, _ in verdicts)),
+    tally = {
+        "rewrites": len(verdicts),
+        "accepted": len(accepted),
+        "accepted_characters": sum(len(item.text) for item, _ in accepted),
+        "generated_tokens": sum(item.tokens for item, _ in verdicts),
+        "answered": len(answered),
+        "similarity": sum(verdict.scores["similarity"] for verdict in answered),
+        "copied": sum(verdict.scores["copied"] for _, verdict in accepted),
     }
-    if accepted:
+    styles = Counter(f"style/{item.job.style}" for item, _ in verdicts)
+    styles.update(f"accepted/{item.job.style}" for item, _ in accepted)
+    reasons = Counter(verdict.reason.partition(":")[0] for _, verdict in verdicts if not verdict.accepted)
+    return tally | styles | {f"{REJECTED}{reason}": count for reason, count in reasons.items()}
+
+
+def _figures(tally: Mapping[str, float]) -> Metrics:
+    tally = Counter(tally)
+    sums = ("rewrites", "accepted", "accepted_characters", "generated_tokens")
+    figures: Metrics = {name: float(tally[name]) for name in sums}
+    if tally["accepted"]:
         figures |= {
-            "accepted_share": len(accepted) / len(verdicts),
-            "mean_similarity": sum(verdict.scores["similarity"] for verdict in answered) / len(answered),
-            "mean_copied_of_accepted": sum(verdict.scores["copied"] for _, verdict in accepted) / len(accepted),
+            "accepted_share": tally["accepted"] / tally["rewrites"],
+            "mean_similarity": tally["similarity"] / tally["answered"],
+            "mean_copied_of_accepted": tally["copied"] / tally["accepted"],
         }
-    for style in sorted({item.job.style for item, _ in verdicts}):
-        of_style = [verdict.accepted for item, verdict in verdicts if item.job.style == style]
-        figures[f"accepted_share/{style}"] = sum(of_style) / len(of_style)
-    for reason, count in sorted(_reasons(verdicts).items()):
-        figures[f"rejected/{reason}"] = float(count)
+    for name in sorted(name for name in tally if name.startswith("style/")):
+        style = name.removeprefix("style/")
+        figures[f"accepted_share/{style}"] = tally[f"accepted/{style}"] / tally[name]
+    for name in sorted(name for name in tally if name.startswith(REJECTED)):
+        figures[name] = float(tally[name])
     return figures
 
 

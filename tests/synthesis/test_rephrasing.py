@@ -22,10 +22,10 @@ from k2core.machine import Compute
 from k2core.recipe import RecipeError
 from k2core.stage import Job as StageJob
 from k2core.stage import StageError
-from k2core.storage import read_table, write_table
+from k2core.storage import read_table
 from k2core.synthesis.fidelity.gate import SCORES, GateLimits, judge
-from k2core.synthesis.rephrasing.rewriting import Job, Rewrite, Share, chunk, expected_tokens, plan, rewrite_all
-from k2core.synthesis.rephrasing.styles import load_styles
+from k2core.synthesis.rephrasing.rewriting import Draw, Job, Rewrite, Share, chunk, expected_tokens, rewrite_all
+from k2core.synthesis.rephrasing.styles import Library, load_styles
 from stages import rephrase
 
 STYLES = ROOT / "styles"
@@ -83,6 +83,17 @@ class Scripted:
         return [request for requests in self.rounds for request in requests]
 
 
+def plan(
+    documents: list[dict[str, Any]], library: Library, shares: dict[str, Share], seed: int, chunk_tokens: int
+) -> list[Job]:
+    """The jobs of all documents, which are seen in two parts."""
+    draw, half = Draw(library, shares, seed), len(documents) // 2
+    draw.see(documents[half:])
+    draw.see(documents[:half])
+    draw.check()
+    return draw.jobs(documents, chunk_tokens)
+
+
 def share(documents: int | None, per_document: int = 1, perspectives: tuple[str, ...] = ()) -> Share:
     return Share(documents=documents, per_document=per_document, perspectives=list(perspectives))
 
@@ -130,16 +141,25 @@ def languages_asked_for(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
 
 
 def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Scripted, styles: Path = STYLES, **changes: Any
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    model: Scripted,
+    styles: Path = STYLES,
+    block: int = 99,
+    **changes: Any,
 ) -> dict[str, float]:
+    """The stage over `rows`, in blocks of so many."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     @contextmanager
     def opened(*arguments: Any) -> Iterator[Scripted]:
         yield model
 
     monkeypatch.setattr(rephrase.LLM, "open", opened)
-    write_table(tmp_path / "curated" / "documents.parquet", rows(), document_schema(("split", pa.string())))
+    (tmp_path / "curated").mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist(rows(), document_schema(("split", pa.string())))
+    pq.write_table(table, tmp_path / "curated" / "documents.parquet", row_group_size=block)
     values = {
         "rewrites": {"encyclopedia": share(2), "plain": share(2), "learning_note": share(1)},
         "min_characters": 10, "max_characters": 400, "chunk_tokens": 256, "context_tokens": 256, "temperature": 0.3,
@@ -229,7 +249,7 @@ def test_rewrites_of_a_document_differ_in_seed_and_perspective_and_have_ids_of_t
         {"role": "system", "content": LIBRARY.perspectives[row["perspective"]].prompt} for row in nile
     ]
     again = Scripted(model.reply)
-    run(tmp_path, monkeypatch, again, rewrites={"plain": share(2, 2, ("child", "historian"))})
+    run(tmp_path / "again", monkeypatch, again, rewrites={"plain": share(2, 2, ("child", "historian"))})
     assert len(again.requests) == 4 and all(request in model.requests for request in again.requests), (
         "fewer rewrites: the same requests"
     )
@@ -258,6 +278,32 @@ def test_nothing_accepted_is_an_error_that_leaves_the_verdicts(
     with pytest.raises(StageError, match=f"none of 5 rewrites passed the gate .{counted}"):
         run(tmp_path, monkeypatch, Scripted(lambda request: reply))
     assert len(read_table(tmp_path / "verdicts.parquet")) == 5
+
+
+def test_blocks_change_nothing_but_the_order_and_a_finished_one_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(name: str, block: int, model: Scripted) -> tuple[dict[str, float], list[str], dict[str, Any]]:
+        figures = run(tmp_path / name, monkeypatch, model, block=block)
+        verdicts = sorted(map(repr, verdicts_of(tmp_path / name)))
+        return figures, verdicts, documents_of(tmp_path / name)
+
+    figures, *tables = made("one", 99, Scripted(faithful))
+    assert figures["accepted"]
+    found, *rest = made("many", 1, Scripted(faithful))
+    assert found == pytest.approx(figures) and rest == tables
+
+    def dies_at_mathematics(request: Request) -> Answer:
+        if "Problem" in last(request):
+            raise KeyboardInterrupt
+        return faithful(request)
+
+    with pytest.raises(KeyboardInterrupt):
+        made("killed", 1, Scripted(dies_at_mathematics))
+    again = Scripted(faithful)
+    found, *rest = made("killed", 1, again)
+    assert found == pytest.approx(figures) and rest == tables
+    assert len(again.requests) == 1, "the other blocks were finished"
 
 
 def test_a_truncated_rewrite_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

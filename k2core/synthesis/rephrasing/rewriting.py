@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -24,6 +25,7 @@ from k2core.synthesis.rephrasing.styles import Library
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+Row = dict[str, Any]
 CHARACTERS_PER_TOKEN = 4
 """A rule of thumb for English under any large vocabulary, digits aside, which many write one by one."""
 _LEAST_TOKENS, _LONGEST = 48, 2.0
@@ -113,40 +115,73 @@ def _tokens(text: str) -> int:
     return digits + math.ceil((len(text) - digits) / CHARACTERS_PER_TOKEN)
 
 
-def plan(
-    documents: Sequence[dict[str, Any]], library: Library, shares: Mapping[str, Share], seed: int, chunk_tokens: int
-) -> list[Job]:
-    """The jobs: for each style its number of documents, drawn by hash from the documents of its domain and split.
+class Draw:
+    """Which documents each style rewrites, drawn by hash from those of its domain and split.
 
-    Styles of a domain draw in one order, so that a small corpus is seen in several styles before it is seen whole.
+    A first pass `see`s all documents, a block at a time, and keeps the hashes of those that are drawn; then `jobs` are
+    made of any block. Styles of a domain draw in one order, so that a small corpus is seen in several styles before it
+    is seen whole.
 
     Raises:
-        RecipeError: an unknown style or perspective, or fewer documents than a style asks for.
+        RecipeError: an unknown style or perspective.
     """
-    jobs = []
-    for name, share in shares.items():
-        if share.documents == 0:
-            continue
-        style = library.style(name)
-        for perspective in share.perspectives:
-            library.perspective(perspective)
-        of_style = (row for row in documents if row["domain"] == style.domain and row["split"] == style.split)
-        fitting = [row for row in of_style if re.search(style.documents, row["text"])]
-        if len(fitting) < (share.documents or 1):
-            raise RecipeError(
-                f"rephrase.rewrites.{name}.documents = {share.documents}: only {len(fitting)} {style.domain} documents "
-                f"of split {style.split} fit the style, rephrase.min_characters and max_characters; lower it "
-                "(0 leaves the style out) or ingest more"
-            )
-        order = sorted(fitting, key=lambda row: (fraction_of(f"{seed}/rephrase/{row['id']}"), row["id"]))
-        for row in order[: share.documents]:
-            chunks = chunk(row["text"], chunk_tokens)
-            first = int(fraction_of(f"{seed}/perspective/{name}/{row['id']}") * len(share.perspectives))
-            for number in range(1, share.per_document + 1):
-                turn = (first + number - 1) % len(share.perspectives) if share.perspectives else 0
-                perspective = share.perspectives[turn] if share.perspectives else ""
-                jobs.append(Job(row["id"], name, row["text"], chunks, number, perspective))
-    return jobs
+
+    def __init__(self, library: Library, shares: Mapping[str, Share], seed: int) -> None:
+        self._library, self._seed = library, seed
+        self.shares = {name: share for name, share in shares.items() if share.documents != 0}
+        self._fitting = dict.fromkeys(self.shares, 0)
+        self._drawn: dict[str, list[tuple[float, str]]] = {name: [] for name in self.shares}
+        for name, share in self.shares.items():
+            library.style(name)
+            for perspective in share.perspectives:
+                library.perspective(perspective)
+
+    def see(self, documents: Sequence[Row]) -> None:
+        """Take some of the documents into account."""
+        for name, share in self.shares.items():
+            keys = [self._key(row) for row in self._of_style(name, documents)]
+            self._fitting[name] += len(keys)
+            if share.documents is not None:
+                self._drawn[name] = nsmallest(share.documents, [*self._drawn[name], *keys])
+
+    def check(self) -> None:
+        """
+        Raises:
+            RecipeError: fewer documents were seen than a style asks for.
+        """
+        for name, share in self.shares.items():
+            style, count = self._library.style(name), self._fitting[name]
+            if count < (share.documents or 1):
+                raise RecipeError(
+                    f"rephrase.rewrites.{name}.documents = {share.documents}: only {count} {style.domain} documents "
+                    f"of split {style.split} fit the style, rephrase.min_characters and max_characters; lower it "
+                    "(0 leaves the style out) or ingest more"
+                )
+
+    def jobs(self, documents: Sequence[Row], chunk_tokens: int) -> list[Job]:
+        """The jobs of some of the documents that were seen: style by style, in the order of the draw."""
+        jobs = []
+        for name, share in self.shares.items():
+            order = sorted(self._of_style(name, documents), key=self._key)
+            if share.documents is not None:
+                order = [row for row in order if self._key(row) <= self._drawn[name][-1]]
+            for row in order:
+                chunks = chunk(row["text"], chunk_tokens)
+                start = fraction_of(f"{self._seed}/perspective/{name}/{row['id']}")
+                first = int(start * len(share.perspectives))
+                for number in range(1, share.per_document + 1):
+                    turn = (first + number - 1) % len(share.perspectives) if share.perspectives else 0
+                    perspective = share.perspectives[turn] if share.perspectives else ""
+                    jobs.append(Job(row["id"], name, row["text"], chunks, number, perspective))
+        return jobs
+
+    def _of_style(self, name: str, documents: Sequence[Row]) -> list[Row]:
+        style = self._library.style(name)
+        own = (row for row in documents if row["domain"] == style.domain and row["split"] == style.split)
+        return [row for row in own if re.search(style.documents, row["text"])]
+
+    def _key(self, row: Row) -> tuple[float, str]:
+        return fraction_of(f"{self._seed}/rephrase/{row['id']}"), row["id"]
 
 
 def expected_tokens(jobs: Sequence[Job], library: Library, context_tokens: int) -> tuple[int, int]:
