@@ -8,20 +8,22 @@ is kept with the reason. A killed run continues from its replay cache.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
+from k2core.corpus.blocks import blocks_of
 from k2core.corpus.curation import CONTAMINATED, HELDOUT, TRAIN, DecontaminationConfig, decontaminate
-from k2core.corpus.documents import COLUMNS, document_schema, sample
+from k2core.corpus.documents import COLUMNS, Sample, document_schema, sample
 from k2core.corpus.sources.builtin import mathematics
 from k2core.llm.client import LLM
 from k2core.llm.config import LLMConfig, own_llm
 from k2core.machine import Compute
 from k2core.recipe import Section
 from k2core.stage import Job, Metrics, StageError, main
-from k2core.storage import read_table, write_table
+from k2core.storage import write_table
 from k2core.synthesis.questions.grammar import title_of
 from k2core.synthesis.questions.pairs import (
     ACCEPTED,
@@ -72,16 +74,11 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, tasks: 
         _write(out, [])
         return _figures([], 0, {})
     compute.apply()
-    rows = read_table(curated / "documents.parquet", [*COLUMNS, "split"])
-    train = [row for row in rows if row["split"] == TRAIN]
-    articles = [row for row in train if row["language"] == "en" and title_of(row["attribution"])]
-    fitting = [row for row in articles if params.min_characters <= len(row["text"]) <= params.max_characters]
-    asked = sample(articles, params.articles, lambda row: f"questions/{row['id']}")
-    passages = sample(fitting, params.passages, lambda row: f"questions/passage/{row['id']}")
+    drawn = _drawn(curated / "documents.parquet", params)
+    asked, passages = drawn.asked.items, drawn.passages.items
     found = by_grammar(asked)
     measured = sample(list(found), params.checked, lambda pair: f"questions/check/{pair.source_id}/{pair.question}")
-    of_source = [row for row in train if row["source"] == mathematics.NAME]
-    problems = [problem_of(row) for row in sample(of_source, params.problems, lambda row: f"questions/{row['id']}")]
+    problems = [problem_of(row) for row in drawn.problems.items]
     attempted = sample(problems, params.attempted, lambda problem: f"questions/solve/{problem.source_id}")
     samples = params.sampling.samples
     job.say(
@@ -99,10 +96,10 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, tasks: 
     outcomes += [Outcome(worked(problem), ACCEPTED) for problem in problems if problem.source_id not in solved]
     outcomes = _distinct(outcomes)
 
-    sources = {row["id"]: row for row in train}
+    sources = {row["id"]: row for row in (*asked, *passages, *drawn.problems.items)}
     entries = [(outcome, _document(outcome.pair, sources, place)) for place, outcome in enumerate(outcomes)]
     accepted = [{**row, "split": TRAIN} for outcome, row in entries if outcome.reason == ACCEPTED]
-    contaminated = _contaminated(accepted, [row for row in rows if row["split"] == HELDOUT], tasks, params)
+    contaminated = _contaminated(accepted, drawn.heldout, tasks, params)
     ended = [
         (Outcome(outcome.pair, CONTAMINATED, outcome.agreed) if row["id"] in contaminated else outcome, row)
         for outcome, row in entries
@@ -122,6 +119,36 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, tasks: 
         "wrong_accepted": [confirm(pair, answers, params.sampling) for pair, answers in zip(wrong, said, strict=True)],
     }
     return _figures([outcome for outcome, _ in ended], len(asked), check)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What is taken of the curated documents; the texts of the others are read and forgotten."""
+
+    asked: Sample[Row]
+    passages: Sample[Row]
+    problems: Sample[Row]
+    heldout: list[Row]
+
+
+def _drawn(path: Path, params: Params) -> _Drawn:
+    drawn = _Drawn(
+        Sample(params.articles, lambda row: f"questions/{row['id']}"),
+        Sample(params.passages, lambda row: f"questions/passage/{row['id']}"),
+        Sample(params.problems, lambda row: f"questions/{row['id']}"),
+        [],
+    )
+    for block in blocks_of("curated", path):
+        rows = block.read([*COLUMNS, "split"]).to_pylist()
+        train = [row for row in rows if row["split"] == TRAIN]
+        articles = [row for row in train if row["language"] == "en" and title_of(row["attribution"])]
+        drawn.asked.see(articles)
+        drawn.passages.see(
+            row for row in articles if params.min_characters <= len(row["text"]) <= params.max_characters
+        )
+        drawn.problems.see(row for row in train if row["source"] == mathematics.NAME)
+        drawn.heldout.extend(row for row in rows if row["split"] == HELDOUT)
+    return drawn
 
 
 def _distinct(outcomes: list[Outcome]) -> list[Outcome]:

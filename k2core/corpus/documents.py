@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from heapq import nsmallest
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from k2core.stage import StageError
 from k2core.storage import fraction_of, read_table
@@ -88,6 +90,28 @@ def sample(items: Iterable[T], limit: int, key: Any) -> list[T]:
 
     The choice depends on the keys alone; a larger limit includes a smaller one's choice.
     """
-    listed = list(items)
-    chosen = {key(item) for item in sorted(listed, key=lambda item: (fraction_of(key(item)), key(item)))[:limit]}
-    return [item for item in listed if key(item) in chosen]
+    found: Sample[T] = Sample(limit, key)
+    found.see(items)
+    return found.items
+
+
+class Sample(Generic[T]):
+    """`sample` of items that come in parts; only the ones that may be chosen are in memory."""
+
+    def __init__(self, limit: int, key: Callable[[T], str]) -> None:
+        self._limit, self._key, self._seen = limit, key, 0
+        self._lowest: list[tuple[float, str, int, T]] = []
+
+    def see(self, items: Iterable[T]) -> None:
+        """Take further items into account."""
+        start = self._seen
+        for place, item in enumerate(items, start):
+            key = self._key(item)
+            self._lowest.append((fraction_of(key), key, place, item))
+            self._seen = place + 1
+        self._lowest = nsmallest(self._limit, self._lowest, key=itemgetter(0, 1))
+
+    @property
+    def items(self) -> list[T]:
+        """The chosen ones, in the order in which they came."""
+        return [item for *_, item in sorted(self._lowest, key=itemgetter(2))]
