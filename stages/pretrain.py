@@ -33,7 +33,6 @@ def run(
     from k2core.chat.tokenizer import Tokenizer
     from k2core.evals.copying import copying
     from k2core.model.files import read_config, save_model
-    from k2core.model.transformer import Transformer
     from k2core.training.heldout import bits_per_byte, figure_names
     from k2core.training.optimizer_state import load_optimizer, save_optimizer
     from k2core.training.ranks import joined
@@ -50,11 +49,7 @@ def run(
             raise StageError(f"{init} differs in shape from section model; run the phases from the first on")
         job.say(f"phase {phase}: continues {init} after {before.tokens_seen:,} tokens")
     with joined(parallel) as ranks:
-        if fresh:
-            network = Transformer(model)
-            ranks.spread(network, parallel)
-        else:
-            network = ranks.load(init, parallel)
+        network = ranks.fresh(model, parallel) if fresh else ranks.load(init, parallel)
 
         def heldout(context: int, name: str) -> Metrics:
             return figure_names(bits_per_byte(ranks.whole_rows(network), tokens, context=context), name)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from k2core.data.rows.batch import IGNORE, Batch
 from k2core.machine.device import here
-from k2core.model.config import YarnConfig
+from k2core.model.config import ModelConfig, YarnConfig
 from k2core.model.files import WEIGHTS, drawn, load_model, load_tensors, read_config
 from k2core.model.sharded import whole
 from k2core.model.transformer import Transformer
@@ -154,6 +154,22 @@ class Ranks:
             axes = mesh(stages, ("replicas", config.replicas), ("copies", config.copies), ("experts", config.experts))
             shard_experts(model, axes["experts"], axes[(*copies, "copies")] if copies or config.copies > 1 else None)
         shard(model, mesh(stages, ("replicas", config.replicas), ("shards", config.shards))[(*copies, "shards")])
+
+    def fresh(self, model: ModelConfig, config: ParallelConfig) -> Transformer:
+        """A model with fresh weights, spread; each process keeps its own parts only, the same numbers on every mesh."""
+        if self.world == 1:
+            network = Transformer(model)
+            self.spread(network, config)
+            return network
+        from k2core.model.fresh import FreshWeights
+
+        with torch.device("meta"):
+            network = Transformer(model)
+        weights = FreshWeights(network)
+        self.spread(network, config)
+        network.allocate(self.device)
+        weights.fill(network)
+        return network
 
     def load(
         self, folder: Path, config: ParallelConfig, rope_scaling: YarnConfig | Literal["keep"] | None = "keep"
