@@ -20,9 +20,12 @@ CPU = torch.device("cpu")
 ODD = SHAPE.model_copy(update={"vocab_size": 61, "kv_lora_rank": 11, "num_hidden_layers": 5})
 """Matrices that are no multiple of 16 numbers, and rows that the processes do not divide."""
 LARGE = SHAPE.model_copy(
-    update={"hidden_size": 512, "moe_intermediate_size": 512, "num_hidden_layers": 4, "n_routed_experts": 16}
-)
-"""Fresh weights of 160 MB."""
+    update={
+        "hidden_size": 512, "moe_intermediate_size": 256, "num_hidden_layers": 4,
+        "first_k_dense_replace": 0,
+    }
+)  # fmt: skip
+"""Fresh weights of 57 MB, as many on either stage."""
 
 
 def drawn_in_parts(rank: int, processes: int, sizes: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -66,6 +69,8 @@ def most_memory(rank: int, processes: int) -> tuple[float, float]:
     config, ranks = parallel(processes, pipeline=2, experts=2), Ranks(processes, rank, 1, 2)
     with torch.device("meta"):
         size = sum(4 * parameter.numel() for parameter in Transformer(LARGE).parameters()) / 2**30
+    fresh.NUMBERS = 2**18
+    ranks.fresh(ODD, config)  # loads what any needs
     before = memory_gib(CPU)
     model = ranks.fresh(LARGE, config)
     own = memory_gib(CPU)
