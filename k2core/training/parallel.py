@@ -10,12 +10,11 @@
 Every process starts from the same seed or weights and runs its own share of each batch; the optimiser's `step` then
 does what one process with the whole batch would. Gradients are averaged over the mesh: the loss of a process is the
 mean over its targets where all have as many, else their sum · processes / targets of the global batch. Processes that
-share rows (`context_parallel.py`) are members of this mesh like others: it has one axis of *all* processes, not one
-named axis for data and one for context.
+share rows (`context_parallel.py`) are members of the mesh of `shard` like others. `ranks.py` makes the meshes.
 
 Run on CPU with gloo, in 2 and 4 processes, and compared with one process (tests/optim/test_sharded.py,
-tests/training/test_context_parallel.py); never run on GPUs with NCCL. K2's pipeline parallelism is not here
-(docs/parallel.md plans it, and says what this mesh means at K2's size).
+tests/training/test_mesh.py); never run on GPUs with NCCL. Pipelines are in `pipeline.py`; docs/parallel.md says what
+this mesh means at K2's size.
 
 Shapes: N tokens, D hidden width, E experts per process, K experts per token, M visits of tokens to experts, P
 processes.

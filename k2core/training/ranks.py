@@ -4,7 +4,7 @@ They form a mesh of replicas × shards: a parameter is cut over the shards by FS
 same processes form groups that share rows (context) and groups that share the routed experts out, which are parts of
 the shards; every process, but for those that share rows, has rows of its own. One process leaves the model whole.
 
-Run on CPU with gloo in 1, 2 and 4 processes (tests/training/test_ranks.py); the GPU path has not been run.
+Run on CPU with gloo in 1, 2, 4 and 8 processes (tests/training/test_mesh.py); the GPU path has not been run.
 
 Shapes: B rows, T positions.
 """
