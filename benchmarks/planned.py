@@ -20,8 +20,8 @@ from k2core.planning.tables import exchanges, memory, number, operations, propos
 PAGE = ROOT / "docs" / "parallel.md"
 RECIPE = ROOT / "recipes" / "k2.yaml"
 PROCESSES = (128, 256, 512, 1024, 2048)
-EXPERTS = 16
-"""Ranks that share K2's experts, as in the report."""
+EXPERTS, CONTEXT = 16, 8
+"""Ranks that share K2's experts, as in the report, and a row, where nothing else is said."""
 
 
 def blocks() -> dict[str, str]:
@@ -33,7 +33,7 @@ def blocks() -> dict[str, str]:
     return {
         "operations": operations(replace(jobs, post=())),
         "today": _of_this_code(jobs, cluster, PROCESSES),
-        "own": _of_this_code(jobs, cluster, PROCESSES[1:], pipeline=16, virtual=3),
+        "own": _of_this_code(jobs, cluster, PROCESSES[2:], pipeline=16, virtual=3, experts=32, context=16),
         "k2": "\n\n".join((f"{k2.mesh.described()}:", memory(k2), exchanges(one), times(k2))),
         "proposals": proposals(fast),
     }
@@ -43,7 +43,8 @@ def _of_this_code(jobs: Jobs, cluster: Cluster, numbers: tuple[int, ...], **size
     """The meshes of so many processes that `k2core/training` runs."""
     rows = []
     for processes in numbers:
-        mesh = mesh_of(jobs.parallel.model_copy(update={"processes": processes, "experts": EXPERTS, **sizes}))
+        flat = {"processes": processes, "experts": EXPERTS, "context": CONTEXT, "pipeline": 1, "virtual": 1}
+        mesh = mesh_of(jobs.parallel.model_copy(update=flat | sizes))
         found = [mesh.memory(jobs, job) for job in jobs.pretraining]
         states = sum(found[0].states.values())
         try:

@@ -85,13 +85,16 @@ def test_torchtitan_builds_the_recipes_model(tmp_path: Path, monkeypatch: pytest
 
 def test_a_pipeline_is_laid_out_as_ours(tmp_path: Path) -> None:
     recipe = tmp_path / "pipelined.yaml"
-    parallel = "{processes: 256, context: 1, experts: 16, pipeline: 16, virtual: 3}"
+    parallel = (
+        "{processes: 256, context: 1, experts: 16, pipeline: 16, virtual: 3, stages: {rl: {pipeline: 1, virtual: 1}}}"
+    )
     recipe.write_text(f"extends: {K2.resolve().with_suffix('')}\nparallel: {parallel}\n")
     assert exported("megatron-bridge", tmp_path / "out", recipe)[0] == 0
     layout = values(tmp_path / "out")["MODEL"]["pipeline_model_parallel_layout"]
     assert len(layout) == 48 and sum(piece.count("decoder") for piece in layout) == 61
     assert layout[0][0] == "embedding" and layout[-1][-1] == "loss"
-    code, text = exported("torchtitan", tmp_path / "none", recipe)
-    assert code == 1 and "its DistMuon takes no pipeline" in text
+    code, text = exported("torchtitan", tmp_path / "flat", recipe)
+    assert code == 0 and "parallel.pipeline 16: its DistMuon takes none" in text
+    assert values(tmp_path / "flat")["PARALLELISM"]["data_parallel_shard_degree"] == 256
     code, text = exported("torchtitam", tmp_path / "none")
     assert code == 1 and "did you mean torchtitan" in text

@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 from k2core.planning.cluster import H800
 from k2core.planning.launch import Launch, app, command_of, slurm
 
-K2 = Path("recipes/k2.yaml")
+K2, H100 = Path("recipes/k2.yaml"), H800.with_name("h100-2048.yaml")
 
 
 def rendered(on: str, recipe: Path = K2, stage: str = "pretrain@stable") -> str:
-    done = CliRunner().invoke(app, [str(recipe), "--cluster", str(H800), "--on", on, "--stage", stage])
+    done = CliRunner().invoke(app, [str(recipe), "--cluster", str(H100), "--on", on, "--stage", stage])
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -30,10 +30,10 @@ def test_shells_read_the_scripts(on: str, stage: str, tmp_path: Path) -> None:
     script.write_text(rendered(on, stage=stage))
     assert subprocess.run(["bash", "-n", script], check=True).returncode == 0
     text = script.read_text()
-    assert "--nnodes 16 --nproc-per-node 8" in text and f"dvc commit -f {stage}" in text
+    assert "--nnodes 64 --nproc-per-node 8" in text and f"dvc commit -f {stage}" in text
     assert command_of(stage).removeprefix("python ") in text and "${" not in command_of(stage)
     if on == "slurm":
-        assert "#SBATCH --nodes=16" in text and "#SBATCH --gpus-per-node=8" in text
+        assert "#SBATCH --nodes=64" in text and "#SBATCH --gpus-per-node=8" in text
 
 
 def test_a_stand_in_for_slurm_starts_all_processes(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_kubernetes_takes_the_pods_of_the_jobset() -> None:
     whole = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "x"}, **job["template"]}
     kubernetes_validate.validate(whole, "1.31", strict=True)
     spec = job["template"]["spec"]
-    assert spec["completions"] == spec["parallelism"] == 16
+    assert spec["completions"] == spec["parallelism"] == 64
     [container] = spec["template"]["spec"]["containers"]
     name = manifest["metadata"]["name"]
     assert (
@@ -86,7 +86,7 @@ def test_kubernetes_takes_the_pods_of_the_jobset() -> None:
 
 def test_what_cannot_be_started_is_refused(tmp_path: Path) -> None:
     def refused(*words: str) -> str:
-        done = CliRunner().invoke(app, [*words, "--cluster", str(H800)])
+        done = CliRunner().invoke(app, [*words, "--cluster", str(H100)])
         assert done.exit_code == 1
         return done.output
 
@@ -97,6 +97,6 @@ def test_what_cannot_be_started_is_refused(tmp_path: Path) -> None:
     assert "did you mean slurm" in refused(str(K2), "--on", "slrum")
     recipe = tmp_path / "odd.yaml"
     recipe.write_text(
-        f"extends: {K2.resolve().with_suffix('')}\nparallel: {{processes: 12, context: 1, experts: 12}}\n"
+        f"extends: {K2.resolve().with_suffix('')}\nparallel: {{processes: 12, context: 1, experts: 12, pipeline: 1, virtual: 1, stages: {{}}}}\n"
     )
     assert "parallel.processes 12 are no whole nodes of 8 GPUs" in refused(str(recipe), "--on", "slurm")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,12 +116,20 @@ def test_a_model_that_no_gpu_holds_is_refused(k2: Jobs, small: Cluster) -> None:
     with pytest.raises(
         Refused, match=r"^stable: a GPU needs 96 GB of weights, gradients and optimiser alone and has 74"
     ):
-        planned(k2, load_cluster(H100), "")
+        flat = {"processes": 128, "experts": 128, "context": 8, "pipeline": 1, "virtual": 1}
+        planned(replace(k2, parallel=k2.parallel.model_copy(update=flat)), load_cluster(H100), "")
     tiny = small.model_copy(update={"memory_gb": 7.0})
     with pytest.raises(Refused, match=r"no mesh of this cluster can hold the model"):
         from k2core.planning.__main__ import proposed
 
         proposed(k2, tiny)
+
+
+def test_the_recipes_mesh_holds_k2_and_fewer_gpus_do_not(k2: Jobs) -> None:
+    found = plan(k2, mesh_of(k2.parallel), load_cluster(H100))
+    assert found.fullest.job.name == "extend_context" and found.fullest.memory.peak < 74e9
+    with pytest.raises(Refused, match=r"^stable: a GPU needs"):
+        plan(k2, parallel(k2, processes=256, experts=16, context=16), load_cluster(H100))
 
 
 def test_every_byte_goes_inside_a_node_or_between_nodes() -> None:

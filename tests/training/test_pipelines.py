@@ -71,6 +71,7 @@ def expected() -> dict[str, Any]:
         (4, {"pipeline": 2, "experts": 2}),
         (4, {"pipeline": 2, "context": 2}),
         (4, {"pipeline": 4}),
+        pytest.param(8, {"pipeline": 2, "experts": 2, "context": 2}, marks=pytest.mark.slow),
     ],
     ids=lambda value: "-".join(f"{k}{v}" for k, v in value.items()) if isinstance(value, dict) else str(value),
 )

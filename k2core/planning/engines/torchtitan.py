@@ -93,15 +93,12 @@ def source(found: Exported) -> str:
     """`config_registry.py`.
 
     Raises:
-        RecipeError: it has no such model or mesh.
+        RecipeError: it has no such model.
     """
     from k2core.planning.export import literal
 
-    own, config = found.parallel, next(iter(found.phases.values()))[1]
-    if own.pipeline > 1:
-        raise RecipeError(
-            f"parallel.pipeline {own.pipeline}: its DistMuon takes no pipeline; set 1, or export elsewhere"
-        )
+    own = found.parallel.model_copy(update={"pipeline": 1, "virtual": 1})
+    config = next(iter(found.phases.values()))[1]
     if config.first_k_dense_replace != 1 or config.attention != "mla":
         raise RecipeError("its DistMuon takes a model with multi-head latent attention and one dense layer")
     queries, latents = config.latent_ranks
@@ -156,6 +153,8 @@ def lost(found: Exported) -> list[str]:
         "the momentum, decay and epsilon of the optimisers: its own are 0.95, 0.1 and 1e-8",
         "the step of the router biases, mixtures, the order of documents, spikes, and the hand-over between phases",
     ]
+    if own.pipeline > 1:
+        lines.append(f"parallel.pipeline {own.pipeline}: its DistMuon takes none; all ranks share every layer out")
     if own.context > 1:
         lines.append(f"parallel.context {own.context}: its Kimi model shares no rows")
     return lines
