@@ -7,11 +7,12 @@ that the other half suggests are written next to them into docs/gate.md.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter
 
-from benchmarks.calibration import labelled
+from benchmarks.calibration import formats, labelled
 from benchmarks.calibration.choice import Rates, choose, rates
 from benchmarks.calibration.labelled import Pair
 from benchmarks.harness import ROOT, Entry, compare
@@ -23,6 +24,7 @@ from k2core.figures.tables import table
 from k2core.recipe import read_recipe
 from k2core.synthesis.fidelity import facts
 from k2core.synthesis.fidelity.gate import GateLimits, measure
+from k2core.synthesis.rephrasing.styles import load_styles
 
 TOPIC = "gate"
 DOC = ROOT / "docs" / "gate.md"
@@ -38,10 +40,11 @@ _TASKS = ["gsm_symbolic", "gcd", "products", "prime_factorization", "chain_sum"]
 
 @dataclass(frozen=True)
 class Measured:
-    """Labelled pairs of one domain with their scores."""
+    """Labelled pairs of one domain with their scores; `common` are the frequent words of its texts."""
 
     pairs: list[Pair]
     scores: list[dict[str, float]]
+    common: frozenset[str]
 
     def half(self, held_out: bool) -> tuple[list[Pair], list[dict[str, float]]]:
         """The pairs of the articles that limits are chosen on, or of the others."""
@@ -52,13 +55,14 @@ class Measured:
 def run(scale: Scale) -> list[Entry]:
     """Recall and loss of each domain's limits; at full scale docs/gate.md gets the tables."""
     entries, parts = [], []
-    for domain, measured in labelled_sets(scale).items():
+    sets = labelled_sets(scale)
+    for domain, measured in sets.items():
         limits = recipe_limits()[domain]
         found = rates(*measured.half(True), limits)
         entries += _entries(domain, found)
         parts.append(_section(domain, measured, limits, found))
     if scale.name == "full":
-        rewrite(DOC, TOPIC, "\n\n".join(parts))
+        rewrite(DOC, TOPIC, "\n\n".join([*parts, formats_section(sets["knowledge"], recipe_limits())]))
     return entries
 
 
@@ -81,7 +85,7 @@ def labelled_sets(scale: Scale) -> dict[str, Measured]:
     for domain, (make, sources, count) in made.items():
         common = facts.common_words(text for _, text in sources)
         pairs = make(sources, SEED, common, count)
-        sets[domain] = Measured(pairs, measure([(pair.source, pair.rewrite) for pair in pairs], common))
+        sets[domain] = Measured(pairs, measure([(pair.source, pair.rewrite) for pair in pairs], common), common)
     return sets
 
 
@@ -121,6 +125,36 @@ def _section(domain: str, measured: Measured, limits: GateLimits, found: Rates) 
     agree = "they are the recipe's" if chosen == limits else "the recipe has others"
     curve = table(["tightened", "to", "recall, held out", "loss, held out"], steps)
     return "\n\n".join([*summary, caught, f"Limits as the choosing half tightens them ({agree}):", curve])
+
+
+def formats_section(measured: Measured, limits: Mapping[str, GateLimits]) -> str:
+    """What the gate catches and loses of the held-out half put into formats, beside what it does with the prose."""
+    pairs, scores = measured.half(True)
+    found = {"prose": rates(pairs, scores, limits["knowledge"])}
+    styles = load_styles(ROOT / "styles").styles
+    for name in formats.HEADINGS:
+        put = list(formats.put_pairs(pairs, name))
+        bare = [(pair.source, styles[name].bare(pair.rewrite)) for pair in put]
+        found[name] = rates(put, measure(bare, measured.common), limits[styles[name].gate])
+    said = [
+        replace(rate, caught={kind: count for kind, count in rate.caught.items() if kind not in formats.CLAIMS})
+        for rate in found.values()
+    ]
+    rows = [
+        ["recall, without headings", *(_share(*rate.total) for rate in said)],
+        ["precision, without headings", *(_share(*rate.precision) for rate in said)],
+        ["loss", *(_share(*rate.lost) for rate in said)],
+    ]
+    for kind in dict.fromkeys(kind for rate in found.values() for kind in rate.caught):
+        counts = [rate.caught.get(kind) for rate in found.values()]
+        if len(set(counts)) > 1:
+            rows.append([kind, *("" if count is None else f"{count[0]} of {count[1]}" for count in counts)])
+    note = "Of a kind of fault that is not listed, each format's rewrites are rejected as often as the prose."
+    return "\n\n".join(["### knowledge, in formats", table(["", *found], rows), note])
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.3f} ({_interval(part, whole)})"
 
 
 def _limit(limits: GateLimits, name: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.calibration import formats
 from experiments.articles import Material
 from experiments.scoring import score
 from experiments.settings import Settings
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from k2core.chat.tokenizer import Tokenizer
 
 BASE = "base"
-ARMS = ("raw", "one_rephrasing", "all_rephrasings")
 ARTICLES, FORM, HELDOUT = "articles", "form", "heldout_articles"
 """Domains of an arm's shards: what is learnt (held out: the source texts), the form of questions, other articles."""
 
@@ -104,7 +104,7 @@ class Trainer:
 
 
 def arm_texts(material: Material, arm: str, seed: int) -> list[str]:
-    """The texts of an arm's epoch.
+    """The texts of an arm's epoch; the arm of a format has all rephrasings, put into it by rule.
 
     `one_rephrasing` takes another version of each article in turn and by seed, so that it sees every way of rephrasing
     as often as `all_rephrasings`: what differs is how many an article has.
@@ -113,7 +113,10 @@ def arm_texts(material: Material, arm: str, seed: int) -> list[str]:
         return [article.text for article in material.articles]
     if arm == "one_rephrasing":
         return [a.versions[(place + seed) % len(a.versions)] for place, a in enumerate(material.articles)]
-    return [version for article in material.articles for version in article.versions]
+    numbered = [(a.title, number, version) for a in material.articles for number, version in enumerate(a.versions)]
+    if arm == "all_rephrasings":
+        return [version for _, _, version in numbered]
+    return [formats.put(arm, title, version, number) for title, number, version in numbered]
 
 
 def _write(folder: Path, texts: Sequence[str], material: Material, tokenizer: Tokenizer) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -30,9 +30,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Article:
-    """An article to learn; `stood_in` of its versions are the source itself, for want of an accepted rewrite."""
+    """An article to learn; `stood_in` of its versions are the source itself, for want of an accepted rewrite.
+
+    `title` is without a part in brackets.
+    """
 
     id: str
+    title: str
     text: str
     versions: tuple[str, ...]
     stood_in: int
@@ -56,18 +60,19 @@ class Material:
         content = json.loads(path.read_text())
         articles = tuple(
             Article(
-                row["id"], row["text"], tuple(row["versions"]), row["stood_in"],
+                row["id"], row["title"], row["text"], tuple(row["versions"]), row["stood_in"],
                 tuple(Item(item["question"], item["kind"], tuple(item["choices"])) for item in row["items"]),
             )
             for row in content["articles"]
         )  # fmt: skip
         return cls(articles, tuple(content["form"]), tuple(content["heldout"]))
 
-    def figures(self) -> dict[str, float]:
-        """Counts, and what could tilt the comparison."""
+    def figures(self, texts: Iterable[str]) -> dict[str, float]:
+        """Counts, and what could tilt the comparison; `texts` are all that an arm learns from."""
         versions = [version for article in self.articles for version in article.versions]
-        items = [(item, article) for article in self.articles for item in article.items]
-        seen = sum(any(item.question in text for text in (article.text, *article.versions)) for item, article in items)
+        items = [item for article in self.articles for item in article.items]
+        read = "\n".join(texts)
+        seen = sum(item.question in read for item in items)
         characters = sum(len(article.text) for article in self.articles)
         return {
             "articles": float(len(self.articles)),
@@ -104,11 +109,13 @@ def gather(documents: Sequence[dict[str, Any]], settings: Settings, seed: int, r
                 f"{len(chosen)} articles of {low} to {high} characters have {settings.least_questions} questions and "
                 f"can be rephrased, {settings.articles} are wanted; lower `articles` in table1.yaml or ingest more"
             )
-        made = rephrase([(title_of(row["attribution"]), row["text"]) for row in rows])
-        for row, versions in zip(rows, made, strict=True):
+        titles = [title_of(row["attribution"]) for row in rows]
+        made = rephrase([(title, row["text"]) for title, row in zip(titles, rows, strict=True)])
+        for title, row, versions in zip(titles, rows, made, strict=True):
             if versions is not None:
                 stood_in = sum(version == row["text"] for version in versions)
-                chosen.append(Article(row["id"], row["text"], tuple(versions), stood_in, ()))
+                bare = title.partition(" (")[0]
+                chosen.append(Article(row["id"], bare, row["text"], tuple(versions), stood_in, ()))
     learnt = {article.id for article in chosen}
     # Wrong answers are of learnt articles too: the model has read all of them, none is merely more familiar.
     pool = [question for article in chosen for question in found[article.id]]

@@ -13,6 +13,9 @@ LABELS = {
     "raw": "raw × {epochs} epochs",
     "one_rephrasing": "1 rephrasing × {epochs} epochs",
     "all_rephrasings": "{versions} rephrasings × 1 epoch",
+    "faq": "{versions} FAQs × 1 epoch",
+    "table": "{versions} tables × 1 epoch",
+    "tutorial": "{versions} tutorials × 1 epoch",
 }
 
 

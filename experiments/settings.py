@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 
 from k2core.recipe import FromList, Section, load_section
 
-Rewriter = Literal["grammar", "llm"]
+Rewriter = Literal["grammar", "formats", "llm"]
+Arm = Literal["raw", "one_rephrasing", "all_rephrasings", "faq", "table", "tutorial"]
 
 
 class Settings(Section):
@@ -25,6 +26,9 @@ class Settings(Section):
         description="share of rows with questions and answers about other articles, the same in every arm: "
         "from them the model learns the form, not the facts",
     )  # fmt: skip
+    arms: list[Arm] = Field(
+        min_length=1, description="what is trained: on the articles, one version of each, all versions, all in a format"
+    )
     seeds: list[int] = Field(min_length=1, description="trainings of each arm, by their order of data")
     batch_tokens: int = Field(ge=1, description="tokens per step")
     context_length: int = Field(ge=2, description="tokens per row")

@@ -16,7 +16,9 @@ import numpy as np
 MEASURES = {"accuracy": "correct", "bits": "bits"}
 """Figure → where a result has its values, one per question."""
 DIFFERENCES = (
-    ("one_rephrasing", "raw"), ("all_rephrasings", "raw"), ("all_rephrasings", "one_rephrasing"), ("raw", "base"),
+    ("one_rephrasing", "raw"), ("all_rephrasings", "raw"), ("all_rephrasings", "one_rephrasing"),
+    ("faq", "raw"), ("table", "raw"), ("tutorial", "raw"),
+    ("faq", "all_rephrasings"), ("table", "all_rephrasings"), ("tutorial", "all_rephrasings"), ("raw", "base"),
 )  # fmt: skip
 
 
@@ -34,7 +36,7 @@ def summarise(
         results: one per training: `arm`, and the values of each question.
         articles_Q: the number of each question's article, from 0.
         measures: figure → where a result has its values.
-        differences: pairs of arms, the second one taken from the first.
+        differences: pairs of arms, the second one taken from the first; those with an arm of no training are left out.
     """
     groups_Q = np.asarray(articles_Q)
     asked_A = np.bincount(groups_Q)
@@ -52,7 +54,7 @@ def summarise(
             values[arm] = float(np.mean(rows))
             spread[arm] = ((drawn_RA @ sums_SA.T) * weights_RS).sum(axis=1)[usable_R] / totals_R[usable_R]
         summary[measure] = {arm: _interval(values[arm], spread[arm]) for arm in values}
-        for a, b in differences:
+        for a, b in ((a, b) for a, b in differences if a in values and b in values):
             summary[measure][f"{a} - {b}"] = _interval(values[a] - values[b], spread[a] - spread[b])
     return summary
 

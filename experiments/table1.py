@@ -19,7 +19,7 @@ import typer
 from benchmarks.harness import ROOT, commit, machine
 from benchmarks.pages import rewrite as write_between
 from experiments import articles, grammar_rewriter, llm_rewriter, report, statistics
-from experiments.arms import ARMS, BASE, Trainer
+from experiments.arms import BASE, Trainer, arm_texts
 from experiments.articles import Material
 from experiments.settings import Rewriter, Settings, load_settings
 from k2core.llm.config import LLMConfig
@@ -34,7 +34,7 @@ from k2core.training.config import ParallelConfig
 from k2core.training.spikes import SpikeConfig
 from stages.rephrase import Params
 
-REWRITERS: tuple[Rewriter, ...] = ("grammar", "llm")
+REWRITERS: tuple[Rewriter, ...] = ("grammar", "formats", "llm")
 SIZES = Path(__file__).with_name("table1.yaml")
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -86,7 +86,7 @@ def measure(rewriter: Rewriter, settings: Settings, workspace: Path, base: str, 
     job = Job(f"table1 {rewriter}", folder, None)
     begun = time.monotonic()
     material = _material(rewriter, settings, workspace, compute, folder / "material.json", work, job)
-    trainings = [(BASE, 0), *((arm, seed) for seed in settings.seeds for arm in ARMS)]
+    trainings = [(BASE, 0), *((arm, seed) for seed in settings.seeds for arm in settings.arms)]
     results = []
     for arm, seed in trainings:
         path = folder / f"{arm}-{seed}.json"
@@ -96,14 +96,15 @@ def measure(rewriter: Rewriter, settings: Settings, workspace: Path, base: str, 
         results.append(json.loads(path.read_text()))
     job.say(f"{len(results)} results in {folder}, {time.monotonic() - begun:.0f} s")
     asked = [(number, item) for number, article in enumerate(material.articles) for item in article.items]
+    texts = [text for arm in settings.arms for seed in settings.seeds for text in arm_texts(material, arm, seed)]
     trained = [result["figures"] for result in results if result["arm"] != BASE]
     return {
         **statistics.summarise(results, [number for number, _ in asked], settings.resamples, compute.seed),
-        "arms": {arm: _mean([r["figures"] for r in results if r["arm"] == arm]) for arm in (BASE, *ARMS)},
+        "arms": {arm: _mean([r["figures"] for r in results if r["arm"] == arm]) for arm in (BASE, *settings.arms)},
         "kinds": statistics.by_kind(results, [item.kind for _, item in asked]),
         "tokens": fmean(sum(v for n, v in f.items() if n.startswith("mixture/tokens/")) for f in trained),
         "training_seconds": fmean(result["seconds"] for result in results if result["arm"] != BASE),
-        "material": material.figures(), "settings": settings.model_dump(mode="json"), "base": base,
+        "material": material.figures(texts), "settings": settings.model_dump(mode="json"), "base": base,
         "machine": machine(), "commit": commit(), "command": f"python -m experiments.table1 {rewriter}",
     }  # fmt: skip
 
@@ -133,7 +134,7 @@ def _material(
         library, cache = load_styles(ROOT / "styles"), work / "answers.sqlite"
         return llm_rewriter.rephrase(pairs, settings, params, library, llm, compute, common, cache, job)
 
-    material = articles.gather(documents, settings, compute.seed, by_grammar if rewriter == "grammar" else by_llm)
+    material = articles.gather(documents, settings, compute.seed, by_llm if rewriter == "llm" else by_grammar)
     material.save(path)
     return material
 
@@ -145,7 +146,7 @@ def _mean(figures: list[dict[str, float]]) -> dict[str, float]:
 def _code() -> str:
     """Digest of the code that a result depends on: an arm trained by other code is trained again."""
     code = hashlib.md5()
-    for room in ("experiments", "k2core", "styles"):
+    for room in ("experiments", "k2core", "styles", "benchmarks/calibration"):
         for file in sorted((ROOT / room).rglob("*")):
             if file.suffix in (".py", ".yaml") and file != SIZES:
                 code.update(file.read_bytes())

@@ -9,7 +9,6 @@ passages of evaluation sets or of held-out text are removed last.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,11 +23,12 @@ from k2core.corpus.curation import (
     Contamination,
     CurationConfig,
     Funnel,
+    write_passages,
 )
 from k2core.corpus.documents import DOMAINS
 from k2core.corpus.workers import Corpus, Work, map_shards
 from k2core.stage import Job, Metrics, StageError, main
-from k2core.storage import count_rows, publish, table_names, write_json
+from k2core.storage import count_rows, table_names, write_json
 
 if TYPE_CHECKING:
     from k2core.corpus.steps.select import Selected
@@ -38,23 +38,6 @@ SECTION = "curate"
 
 class Params(CurationConfig):
     """What is kept."""
-
-
-@dataclass(frozen=True)
-class Over:
-    """What is done shard by shard: `counts` documents of each table."""
-
-    counts: Mapping[str, int]
-    corpus: Corpus
-    job: Job
-
-    def shards(self, work: Work, marks: Mapping[str, Path], what: str) -> None:
-        """`work` on the tables whose file or folder of `marks` is not there yet."""
-        waiting = [name for name in marks if not marks[name].exists()]
-        done = sum(count for name, count in self.counts.items() if name not in waiting)
-        with self.job.progress(sum(self.counts.values()), "document", done, what) as bar:
-            for name, _ in map_shards(work, waiting, self.corpus, self.job.scratch / "workers"):
-                bar.update(self.counts[name])
 
 
 def run(
@@ -68,25 +51,35 @@ def run(
     from k2core.evals.text_sets import text_sets
 
     names = table_names(documents)
-    folders = {name: job.scratch / "candidates" / Path(name).stem for name in names}
     counts = {name: count_rows(documents / name) for name in names}
-    over = Over(counts, corpus, job)
-    over.shards(candidates.Ruling(candidates.Inputs(documents, attributes, quality), params, folders), folders, "rules")
+
+    def marks(folder: str, ending: str = "") -> dict[str, Path]:
+        return {name: job.scratch / folder / f"{Path(name).stem}{ending}" for name in names}
+
+    def each(what: str, work: Work, done: Mapping[str, Path]) -> None:
+        """Do the work on the tables that have no mark in `done`."""
+        waiting = [name for name in names if not done[name].exists()]
+        before = sum(counts[name] for name in names if name not in waiting)
+        with job.progress(sum(counts.values()), "document", before, what) as bar:
+            for name, _ in map_shards(work, waiting, corpus, job.scratch / "workers" / what.replace(" ", "_")):
+                bar.update(counts[name])
+
+    folders = marks("candidates")
+    each("rules", candidates.Ruling(candidates.Inputs(documents, attributes, quality), params, folders), folders)
     found = job.scratch / "repeats"
     if not found.exists():
         job.say("looking for duplicates and repeated paragraphs")
         repeats.write_repeats([*folders.values()], params, found)
     leftovers = repeats.Leftovers(documents, folders, found)
+    heldout, files = marks("heldout"), marks("found", ".json")
+    each("held-out text", select.HeldOut(leftovers, params.decontamination.heldout_words, heldout), heldout)
     sets = text_sets(tasks)
     job.say(f"looking for {', '.join(group.name for group in sets)} and held-out text")
-    sought = job.scratch / "sought"
-    if not sought.exists():
-        heldout = {id: text for name in names for id, text in select.heldout_texts(leftovers.of(name)).items()}
-        with publish(sought) as scratch:
-            Contamination(sets, heldout, params.decontamination).save(scratch)
-    search = Contamination.open(sought)
-    files = {name: job.scratch / "found" / f"{Path(name).stem}.json" for name in names}
-    over.shards(select.Looking(leftovers, sought, files), files, "contamination")
+    passages = job.scratch / "passages"
+    if not passages.exists():
+        write_passages(sets, [*heldout.values()], params.decontamination, passages)
+    each("contamination", select.Looking(leftovers, passages, files), files)
+    search = Contamination(passages)
     selected = select.write_selected(leftovers, files, search, params, out)
     _check(selected, documents)
     write_json(out / "funnel.json", selected.funnel.table(_steps(params, selected.funnel)))

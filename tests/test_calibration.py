@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 
-from benchmarks.calibration import corrupted, labelled
+from benchmarks.calibration import corrupted, formats, labelled
 from benchmarks.calibration.choice import STEPS, choose, rates
 from benchmarks.calibration.faithful import faithful
 from benchmarks.calibration.maths import learning_note
-from benchmarks.gate import LOSS, RECALL, recipe_limits
+from benchmarks.gate import LOSS, RECALL, Measured, formats_section, recipe_limits
 from k2core.corpus.sources.builtin.wikipedia import Source, documents
 from k2core.synthesis.fidelity import facts
 from k2core.synthesis.fidelity.gate import SCORES, measure
@@ -111,6 +112,23 @@ def test_the_recipes_limits_reach_the_goals_and_weakened_ones_do_not(articles) -
     for weaker in ({"support": -1.0, "names_invented": 99}, {"finished": 0.0, "coverage": -1.0}):
         assert rates(pairs, scores, limits.model_copy(update=weaker)).recall < RECALL
     assert rates(pairs, scores, limits.model_copy(update={"coverage": 0.9})).loss > LOSS
+
+
+def test_a_fault_in_a_format_is_seen_and_a_false_heading_is_not(articles) -> None:
+    common = facts.common_words(text for _, text in articles)
+    pairs = [pair for pair in labelled.knowledge(articles, 7, common, 8) if pair.kind in ("faithful", "negated")]
+    pairs = [replace(pair, held_out=True) for pair in pairs]
+    scores = measure([(pair.source, pair.rewrite) for pair in pairs], common)
+    lines = formats_section(Measured(pairs, scores, common), recipe_limits()).splitlines()
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    rows = {name: of_row for name, *of_row in cells}
+    denied = sum(pair.kind == "negated" for pair in pairs)
+    assert rows[""] == ["prose", *formats.HEADINGS] and denied and "negated" not in rows  # all columns are alike
+    for row in ("recall, without headings", "precision, without headings", "loss"):
+        assert len(set(rows[row])) == 1 and rows[row][0].split()[0] == ("0.000" if row == "loss" else "1.000")
+    lost = str(rates(pairs, scores, recipe_limits()["knowledge"]).lost[0])
+    for kind in formats.CLAIMS:
+        assert rows[kind][0] == "" and {cell.split()[0] for cell in rows[kind][1:]} <= {"0", lost}
 
 
 def test_limits_are_tightened_until_the_recall_is_reached_and_no_further() -> None:

@@ -5,11 +5,12 @@ Shapes: N documents asked about, M of their domain.
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -17,6 +18,7 @@ from k2core import storage
 from k2core.corpus.documents import Domain, group_of
 from k2core.corpus.duplicates.paragraphs import ParagraphConfig
 from k2core.recipe import RecipeError, Section
+from k2core.storage import publish
 
 if TYPE_CHECKING:
     from k2core.corpus.duplicates.decontamination import EvaluationSet, Hit
@@ -26,7 +28,6 @@ Row = dict[str, Any]
 EXACT, NEAR, PARAGRAPHS, CONTAMINATED = "exact_duplicate", "near_duplicate", "duplicate_paragraphs", "contaminated"
 UNTAGGED = "untagged"
 """A signal failed on the document; the passage says how."""
-_INDICES, _FIGURES = ("items", "own"), "figures.json"
 HELDOUT, TRAIN, FOREIGN = "heldout", "train", "foreign"
 """`foreign` waits for its translation: it is neither trained on nor measured with."""
 
@@ -124,51 +125,51 @@ def decontaminate(
     The score is the passage's share of the item's words. `searched/SET` counts the items that were searched for,
     `too_short/SET` those too short for it.
     """
-    search = Contamination(sets, {row["id"]: row["text"] for row in rows if row["split"] == HELDOUT}, config)
+    from k2core.corpus.duplicates.passages import spill
+
+    heldout = [(row["id"], row["text"]) for row in rows if row["split"] == HELDOUT]
     training = [(row["id"], row["text"]) for row in rows if row["split"] == TRAIN]
-    return search.rejections(training, search.look(training)), search.figures
+    with tempfile.TemporaryDirectory() as folder:
+        part, index = Path(folder, "heldout"), Path(folder, "index")
+        spill(part, heldout, config.heldout_words)
+        write_passages(sets, [part], config, index)
+        search = Contamination(index)
+        return search.rejections(training, search.look(training)), search.figures
+
+
+def write_passages(
+    sets: Sequence[EvaluationSet], heldout: Sequence[Path], config: DecontaminationConfig, folder: Path
+) -> None:
+    """Publish `folder`, which `Contamination` reads.
+
+    Args:
+        heldout: folders that `passages.spill` wrote of held-out documents, with n-grams of `config.heldout_words`.
+    """
+    from k2core.corpus.duplicates.decontamination import write_index
+
+    with publish(folder) as scratch:
+        write_index(sets, config.item_words, scratch / "items")
+        write_index([], config.heldout_words, scratch / HELDOUT, [(HELDOUT, heldout)])
 
 
 class Contamination:
     """Passages of evaluation sets and of held-out text, for which training documents are searched twice.
 
     `look` reads each training document; the sum of what it counts goes to `rejections`, which reads again what was
-    found. Of a new search the held-out documents' words and n-grams are in memory, of one that was saved on disk.
-
-    Args:
-        heldout: id → text.
+    found. The passages stay on the disk, in the folder of `write_passages`.
 
     Attributes:
         figures: `searched/SET`, the items that are searched for, and `too_short/SET`.
     """
 
-    def __init__(
-        self, sets: Sequence[EvaluationSet], heldout: Mapping[str, str], config: DecontaminationConfig
-    ) -> None:
-        from k2core.corpus.duplicates.decontamination import EvaluationSet, Index
-
-        own = EvaluationSet(HELDOUT, heldout)
-        self._items, self._own = Index(sets, config.item_words), Index([own], config.heldout_words)
-        self.figures: dict[str, float] = {}
-        for what in ("searched", "too_short"):
-            counts: Counter[str] = getattr(self._items, what) + getattr(self._own, what)
-            self.figures |= {f"{what}/{group.name}": float(counts[group.name]) for group in (*sets, own)}
-
-    def save(self, folder: Path) -> None:
-        """Write what is sought into `folder`, which is made."""
-        for name in _INDICES:
-            getattr(self, f"_{name}").save(folder / name)
-        storage.write_json(folder / _FIGURES, self.figures)
-
-    @classmethod
-    def open(cls, folder: Path) -> Self:
-        """A search that was saved; its indices are read where they are looked at."""
+    def __init__(self, folder: Path) -> None:
         from k2core.corpus.duplicates.decontamination import Index
 
-        search = cls.__new__(cls)
-        search._items, search._own = (Index.open(folder / name) for name in _INDICES)
-        search.figures = storage.parse_json((folder / _FIGURES).read_text(encoding="utf-8"))
-        return search
+        self._items, self._own = Index(folder / "items"), Index(folder / HELDOUT)
+        self.figures: dict[str, float] = {}
+        for what in ("searched", "too_short"):
+            for index in (self._items, self._own):
+                self.figures |= {f"{what}/{name}": float(count) for name, count in getattr(index, what).items()}
 
     def look(self, documents: Sequence[tuple[Name, str]]) -> Found[Name]:
         """What training documents (name, text) share with the items."""

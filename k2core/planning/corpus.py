@@ -109,8 +109,8 @@ def planned(crawl: Crawl, files: int, rates: Rates, vocabulary: int) -> list[Ste
         Step("tag", documents, tables, attributes, rates.texts(text, *rates.signals, SIGNATURES)),
         Step("grade", documents, tables + attributes, 0.0, None),
         Step("curate, search for repeats", documents, attributes, 0.0, rates.texts(text, *REPEATS), divided=False),
-        Step("curate, decontamination", documents, tables, 0.0, rates.texts(text, "decontamination")),
-        Step("curate, selection", documents, 3 * tables, tables, rates.texts(3 * text, "read"), divided=False),
+        Step("curate, decontamination", documents, 2 * tables, 0.0, rates.texts(text, "decontamination")),
+        Step("curate, selection", documents, 2 * tables, tables, rates.texts(text, "read", "read"), divided=False),
         Step("tokenize", documents * crawl.kept, tables * crawl.kept, crawl.tokens(files) * token_size,
              rates.texts(kept, "tokenizing")),
     ]  # fmt: skip

@@ -92,8 +92,8 @@ def test_what_repeats_is_what_one_pass_in_memory_finds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "name", "done"),
     [
-        (candidates.repeated, "spill", 2), (repeats_step, "write_repeats", 0), (select, "write_json", 1),
-        (select, "read_columns", 2),
+        (candidates.repeated, "spill", 2), (repeats_step, "write_repeats", 0), (select, "spill", 1),
+        (curate, "write_passages", 0), (select, "write_json", 1), (select, "read_columns", 2),
     ],
 )  # fmt: skip
 def test_a_killed_run_goes_on_from_the_finished_shards(
@@ -119,7 +119,7 @@ def test_a_killed_run_goes_on_from_the_finished_shards(
     assert not (tmp_path / "4" / "out" / "documents.parquet").exists()
     monkeypatch.setattr(module, name, counted(None))
     assert outcome(folders, tmp_path / "4") == expected
-    once = {"spill": 4, "write_repeats": 1, "write_json": 4}
+    once = {"spill": 4, "write_repeats": 1, "write_passages": 1, "write_json": 4}
     assert len(calls) == once.get(name, done + 4), "a finished shard was done again"
 
 

@@ -26,6 +26,7 @@ from k2core.optim.muonclip import MuonClip
 from k2core.recipe import RecipeError, load_section, read_recipe
 from k2core.stage import Job, StageError
 from k2core.storage import write_table
+from k2core.synthesis.fidelity import facts
 from k2core.synthesis.rephrasing.rewriting import Rewrite
 from k2core.synthesis.rephrasing.styles import load_styles
 from k2core.training.learner import TrainerState
@@ -35,9 +36,11 @@ ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "micro.yaml"
 TOY = {
     "articles": 6, "characters": [60, 400], "least_questions": 2, "versions": 10, "epochs": 2, "form_share": 0.2,
-    "seeds": [1], "batch_tokens": 256, "context_length": 256, "lr": 0.5, "warmup_steps": 1, "choices": 3,
-    "resamples": 200, "heldout_documents": 3, "llm_attempts": 0, "llm_temperature": 0.0,
+    "arms": ["raw", "one_rephrasing", "all_rephrasings", "faq"],
+    "seeds": [1], "batch_tokens": 256, "context_length": 256, "lr": 0.5, "warmup_steps": 1,
+    "choices": 3, "resamples": 200, "heldout_documents": 3, "llm_attempts": 0, "llm_temperature": 0.0,
 }  # fmt: skip
+ARMS = ("base", "raw", "one_rephrasing", "all_rephrasings")
 TOWNS = ["Velm", "Norden", "Sarn", "Kell", "Tarn", "Brask", "Ulm", "Dorn", "Hest", "Wark", "Lomm", "Pell"]
 
 
@@ -87,8 +90,8 @@ def measure(workspace: Path, tmp_path: Path) -> dict[str, Any]:
 
 def test_the_command_trains_each_arm_once(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = measure(workspace, tmp_path)
-    assert set(first["arms"]) == {"base", *arms.ARMS}
-    trained = [first["arms"][arm] for arm in arms.ARMS]
+    assert list(first["arms"]) == ["base", *TOY["arms"]]
+    trained = [first["arms"][arm] for arm in TOY["arms"]]
     assert len({figures["train/steps"] for figures in trained}) == 1
     for figures in trained:
         assert 0 < figures["mixture/tokens/articles"] <= figures["train/steps"] * TOY["batch_tokens"] * 0.85
@@ -134,11 +137,22 @@ def test_articles_that_cannot_be_rephrased_are_passed_over_or_named() -> None:
 
 def test_one_rephrasing_sees_every_version_equally_often() -> None:
     versions = tuple(f"v{number}" for number in range(10))
-    material = Material(tuple(Article(str(n), "source", versions, 0, ()) for n in range(20)), (), ())
+    material = Material(tuple(Article(str(n), "It", "source", versions, 0, ()) for n in range(20)), (), ())
     assert arms.arm_texts(material, "raw", 1) == ["source"] * 20
     assert sorted(arms.arm_texts(material, "one_rephrasing", 1)) == sorted(versions * 2)
     assert arms.arm_texts(material, "one_rephrasing", 1) != arms.arm_texts(material, "one_rephrasing", 2)
     assert sorted(arms.arm_texts(material, "all_rephrasings", 1)) == sorted(versions * 20)
+
+
+@pytest.mark.parametrize("name", ["faq", "table", "tutorial"])
+def test_the_arm_of_a_format_says_what_all_rephrasings_say(name: str) -> None:
+    versions = ("Ulm is a town. It was founded in 1307.", "Ulm? A town. It has 2,031 people | more. In 1307 it began.")
+    material = Material((Article("wikipedia/Ulm", "Ulm", "source", versions, 0, ()),), (), ())
+    style = load_styles(ROOT / "styles").styles[name]
+    put = arms.arm_texts(material, name, 1)
+    assert len(set(put)) == len(put) == len(versions)
+    for version, text in zip(arms.arm_texts(material, "all_rephrasings", 1), put, strict=True):
+        assert facts.words(style.bare(text)) == facts.words(version) != facts.words(text)
 
 
 def test_scores_are_a_token_and_bits_of_the_whole_answer() -> None:
@@ -162,7 +176,7 @@ def results(effect: float, clustered: bool) -> list[dict[str, Any]]:
     random = torch.Generator().manual_seed(1)
     luck_AQ = torch.rand(60, 1 if clustered else 4, generator=random).expand(60, 4)
     rows = []
-    for arm in ("base", *arms.ARMS):
+    for arm in ARMS:
         level = 0.3 + effect * (arm == "all_rephrasings")
         correct = (luck_AQ < level).flatten().tolist()
         rows += [{"arm": arm, "correct": correct, "bits": [8.0 - c for c in correct]}] * (1 if arm == "base" else 3)
@@ -186,7 +200,7 @@ def test_differences_are_paired_and_articles_are_the_unit() -> None:
 
 def test_trainings_that_disagree_widen_the_interval() -> None:
     groups = list(range(100))
-    steady = [{"arm": arm, "correct": [n % 2 for n in groups], "bits": [1.0] * 100} for arm in ("base", *arms.ARMS)]
+    steady = [{"arm": arm, "correct": [n % 2 for n in groups], "bits": [1.0] * 100} for arm in ARMS]
     torn = [{"arm": "raw", "correct": [value] * 100, "bits": [1.0] * 100} for value in (0, 0, 1, 1)]
     found = statistics.summarise([*torn, *(row for row in steady if row["arm"] != "raw")], groups, 1000, 1)["accuracy"]
     assert found["raw"]["value"] == found["one_rephrasing"]["value"] == 0.5

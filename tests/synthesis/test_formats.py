@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from workspace import ROOT
 
+from benchmarks.calibration import formats
 from k2core.corpus.sources.builtin import wikipedia
 from k2core.recipe import RecipeError, load_section, validate
 from k2core.synthesis.fidelity import facts
@@ -43,30 +44,14 @@ def test_an_example_in_the_format_passes_the_recipes_gate_and_a_damaged_one_does
         assert not judge(example.text, style.bare(damaged), LIMITS, common).accepted, (name, wrong)
 
 
-def faq(sentences: list[str]) -> str:
-    return "\n".join(f"Question: What comes as number {n}?\nAnswer: {text}" for n, text in enumerate(sentences))
-
-
-def tutorial(sentences: list[str]) -> str:
-    return "\n".join(f"Step {n}: See what is said. {text}" for n, text in enumerate(sentences, 1))
-
-
-def table(sentences: list[str]) -> str:
-    rows = [f"| Fact {n} | {text} |" for n, text in enumerate(sentences[:-1])]
-    return "\n".join(["| Aspect | What the text says |", "| --- | --- |", *rows, "", sentences[-1]])
-
-
-@pytest.mark.parametrize("put", [faq, tutorial, table])
-def test_a_text_put_into_the_format_is_judged_as_the_text_itself(put: object, texts: list[str]) -> None:
+@pytest.mark.parametrize("name", formats.HEADINGS)
+def test_a_text_put_into_the_format_is_judged_as_the_text_itself(name: str, texts: list[str]) -> None:
     """So what the labelled set says of the gate holds for the formats: its limits were chosen on plain rewrites."""
-    style = STYLES[put.__name__]  # type: ignore[attr-defined]
-    tried = 0
+    style = STYLES[name]
     for text in texts[:300]:
-        sentences = facts.sentences(text)
-        if len(sentences) > 1 and "|" not in text and "\n" not in text:
-            assert facts.words(style.bare(put(sentences))) == facts.words(" ".join(sentences))  # type: ignore[operator]
-            tried += 1
-    assert tried > 100
+        for claim in ("", "Mr. Ott | Co. was\nnever there."):
+            put = formats.put(name, "Dr. No", text, claim=claim)
+            assert facts.words(style.bare(put)) == facts.words(text) != facts.words(put)
 
 
 def test_a_form_that_is_no_expression_is_refused() -> None:

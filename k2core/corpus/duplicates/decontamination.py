@@ -6,32 +6,28 @@ least `SHORTEST` words is searched for as a whole; a still shorter one could mat
 n-grams that many items share are the wording of the set, and n-grams of held-out text that many documents share are
 phrases of the corpus: neither is evidence.
 
-The index holds 16 bytes per n-gram and 8 per word; a document costs one look-up per word. A saved index is read from
-the disk where it is looked at, by any number of processes. The result depends on texts and settings alone, not on
-their order.
+The index is files of 16 bytes an n-gram (`passages.py`), mapped into memory by all processes that read them; a document
+costs one look-up per word. The result depends on texts and settings alone, not on their order.
 
-Shapes: N words of a text, G its n-grams, K n-grams of the index, A short items, W words of all items, I items.
+Shapes: N words of a text, G its n-grams, K n-grams of the index, S short items.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from k2core.corpus.duplicates.passages import COMMON, SHORTEST, merge, short_item, spill
 from k2core.corpus.duplicates.shingles import ngram_hashes, simple_words, word_hashes
-from k2core.storage import parse_json, write_json
 
 Name = TypeVar("Name")
-SHORTEST = 8
-"""Words of the shortest item that is searched for, as for GPT-3."""
-COMMON = 10
-"""An n-gram in more items, or more documents, than this is not evidence (GPT-3: ignored above 10)."""
-_ABOUT, _ARRAYS = "about.json", ("keys_K", "items_K", "words_W", "ends_I")
 
 
 @dataclass(frozen=True)
@@ -61,95 +57,69 @@ class Match(NamedTuple):
 
 
 class Index:
-    """The n-grams of evaluation sets.
+    """The n-grams of items, read from the disk where they are looked at.
+
+    Args:
+        folder: of `write_index` or `passages.merge`.
 
     Attributes:
         searched: by set, the number of items that can be found; `too_short`, of those that cannot.
     """
 
-    def __init__(self, sets: Sequence[EvaluationSet], ngram_words: int) -> None:
-        if ngram_words < SHORTEST:
-            raise ValueError(f"n-grams of {ngram_words} words say too little; use {SHORTEST} or more")
-        self.ngram_words = ngram_words
-        self.searched: Counter[str] = Counter()
-        self.too_short: Counter[str] = Counter()
-        self._names: list[str] = []
-        hashes = [np.empty(0, np.uint64)]
-        keys, items = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-        for group in sets:
-            own = [grams for grams in self._add(group, hashes) if len(grams[1])]
-            common = _shared_by_many([grams_G for _, grams_G in own])
-            for item, grams_G in own:
-                left_G = np.setdiff1d(grams_G, common)
-                keys.append(left_G)
-                items.append(np.full(len(left_G), item))
-        # Of equal n-grams the first item's stays: np.unique gives first places.
-        self._keys_K, first_K = np.unique(np.concatenate(keys), return_index=True)
-        self._items_K = np.concatenate(items)[first_K]
-        self._words_W, self._ends_I = np.concatenate(hashes), np.cumsum([len(each) for each in hashes])
-        self._find_short()
+    def __init__(self, folder: Path) -> None:
+        import pyarrow as pa
 
-    def save(self, folder: Path) -> None:
-        """Write the index into `folder`, which is made."""
-        folder.mkdir(parents=True)
-        for name in _ARRAYS:
-            np.save(folder / f"{name}.npy", getattr(self, f"_{name}"))
-        about = {"ngram_words": self.ngram_words, "names": self._names}
-        write_json(folder / _ABOUT, about | {"searched": self.searched, "too_short": self.too_short})
-
-    @classmethod
-    def open(cls, folder: Path) -> Self:
-        """A saved index."""
-        about = parse_json((folder / _ABOUT).read_text(encoding="utf-8"))
-        index = cls([], about["ngram_words"])
-        index._names = about["names"]
-        index.searched, index.too_short = Counter(about["searched"]), Counter(about["too_short"])
-        for name in _ARRAYS:
-            setattr(index, f"_{name}", np.load(folder / f"{name}.npy", mmap_mode="r"))
-        index._find_short()
-        return index
-
-    def _words(self, item: int) -> np.ndarray:
-        """The hashes of an item's words."""
-        return self._words_W[self._ends_I[item] : self._ends_I[item + 1]]
-
-    def _find_short(self) -> None:
-        """The items that are sought as a whole, by the n-gram that they begin with."""
-        self._short: dict[int, list[int]] = defaultdict(list)
-        for item in np.flatnonzero(np.diff(self._ends_I) < self.ngram_words).tolist():
-            self._short[int(ngram_hashes(self._words(item)[:SHORTEST], SHORTEST)[0])].append(item)
-        self._anchors_A = np.array(sorted(self._short), np.uint64)
-
-    def _add(self, group: EvaluationSet, hashes: list[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-        """`(number, distinct n-grams)` of the items that are long enough; the hashes of their words to `hashes`."""
-        for name, text in sorted(group.texts.items()):
-            hashes_N = word_hashes(simple_words(text))
-            if len(hashes_N) < SHORTEST:
-                self.too_short[group.name] += 1
-                continue
-            self.searched[group.name] += 1
-            number = len(self._names)
-            self._names.append(f"{group.name}/{name}")
-            hashes.append(hashes_N)
-            yield number, np.unique(ngram_hashes(hashes_N, self.ngram_words))
+        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        self.ngram_words = int(about["ngram_words"])
+        self.searched, self.too_short = (
+            Counter({one["name"]: int(one[what]) for one in about["sets"]}) for what in ("searched", "too_short")
+        )
+        self._sets = [(int(one["start"]), str(one["name"])) for one in about["sets"]]
+        self._names = pa.ipc.open_file(pa.memory_map(str(folder / "names.arrow"))).read_all()["name"]
+        self._keys_K, self._items_K = _mapped(folder / "keys", "<u8"), _mapped(folder / "items", "<i8")
+        self._anchors_S = _mapped(folder / "anchors", "<u8")
+        self._short_S = _mapped(folder / "short", short_item(self.ngram_words))
+        self._lengths = _mapped(folder / "lengths", "<i8")
 
     def matches(self, hashes_N: np.ndarray) -> list[Match]:
         """Every n-gram and whole item among words with these hashes."""
         found = []
         for start, place in _present(ngram_hashes(hashes_N, self.ngram_words), self._keys_K):
             found.append(Match(start, self.ngram_words, int(self._items_K[place]), int(self._keys_K[place])))
-        for start, place in _present(ngram_hashes(hashes_N, SHORTEST), self._anchors_A):
-            for item in self._short[int(self._anchors_A[place])]:
-                size = len(self._words(item))
-                if np.array_equal(hashes_N[start : start + size], self._words(item)):
+        for start, place in _present(ngram_hashes(hashes_N, SHORTEST), self._anchors_S):
+            anchor = self._anchors_S[place]
+            while place < len(self._anchors_S) and self._anchors_S[place] == anchor:
+                item = int(self._short_S["item"][place])
+                size = int(self._lengths[item])
+                if np.array_equal(hashes_N[start : start + size], self._short_S["words"][place, :size]):
                     found.append(Match(start, size, item, -1 - item))
+                place += 1
         return found
 
     def hit(self, words: Sequence[str], matches: Sequence[Match]) -> Hit:
         """The longest run of overlapping `matches` as a passage; of equals the first."""
         start, end, item = max(_runs(matches), key=lambda run: (run[1] - run[0], -run[0]))
-        share = min(1.0, (end - start) / len(self._words(item)))
-        return Hit(self._names[item], " ".join(words[start:end]), round(share, 4))
+        share = min(1.0, (end - start) / int(self._lengths[item]))
+        group = [name for first, name in self._sets if first <= item][-1]
+        return Hit(f"{group}/{self._names[item].as_py()}", " ".join(words[start:end]), round(share, 4))
+
+
+def write_index(
+    sets: Sequence[EvaluationSet], ngram_words: int, folder: Path, spilled: Sequence[tuple[str, Sequence[Path]]] = ()
+) -> None:
+    """Write the files of an `Index` of `sets`, and of those that are `spilled` (name, folders of `passages.spill`).
+
+    Raises:
+        ValueError: the n-grams are shorter than `SHORTEST` words.
+    """
+    if ngram_words < SHORTEST:
+        raise ValueError(f"n-grams of {ngram_words} words say too little; use {SHORTEST} or more")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        parts = [(group.name, [Path(scratch, str(number))]) for number, group in enumerate(sets)]
+        for group, (_, (part,)) in zip(sets, parts, strict=True):
+            spill(part, group.texts.items(), ngram_words)
+        merge([*parts, *spilled], ngram_words, folder)
 
 
 def count_passages(documents: Iterable[tuple[Name, str]], index: Index) -> tuple[list[Name], Counter[int]]:
@@ -190,10 +160,9 @@ def _present(grams_G: np.ndarray, keys_K: np.ndarray) -> list[tuple[int, int]]:
     return list(zip(places.tolist(), at_G[places].tolist(), strict=True))
 
 
-def _shared_by_many(grams: Sequence[np.ndarray]) -> np.ndarray:
-    """n-grams in more than `COMMON` of the items, whose n-grams are distinct within each."""
-    keys_K, counts_K = np.unique(np.concatenate([np.empty(0, np.uint64), *grams]), return_counts=True)
-    return keys_K[counts_K > COMMON]
+def _mapped(path: Path, dtype: np.typing.DTypeLike) -> np.ndarray:
+    """The records of a file, in memory where they are looked at."""
+    return np.asarray(np.memmap(path, dtype, "r")) if path.stat().st_size else np.empty(0, dtype)
 
 
 def _runs(matches: Sequence[Match]) -> list[tuple[int, int, int]]:

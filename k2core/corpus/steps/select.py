@@ -30,38 +30,46 @@ from k2core.corpus.curation import (
     Rejection,
 )
 from k2core.corpus.documents import COLUMNS, DOMAINS, document_schema
+from k2core.corpus.duplicates.passages import spill
 from k2core.corpus.steps.repeats import Left, Leftovers
 from k2core.corpus.workers import Watch
-from k2core.storage import parse_json, read_columns, stream_table, write_json
+from k2core.storage import parse_json, publish, read_columns, stream_table, write_json
 
 _CHOSEN = (("quality", "double"), ("rate", "double"), ("split", "string"))
 _WHY = (("reason", "string"), ("score", "double"), ("matched", "string"), ("passage", "string"))
 
 
-def heldout_texts(left: Left) -> dict[str, str]:
-    """id → text of a shard's held-out documents."""
-    return {row["id"]: row["text"] for row in left.kept if row["split"] == HELDOUT}
+@dataclass(frozen=True)
+class HeldOut:
+    """The work on a documents' table, called with its name: its held-out documents' passages, into its folder."""
+
+    leftovers: Leftovers
+    ngram_words: int
+    folders: Mapping[str, Path]
+
+    def __call__(self, name: str, watch: Watch) -> None:
+        texts = ((row["id"], row["text"]) for row in self.leftovers.of(name).kept if row["split"] == HELDOUT)
+        with publish(self.folders[name]) as scratch:
+            spill(scratch, texts, self.ngram_words)
 
 
 @dataclass(frozen=True)
 class Looking:
-    """The work on a documents' table, called with its name: writes to its file what its training documents share with
-    evaluation and held-out text.
+    """The work on a documents' table, called with its name: what its training documents share with `passages`.
 
-    Attributes:
-        search: the folder of a saved `Contamination`.
-        files: name of a table → its file.
+    Args:
+        passages: the folder of `curation.write_passages`.
+        files: name of a documents' table → the file that is written.
     """
 
     leftovers: Leftovers
-    search: Path
+    passages: Path
     files: Mapping[str, Path]
 
     def __call__(self, name: str, watch: Watch) -> None:
-        found = Contamination.open(self.search).look(_training(self.leftovers.of(name)))
+        found = Contamination(self.passages).look(_training(self.leftovers.of(name)))
         items = {str(row): vars(rejection) for row, rejection in found.items.items()}
-        content = {"items": items, "suspects": found.suspects, "seen": list(found.seen.items())}
-        write_json(self.files[name], content)
+        write_json(self.files[name], {"items": items, "suspects": found.suspects, "seen": list(found.seen.items())})
 
 
 def _read_found(path: Path) -> Found[int]:
