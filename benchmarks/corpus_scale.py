@@ -108,7 +108,31 @@ def page(points: list[dict[str, Any]]) -> str:
     ]  # fmt: skip
     planted = ", ".join(f"{share:.0%} {kind} duplicates" for kind, share in SHARES.items())
     measured = sorted({f"{point['machine']}, commit {point['commit']}" for point in points})
-    return f"{table(head, rows)}\n\nPlanted: {planted}. Peaks include mapped files. Measured on {'; '.join(measured)}."
+    said = f"Planted: {planted}. Peaks include mapped files. Measured on {'; '.join(measured)}."
+    return "\n\n".join([table(head, rows), *_goals(points), said])
+
+
+def _goals(points: list[dict[str, Any]]) -> list[str]:
+    """What issue 21 asks of the largest size, against the smallest and the one before."""
+    if len(points) < 3:
+        return []
+    first, *_, before, last = points
+    peak, other = (max(step["peak_mib"] for step in point["steps"].values()) for point in (last, before))
+    grown = last["steps"]["search"]["grown_mib"] - before["steps"]["search"]["grown_mib"]
+    each = grown * MIB / (last["documents"] - before["documents"])
+    found = [
+        ("speed of the largest, of the smallest's", last["documents_per_second"] / first["documents_per_second"],
+         "≥", 0.9),
+        ("peak of any process, GiB", peak / 1024, "≤", 1.5),
+        (f"… of that at {before['documents']:,}", peak / other, "≤", 1.3),
+        (f"search: bytes of each document beyond {before['documents']:,}", each, "≤", 40.0),
+    ]  # fmt: skip
+    rows = [
+        [name, f"{value:.3g}", f"{sign} {goal:g}", "met" if (value >= goal if sign == "≥" else value <= goal) else
+         "**missed**"]
+        for name, value, sign, goal in found
+    ]  # fmt: skip
+    return [table(["goal", "measured", "", ""], rows)]
 
 
 if __name__ == "__main__":
