@@ -29,7 +29,7 @@ from stages.ingest import SOURCES
 from stages.ingest import Params as Ingest
 
 DATA = ROOT / "benchmarks" / "corpus_scale.json"
-PAGE = ROOT / "docs" / "dedup.md"
+PAGE, PICTURE = ROOT / "docs" / "dedup.md", ROOT / "docs" / "bench-corpus.svg"
 SHARD = 20_000
 """Documents in a table."""
 PROSE = ("wikipedia", "package_docs")
@@ -51,6 +51,7 @@ def main(
     points = sorted([*points, point], key=lambda other: other["documents"])
     write_json(DATA, points)
     rewrite(PAGE, "corpus-scale", page(points))
+    draw(points, PICTURE)
     print(page(points))
 
 
@@ -133,6 +134,27 @@ def _goals(points: list[dict[str, Any]]) -> list[str]:
         for name, value, sign, goal in found
     ]  # fmt: skip
     return [table(["goal", "measured", "", ""], rows)]
+
+
+def draw(points: list[dict[str, Any]], path: Path) -> None:
+    """Speed and memory by the number of documents, as SVG that is equal for equal points."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams.update({"svg.hashsalt": "k2", "font.size": 9})
+    from matplotlib import pyplot
+
+    figure, (speed, memory) = pyplot.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    documents = [point["documents"] for point in points]
+    speed.plot(documents, [point["documents_per_second"] for point in points], "o-", color="#2f6fed")
+    speed.set(xscale="log", xlabel="documents", ylabel="tag and curate, documents/s", ylim=(0, None))
+    for step, colour in zip(STEPS, ("#2f6fed", "#e8710a", "#8a8f98"), strict=True):
+        peaks = [point["steps"][step]["peak_mib"] for point in points]
+        memory.plot(documents, peaks, "o-", label=step, color=colour)
+    memory.set(xscale="log", xlabel="documents", ylabel="most memory, MiB", ylim=(0, None))
+    memory.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
 
 
 if __name__ == "__main__":
