@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from pydantic import BaseModel
 
 from benchmarks import scale
-from benchmarks.scale import LAPTOP, build
+from benchmarks.scale import LAPTOP
 from k2core.data.rows.loader import PhaseSource
 from k2core.data.rows.shards import TokenizedDocument, TokenShards, write_shards
 from k2core.machine import Compute
@@ -84,8 +85,8 @@ def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
             write_tokens(shards, config.vocab_size, setting.steps * batch_tokens)
         ranks.sum(0)  # the others wait for the tokens
         before = resident()
-        model = build(config)
-        ranks.spread(model, parallel)
+        torch.manual_seed(1)
+        model = ranks.fresh(config, parallel)
         forget_peak()
         job = Listener(folder)
         at_once = setting.at_once or (sizes.context if setting.pipeline > 1 else None)
