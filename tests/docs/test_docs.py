@@ -22,7 +22,7 @@ MADE = ("data", "models", "plots", "metrics", "report", "work")
 """Folders that runs of the chain fill."""
 DATED = "log.md"
 """What it names was there on that day."""
-BLOCK = re.compile(r"<!-- (\w+):begin -->\n(.*?)<!-- \1:end -->", re.DOTALL)
+BLOCK = re.compile(r"<!-- ([\w-]+):begin -->\n(.*?)<!-- \1:end -->", re.DOTALL)
 RUN_BY = {
     "make demo": ("tests/flows/test_pipeline.py", "flows.pipeline"),
     "make test": (".ci/run", "make test"),
