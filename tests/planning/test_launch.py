@@ -96,8 +96,5 @@ def test_what_cannot_be_started_is_refused(tmp_path: Path) -> None:
     )
     assert "did you mean slurm" in refused(str(K2), "--on", "slrum")
     recipe = tmp_path / "odd.yaml"
-    recipe.write_text(
-        f"extends: {K2.resolve().with_suffix('')}\n"
-        "parallel: {processes: 12, context: 1, experts: 12, pipeline: 1, virtual: 1, stages: {}}\n"
-    )
+    recipe.write_text(f"extends: {K2.resolve().with_name('laptop')}\nparallel: {{processes: 12}}\n")
     assert "parallel.processes 12 are no whole nodes of 8 GPUs" in refused(str(recipe), "--on", "slurm")
