@@ -11,6 +11,8 @@ million numbers at a time, and keeps what is its own. So the weights depend on t
 process has memory for more than its parts; the time grows with the whole model. A stream for each matrix would spare a
 process the others' numbers, but would change the weights of every seed. torchtitan draws by DTensor on the devices, and
 gives the stages of a pipeline seeds of their own: there, other stages make another model.
+
+Shapes: R rows that a process has of a matrix, C columns.
 """
 
 from __future__ import annotations

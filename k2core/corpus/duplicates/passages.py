@@ -4,7 +4,7 @@
 dealt to `PARTS` by their high bits, and one part is in memory at a time. An item's number is its place among the names
 of its set, after the items of the sets before, so an index does not depend on how texts are cut into shards.
 
-Shapes: I items, R records of a part, K n-grams of the index.
+Shapes: I items, N words of a text, R records of a part, K n-grams of the index.
 """
 
 from __future__ import annotations
