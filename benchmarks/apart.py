@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pyarrow.compute  # noqa: F401 (its memory is not the step's)
 
+from benchmarks.harness import memory
 from k2core.corpus.steps.repeats import write_repeats
 from k2core.corpus.workers import Corpus
 from k2core.recipe import load_section
@@ -32,9 +33,14 @@ def tagged(root: Path, count: int) -> None:
     tag.run(params, HERE, root / "documents", root / "attributes", Job("tag", root / "work" / "tag", None))
 
 
-def curated(root: Path, count: int) -> None:
+def curation_of(count: int) -> curate.Params:
+    """The laptop recipe's curation of so many documents."""
     params = load_section(curate.Params, LAPTOP, "curate")
-    params = params.model_copy(update={"heldout_fraction": min(params.heldout_fraction, HELDOUT / count)})
+    return params.model_copy(update={"heldout_fraction": min(params.heldout_fraction, HELDOUT / count)})
+
+
+def curated(root: Path, count: int) -> None:
+    params = curation_of(count)
     inputs = (root / name for name in ("documents", "attributes", "quality", "tasks"))
     curate.run(params, HERE, *inputs, root / "curated", Job("curate", root / "work" / "curate", None))
 
@@ -50,16 +56,10 @@ STEPS: dict[str, Callable[[Path, int], None]] = {"tag": tagged, "curate": curate
 
 def measured(step: str, root: Path, count: int) -> dict[str, float]:
     """Seconds of a step in this process, the most memory that it had, and how much more than at its start."""
-    before, started = _memory("VmRSS"), time.perf_counter()
+    before, started = memory("VmRSS"), time.perf_counter()
     STEPS[step](root, count)
-    seconds, most = time.perf_counter() - started, _memory("VmHWM")
+    seconds, most = time.perf_counter() - started, memory("VmHWM")
     return {"seconds": seconds, "peak_mib": most / MIB, "grown_mib": (most - before) / MIB}
-
-
-def _memory(name: str) -> int:
-    """Bytes, as the kernel counts them: mapped files included."""
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return 1024 * int(status[name].split()[0])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import typer
 from benchmarks.apart import MIB, STEPS
 from benchmarks.harness import ROOT, commit, machine
 from benchmarks.multiplied import SHARES, SOURCE, Multiplied, found
-from benchmarks.pages import rewrite
+from benchmarks.pages import VERDICTS, rewrite
 from benchmarks.scale import LAPTOP
 from k2core.corpus.curation import EXACT, NEAR
 from k2core.figures.tables import table
@@ -129,8 +129,7 @@ def _goals(points: list[dict[str, Any]]) -> list[str]:
         (f"search: bytes of each document beyond {before['documents']:,}", each, "≤", 40.0),
     ]  # fmt: skip
     rows = [
-        [name, f"{value:.3g}", f"{sign} {goal:g}", "met" if (value >= goal if sign == "≥" else value <= goal) else
-         "**missed**"]
+        [name, f"{value:.3g}", f"{sign} {goal:g}", VERDICTS[value >= goal if sign == "≥" else value <= goal]]
         for name, value, sign, goal in found
     ]  # fmt: skip
     return [table(["goal", "measured", "", ""], rows)]

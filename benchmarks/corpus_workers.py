@@ -16,11 +16,11 @@ from pathlib import Path
 
 import typer
 
-from benchmarks.apart import HELDOUT, LAPTOP
+from benchmarks.apart import LAPTOP, curation_of
 from benchmarks.corpus_scale import prose
 from benchmarks.harness import ROOT, commit, machine
 from benchmarks.multiplied import Multiplied
-from benchmarks.pages import rewrite
+from benchmarks.pages import VERDICTS, rewrite
 from k2core.corpus.curation import write_passages
 from k2core.corpus.steps import candidates, repeats, select
 from k2core.corpus.workers import Corpus, Work, map_shards
@@ -28,7 +28,7 @@ from k2core.figures.tables import table
 from k2core.recipe import load_section
 from k2core.stage import Job
 from k2core.storage import table_names
-from stages import curate, tag
+from stages import tag
 
 PAGE = ROOT / "docs" / "corpus.md"
 GOAL = 1.8
@@ -59,7 +59,7 @@ def page(seconds: dict[str, dict[int, list[float]]], shards: int, shard: int) ->
     for step, times in seconds.items():
         ratio = statistics.median(one / two for one, two in zip(times[1], times[2], strict=True))
         speeds = (f"{shards * shard / statistics.median(times[workers]):,.0f}" for workers in (1, 2))
-        rows.append([step, *speeds, f"{ratio:.2f}", "met" if ratio >= GOAL else "**missed**"])
+        rows.append([step, *speeds, f"{ratio:.2f}", VERDICTS[ratio >= GOAL]])
     heads = ["step", "one worker, documents/s", "two", "ratio", f"goal {GOAL:g}"]
     said = f"{shards} tables of {shard:,} documents; medians of {len(times[1])}, in turn."
     return f"{table(heads, rows)}\n\n{said} Measured on {machine()}, commit {commit()}."
@@ -68,8 +68,7 @@ def page(seconds: dict[str, dict[int, list[float]]], shards: int, shard: int) ->
 def _steps(root: Path, out: Path, corpus: Corpus, count: int) -> list[tuple[str, float]]:
     """Seconds of each step, whose outputs go to `out`."""
     documents, names = root / "documents", table_names(root / "documents")
-    params = load_section(curate.Params, LAPTOP, "curate")
-    params = params.model_copy(update={"heldout_fraction": min(params.heldout_fraction, HELDOUT / count)})
+    params = curation_of(count)
     tags = load_section(tag.Params, LAPTOP, "tag")
     folders, found = {name: out / "candidates" / name for name in names}, out / "repeats"
     inputs = candidates.Inputs(documents, out / "attributes", root / "quality")

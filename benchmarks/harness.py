@@ -116,6 +116,12 @@ def save(entries: Sequence[Entry], path: Path) -> list[dict]:
     return rows
 
 
+def memory(name: str) -> int:
+    """Bytes that this process has in memory (`VmRSS`), or had at most (`VmHWM`), mapped files included. Linux alone."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return 1024 * int(status[name].split()[0])
+
+
 @functools.cache
 def machine() -> str:
     """Cores that this process may use, memory, and the processor with what else its speed depends on."""

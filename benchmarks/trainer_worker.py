@@ -11,6 +11,7 @@ import torch
 from pydantic import BaseModel
 
 from benchmarks import scale
+from benchmarks.harness import memory
 from benchmarks.scale import LAPTOP
 from k2core.data.rows.loader import PhaseSource
 from k2core.data.rows.shards import TokenizedDocument, TokenShards, write_shards
@@ -84,10 +85,10 @@ def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
         if ranks.rank == 0:
             write_tokens(shards, config.vocab_size, setting.steps * batch_tokens)
         ranks.sum(0)  # the others wait for the tokens
-        before = resident()
+        before = memory("VmRSS")
         torch.manual_seed(1)
         model = ranks.fresh(config, parallel)
-        forget_peak()
+        Path("/proc/self/clear_refs").write_text("5")  # what was in memory at most no longer counts
         job = Listener(folder)
         at_once = setting.at_once or (sizes.context if setting.pipeline > 1 else None)
         source = PhaseSource(
@@ -101,25 +102,12 @@ def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
             TrainingSetting(job, spikes, checkpoint, ranks, at_once), folder / "plot.csv",
         )  # fmt: skip
         if ranks.rank == 0:
-            grown = resident("VmHWM") - before
+            grown = (memory("VmHWM") - before) / 2**20
             rows = [
                 {**row, "steps_per_second": row["throughput/tps"] / batch_tokens, "grown_mib": grown}
                 for row in job.seen
             ]
             write_json(folder / FIGURES, rows[1:])
-
-
-def resident(what: str = "VmRSS") -> float:
-    """MiB that this process has in memory now; `VmHWM`: had at most since `forget_peak`. Linux alone; else 0."""
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{what}:")), 0.0)
-
-
-def forget_peak() -> None:
-    """What has been in memory no longer counts."""
-    if (file := Path("/proc/self/clear_refs")).exists():
-        file.write_text("5")
 
 
 def write_tokens(folder: Path, vocabulary: int, tokens: int) -> None:

@@ -67,7 +67,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, styles:
     prompts = answers = count = 0
     sources: Counter[str] = Counter()
     for block in blocks:
-        if jobs := draw.jobs(_fitting(block, params), params.chunk_tokens):
+        if jobs := draw.jobs(_fitting(_read(block), params), params.chunk_tokens):
             work.append((block, sum(len(item.chunks) for item in jobs)))
             expected = expected_tokens(jobs, library, params.context_tokens)
             prompts, answers, count = prompts + expected[0], answers + expected[1], count + len(jobs)
@@ -80,7 +80,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, styles:
     with LLM.open(llm, compute, job.answers) as model:
         for (block, own), folder in zip(work, folders, strict=True):
             if not folder.exists():
-                rows = _fitting(block, params)
+                rows = _fitting(_read(block), params)
                 with job.progress(chunks, "chunk", done) as bar:
                     rewrites = rewrite_all(
                         model, draw.jobs(rows, params.chunk_tokens), library, temperature=params.temperature,
@@ -105,8 +105,12 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, styles:
     return _figures(tally)
 
 
-def _fitting(block: Block, params: Params) -> list[Row]:
-    rows = block.read([*COLUMNS, "split"]).to_pylist()
+def _read(block: Block) -> list[Row]:
+    rows: list[Row] = block.read([*COLUMNS, "split"]).to_pylist()
+    return rows
+
+
+def _fitting(rows: list[Row], params: Params) -> list[Row]:
     return [row for row in rows if params.min_characters <= len(row["text"]) <= params.max_characters]
 
 
@@ -117,8 +121,8 @@ def _look(blocks: list[Block], draw: Draw, params: Params, library: Library) -> 
     domains = {library.style(name).domain for name in draw.shares}
     common = {split: frozenset[str]() for split in SPLITS}
     for block in blocks:
-        draw.see(_fitting(block, params))
-        rows = block.read(["text", "domain", "split"]).to_pylist()
+        rows = _read(block)
+        draw.see(_fitting(rows, params))
         for split, splits in SPLITS.items():
             texts = (row["text"] for row in rows if row["domain"] in domains and row["split"] in splits)
             common[split] |= common_words(texts)

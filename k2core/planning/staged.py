@@ -39,10 +39,14 @@ class Staged(Today):
         count = own.pipeline * own.virtual
         return [layers_of(model.num_hidden_layers, count, piece) for piece in range(stage, count, own.pipeline)]
 
-    def _weights(self, model: ModelConfig, stage: int) -> list[Weights]:
+    def _own(self, model: ModelConfig, stage: int) -> ModelConfig:
+        """A model of a stage's layers."""
         numbers = [number for piece in self._layers(model, stage) for number in piece]
         dense = sum(number < model.first_k_dense_replace for number in numbers)
-        own = model.model_copy(update={"num_hidden_layers": len(numbers), "first_k_dense_replace": dense})
+        return model.model_copy(update={"num_hidden_layers": len(numbers), "first_k_dense_replace": dense})
+
+    def _weights(self, model: ModelConfig, stage: int) -> list[Weights]:
+        own = self._own(model, stage)
         absent = {"embedding"} if stage else set[str]()
         absent |= {"head"} if stage < self.parallel.pipeline - 1 else set()
         return [each for each in weights(own) if each.group not in absent]
@@ -118,9 +122,7 @@ class Staged(Today):
         """Of a token's operations, those of the stage that has most: the others wait for it."""
         work = []
         for stage in range(self.parallel.pipeline):
-            numbers = [number for piece in self._layers(model, stage) for number in piece]
-            dense = sum(number < model.first_k_dense_replace for number in numbers)
-            own = model.model_copy(update={"num_hidden_layers": len(numbers), "first_k_dense_replace": dense})
+            own = self._own(model, stage)
             head = 6 * count(own).head if stage < self.parallel.pipeline - 1 else 0
             work.append(training_flops(own, context) - head)
         return max(work) / sum(work)
@@ -128,9 +130,9 @@ class Staged(Today):
     def exchanges(self, jobs: Jobs, job: Job) -> int:
         """Of the stage with most layers."""
         own, model, passes = self.parallel, jobs.model, 1 + self.parallel.recompute
-        stages = [[number for piece in self._layers(model, s) for number in piece] for s in range(own.pipeline)]
-        layers = max(map(len, stages))
-        sparse = max(sum(number >= model.first_k_dense_replace for number in stage) for stage in stages)
+        stages = [self._own(model, stage) for stage in range(own.pipeline)]
+        layers = max(stage.num_hidden_layers for stage in stages)
+        sparse = max(stage.num_hidden_layers - stage.first_k_dense_replace for stage in stages)
         cut = layers + own.virtual if own.shards > 1 else 0
         cut += sparse if own.experts > 1 and own.copies > 1 else 0
         once = 2 * cut + (layers + 1 if own.replicas > 1 else 0)  # gathered and reduced
