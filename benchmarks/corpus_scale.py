@@ -16,11 +16,10 @@ from typing import Any
 
 import typer
 
-from benchmarks.apart import MIB, STEPS
+from benchmarks.apart import LAPTOP, MIB, STEPS
 from benchmarks.harness import ROOT, commit, machine
 from benchmarks.multiplied import SHARES, SOURCE, Multiplied, found
 from benchmarks.pages import VERDICTS, rewrite
-from benchmarks.scale import LAPTOP
 from k2core.corpus.curation import EXACT, NEAR
 from k2core.figures.tables import table
 from k2core.recipe import load_section

@@ -35,7 +35,7 @@ GOAL = 1.8
 
 
 def main(
-    shards: int = typer.Option(4, help="tables of documents"),
+    shards: int = typer.Option(10, help="tables of documents"),
     shard: int = typer.Option(20_000, help="documents in a table"),
     rounds: int = typer.Option(2, help="times that each number of workers is measured"),
     folder: Path = typer.Option(None, help="where about 5 kB a document are written; default: the system's"),

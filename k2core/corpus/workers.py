@@ -1,4 +1,4 @@
-"""Work on the shards of the corpus in several processes at once, one process a shard; here, or by `cluster` elsewhere.
+"""Work on the shards of the corpus in several processes at once, each with a shard; here, or by `cluster` elsewhere.
 
 A document can kill a process: a fault in a library's C code, or memory that it asks for. The shard is then done again.
 A document that was being worked on at two deaths is set aside, and the others of its shard are kept.
@@ -130,48 +130,71 @@ def map_shards(work: Work, shards: Sequence[str], corpus: Corpus, folder: Path) 
 
 
 def watched(work: Work, shards: Sequence[str], workers: int, folder: Path) -> Iterator[tuple[str, Any]]:
-    """`map_shards` by processes of this machine, at most so many at once."""
-    context = multiprocessing.get_context("spawn")
-    waiting, running = deque(shards), dict[Connection, tuple[str, Any]]()
+    """`map_shards` by processes of this machine, at most so many at once.
+
+    A process does shard after shard, since to start it and to import what `work` needs can take longer than a shard. One
+    that was killed is replaced.
+    """
+    waiting, running = deque(shards), dict[Connection, tuple[str, _Worker]]()
+    idle = [_Worker(work, folder) for _ in range(min(workers, len(shards)))]
     try:
         while waiting or running:
-            while waiting and len(running) < workers:
-                shard = waiting.popleft()
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_in_child, args=(work, shard, folder, theirs))
-                process.start()
-                theirs.close()  # so that `ours` is at its end when the process is
-                running[ours] = shard, process
+            while waiting and idle:
+                worker = idle.pop()
+                running[worker.asked] = waiting.popleft(), worker
+                worker.start(running[worker.asked][0])
             for ready in wait([*running]):
                 assert isinstance(ready, Connection)
-                answer = _answer(ready)
-                shard, process = running.pop(ready)
-                process.join()
+                shard, worker = running.pop(ready)
+                answer = worker.answer()
                 if answer is None:
-                    _count_death(Watch(folder, shard), shard, process.exitcode)
+                    _count_death(Watch(folder, shard), shard, worker.process.exitcode)
                     waiting.appendleft(shard)
+                    worker = _Worker(work, folder)
                 elif isinstance(answer, _Failed):
                     raise StageError(str(answer))
-                else:
+                idle.append(worker)
+                if answer is not None:
                     yield shard, answer[0]
     finally:
-        for _, process in running.values():
-            process.kill()
-            process.join()
+        for worker in (*idle, *(worker for _, worker in running.values())):
+            worker.end()
 
 
 class _Failed(str):
     """Why the work on a shard failed."""
 
 
-def _answer(ours: Connection) -> Any:
-    """What a process sent as its last; None: it was killed before."""
-    with ours, suppress(EOFError, OSError):
-        return ours.recv()
-    return None
+class _Worker:
+    """A process that does `work` on the shards that it is sent, one after the other."""
+
+    def __init__(self, work: Work, folder: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.asked, theirs = context.Pipe()
+        self.process = context.Process(target=_in_child, args=(work, folder, theirs))
+        self.process.start()
+        theirs.close()  # so that `asked` is at its end when the process is
+
+    def start(self, shard: str) -> None:
+        with suppress(OSError):  # it was killed; the answer says so
+            self.asked.send(shard)
+
+    def answer(self) -> Any:
+        """What it says of its shard; None: it was killed before."""
+        try:
+            return self.asked.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            self.end()
+            return None
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.asked.close()
 
 
-def _count_death(watch: Watch, shard: str, exitcode: int) -> None:
+def _count_death(watch: Watch, shard: str, exitcode: int | None) -> None:
     id = watch.died()
     what = f"{shard}: its process was killed (exit code {exitcode})"
     if not id and watch.deaths[id] >= TRIES:
@@ -180,20 +203,22 @@ def _count_death(watch: Watch, shard: str, exitcode: int) -> None:
         raise StageError(f"{what} {DEATHS} times, now at {id}; lower corpus.workers or ingest.shard_characters")
 
 
-def _in_child(work: Work, shard: str, folder: Path, answer: Connection) -> None:
+def _in_child(work: Work, folder: Path, asked: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the stage's process gets it too, and ends this one
     threading.Thread(target=end_with_parent, daemon=True).start()
-    with Watch(folder, shard) as watch:
-        watch.at("")
-        try:
-            result = work(shard, watch)
-        except (StageError, StorageError) as error:
-            answer.send(_Failed(error))
-        except Exception as error:  # noqa: BLE001 (it ends the stage, in the parent)
-            traceback.print_exc()
-            answer.send(_Failed(f"{shard}, document {watch.now or 'none'}: {type(error).__name__}: {error}"))
-        else:
-            answer.send((result,))
+    while True:
+        shard = asked.recv()
+        with Watch(folder, shard) as watch:
+            watch.at("")
+            try:
+                result = work(shard, watch)
+            except (StageError, StorageError) as error:
+                asked.send(_Failed(error))
+            except Exception as error:  # noqa: BLE001 (it ends the stage, in the parent)
+                traceback.print_exc()
+                asked.send(_Failed(f"{shard}, document {watch.now or 'none'}: {type(error).__name__}: {error}"))
+            else:
+                asked.send((result,))
 
 
 def end_with_parent() -> None:

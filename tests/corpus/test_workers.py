@@ -59,6 +59,12 @@ def slow(shard: str, watch: Watch) -> None:
     time.sleep(600)
 
 
+def numbered(shard: str, watch: Watch) -> int:
+    if shard == "killing" and not watch.deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return os.getpid()
+
+
 def three_shards(folder: Path) -> None:
     for part in range(3):
         write_table(folder / f"a-{part:05}.parquet", corpus()[15 * part : 15 * part + 15], document_schema())
@@ -84,6 +90,14 @@ def test_a_document_that_kills_twice_is_left_out_and_the_rest_is_done(tmp_path: 
     assert results == {"good": ["a", "b", "c"], "bad": ["a", "c"], "fine": ["a", "b", "c"]}
     assert Watch(tmp_path, "bad").deaths == {"b": 2}
     assert dict(map_shards(fatal, ["bad"], ONE, tmp_path)) == {"bad": ["a", "c"]}, "another attempt forgot it"
+
+
+def test_a_process_does_shard_after_shard_until_it_is_killed(tmp_path: Path) -> None:
+    shards = [f"shard {number}" for number in range(6)]
+    assert len(set(dict(map_shards(numbered, shards, TWO, tmp_path / "calm")).values())) <= 2
+    found = dict(workers.watched(numbered, [*shards[:3], "killing", *shards[3:]], 1, tmp_path / "killed"))
+    before, after = {found[name] for name in shards[:3]}, {found[name] for name in ("killing", *shards[3:])}
+    assert len(before) == len(after) == 1 and before != after
 
 
 def test_tag_sets_aside_what_killed_its_process(tmp_path: Path) -> None:

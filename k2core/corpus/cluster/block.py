@@ -1,4 +1,4 @@
-"""What a task on a cluster does: the work on its shards, each in a watched process of its own."""
+"""What a task on a cluster does: the work on its shards, in a watched process of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from k2core.stage import StageError
 from k2core.storage import publish, write_text
 
 DONE, FAILED = "done", "failed"
-"""Folders with the pickled result of each finished shard, and with why the work on a shard failed."""
+"""Folders with the pickled result of each finished shard, and with why a task failed."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,11 @@ class Block:
 
     def __call__(self, data: Any, rank: int, world_size: int) -> None:
         os.chdir(self.root)
-        for shard in self.shards[rank::world_size]:
-            if (self.folder / DONE / shard).exists():
-                continue
-            try:
-                for _, result in watched(self.work, [shard], 1, self.folder):
-                    with publish(self.folder / DONE / shard) as scratch:
-                        scratch.write_bytes(pickle.dumps(result))
-            except StageError as error:
-                write_text(self.folder / FAILED / shard, str(error))
-                raise
+        left = [shard for shard in self.shards[rank::world_size] if not (self.folder / DONE / shard).exists()]
+        try:
+            for shard, result in watched(self.work, left, 1, self.folder):
+                with publish(self.folder / DONE / shard) as scratch:
+                    scratch.write_bytes(pickle.dumps(result))
+        except StageError as error:
+            write_text(self.folder / FAILED / str(rank), str(error))
+            raise

@@ -59,8 +59,8 @@ def follow(work: Work, shards: Sequence[str], corpus: Corpus, folder: Path) -> I
                 for shard in sorted(left & _names(folder / DONE)):
                     left.discard(shard)
                     yield shard, pickle.loads((folder / DONE / shard).read_bytes())
-                for shard in sorted(_names(folder / FAILED)):
-                    raise StageError((folder / FAILED / shard).read_text(encoding="utf-8"))
+                for rank in sorted(_names(folder / FAILED)):
+                    raise StageError((folder / FAILED / rank).read_text(encoding="utf-8"))
             if not left:
                 return
     raise StageError(
