@@ -132,8 +132,8 @@ def map_shards(work: Work, shards: Sequence[str], corpus: Corpus, folder: Path) 
 def watched(work: Work, shards: Sequence[str], workers: int, folder: Path) -> Iterator[tuple[str, Any]]:
     """`map_shards` by processes of this machine, at most so many at once.
 
-    A process does shard after shard, since to start it and to import what `work` needs can take longer than a shard. One
-    that was killed is replaced.
+    A process does shard after shard, since to start it and to import what `work` needs can take longer than a shard.
+    One that was killed is replaced.
     """
     waiting, running = deque(shards), dict[Connection, tuple[str, _Worker]]()
     idle = [_Worker(work, folder) for _ in range(min(workers, len(shards)))]
