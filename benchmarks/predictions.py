@@ -2,10 +2,10 @@
 
 The machine is a cluster of which each rank is a thread. What a cluster's file would say is measured first, apart from
 what is predicted: operations per second of a rank, by as many trainings of one process at once as there will be
-ranks, in rows half as long, each with a rank's micro-batch; the link by gathering and reducing a large tensor; what an
-exchange takes besides its bytes by FSDP2 on layers that compute next to nothing. Then trainings of 1, 2 and 4
-processes at three sizes, their time of a step and their memory. Writes the block `predictions` of docs/parallel.md. The
-time needs an idle machine and 15 minutes.
+ranks, in rows half as long, each with a rank's micro-batch; the link, and what an exchange takes besides its bytes, by
+FSDP2 on a large layer and on small ones that compute next to nothing. Then trainings of 1, 2 and 4 processes at three
+sizes, their time of a step and their memory. Writes the block `predictions` of docs/parallel.md. The time needs an idle
+machine and 15 minutes.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ MESHES: dict[str, dict[str, int]] = {
 }
 STEPS = {"2M": 30, "12M": 12, "40M": 9}
 GOAL = 0.15
-LAYERS, LARGE = 32, 2**22
-"""Layers that compute nothing; numbers of the large tensor."""
+LAYERS, LARGE = 32, 2**11
+"""Small layers, and width of the large one, which an exchange is measured with."""
 
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -187,21 +187,17 @@ def _measure_link(rank: int, ranks: int, folder: str) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", FutureWarning)  # new names, which the oldest torch that counts lacks
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks)
-    whole, part = torch.zeros(LARGE), torch.zeros(LARGE // ranks)
-
-    def large() -> None:  # as FSDP2 does for a layer
-        dist.all_gather_into_tensor(whole, part)
-        dist.all_gather_into_tensor(whole, part)
-        dist.reduce_scatter_tensor(part, whole)
-
-    sent = 3 * 4 * LARGE * (ranks - 1) / ranks
     mesh = init_device_mesh("cpu", (ranks,))
-    layers = nn.Sequential(*(fully_shard(nn.Linear(8, 8, bias=False), mesh=mesh) for _ in range(LAYERS)))
 
-    def small() -> None:
-        layers(torch.ones(1, 8, requires_grad=True)).sum().backward()
+    def exchanges(width: int, layers: int) -> float:
+        """Seconds of an exchange of FSDP2 in layers that compute next to nothing, its copies in and out included."""
+        model = nn.Sequential(*(fully_shard(nn.Linear(width, width, bias=False), mesh=mesh) for _ in range(layers)))
+        row = torch.ones(1, width, requires_grad=True)
+        return _median(lambda: model(row).sum().backward()) / (3 * layers)
 
-    found = sent / _median(large) / 1e9, _median(small) / (3 * LAYERS) * 1e6
+    small, large = exchanges(8, LAYERS), exchanges(LARGE, 1)
+    sent = 4 * LARGE**2 * (ranks - 1) / ranks
+    found = sent / (large - small) / 1e9, small * 1e6
     if rank == 0:
         Path(folder, "link").write_text(" ".join(map(str, found)))
     dist.destroy_process_group()
