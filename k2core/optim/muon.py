@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from k2core import ops
-from k2core.optim.sharding import Layout, all_reduce, like, local
+from k2core.optim.sharding import Layout, Split, all_reduce, like, local, total
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
@@ -62,7 +62,7 @@ class Muon:
         Raises:
             ValueError: a parameter has no gradient.
         """
-        squares, count = torch.zeros(()), 0
+        squares, count = dict[Split, Tensor](), 0
         for (layout, blocks), members in self.groups.items():
             gradient = torch.cat([_matrices(_gradient(name, parameter)) for name, parameter in members])
             buffer = self.buffers[layout, blocks]
@@ -72,15 +72,17 @@ class Muon:
             rows, columns = layout.shape
             factor = UPDATE_RMS * max(rows // blocks, columns) ** 0.5
             update = layout.apply(partial(_orthogonalize_blocks, blocks), nesterov)
-            squares = squares + layout.total(torch.linalg.vector_norm(update).square()) * factor**2
+            own = torch.linalg.vector_norm(update).square() * factor**2
+            squares[layout.split] = squares.get(layout.split, torch.zeros(())) + own
             count += sum(parameter.numel() for _, parameter in members)
             for (_, parameter), part in zip(members, self._parts(members, update), strict=True):
                 local(parameter).mul_(1 - lr * self.weight_decay).add_(part, alpha=-lr * factor)
+        whole = sum((total(part, split) for split, part in squares.items()), torch.zeros(()))
         if self.stages:
-            both = torch.stack([squares, torch.full_like(squares, count)]).double()
+            both = torch.stack([whole, torch.full_like(whole, count)]).double()
             all_reduce(both, dist.ReduceOp.SUM, self.stages)
             return (both[0] / both[1]).sqrt()
-        return (squares / max(count, 1)).sqrt()
+        return (whole / max(count, 1)).sqrt()
 
     def momenta(self) -> Iterator[tuple[str, Tensor]]:
         """Each parameter's momentum, as a view in the parameter's shape and spread like it."""

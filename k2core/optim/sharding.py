@@ -5,7 +5,7 @@ stack (an expert-parallel rank holds its experts), or copies.
 
 Run on CPU with gloo, 2 and 4 processes (tests/optim/test_sharded.py); never on GPUs with NCCL.
 
-Shapes: B matrices, m rows of each in this process, N their columns.
+Shapes: B matrices, M their rows, m the rows of each in this process, N their columns.
 """
 
 from __future__ import annotations
@@ -55,6 +55,20 @@ def scale_rows(weight: Tensor, factors: Tensor) -> None:
     local(weight).mul_(factors.unsqueeze(-1))
 
 
+Split = tuple[DeviceMesh | None, tuple[bool, ...]]
+"""A mesh, and of each of its axes whether a parameter is split over it."""
+
+
+def total(part: Tensor, split: Split) -> Tensor:
+    """Sum of `part` over the processes that a parameter is split over."""
+    mesh, axes = split
+    if mesh is None:
+        return part
+    return DTensor.from_local(
+        part, mesh, [Partial() if own else Replicate() for own in axes], run_check=False
+    ).full_tensor()
+
+
 @dataclass(frozen=True)
 class Layout:
     """Shape and place of the matrices in a parameter [..., M, N]; parameters of equal layout are stacked.
@@ -67,12 +81,16 @@ class Layout:
     mesh: DeviceMesh | None = None
     places: tuple[Placement, ...] = ()
 
+    @property
+    def split(self) -> Split:
+        return self.mesh, tuple(place.is_shard() for place in self.places)
+
     @staticmethod
     def of(name: str, parameter: Tensor) -> Layout:
         """Layout of `parameter`.
 
         Raises:
-            ValueError: its columns are split.
+            ValueError: its columns are split, or its rows over more than one axis of a mesh.
         """
         M, N = parameter.shape[-2:]
         if not isinstance(parameter, DTensor):
@@ -85,30 +103,36 @@ class Layout:
                 places.append(place)
             else:
                 raise ValueError(f"{name} is spread as {parameter.placements}; the last axis cannot be split")
+        if places.count(Shard(1)) > 1:
+            raise ValueError(f"{name} is spread as {parameter.placements}; rows can be split over one axis alone")
         return Layout((M, N), parameter.device_mesh, tuple(places))
 
     def apply(self, function: Callable[[Tensor], Tensor], part_BmN: Tensor) -> Tensor:
         """`function` of stacked matrices [B, M, N], of which this process has and gets back its part.
 
-        Matrices whose rows are split are exchanged so that each is whole on one process (two all-to-all; gloo gathers
-        instead). Processes with other matrices or copies take no part in it.
+        Matrices whose rows are split are exchanged so that each is whole on one process: two all-to-all. (DTensor
+        gathers the whole stack where the backend is gloo.) Processes with other matrices or copies take no part in it.
         """
-        if Shard(1) not in self.places:
+        if self.mesh is None or Shard(1) not in self.places:
             return function(part_BmN)
+        axis = self.places.index(Shard(1))
+        group, rank = self.mesh.get_group(axis), self.mesh.get_local_rank(axis)
+        processes = range(self.mesh.size(axis))
         (M, N), B = self.shape, len(part_BmN)
-        rows: list[Placement] = [place if place == Shard(1) else Replicate() for place in self.places]
-        whole: list[Placement] = [Shard(0) if place == Shard(1) else Replicate() for place in self.places]
+        rows = [Shard.local_shard_size_and_offset(M, len(processes), process)[0] for process in processes]
+        dealt = [Shard.local_shard_size_and_offset(B, len(processes), process)[0] for process in processes]
+        there = [matrices * rows[rank] * N for matrices in dealt]
+        back = [dealt[rank] * m * N for m in rows]
 
-        def stacked(part: Tensor, places: Sequence[Placement]) -> DTensor:
-            shape, stride = torch.Size((B, M, N)), (M * N, N, 1)
-            return DTensor.from_local(part, self.mesh, places, run_check=False, shape=shape, stride=stride)
+        parts = _all_to_all(part_BmN.reshape(-1), there, back, group).split(back)
+        whole_BMN = torch.cat([part.view(dealt[rank], m, N) for part, m in zip(parts, rows, strict=True)], 1)
+        moved_BMN = function(whole_BMN)
+        sent = torch.cat([part.reshape(-1) for part in moved_BMN.split(rows, 1)])
+        return _all_to_all(sent, back, there, group).view(part_BmN.shape)
 
-        matrices = stacked(part_BmN, rows).redistribute(placements=whole)
-        return stacked(function(matrices.to_local()), whole).redistribute(placements=rows).to_local()
 
-    def total(self, part: Tensor) -> Tensor:
-        """Sum of `part` over the processes that the parameters are split over."""
-        if self.mesh is None:
-            return part
-        terms = [Partial() if place.is_shard() else place for place in self.places]
-        return DTensor.from_local(part, self.mesh, terms, run_check=False).full_tensor()
+def _all_to_all(sent: Tensor, there: Sequence[int], back: Sequence[int], group: dist.ProcessGroup) -> Tensor:
+    """The numbers that each process of a group has for this one, [Σ back]; `sent` are its own for each, [Σ there]."""
+    got = sent.new_empty(sum(back))
+    dist.all_to_all_single(got, sent, list(back), list(there), group)
+    return got

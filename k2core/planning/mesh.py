@@ -113,8 +113,8 @@ def muon_exchanges(model: ModelConfig) -> int:
     return 2 * len({each.shape[-2:] for each in weights(model) if each.muon})
 
 
-ALL_RANKS = 3
-"""Exchanges of a step between all ranks: gradient norm, largest logits, loads of the experts."""
+ALL_RANKS = 5
+"""Exchanges of a step between all ranks: targets, loss, RMS of the updates, largest logits, loads of the experts."""
 
 
 def work_seconds(jobs: Jobs, job: Job, cluster: Cluster, ranks: int, precision: Precision) -> float:

@@ -61,10 +61,10 @@ def shard(model: Transformer, mesh: DeviceMesh) -> None:
 
     pieces = model.pipeline.pieces.values() if model.pipeline else [model]
     for unit in (*model.blocks(), *pieces):
-        # A pipeline gathers a stage's weights once per step.
+        # A pipeline gathers a stage's weights once per step; embedding and head are needed until the pass ends.
         fully_shard(
             unit, mesh=mesh, ignored_params=spread, shard_placement_fn=cut, mp_policy=policy,
-            reshard_after_forward=not model.pipeline,
+            reshard_after_forward=unit is not model and not model.pipeline,
         )  # fmt: skip
 
 
