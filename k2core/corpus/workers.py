@@ -26,6 +26,7 @@ from pydantic import Field
 from k2core.recipe import Section
 from k2core.stage import StageError
 from k2core.storage import StorageError
+from k2core.storage.disk import of_the_machine
 
 TRIES = 2
 """Deaths at the same document, or at none, after which the shard is not simply done again."""
@@ -85,8 +86,8 @@ class Watch:
     @property
     def now(self) -> str:
         """The document that is, or was, being worked on."""
-        lines = self._now.read_text(encoding="utf-8").splitlines() if self._now.exists() else []
-        return lines[0] if lines else ""
+        line = self._now.read_bytes().partition(b"\n")[0] if self._now.exists() else b""
+        return line.decode()  # what follows is the rest of a longer id, which may begin within a character
 
     def died(self) -> str:
         """Count a death at the document that was being worked on, which is returned; empty: at none."""
@@ -153,6 +154,8 @@ def watched(work: Work, shards: Sequence[str], workers: int, folder: Path) -> It
                     worker = _Worker(work, folder)
                 elif isinstance(answer, _Failed):
                     raise StageError(str(answer))
+                elif isinstance(answer, OSError):
+                    raise answer
                 idle.append(worker)
                 if answer is not None:
                     yield shard, answer[0]
@@ -215,6 +218,9 @@ def _in_child(work: Work, folder: Path, asked: Connection) -> None:
             except (StageError, StorageError) as error:
                 asked.send(_Failed(error))
             except Exception as error:  # noqa: BLE001 (it ends the stage, in the parent)
+                if isinstance(error, OSError) and of_the_machine(error):
+                    asked.send(error)
+                    continue
                 traceback.print_exc()
                 asked.send(_Failed(f"{shard}, document {watch.now or 'none'}: {type(error).__name__}: {error}"))
             else:

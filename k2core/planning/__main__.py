@@ -30,7 +30,10 @@ def main(
     recipe: Path = typer.Argument(help="a recipe, e.g. recipes/k2.yaml"),
     cluster: Path = typer.Option(help="the machine, e.g. k2core/planning/h100-2048.yaml"),
     mesh: str = typer.Option(
-        "", metavar="KEY=N,...", help="pipeline, virtual, experts, micro_batch_tokens, offload, gpus: a mesh as K2's"
+        "",
+        metavar="KEY=N,...",
+        help="a mesh as K2's: pipeline, virtual, experts (1 each if not given), "
+        "micro_batch_tokens (8192), gpus (the cluster's), offload (alone)",
     ),
     propose: bool = typer.Option(False, "--propose", help="list the fastest meshes that hold the model"),
 ) -> None:
@@ -58,7 +61,7 @@ def planned(jobs: Jobs, cluster: Cluster, mesh: str) -> str:
         return whole(plan(jobs, chosen, cluster))
     except Refused as error:
         other = nearest(jobs, chosen, cluster)
-        none = "no mesh of this kind can on this cluster" + ("" if mesh else "; --propose lists planned ones")
+        none = "none that is near to it can on this cluster; --propose lists those that can"
         raise Refused(f"{error}; {f'the nearest that can: {other.mesh.described()}' if other else none}") from None
 
 
@@ -71,7 +74,10 @@ def pipelined_mesh(words: str, cluster: Cluster) -> PipelinedMesh:
     values: dict[str, Any] = {"gpus": cluster.gpus}
     for word in words.split(","):
         key, _, value = word.partition("=")
-        values[key.strip()] = yaml.safe_load(value or "true")
+        try:
+            values[key.strip()] = yaml.safe_load(value or "true")
+        except yaml.YAMLError:
+            raise RecipeError(f"--mesh: {word}: the value is no number, true or false") from None
     return validate(PipelinedMesh, values, "--mesh")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from k2core.machine.device import Precision
 from k2core.recipe import RecipeError, Section, validate
@@ -23,7 +23,9 @@ class Cluster(Section):
     memory_gb: float = Field(gt=0, description="memory of a GPU, 1e9 bytes")
     reserved_gb: float = Field(ge=0, description="of it for CUDA, NCCL and fragmentation, 1e9 bytes")
     host_memory_gb: float = Field(gt=0, description="memory of a node for optimiser state that is offloaded, 1e9 bytes")
-    tflops: dict[Precision, float] = Field(description="dense peak of a GPU by precision, 1e12 operations per second")
+    tflops: dict[Precision, PositiveFloat] = Field(
+        description="dense peak of a GPU by precision, 1e12 operations per second"
+    )
     inside_gb_s: float = Field(gt=0, description="from a GPU to others of its node, 1e9 bytes per second")
     between_gb_s: float = Field(gt=0, description="from a GPU to other nodes, 1e9 bytes per second")
     exchange_us: float = Field(

@@ -6,6 +6,7 @@ and `PHASE/config.json`, the model as Hugging Face's `deepseek_v3`. Data and all
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ import typer
 from k2core.formats.huggingface import huggingface_config
 from k2core.model.config import ModelConfig
 from k2core.optim.kinds.muonclip import MuonClipConfig
-from k2core.planning.jobs import EXTENSION, PRETRAIN, keys_of
+from k2core.optim.optimizer import OptimizerConfig
+from k2core.planning.jobs import EXTENSION, PRETRAIN, keys_of, phase_names
 from k2core.recipe import RecipeError, did_you_mean, modules_in, read_recipe, section_of
 from k2core.storage import write_json, write_text
 from k2core.training.config import ParallelConfig
@@ -53,12 +55,19 @@ def read(path: Path) -> Exported:
     """
     content = read_recipe(path)
     model = section_of(ModelConfig, content, path, "model")
-    names = content.get(PRETRAIN) or {}
-    phases = {name: (keys_of(Phase, content, path, PRETRAIN, name), model) for name in names}
+    phases = {name: (keys_of(Phase, content, path, PRETRAIN, name), model) for name in phase_names(content, path)}
     extension = keys_of(Extension, content, path, EXTENSION)
     phases[EXTENSION] = (extension, model.with_rope_scaling(extension.rope_scaling))
-    optimizer = section_of(MuonClipConfig, content, path, "optimizer")
-    return Exported(path.name, optimizer, section_of(ParallelConfig, content, path, "parallel"), phases)
+    optimizer: OptimizerConfig = section_of(OptimizerConfig, content, path, "optimizer")  # type: ignore[type-abstract]
+    if not isinstance(optimizer, MuonClipConfig):
+        raise RecipeError(f"{path}: optimizer.kind = {optimizer.kind}: only muonclip can be exported")
+    return Exported(
+        _within_docstring(path.name), optimizer, section_of(ParallelConfig, content, path, "parallel"), phases
+    )
+
+
+def _within_docstring(name: str) -> str:
+    return name.encode("unicode_escape").decode().replace('"', "'")
 
 
 @app.command()
@@ -76,13 +85,20 @@ def main(
         write(found, engine.source(found), out)
         print(f"{out}: {found.recipe} for {engine.REFERENCE}; never run there. It does not take over:")
         print("\n".join(f"- {each}" for each in engine.lost(found)))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"export: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
 
 
 def write(found: Exported, source: str, out: Path) -> None:
-    """Write the package to `out`."""
+    """Write the package to `out`.
+
+    Raises:
+        RecipeError: a phase has the name of one of its functions.
+    """
+    names = [each.name for each in ast.parse(source).body if isinstance(each, ast.FunctionDef)]
+    if twice := [name for name in found.phases if names.count(name) > 1]:
+        raise RecipeError(f"{PRETRAIN}.{twice[0]}: the exported module has a function of that name; rename the phase")
     for name, (_, model) in found.phases.items():
         write_json(out / name / "config.json", huggingface_config(model, eos_token_ids=[], dtype="bfloat16"))
     write_text(out / "__init__.py", "")

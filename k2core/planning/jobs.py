@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +11,8 @@ from k2core.machine import Compute
 from k2core.machine.device import Precision
 from k2core.model.config import ModelConfig
 from k2core.model.counts import training_flops
-from k2core.recipe import Section, read_recipe, section_of
+from k2core.optim.optimizer import OptimizerConfig
+from k2core.recipe import RecipeError, Section, read_recipe, section_of
 from k2core.rl.config import RLConfig
 from k2core.training.config import ParallelConfig
 from k2core.training.fine_tuning import FineTuning
@@ -68,7 +70,8 @@ def read_jobs(path: Path) -> Jobs:
         RecipeError: a section is missing or does not fit.
     """
     content = read_recipe(path)
-    phases = {name: keys_of(Phase, content, path, PRETRAIN, name) for name in content.get(PRETRAIN) or {}}
+    section_of(OptimizerConfig, content, path, "optimizer")  # type: ignore[type-abstract]
+    phases = {name: keys_of(Phase, content, path, PRETRAIN, name) for name in phase_names(content, path)}
     phases[EXTENSION] = keys_of(Phase, content, path, EXTENSION)
     rl = keys_of(RLConfig, content, path, "rl")
     tunings = {name: keys_of(FineTuning, content, path, name) for name in DIALOGUES}
@@ -80,6 +83,23 @@ def read_jobs(path: Path) -> Jobs:
         tuple(Job(name, each.tokens, each.batch_tokens, each.context_length) for name, each in phases.items()),
         (*post, _in_rows("rl", rl.iterations, rl.prompts * rl.samples, rl.context)),
     )
+
+
+def phase_names(content: dict[str, Any], path: Path) -> list[str]:
+    """The phases of pre-training in a recipe's `content`, which was read from `path`.
+
+    Raises:
+        RecipeError: they are no mapping of names that a file and a function can have.
+    """
+    phases = content.get(PRETRAIN) or {}
+    if not isinstance(phases, dict):
+        raise RecipeError(f"{path}: {PRETRAIN} = {phases!r}: no phases by name; write them as in recipes/laptop.yaml")
+    for name in phases:
+        if not isinstance(name, str) or not name.isidentifier() or iskeyword(name):
+            raise RecipeError(
+                f"{path}: {PRETRAIN}.{name}: no name of a phase; it has letters, digits and _, as in `stable`"
+            )
+    return list(phases)
 
 
 def _in_rows(name: str, steps: int, rows: int, context: int) -> Job:

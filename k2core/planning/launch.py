@@ -143,16 +143,20 @@ def command_of(stage: str) -> str:
     """The command line of a stage of dvc.yaml, `NAME` or `NAME@KEY`.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is none, or it runs in one process alone.
     """
     name, _, key = stage.partition("@")
     stages = read_yaml(Path("dvc.yaml"))["stages"]
     found = stages.get(name, {})
-    command = str((found.get("do") or found).get("cmd", ""))
+    what = found.get("do") or found
+    command = str(what.get("cmd", ""))
     each = found.get("foreach", {})
     if not command or (key not in each if each else key):
         names = [f"{name}@{one}" for one in each] if each else list(stages)
         raise RecipeError(f"dvc.yaml has no stage {stage}{did_you_mean(stage, names)}")
+    if "parallel" not in what.get("params", []):
+        able = [one for one, other in stages.items() if "parallel" in (other.get("do") or other).get("params", [])]
+        raise RecipeError(f"stage {stage} runs in one process: `dvc repro {stage}`; in several run {', '.join(able)}")
     for word, value in (each[key] if key else {}).items():
         command = command.replace(f"${{item.{word}}}", value)
     return command.replace("${key}", key).strip()

@@ -42,7 +42,7 @@ PASSES = 3
 class PipelinedMesh(Section):
     """`--mesh`: how a cluster's GPUs are divided."""
 
-    pipeline: int = Field(ge=1, description="pipeline stages")
+    pipeline: int = Field(default=1, ge=1, description="pipeline stages")
     virtual: int = Field(default=1, ge=1, description="pieces of the model on each stage (interleaved 1F1B)")
     experts: int = Field(default=1, ge=1, description="ranks of a stage that share its experts out")
     micro_batch_tokens: int = Field(
@@ -75,6 +75,8 @@ class PipelinedMesh(Section):
             raise Refused(f"{self.gpus} GPUs are more than the cluster's {cluster.gpus}")
         if self.gpus % self.pipeline:
             raise Refused(f"{self.gpus} GPUs cannot be divided into {self.pipeline} equal stages")
+        if self.stage % self.experts:
+            raise Refused(f"a stage's {self.stage} ranks are not a multiple of the {self.experts} that share experts")
         own = ParallelConfig.model_construct(
             processes=self.gpus, pipeline=self.pipeline, virtual=self.virtual, experts=self.experts, replicas=1,
             context=1, micro_batch_tokens=self.micro_batch_tokens, recompute=True, launcher="",
@@ -83,8 +85,6 @@ class PipelinedMesh(Section):
             check_model(own, model)
         except DoesNotDivide as error:
             raise Refused(error.reason) from None
-        if self.stage % self.experts:
-            raise Refused(f"a stage's {self.stage} ranks are not a multiple of the {self.experts} that share experts")
         if self.stage % shared or job.context % shared:
             raise Refused(f"{job.name}: a stage's {self.stage} ranks are no multiple of the {shared} that share a row")
         groups, rows = self.stage // shared, self._rows(job)

@@ -30,6 +30,8 @@ _SQLITE = {
 }
 _TOLD = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]")
 """How Rust's libraries (safetensors, tokenizers) and Arrow report it, in exceptions of their own."""
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""How NumPy says that an array was not written whole: it asks nobody why, and a full disk is what there is."""
 
 
 def of_the_machine(error: BaseException) -> bool:
@@ -59,6 +61,8 @@ def _number(error: BaseException) -> int:
         return error.errno
     if _is_sqlite(error):
         return _SQLITE.get(error.sqlite_errorcode & 0xFF, 0)  # type: ignore[attr-defined]
+    if isinstance(error, OSError) and _SHORT_WRITE.fullmatch(str(error)):
+        return errno.ENOSPC
     told = _TOLD.search(str(error))
     return int(told[1] or told[2]) if told else 0
 

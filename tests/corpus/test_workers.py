@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from test_curation import MINHASH, ONE, corpus, prepared
@@ -20,7 +21,7 @@ from k2core.corpus.steps import tags
 from k2core.corpus.tagging import SET_ASIDE
 from k2core.corpus.workers import Corpus, Watch, map_shards
 from k2core.stage import Job, StageError
-from k2core.storage import read_lines, read_table, write_table
+from k2core.storage import disk, read_lines, read_table, write_table
 from stages import tag
 
 TWO = Corpus(workers=2)
@@ -121,6 +122,26 @@ def test_a_shard_that_cannot_be_done_ends_the_stage(tmp_path: Path, monkeypatch:
         dict(map_shards(hopeless, ["one"], TWO, tmp_path / "hopeless"))
     with pytest.raises(StageError, match=r"one: its process was killed .* 2 times, at no document; lower"):
         dict(map_shards(dead, ["one"], TWO, tmp_path / "dead"))
+
+
+def test_a_shorter_id_over_a_longer_one_is_read_as_it_is(tmp_path: Path) -> None:
+    with Watch(tmp_path, "one") as watch:
+        watch.at("wikipedia/日本国憲法の歴史")
+        watch.at("wikipedia/Zürich")
+        assert watch.now == "wikipedia/Zürich"
+        assert watch.died() == "wikipedia/Zürich"
+
+
+def full(shard: str, watch: Watch) -> None:
+    with open("/dev/full", "wb") as file:
+        np.save(file, np.zeros(100_000))
+
+
+def test_a_full_disk_is_said_as_in_the_stages_own_process(tmp_path: Path) -> None:
+    for used in (ONE, TWO):
+        with pytest.raises(OSError, match=r"No space left|requested and .* written") as raised:
+            dict(map_shards(full, ["one"], used, tmp_path))
+        assert "make room" in disk.sentence(raised.value)
 
 
 def test_a_fault_names_shard_and_document(tmp_path: Path) -> None:

@@ -98,3 +98,20 @@ def test_a_pipeline_is_laid_out_as_ours(tmp_path: Path) -> None:
     assert values(tmp_path / "flat")["PARALLELISM"]["data_parallel_shard_degree"] == 256
     code, text = exported("torchtitam", tmp_path / "none")
     assert code == 1 and "did you mean torchtitan" in text
+
+
+def test_phases_that_no_module_can_have_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    recipe, laptop = tmp_path / "odd.yaml", Path("recipes/laptop.yaml").read_text()
+    for to, name in (("torchtitan", "my-phase"), ("torchtitan", "../out"), ("torchtitan", "trainer"),
+                     ("megatron-bridge", "class"), ("megatron-bridge", "config")):  # fmt: skip
+        recipe.write_text(laptop.replace("pretrain:\n  stable:", f"pretrain:\n  {name!r}:"))
+        code, text = exported(to, tmp_path / "k2", recipe)
+        assert code == 1 and f"pretrain.{name}: " in text and not (tmp_path / "k2").exists()
+
+
+def test_what_torchtitan_has_no_key_for_is_said(tmp_path: Path) -> None:
+    recipe = tmp_path / "odd.yaml"
+    changes = "optimizer: {adamw_lr: 0.123}\nparallel: {recompute: false}\n"
+    recipe.write_text(f"extends: {K2.resolve().with_suffix('')}\n{changes}")
+    said = exported("torchtitan", tmp_path / "k2", recipe)[1]
+    assert "adamw_lr 0.123" in said and "recompute false" in said

@@ -94,6 +94,9 @@ def test_what_cannot_be_started_is_refused(tmp_path: Path) -> None:
     assert "no stage pretrain@stables (did you mean pretrain@stable?)" in refused(
         str(K2), "--on", "slurm", "--stage", "pretrain@stables"
     )
+    assert "stage evaluate@base runs in one process: `dvc repro evaluate@base`; in several run pretrain" in refused(
+        str(K2), "--on", "slurm", "--stage", "evaluate@base"
+    )
     assert "did you mean slurm" in refused(str(K2), "--on", "slrum")
     recipe = tmp_path / "odd.yaml"
     recipe.write_text(f"extends: {K2.resolve().with_name('laptop')}\nparallel: {{processes: 12}}\n")

@@ -16,6 +16,7 @@ from k2core.planning.jobs import Jobs, read_jobs
 from k2core.planning.mesh import Refused, all_to_all, near, ring
 from k2core.planning.pipelined import GRADIENT, WEIGHT, PipelinedMesh
 from k2core.planning.plan import plan
+from k2core.planning.search import todays
 from k2core.planning.staged import mesh_of
 from k2core.planning.today import Today
 from k2core.recipe import RecipeError
@@ -76,8 +77,8 @@ def test_pipelines_are_faster_with_fewer_bubbles_and_slower_on_slower_links(k2: 
 REFUSED = {
     "pipeline=15,experts=16": "2048 GPUs cannot be divided into 15 equal stages; the nearest that can: pipeline "
     "16 × 1, experts over 16, 2048 GPUs, micro-batches of 8,192",
-    "pipeline=16,experts=5": "384 routed experts cannot be shared out equally over 5 ranks; the nearest that can: "
-    "pipeline 16 × 1, experts over 16, 2048 GPUs, micro-batches of 8,192",
+    "pipeline=16,experts=5": "a stage's 128 ranks are not a multiple of the 5 that share experts; the nearest that "
+    "can: pipeline 16 × 1, experts over 16, 2048 GPUs, micro-batches of 8,192",
     "pipeline=64,experts=16": "61 layers are fewer than 64 × 1 pieces of a pipeline; the nearest that can: "
     "pipeline 32 × 1, experts over 16, 2048 GPUs, micro-batches of 8,192",
     "pipeline=4,experts=1": "stable: a GPU needs 1642 GB of weights, gradients and optimiser alone and has 74",
@@ -109,6 +110,43 @@ def test_a_mesh_of_today_is_refused_with_the_nearest(small: Cluster) -> None:
         plan(jobs, parallel(jobs, processes=8, pipeline=4, micro_batch_tokens=32768), small)
     with pytest.raises(Refused, match="6 groups equally; the nearest that can: FSDP2 over 8, context 1, micro-batches"):
         planned(jobs, small, "")
+
+
+def test_more_experts_than_a_stage_has_gpus_are_refused_with_the_nearest(small: Cluster) -> None:
+    with pytest.raises(
+        Refused, match=r"4 ranks are not a multiple of the 8 .*; the nearest that can: pipeline 2 × 2, exp"
+    ):
+        planned(read_jobs(Path("recipes/gpu.yaml")), small, "pipeline=2,virtual=2,experts=8,gpus=8")
+
+
+def test_a_pipeline_of_today_is_refused_with_the_nearest(k2: Jobs) -> None:
+    half = load_cluster(H100).model_copy(update={"gpus": 512})
+    for changes in ({"virtual": 4}, {"recompute": False}):
+        with pytest.raises(
+            Refused, match=r"the nearest that can: pipeline 16 × 3, FSDP2 over 32, context 16, .* recomp"
+        ):
+            planned(replace(k2, parallel=k2.parallel.model_copy(update=changes)), half, "")
+
+
+def test_what_is_no_mesh_no_cluster_and_no_phase_is_said(k2: Jobs, tmp_path: Path) -> None:
+    for words in ("pipeline=[1", "pipeline=@x", "pipeline=*a"):
+        with pytest.raises(RecipeError, match=r"--mesh: pipeline=.*: the value is no number, true or false"):
+            planned(k2, load_cluster(H100), words)
+    cluster = tmp_path / "cluster.yaml"
+    cluster.write_text(H100.read_text().replace("bf16: 989", "bf16: -5"))
+    with pytest.raises(RecipeError, match=r"tflops.bf16 = -5.*greater than 0"):
+        load_cluster(cluster)
+    for phases, sentence in (("[stable]", "no phases by name"), ("{7: {}}", "pretrain.7: no name of a phase")):
+        recipe = tmp_path / "odd.yaml"
+        recipe.write_text(f"extends: laptop\npretrain: {phases}\n")
+        (tmp_path / "laptop.yaml").write_text(Path("recipes/laptop.yaml").read_text())
+        with pytest.raises(RecipeError, match=sentence):
+            read_jobs(recipe)
+
+
+def test_a_cluster_of_any_size_is_searched_in_seconds(small: Cluster) -> None:
+    huge = small.model_copy(update={"gpus": 8_000_000, "tflops": {"fp32": 60.0}})
+    assert len(list(todays(read_jobs(Path("recipes/laptop.yaml")), huge))) < 5000
 
 
 def test_a_model_that_no_gpu_holds_is_refused(k2: Jobs, small: Cluster) -> None:

@@ -153,6 +153,10 @@ def lost(found: Exported) -> list[str]:
         "the momentum, decay and epsilon of the optimisers: its own are 0.95, 0.1 and 1e-8",
         "the step of the router biases, mixtures, the order of documents, spikes, and the hand-over between phases",
     ]
+    if optimizer.adamw_lr != optimizer.muon_lr:
+        lines.append(f"optimizer.adamw_lr {optimizer.adamw_lr:g}: all parameters have the matrices' rate")
+    if not own.recompute:
+        lines.append("parallel.recompute false: every layer is recomputed")
     if own.pipeline > 1:
         lines.append(f"parallel.pipeline {own.pipeline}: its DistMuon takes none; all ranks share every layer out")
     if own.context > 1:
