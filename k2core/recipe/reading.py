@@ -35,7 +35,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError:
-        raise RecipeError(f"{path}: no such recipe; {_way_to(path)}") from None
+        raise RecipeError(f"{path}: no such file; {_way_to(path)}") from None
     except (IsADirectoryError, PermissionError) as error:
         raise RecipeError(f"{path}: cannot be read ({error.strerror}); {_way_to(path)}") from None
     except UnicodeDecodeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -67,7 +68,6 @@ def execute(
     tracked = {declared[name][0]: settings[declared[name][0]] for name, value in sections.items() if value.TRACKED}
     code = code_digest(Path(__file__).parents[2])
     scratch = WORK / name / _key(tracked, digests, words, code)
-    scratch.mkdir(parents=True, exist_ok=True)
     fingerprint = {parameter: digests[str(path)] for parameter, path in inputs.items()}
     fingerprint |= {key: hashlib.md5(json.dumps(value).encode()).hexdigest() for key, value in tracked.items()}
 
@@ -76,6 +76,9 @@ def execute(
 
     started = time.monotonic()
     with ExitStack() as stack:
+        if not rank():
+            stack.enter_context(_alone(scratch.with_suffix(".lock"), name))
+        scratch.mkdir(parents=True, exist_ok=True)
         if rank() or not recorded:
             tracker = StageRun(None)
         if rank():
@@ -98,7 +101,7 @@ def execute(
             write_json(metrics, figures)
         tracker.outputs([*outputs.values(), *([metrics] if metrics else [])])
         tracker.metrics({**figures, "stage/seconds": time.monotonic() - started}, 0)
-    remove(scratch)
+        remove(scratch)
     note(WORK, name, time.monotonic() - started, str(invocation_pid()))
     job.say(
         f"done in {time.monotonic() - started:.1f} s: "
@@ -106,6 +109,19 @@ def execute(
     )
     if job.closing:
         job.say(job.closing)
+
+
+@contextmanager
+def _alone(lock: Path, name: str) -> Iterator[None]:
+    """Within the block no other execution of a stage works on the same: it waits for the one that does."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"[{name}] waiting: another run of {name} does the same here", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

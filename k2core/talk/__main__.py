@@ -84,6 +84,7 @@ def _talk(folder: Path, tools: Path, temperature: float, max_tokens: int, system
                 print(HELP)
             elif words[0] == "/new":
                 session.begin(session.tools)
+                print(f"  a new dialogue{', with the same tools' if session.tools else ''}")
             elif words[0] == "/tools":
                 try:
                     cupboard = Cupboard(tools)
@@ -93,6 +94,11 @@ def _talk(folder: Path, tools: Path, temperature: float, max_tokens: int, system
                     running.close()
                     opened = running.enter_context(cupboard.open(words[1], words[2:], seed, Path(place)))
                     session.begin(opened)
+                    if session.used >= session.room:
+                        print(f"  the declarations take {session.used} of {session.room} tokens; name fewer tools")
+                        running.close()
+                        session.begin(None)
+                        continue
                     names = ", ".join(tool["function"]["name"] for tool in opened.declarations)
                     print(printable("\n".join(filter(None, [
                         f"{names}: {session.used} of {session.room} tokens", opened.world]))))  # fmt: skip

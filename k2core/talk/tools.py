@@ -10,9 +10,10 @@ from random import Random
 from typing import Any
 
 from k2core.agentic.domains.taxonomy import Draws, domains
+from k2core.agentic.tasks.real_domain import real_domains
 from k2core.agentic.tools.goals import draw_state
 from k2core.agentic.tools.mcp import ServerFault, ServerSpec, read_servers, serve
-from k2core.agentic.tools.simulator import Simulator, check_call
+from k2core.agentic.tools.simulator import Simulator, State, check_call
 from k2core.agentic.tools.specs import ToolSpec, read_tools
 from k2core.chat.parser import ToolCall
 from k2core.stage import StageError
@@ -57,8 +58,9 @@ class Cupboard:
         """The tools of a domain or a server while the block runs.
 
         Args:
-            wanted: names of tools; none: of a domain one of each plain kind, of a server all.
-            folder: in which a server runs.
+            wanted: names of tools; none: of a domain one of each plain kind, of a server those that its tasks call, or
+                all where it has no tasks.
+            folder: in which a server runs, and its world is set up.
 
         Raises:
             StageError: no such domain, server or tool, or the server does not start.
@@ -66,8 +68,13 @@ class Cupboard:
         if name in domains():
             yield self._domain(name, wanted, seed)
         elif name in self.servers:
-            with serve(name, self.servers[name], folder) as server:
-                specs = _chosen({spec.name: spec for spec in server.tools()[0]}, wanted, name)
+            domain = real_domains().get(name)
+            state = domain.wish(0, Random(f"{seed}/talk/{name}")).initial if domain else {}
+            if domain:
+                domain.make(folder, state)
+            with serve(name, self.servers[name], folder, domain.environment if domain else None) as server:
+                offered = {spec.name: spec for spec in server.tools()[0]}
+                specs = _chosen(offered, wanted or ([*domain.tools] if domain else []), name)
 
                 def make(call: ToolCall) -> str:
                     try:
@@ -75,7 +82,8 @@ class Cupboard:
                     except (ValueError, ServerFault) as error:
                         return f"error: {error}"
 
-                yield Tools([spec.wire() for spec in specs.values()], make, outside=True)
+                declarations = [spec.wire() for spec in specs.values()]
+                yield Tools(declarations, make, True, domain.system if domain else "", _shown(state))
         else:
             raise StageError(f"no tools {name}; there are {', '.join(self.names)}")
 
@@ -89,12 +97,18 @@ class Cupboard:
         specs = _chosen(of_domain, wanted or [kinds[kind] for kind in PLAIN if kind in kinds], name)
         state = draw_state(domain, Draws(Random(f"{seed}/talk/{name}"), "train"))
         world = Simulator(specs, state)
-        said = "\n".join(
-            f"  {domain.entity} {key}: " + ", ".join(f"{field} {value}" for field, value in record.items())
-            for key, record in state[domain.entity].items()
-        )
+        said = _shown({domain.entity: state[domain.entity]})
         declarations = [spec.wire() for spec in specs.values()]
         return Tools(declarations, lambda call: world.execute(call).text, system=domain.system, world=said)
+
+
+def _shown(state: State) -> str:
+    """A world, a line for each of its things."""
+    return "\n".join(
+        f"  {kind} {key}: " + ", ".join(f"{field} {value}" for field, value in record.items())
+        for kind, things in state.items()
+        for key, record in things.items()
+    )
 
 
 def _chosen(specs: Mapping[str, ToolSpec], wanted: Sequence[str], of: str) -> dict[str, ToolSpec]:

@@ -246,4 +246,4 @@ def test_sizes_are_checked() -> None:
 
 def test_a_missing_workspace_ends_in_one_sentence(tmp_path: Path) -> None:
     done = CliRunner().invoke(table1.app, ["grammar", "--workspace", str(tmp_path)])
-    assert done.exit_code == 1 and done.output.startswith("table1: ") and "no such recipe" in done.output
+    assert done.exit_code == 1 and done.output.startswith("table1: ") and "no such file" in done.output

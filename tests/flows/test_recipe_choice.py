@@ -64,9 +64,7 @@ def test_a_choice_that_is_not_valid_changes_nothing(toy: Workspace, monkeypatch:
     assert yaml.safe_load((toy.root / "work" / "params-before.yaml").read_text())["count"]["steps"] == 9
     recipe.unlink()
     for changes in ((), ("count.steps=9",)):
-        with pytest.raises(
-            RecipeError, match=r"^params\.yaml: no such recipe; `make recipe NAME=laptop` writes it anew"
-        ):
+        with pytest.raises(RecipeError, match=r"^params\.yaml: no such file; `make recipe NAME=laptop` writes it anew"):
             Choice(overrides=changes).apply(toy.root)
     Choice(recipe="toy").apply(toy.root)
     assert yaml.safe_load(recipe.read_text()) == yaml.safe_load(before)

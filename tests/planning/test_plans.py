@@ -194,7 +194,7 @@ def test_the_command_answers_and_proposes(tmp_path: Path) -> None:
     code, text = ask("recipes/gpu.yaml", "--cluster", one)
     assert code == 1 and f"{one}.share_of_peak = 1.9: input should be less than or equal to 1" in text
     assert "--mesh.pipelines: unknown key" in ask("recipes/k2.yaml", "--cluster", H100, "--mesh", "pipelines=2")[1]
-    with pytest.raises(RecipeError, match="no such recipe"):
+    with pytest.raises(RecipeError, match="no such file"):
         load_cluster(tmp_path / "none.yaml")
 
 

@@ -259,7 +259,7 @@ def test_a_recipe_that_is_not_there_or_empty_is_a_sentence(tmp_path: Path, conte
     (tmp_path / "params.yaml").unlink()
     if content is not None:
         (tmp_path / "params.yaml").write_bytes(content)
-    why = "no such recipe" if content is None else "nothing is in this file"
+    why = "no such file" if content is None else "nothing is in this file"
     assert recipe_faults(Path("params.yaml")) == [f"params.yaml: {why}; `make recipe NAME=laptop` writes it anew"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from pathlib import Path
 from typing import get_type_hints
 
@@ -44,3 +45,21 @@ def test_the_recipe_is_read_once_for_all_sections(tmp_path: Path, monkeypatch: p
         signal.signal(signal.SIGTERM, before)
     assert Path("out.txt").read_text() == "3 7"
     assert read == [Path("params.yaml")]
+
+
+def test_a_second_run_of_a_stage_waits_for_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ended: list[str] = []
+
+    def second() -> None:
+        with executed._alone(tmp_path / "work" / "tag.lock", "tag"):
+            ended.append("second")
+
+    with executed._alone(tmp_path / "work" / "tag.lock", "tag"):
+        other = threading.Thread(target=second)
+        other.start()
+        other.join(0.2)
+        assert other.is_alive()
+        ended.append("first")
+    other.join(10)
+    assert ended == ["first", "second"]
+    assert capsys.readouterr().out == "[tag] waiting: another run of tag does the same here\n"

@@ -131,6 +131,20 @@ def test_a_domain_s_tools_act_on_the_world_that_is_shown(tools, tmp_path):
     assert result["contact"] == name and f"phone {result['phone']}" in opened.world and not opened.outside
 
 
+def test_a_server_with_tasks_has_a_world_and_their_tools(tools, tmp_path):
+    database = {"command": ["database-mcp-sqlite", "--allow-write", "--dsn", "world.sqlite"], "category": "databases"}
+    (folder := tmp_path / "tools").mkdir()
+    (folder / "tools.jsonl").write_bytes((tools / "tools.jsonl").read_bytes())
+    (folder / "servers.json").write_text(json.dumps({"sqlite": database}))
+    (place := tmp_path / "place").mkdir()
+    with Cupboard(folder).open("sqlite", [], 1, place) as opened:
+        names = [each["function"]["name"] for each in opened.declarations]
+        assert names == ["execute_sql", "search_objects"] and opened.outside
+        table, row = opened.world.split()[:2]
+        call = ToolCall("0", "execute_sql", json.dumps({"sql": f"SELECT name FROM {table}"}))
+        assert row.strip(":") in opened.make(call)
+
+
 def test_tools_that_there_are_not_are_said(tools, tmp_path):
     for name, wanted, message in (
         ("moon", [], "no tools moon; there are accounts,"),
