@@ -24,9 +24,9 @@ import numpy as np
 from benchmarks.harness import Entry, Work, alternate, compare, measured
 from benchmarks.scale import LAPTOP, Scale
 from k2core.corpus import curation
-from k2core.corpus.curation import DecontaminationConfig
+from k2core.corpus.curation import HELDOUT, TRAIN, Contamination, DecontaminationConfig, write_passages
 from k2core.corpus.documents import document_schema, sample
-from k2core.corpus.duplicates import dedup
+from k2core.corpus.duplicates import dedup, passages
 from k2core.corpus.duplicates.clusters import deduplicate
 from k2core.corpus.duplicates.dedup import MinhashConfig
 from k2core.corpus.duplicates.paragraphs import ParagraphConfig, without
@@ -155,12 +155,24 @@ def _of_curation(rows: list[Row], config: MinhashConfig) -> Iterator[Step]:
     compared = [row for row in rows if row["domain"] in paragraphs.domains]
     yield Step("paragraphs", compared, lambda: _paragraphs(compared, paragraphs))
     settings = load_section(DecontaminationConfig, LAPTOP, "curate", "decontamination")
-    yield Step("decontamination", rows, lambda: curation.decontaminate(split, [], settings))
+    yield Step("decontamination", rows, lambda: _decontaminate(split, settings))
 
 
 def _duplicates(rows: Sequence[Row], min_similarity: float) -> None:
     with tempfile.TemporaryDirectory() as folder:
         deduplicate(rows, min_similarity, Path(folder))
+
+
+def _decontaminate(rows: Sequence[Row], config: DecontaminationConfig) -> None:
+    """Training documents that hold a passage of held-out ones."""
+    parts = ([(row["id"], row["text"]) for row in rows if row["split"] == split] for split in (HELDOUT, TRAIN))
+    heldout, training = parts
+    with tempfile.TemporaryDirectory() as folder:
+        part, index = Path(folder, "heldout"), Path(folder, "index")
+        passages.spill(part, heldout, config.heldout_words)
+        write_passages([], [part], config, index)
+        search = Contamination(index)
+        search.rejections(training, search.look(training))
 
 
 def _paragraphs(rows: Sequence[Row], config: ParagraphConfig) -> None:

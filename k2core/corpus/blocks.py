@@ -5,7 +5,7 @@ Shapes: R rows of a block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,3 +81,11 @@ def blocks_of(kind: str, path: Path, first: int = 0) -> list[Block]:
         blocks.append(Block(f"{kind}-{group:05}", path, group, first, rows))
         first += rows
     return [block for block in blocks if block.rows]
+
+
+def tables_of(paths: Iterable[Path]) -> Iterator[Any]:
+    """The row groups of several tables, one after the other, as pyarrow tables; a file that is not there has none."""
+    for path in paths:
+        if path.exists():
+            for group in range(len(group_rows(path))):
+                yield read_columns(path, group=group)

@@ -5,7 +5,6 @@ Shapes: N documents asked about, M of their domain.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -115,26 +114,6 @@ def judge(rules: Rules, attributes: Row, translate_from: Sequence[str] = ()) -> 
         if (low is not None and value < low) or (high is not None and value > high):
             return Rejection(name, float(value))
     return None
-
-
-def decontaminate(
-    rows: Sequence[Row], sets: Sequence[EvaluationSet], config: DecontaminationConfig
-) -> tuple[dict[str, Rejection], dict[str, float]]:
-    """Rejections of the training documents that hold a passage of an evaluation set or of held-out text; figures.
-
-    The score is the passage's share of the item's words. `searched/SET` counts the items that were searched for,
-    `too_short/SET` those too short for it.
-    """
-    from k2core.corpus.duplicates.passages import spill
-
-    heldout = [(row["id"], row["text"]) for row in rows if row["split"] == HELDOUT]
-    training = [(row["id"], row["text"]) for row in rows if row["split"] == TRAIN]
-    with tempfile.TemporaryDirectory() as folder:
-        part, index = Path(folder, "heldout"), Path(folder, "index")
-        spill(part, heldout, config.heldout_words)
-        write_passages(sets, [part], config, index)
-        search = Contamination(index)
-        return search.rejections(training, search.look(training)), search.figures
 
 
 def write_passages(

@@ -115,3 +115,38 @@ class Sample(Generic[T]):
     def items(self) -> list[T]:
         """The chosen ones, in the order in which they came."""
         return [item for *_, item in sorted(self._lowest, key=itemgetter(2))]
+
+
+class Lowest:
+    """The keys that `sample` would choose of keys that come in parts, asked for by `in`.
+
+    Eight bytes of each chosen key are in memory, its hash; keys of equal hashes are chosen together.
+
+    Args:
+        limit: how many are chosen; None for all.
+
+    Attributes:
+        seen: how many keys there were.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit, self.seen = limit, 0
+        self._hashes: Any = ()
+        self._highest = 1.0 if limit is None else -1.0
+
+    def see(self, keys: Iterable[str]) -> None:
+        """Take further keys into account."""
+        import numpy as np
+
+        hashes = np.array([fraction_of(key) for key in keys])
+        self.seen += len(hashes)
+        if self._limit and len(hashes):
+            hashes = np.concatenate([self._hashes, hashes])
+            self._hashes = np.partition(hashes, self._limit - 1)[: self._limit] if len(hashes) > self._limit else hashes
+            self._highest = self._hashes.max()
+
+    def __contains__(self, key: str) -> bool:
+        return fraction_of(key) <= self._highest
+
+    def __len__(self) -> int:
+        return self.seen if self._limit is None else min(self.seen, self._limit)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal, overload
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from k2core.llm import engine
 from k2core.llm.cache import ReplayCache, request_key
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from tenacity.retry import retry_base
     from tqdm import tqdm
 
-
+I = TypeVar("I")
+R = TypeVar("R")
 _THIS_REQUEST_ONLY = (400, 413, 422)
 """Statuses that are about one request's content; 401, 403, 404 and the rest would hit every request."""
 _OVERLOADED = (429, 503)
@@ -83,6 +85,7 @@ class LLM:
     def __init__(self, config: LLMConfig, connect: Callable[[int], Line], cache: ReplayCache) -> None:
         self._config, self._connect, self._cache = config, connect, cache
         self._servers = Servers(config.addresses, config.at_each)
+        self._stopped = Event()
 
     @classmethod
     @contextmanager
@@ -147,8 +150,19 @@ class LLM:
         Raises:
             LLMUnavailable, RecipeError: as `answer`.
         """
-        one: Callable[[Request], Answer | Refused] = self._answer_or_reason if set_aside else self.answer
+        one: Callable[[Request], Answer | Refused] = self.answer_or_reason if set_aside else self.answer
         return map_threads(one, requests, self._config.in_flight, bar)
+
+    def each(self, function: Callable[[I], R], items: Iterable[I]) -> list[R]:
+        """`function`, which asks one request at a time, of each item: as many at once as requests may be in flight.
+
+        The first failure stops the rest, as that of `complete_many` does.
+        """
+        return map_threads(function, items, self._config.in_flight, None)
+
+    def stop(self) -> None:
+        """Ask nothing any more: whatever is yet to be asked, in any thread, ends with `CancelledError`."""
+        self._stopped.set()
 
     def answer(self, request: Request) -> Answer:
         """One answer, from the cache or the model; its text may be empty, and is if its reasoning never ends.
@@ -165,12 +179,15 @@ class LLM:
         body, key = self._body(request)
         if known := self._cache.get(key):
             return Answer(**known)
+        if self._stopped.is_set():
+            raise CancelledError
         answer = self._ask(body)
         if answer.text.strip() or self._config.embedded:  # another server may do better next time
             self._cache.put(key, asdict(answer))
         return answer
 
-    def _answer_or_reason(self, request: Request) -> Answer | Refused:
+    def answer_or_reason(self, request: Request) -> Answer | Refused:
+        """`answer`, or why there is none, as `complete_many` has it with `set_aside`."""
         try:
             written = self._written(request)
         except RequestRefused as refusal:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from pydantic import ValidationError
 
-from k2core.corpus.documents import CUT, DOMAINS, Document, group_of, sample
+from k2core.corpus.documents import CUT, DOMAINS, Document, Lowest, Sample, group_of, sample
 from k2core.corpus.sources.builtin import mathematics, package_docs, python, wikipedia
 from k2core.machine import packages
 from k2core.recipe import RecipeError
@@ -142,6 +142,19 @@ def test_samples_nest_and_keep_order() -> None:
     small, large = sample(items, 10, str), sample(items, 40, str)
     assert len(small) == 10 and set(small) <= set(large) and large == [item for item in items if item in set(large)]
     assert sample(items, 1000, str) == items
+
+
+@pytest.mark.parametrize("limit", [0, 1, 40, 99, 100, 1000])
+def test_a_sample_in_parts_is_that_of_the_whole(limit: int) -> None:
+    items = [f"item {i}" for i in range(100)]
+    parts: Sample[str] = Sample(limit, str)
+    lowest = Lowest(limit)
+    for start in range(0, 100, 7):
+        parts.see(items[start : start + 7])
+        lowest.see(items[start : start + 7])
+    assert parts.items == [item for item in items if item in lowest] == sample(items, limit, str)
+    assert len(lowest) == len(parts.items) and lowest.seen == 100
+    assert all(item in Lowest(None) for item in items)
 
 
 def test_fractions_are_even_and_parts_stay_together() -> None:

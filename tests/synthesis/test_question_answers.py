@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peaks import peak
 
 from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.corpus.sources.builtin.mathematics import Source, documents
@@ -18,7 +19,7 @@ from k2core.llm.config import LLMConfig
 from k2core.machine import Compute
 from k2core.recipe import RecipeError
 from k2core.stage import Job, StageError
-from k2core.storage import read_table, write_table
+from k2core.storage import read_table
 from k2core.synthesis.questions.pairs import Pair, Sampling, by_grammar, exchanged, flaw, judge, same
 from k2core.synthesis.questions.problems import problem_of
 from stages import questions
@@ -133,8 +134,22 @@ def knowing(prompt: str, seed: int) -> str:
     return "6,650" if "How many km" in prompt else "I do not know"
 
 
-def run(root: Path, monkeypatch: pytest.MonkeyPatch, reply: Any = knowing, lives: int = 10_000, **changes: Any) -> Any:
+def written(root: Path, documents: list[dict[str, Any]], block: int) -> Path:
+    """The curated documents of workspace `root`, in blocks of so many."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (root / "curated").mkdir(parents=True)
+    table = pa.Table.from_pylist(documents, document_schema(("split", pa.string())))
+    pq.write_table(table, root / "curated" / "documents.parquet", row_group_size=block)
+    return root
+
+
+def run(
+    root: Path, monkeypatch: pytest.MonkeyPatch, reply: Any = knowing, lives: int = 10_000, block: int = 99,
+    **changes: Any,
+) -> Any:  # fmt: skip
+    """The stage over what is `written`, else `rows` in blocks of so many."""
 
     models = []
 
@@ -144,7 +159,8 @@ def run(root: Path, monkeypatch: pytest.MonkeyPatch, reply: Any = knowing, lives
         yield models[0]
 
     monkeypatch.setattr(questions.LLM, "open", opened)
-    write_table(root / "curated" / "documents.parquet", rows(), document_schema(("split", pa.string())))
+    if not (root / "curated").exists():
+        written(root, rows(), block)
     (root / "tasks").mkdir(exist_ok=True)
     said = changes.pop("said", "Please look up the price of the ticket to the island for me today")
     task = {"id": "t", "split": "heldout", "instruction": said, "follow_up": ""}
@@ -227,6 +243,59 @@ def test_a_killed_run_goes_on_from_its_cache_to_the_same_bytes(tmp_path: Path, m
     assert second.asked == first.asked - 5
     for name in ("documents.parquet", "rejected.parquet"):
         assert (whole / "out" / name).read_bytes() == (broken / "out" / name).read_bytes()
+
+
+def tables_of(root: Path) -> dict[str, bytes]:
+    return {name: (root / "out" / name).read_bytes() for name in ("documents.parquet", "rejected.parquet")}
+
+
+@pytest.mark.parametrize("block", [1, 3])
+def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    """Drawn are fewer than there are; one pair repeats another block's, one holds evaluation text."""
+    documents = [*rows(), {**rows()[1], "id": "wikipedia/Twin"}]
+    given = {
+        "articles": 3, "passages": 2, "checked": 2, "problems": 3, "attempted": 2,
+        "said": "in which year was Quito founded answer 1534",
+    }  # fmt: skip
+    whole, _ = run(written(tmp_path / "whole", documents, 99), monkeypatch, **given)
+    parts, _ = run(written(tmp_path / "parts", documents, block), monkeypatch, **given)
+    assert whole == parts and tables_of(tmp_path / "whole") == tables_of(tmp_path / "parts")
+    given["articles"] = 99
+    everything, _ = run(written(tmp_path / "all", documents, block), monkeypatch, **given)
+    assert everything["rejected/duplicate"] and everything["rejected/contaminated"] == 1
+
+
+def test_a_finished_block_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, first = run(tmp_path / "whole", monkeypatch, block=1)
+    with pytest.raises(ConnectionError):
+        run(tmp_path / "killed", monkeypatch, lives=first.asked - 4, block=1)
+    done = list((tmp_path / "killed/blocks").iterdir())
+    (tmp_path / "killed/answers.sqlite").unlink()  # what keeps them apart is not the replay cache
+    figures, second = run(tmp_path / "killed", monkeypatch, block=1)
+    assert len(done) > 3 and second.asked < first.asked / 2
+    assert figures == whole and tables_of(tmp_path / "whole") == tables_of(tmp_path / "killed")
+
+
+def test_memory_is_that_of_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight times as many blocks of 25 articles of 8 kB, all of them drawn: the texts that are new are not in memory."""
+
+    def articles(count: int) -> list[dict[str, Any]]:
+        return [
+            {**rows()[1], "id": f"wikipedia/Quito {number}", "split": "heldout" if number % 5 == 0 else "train",
+             "text": f"Quito is the capital of Ecuador. It was founded in {1000 + number}. " + f"word{number} " * 1000}
+            for number in range(count)
+        ]  # fmt: skip
+
+    def made(count: int) -> int:
+        given = {"articles": 999, "passages": 0, "problems": 0, "checked": 0}
+        root = written(tmp_path / str(count), articles(count), 25)
+        return peak(lambda: run(root, monkeypatch, **given))
+
+    monkeypatch.setattr("stages.questions._POOL", 8)
+    monkeypatch.setattr("k2core.storage.parquet.GROUP_BYTES", 2**17)
+    made(25)  # what is loaded once
+    less, more = made(50), made(200)
+    assert more - less < 200 * 8000 / 2
 
 
 def test_a_pair_that_grammar_made_already_is_a_duplicate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -16,14 +19,17 @@ from tqdm import tqdm
 from workspace import ROOT
 
 from k2core.corpus.documents import COLUMNS, document_schema
+from k2core.corpus.workers import Corpus
 from k2core.llm.client import Answer, Refused, Request
 from k2core.llm.config import LLMConfig
+from k2core.llm.many import map_threads
 from k2core.machine import Compute
 from k2core.recipe import RecipeError
 from k2core.stage import Job as StageJob
 from k2core.stage import StageError
 from k2core.storage import read_table
 from k2core.synthesis.fidelity.gate import SCORES, GateLimits, judge
+from k2core.synthesis.rephrasing import judging
 from k2core.synthesis.rephrasing.rewriting import Draw, Job, Rewrite, Share, chunk, expected_tokens, rewrite_all
 from k2core.synthesis.rephrasing.styles import Library, load_styles
 from stages import rephrase
@@ -64,23 +70,20 @@ TEXTS = {
 
 
 class Scripted:
-    """Answers by `reply(request)`; keeps the requests of each round."""
+    """Answers by `reply(request)`, in so many threads; keeps the requests."""
 
-    def __init__(self, reply: Callable[[Request], Answer | Refused]) -> None:
-        self.reply, self.rounds = reply, []
+    def __init__(self, reply: Callable[[Request], Answer | Refused], threads: int = 1) -> None:
+        self.reply, self.threads, self.requests = reply, threads, []
 
-    def complete_many(
-        self, requests: Iterable[Request], bar: tqdm | None = None, *, set_aside: bool = False
-    ) -> list[Answer | Refused]:
-        assert set_aside
-        self.rounds.append(list(requests))
-        if bar is not None:
-            bar.update(len(self.rounds[-1]))
-        return [self.reply(request) for request in self.rounds[-1]]
+    def each(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        return map_threads(function, items, self.threads, None)
 
-    @property
-    def requests(self) -> list[Request]:
-        return [request for requests in self.rounds for request in requests]
+    def answer_or_reason(self, request: Request) -> Answer | Refused:
+        self.requests.append(request)
+        return self.reply(request)
+
+    def stop(self) -> None:
+        pass
 
 
 def plan(
@@ -136,7 +139,7 @@ def languages_asked_for(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
         told.append(language)
         return judge(*arguments, **({"language": language} if knows else {}))
 
-    monkeypatch.setattr(rephrase, "judge", spy)
+    monkeypatch.setattr(judging, "judge", spy)
     return told
 
 
@@ -146,6 +149,7 @@ def run(
     model: Scripted,
     styles: Path = STYLES,
     block: int = 99,
+    workers: int = 1,
     **changes: Any,
 ) -> dict[str, float]:
     """The stage over `rows`, in blocks of so many."""
@@ -167,7 +171,7 @@ def run(
     }  # fmt: skip
     params = rephrase.Params(**{**values, **changes})
     return rephrase.run(
-        params, LLM_CONFIG, COMPUTE, tmp_path / "curated", styles, tmp_path / "out",
+        params, LLM_CONFIG, COMPUTE, Corpus(workers=workers), tmp_path / "curated", styles, tmp_path / "out",
         StageJob("r", tmp_path, None),
     )  # fmt: skip
 
@@ -306,6 +310,68 @@ def test_blocks_change_nothing_but_the_order_and_a_finished_one_is_not_asked_aga
     assert len(again.requests) == 1, "the other blocks were finished"
 
 
+def test_while_a_block_is_judged_the_next_one_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked, judge_it = Event(), judging.judge
+
+    def reply(request: Request) -> Answer:
+        if "Problem" in last(request):
+            asked.set()
+        return faithful(request)
+
+    def waits(*arguments: Any, **named: Any) -> Any:
+        assert asked.wait(20), "the last block is asked when the first one is judged"
+        return judge_it(*arguments, **named)
+
+    monkeypatch.setattr(judging, "judge", waits)
+    assert run(tmp_path, monkeypatch, Scripted(reply), block=1)["rewrites"] == 5
+    said = capsys.readouterr().out
+    assert "] 5 rewrites of 3 documents in 3 styles: 5 requests, about " in said
+    assert "] block 1 of 3: 2 requests, about " in said and "] block 3 of 3: 1 requests, about " in said
+
+
+def test_parts_of_a_block_change_nothing_but_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(name: str, workers: int = 1) -> tuple[dict[str, float], list[str], dict[str, Any]]:
+        figures = run(tmp_path / name, monkeypatch, Scripted(faithful), workers=workers)
+        return figures, sorted(map(repr, verdicts_of(tmp_path / name))), documents_of(tmp_path / name)
+
+    figures, *tables = made("whole")
+    monkeypatch.setattr(judging, "PART", 2)
+    found, *rest = made("parts", workers=2)
+    assert len(list((tmp_path / "parts" / "judged").iterdir())) == 2
+    assert found == pytest.approx(figures) and rest == tables
+
+
+def test_a_judge_that_fails_stops_the_asking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, failed = Scripted(faithful), Event()
+
+    def fails(*arguments: Any, **named: Any) -> Any:
+        failed.set()
+        raise StageError("no judge")
+
+    def reply(request: Request) -> Answer:
+        if "Problem" in last(request):
+            assert failed.wait(20) and stopped.wait(20), "nobody said that it is over"
+            raise CancelledError
+        return faithful(request)
+
+    stopped = Event()
+    model.reply, model.stop = reply, stopped.set
+    monkeypatch.setattr(judging, "judge", fails)
+    with pytest.raises(StageError, match="no judge"):
+        run(tmp_path, monkeypatch, model, block=1)
+
+
+def test_the_words_of_a_large_corpus_are_those_of_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words: dict[str, set[str]] = {}
+    for name, documents in (("all", 999), ("half", 3), ("none", 0)):
+        monkeypatch.setattr(rephrase, "LEXICON", documents)
+        run(tmp_path / name, monkeypatch, Scripted(faithful), gate={"knowledge": LOOSE, "math": LOOSE})
+        words[name] = set(json.loads((tmp_path / name / "common.json").read_text())["train"])
+    assert words["none"] == set() < words["half"] < words["all"]
+
+
 def test_a_truncated_rewrite_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def reply(request: Request) -> Answer:
         answer = faithful(request)
@@ -320,7 +386,7 @@ def test_a_style_without_limits_is_named_before_anything_is_asked(
     model = Scripted(faithful)
     with pytest.raises(StageError, match=r"rephrase\.gate: no limits 'math', which the style learning_note"):
         run(tmp_path, monkeypatch, model, gate={"knowledge": LIMITS})
-    assert not model.rounds
+    assert not model.requests
 
 
 def test_a_file_in_the_folder_is_a_new_style_or_perspective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -432,8 +498,8 @@ def test_a_long_document_is_rewritten_piece_by_piece_with_the_text_so_far() -> N
         rewrites = rewrite_all(model, [long, short], LIBRARY, temperature=0.3, seed=4, context_tokens=1000, bar=bar)
     assert [rewrite.text for rewrite in rewrites] == [text.upper(), "A SHORT ONE."]
     assert [rewrite.tokens for rewrite in rewrites] == [30, 5]
-    assert [len(requests) for requests in model.rounds] == [2, 1, 1, 1, 1, 1]
-    for place, (request, *_) in enumerate(model.rounds):
+    assert len(model.requests) == 7
+    for place, request in enumerate(model.requests[:6]):
         contents = [message["content"] for message in request.messages]
         assert [content.split("\n")[-1] for content in contents[::2]] == sentences[: place + 1]
         assert contents[1::2] == [sentence.upper() for sentence in sentences[:place]]
@@ -442,7 +508,7 @@ def test_a_long_document_is_rewritten_piece_by_piece_with_the_text_so_far() -> N
 
     model = Scripted(reply)
     rewrite_all(model, [long], LIBRARY, temperature=0.3, seed=4, context_tokens=20)  # a piece with its rewrite fits
-    assert [message["content"].split("\n")[-1] for message in model.rounds[5][0].messages[::2]] == sentences[4:]
+    assert [message["content"].split("\n")[-1] for message in model.requests[5].messages[::2]] == sentences[4:]
 
 
 def test_a_refused_piece_ends_its_document_alone() -> None:
@@ -453,7 +519,29 @@ def test_a_refused_piece_ends_its_document_alone() -> None:
     model = Scripted(reply)
     first, second = rewrite_all(model, jobs, LIBRARY, temperature=0.3, seed=4, context_tokens=100)
     assert first.refused == "empty answer" and first.text == "" and second.text == "B1 B2 B3 B4 B5 B6"
-    assert [len(requests) for requests in model.rounds] == [2, 2, 2, 1, 1, 1]
+    assert len(model.requests) == 3 + 6
+
+
+def test_a_slow_piece_holds_up_its_own_document_alone() -> None:
+    further = Event()
+
+    def reply(request: Request) -> Answer:
+        if last(request).endswith("B3"):
+            further.set()
+        assert not last(request).endswith("A1") or further.wait(20), "the other document waits for this one's piece"
+        return Answer(last(request)[-2:], "stop", 1)
+
+    jobs = [Job(name, "plain", "", tuple(f"{name}{i} " for i in range(1, 4))) for name in "AB"]
+    rewrites = rewrite_all(Scripted(reply, 2), jobs, LIBRARY, temperature=0.3, seed=4, context_tokens=100)
+    assert [rewrite.text for rewrite in rewrites] == ["A1 A2 A3", "B1 B2 B3"]
+
+
+def test_the_longest_documents_are_asked_for_first() -> None:
+    jobs = [Job(name, "plain", "", tuple(f"{name} " for _ in range(count))) for name, count in (("A", 1), ("B", 3))]
+    model = Scripted(lambda request: Answer(last(request)[-1:], "stop", 1))
+    rewrites = rewrite_all(model, jobs, LIBRARY, temperature=0.3, seed=4, context_tokens=100)
+    assert [rewrite.text for rewrite in rewrites] == ["A", "B B B"]
+    assert [last(request)[-1:] for request in model.requests] == ["B", "B", "B", "A"]
 
 
 def test_lines_go_on_in_lines() -> None:

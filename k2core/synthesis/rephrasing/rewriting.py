@@ -1,8 +1,8 @@
 """Rephrasing: the sample of documents, and the chunk-wise rewrite of long ones (K2 §2.2).
 
 K2 rewrites long documents in chunks of about 256 tokens, one after another with the text so far as context, and
-stitches the results. All first chunks are asked for together, then all second ones, and so on: a server keeps its
-batch full, and each request still sees the rewrite of the chunk before it.
+stitches the results. Each request in flight is of another document, which goes on with its next chunk when it is
+answered: a server keeps its batch full, and each request sees the rewrite of the chunk before it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from heapq import nsmallest
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from k2core.corpus.documents import Lowest
 from k2core.llm.client import LLM, Refused, Request
 from k2core.recipe import RecipeError, Section
 from k2core.storage import fraction_of
@@ -129,8 +130,7 @@ class Draw:
     def __init__(self, library: Library, shares: Mapping[str, Share], seed: int) -> None:
         self._library, self._seed = library, seed
         self.shares = {name: share for name, share in shares.items() if share.documents != 0}
-        self._fitting = dict.fromkeys(self.shares, 0)
-        self._drawn: dict[str, list[tuple[float, str]]] = {name: [] for name in self.shares}
+        self._drawn = {name: Lowest(share.documents) for name, share in self.shares.items()}
         for name, share in self.shares.items():
             library.style(name)
             for perspective in share.perspectives:
@@ -138,11 +138,8 @@ class Draw:
 
     def see(self, documents: Sequence[Row]) -> None:
         """Take some of the documents into account."""
-        for name, share in self.shares.items():
-            keys = [self._key(row) for row in self._of_style(name, documents)]
-            self._fitting[name] += len(keys)
-            if share.documents is not None:
-                self._drawn[name] = nsmallest(share.documents, [*self._drawn[name], *keys])
+        for name, drawn in self._drawn.items():
+            drawn.see(self._key(row) for row in self._of_style(name, documents))
 
     def check(self) -> None:
         """
@@ -150,7 +147,7 @@ class Draw:
             RecipeError: fewer documents were seen than a style asks for.
         """
         for name, share in self.shares.items():
-            style, count = self._library.style(name), self._fitting[name]
+            style, count = self._library.style(name), self._drawn[name].seen
             if count < (share.documents or 1):
                 raise RecipeError(
                     f"rephrase.rewrites.{name}.documents = {share.documents}: only {count} {style.domain} documents "
@@ -162,10 +159,8 @@ class Draw:
         """The jobs of some of the documents that were seen: style by style, in the order of the draw."""
         jobs = []
         for name, share in self.shares.items():
-            order = sorted(self._of_style(name, documents), key=self._key)
-            if share.documents is not None:
-                order = [row for row in order if self._key(row) <= self._drawn[name][-1]]
-            for row in order:
+            drawn = (row for row in self._of_style(name, documents) if self._key(row) in self._drawn[name])
+            for row in sorted(drawn, key=lambda row: (fraction_of(self._key(row)), row["id"])):
                 chunks = chunk(row["text"], chunk_tokens)
                 start = fraction_of(f"{self._seed}/perspective/{name}/{row['id']}")
                 first = int(start * len(share.perspectives))
@@ -180,8 +175,8 @@ class Draw:
         own = (row for row in documents if row["domain"] == style.domain and row["split"] == style.split)
         return [row for row in own if re.search(style.documents, row["text"])]
 
-    def _key(self, row: Row) -> tuple[float, str]:
-        return fraction_of(f"{self._seed}/rephrase/{row['id']}"), row["id"]
+    def _key(self, row: Row) -> str:
+        return f"{self._seed}/rephrase/{row['id']}"
 
 
 def expected_tokens(jobs: Sequence[Job], library: Library, context_tokens: int) -> tuple[int, int]:
@@ -205,25 +200,33 @@ def rewrite_all(
     context_tokens: int,
     bar: tqdm | None = None,
 ) -> list[Rewrite]:
-    """The rewrites of `jobs`, in their order; `bar` counts chunks.
+    """The rewrites of `jobs`, in their order; `bar` counts chunks. The longest ones are asked for first.
 
     The n-th rewrite of a document is asked for with the n-th seed from `seed` on. If the server refuses a
     chunk, its document is set aside and its other chunks are not asked for.
     """
-    rewrites = [Rewrite(job) for job in jobs]
-    for place in range(max((len(job.chunks) for job in jobs), default=0)):
-        active = [item for item in rewrites if place < len(item.job.chunks) and not item.refused]
-        requests = (_request(library, item.job, item.parts, temperature, seed, context_tokens) for item in active)
-        for item, answer in zip(active, llm.complete_many(requests, bar, set_aside=True), strict=True):
+    counting = Lock()
+
+    def rewritten(job: Job) -> Rewrite:
+        item = Rewrite(job)
+        for place in range(1, len(job.chunks) + 1):
+            answer = llm.answer_or_reason(_request(library, job, item.parts, temperature, seed, context_tokens))
             if isinstance(answer, Refused):
                 item.refused = answer.reason
+            else:
+                item.parts.append(_PREAMBLE.sub("", answer.text.strip()))
+                item.tokens += answer.completion_tokens
+                item.truncated |= answer.finish_reason == "length"
+            with counting:
                 if bar is not None:
-                    bar.update(len(item.job.chunks) - place - 1)
-                continue
-            item.parts.append(_PREAMBLE.sub("", answer.text.strip()))
-            item.tokens += answer.completion_tokens
-            item.truncated |= answer.finish_reason == "length"
-    return rewrites
+                    bar.update(len(job.chunks) - place + 1 if item.refused else 1)
+            if item.refused:
+                break
+        return item
+
+    order = sorted(range(len(jobs)), key=lambda place: -len(jobs[place].chunks))
+    rewrites = dict(zip(order, llm.each(rewritten, [jobs[place] for place in order]), strict=True))
+    return [rewrites[place] for place in range(len(jobs))]
 
 
 def _request(
