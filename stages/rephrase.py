@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 SECTION = "rephrase"
 SPLITS = {"train": ("train",), "foreign": ("train", "foreign")}
 """Split of a style's documents → the splits in which a word in lower case is no name."""
-LEXICON = 2**20
-"""Documents whose words are looked at, at most."""
+LEXICON = 2**18
+"""Documents, about, whose words are looked at, where there are more."""
 
 
 class Params(Section):
@@ -97,6 +97,8 @@ def run(
             seed=compute.seed, context_tokens=params.context_tokens, bar=bar,
         )  # fmt: skip
         write_rewrites(asked[number], rewrites, rows)
+        if asked[number] == asked[-1]:
+            bar.close()  # with the time that the asking took
 
     def judge(number: int, bar: tqdm) -> None:
         """Judge what was asked, from the block with that number on."""
@@ -114,7 +116,9 @@ def run(
         job.progress(sum(planned.rewrites for planned in work), "rewrite", judged, "judging") as rewrites,
     ):
         try:
-            for number, answered in enumerate([thread.submit(ask, model, number, chunks) for number in range(len(work))]):
+            for number, answered in enumerate(
+                [thread.submit(ask, model, number, chunks) for number in range(len(work))]
+            ):
                 answered.result()
                 judge(number, rewrites)
         finally:
@@ -184,8 +188,8 @@ def _fitting(rows: list[Row], params: Params) -> list[Row]:
 def _look(blocks: list[Block], draw: Draw, params: Params, library: Library) -> dict[str, list[str]]:
     """The first pass: which documents are drawn. Returns the words that are no names, by the split of a style.
 
-    The words are those of all documents, or of about `LEXICON` of them, drawn by hash: a vocabulary grows with the
-    text, by about its square root, and what is no name must not need more memory in a larger corpus.
+    The words are those of all documents, or of about `LEXICON` of them, drawn by hash, because a vocabulary grows
+    without end: by the 0.55th power of the text in the laptop corpus (Heaps' law).
     """
     from k2core.synthesis.fidelity.facts import common_words
 

@@ -121,6 +121,7 @@ class Job:
             ncols=None if terminal else 110,
             file=sys.stderr if terminal else _LineStream(),
             leave=True,
+            position=None if terminal else 0,  # else a second bar moves the cursor up and down
             disable=not self.first,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from scripted_server import Server, config
 
 from k2core.llm.cache import ReplayCache, request_key
-from k2core.llm.client import LLM, LLMUnavailable, Request
+from k2core.llm.client import LLM, Answer, LLMUnavailable, Refused, Request
 from k2core.machine import Compute
 from k2core.recipe import RecipeError
 from k2core.storage import StorageError, read_lines, write_lines
@@ -96,6 +97,23 @@ def test_many_requests_keep_their_order_and_the_bound(server: Server, tmp_path: 
     assert [answer.text for answer in answers] == [f"answer to {i}" for i in range(9)]
     assert 1 < server.most_in_flight <= 3
     assert answers[0].completion_tokens == 7 and answers[0].finish_reason == "stop"
+
+
+def test_chains_of_requests_are_in_flight_together(server: Server, tmp_path: Path) -> None:
+    server.delay = 0.02
+
+    def chain(number: int) -> list[Answer | Refused]:
+        texts = (f"{number}.{place}" for place in range(3))
+        return [llm.answer_or_reason(Request([{"role": "user", "content": text}], 5, 0.3, seed=1)) for text in texts]
+
+    with LLM.open(config(server.url), COMPUTE, tmp_path / "cache") as llm:
+        assert [len(answers) for answers in llm.each(chain, range(9))] == [3] * 9
+        assert 1 < server.most_in_flight <= 3 and len(server.bodies) == 27
+        llm.stop()
+        assert len(llm.each(chain, range(9))) == 9, "what was answered is known"
+        with pytest.raises(CancelledError):
+            llm.each(chain, range(12))
+    assert len(server.bodies) == 27
 
 
 def test_the_first_failure_stops_the_rest(server: Server, tmp_path: Path) -> None:
