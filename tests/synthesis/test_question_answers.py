@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -277,25 +277,24 @@ def test_a_finished_block_is_not_asked_again(tmp_path: Path, monkeypatch: pytest
 
 
 def test_memory_is_that_of_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Thrice as many blocks of 25 articles of 8 kB, all of them drawn: the texts that are new are not in memory."""
+    """Thrice as many blocks of 10 articles of 8 kB, all of them drawn: the texts that are new are not in memory."""
+    quito = rows()[1]
 
-    def articles(count: int) -> list[dict[str, Any]]:
-        return [
-            {**rows()[1], "id": f"wikipedia/Quito {number}", "split": "heldout" if number % 5 == 0 else "train",
-             "text": f"Quito is the capital of Ecuador. It was founded in {1000 + number}. " + f"word{number} " * 1000}
+    def stage(count: int) -> Callable[[], Any]:
+        articles = [
+            {**quito, "id": f"wikipedia/Quito {number}", "split": "heldout" if number % 5 == 0 else "train",
+             "text": f"Quito is the capital of Ecuador. It was founded in {1000 + number}. " + f"{number:0100} " * 80}
             for number in range(count)
         ]  # fmt: skip
+        root = written(tmp_path / str(count), articles, 10)
+        return lambda: run(root, monkeypatch, articles=999, passages=0, problems=0, checked=0)
 
-    def made(count: int) -> int:
-        given = {"articles": 999, "passages": 0, "problems": 0, "checked": 0}
-        root = written(tmp_path / str(count), articles(count), 25)
-        return peak(lambda: run(root, monkeypatch, **given))
-
+    monkeypatch.setattr("k2core.evals.text_sets.text_sets", lambda tasks: [])
     monkeypatch.setattr("stages.questions._POOL", 8)
     monkeypatch.setattr("k2core.storage.parquet.GROUP_BYTES", 2**17)
-    made(25)  # what is loaded once
-    less, more = made(50), made(150)
-    assert more - less < 100 * 8000 / 2
+    stage(10)()  # what is loaded once
+    less, more = peak(stage(20)), peak(stage(60))
+    assert more - less < 40 * 8000 / 2
 
 
 def test_a_pair_that_grammar_made_already_is_a_duplicate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
