@@ -116,9 +116,8 @@ def run(
         job.progress(sum(planned.rewrites for planned in work), "rewrite", judged, "judging") as rewrites,
     ):
         try:
-            for number, answered in enumerate(
-                [thread.submit(ask, model, number, chunks) for number in range(len(work))]
-            ):
+            answers = [thread.submit(ask, model, number, chunks) for number in range(len(work))]
+            for number, answered in enumerate(answers):
                 answered.result()
                 judge(number, rewrites)
         finally:
