@@ -7,6 +7,7 @@ scheduler under torchrun (`RANK`, `WORLD_SIZE` set), a stage joins the others in
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -22,6 +23,10 @@ Given = TypeVar("Given")
 Made = TypeVar("Made")
 LAUNCHER = "K2_LAUNCHER"
 """Environment variable with the process id of the stage that started this one: when it is gone, this one ends."""
+
+
+_OF_EXCHANGES = re.compile(r"gloo|NCCL|TCPStore|[Cc]onnection (closed|reset) by peer")
+"""What the errors of torch's exchanges say; they are `RuntimeError`."""
 
 
 class Processes(Section):
@@ -64,6 +69,16 @@ def divided(items: Sequence[Given], work: Callable[[Sequence[Given]], Sequence[M
     first, step = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     parts = [iter(part) for part in gathered(list(work(items[first::step])))]
     return [next(parts[number % step]) for number in range(len(items))]
+
+
+def lost_peer(error: BaseException) -> str:
+    """That another process of the training has died, if `error` is what this one saw of it; else ""."""
+    if "WORLD_SIZE" not in os.environ or not isinstance(error, RuntimeError) or not _OF_EXCHANGES.search(str(error)):
+        return ""
+    return (
+        "another process of this training has died, and this one ends with it (its own message says why); "
+        "the same command goes on from the newest checkpoint"
+    )
 
 
 def must_launch(wanted: Processes) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from k2core.machine.processes import rank
+from k2core.machine.processes import lost_peer, rank
 from k2core.machine.proxies import spare_loopback
 from k2core.recipe import RecipeError, mask
 from k2core.recipe.reading import read_yaml
@@ -58,7 +58,7 @@ def main(run: Callable[..., Metrics], section: str, *, recorded: bool = True) ->
             _say("cancelled; what is finished is kept, and the same command goes on from there")
             raise typer.Exit(CANCELLED) from None
         except Exception as error:
-            if not (said := disk.sentence(error)):
+            if not (said := lost_peer(error) or disk.sentence(error)):
                 raise
             _say(said)
             raise typer.Exit(1) from None
