@@ -76,7 +76,7 @@ class Activations:
         block = min(QUERY_BLOCK, self.context // (2 * self.shared) if self.shared > 1 else self.context)
         seen = (self.context + block) / 2  # keys of a block of queries
         if self.tokens * self.shared > self.context:  # of several rows, each block's products copy keys and values
-            cache = (query + value) * seen / block
+            cache = int((query + value) * seen / block)
         return 4 * (query + cache + H * seen)
 
     def _dense(self) -> float:
@@ -111,7 +111,7 @@ class Activations:
 
     @property
     def logits(self) -> float:
-        """Logits that are there at once, in their type and as a gradient, on GPUs in fp32 too; what they are made of."""
+        """Logits that are there at once, in their type and as a gradient, on GPUs in fp32 too; the head's input."""
         if self.precision == "bf16":
             return min(self.tokens * self.model.vocab_size, LOGITS) * (self.width + 8)
         return self.tokens * 8 * (self.model.vocab_size + self.model.hidden_size)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from k2core.machine.device import Precision
 from k2core.model.config import ModelConfig
-from k2core.model.counts import weights
+from k2core.model.counts import cut_axis, weights
 from k2core.planning.cluster import Cluster
 from k2core.planning.jobs import Job, Jobs
 
@@ -22,8 +22,8 @@ class Memory:
 
     Attributes:
         states: weights, gradients and optimiser by name; they are always there.
-        passing: what a micro-batch needs on top by name: gathered weights, activations, logits or a layer's backward pass,
-            whichever is more: the logits are gone when the first layer begins.
+        passing: what a micro-batch needs on top by name: gathered weights, activations, logits or a layer's backward
+            pass, whichever is more: the logits are gone when the first layer begins.
         update: Muon's work space, which comes when the micro-batches have gone.
         late: of the gradients, what is not there yet when the micro-batch needs most.
         host: optimiser state that the rank keeps in its node's memory.
@@ -111,9 +111,10 @@ def fsdp_exchanges(layers: int, with_experts: int) -> int:
     return 3 * (layers + with_experts) + 2
 
 
-def muon_exchanges(model: ModelConfig) -> int:
-    """To whole matrices and back, for each stack of equal ones."""
-    return 2 * len({each.shape[-2:] for each in weights(model) if each.muon})
+def muon_exchanges(model: ModelConfig, shards: int) -> int:
+    """To whole matrices and back, for each stack of equal ones whose rows are cut."""
+    cut = (each.shape for each in weights(model) if each.muon and cut_axis(each.shape, shards) == len(each.shape) - 2)
+    return 2 * len({shape[-2:] for shape in cut}) if shards > 1 else 0
 
 
 ALL_RANKS = 5

@@ -59,6 +59,9 @@ class Staged(Today):
         """Whether FSDP2 gathers it: not where a rank alone has its experts."""
         return not self._whole_experts(each) or self.parallel.copies > 1
 
+    def states(self, model: ModelConfig) -> float:
+        return max(sum(self._states(self._weights(model, s)).values()) for s in range(self.parallel.pipeline))
+
     def memory(self, jobs: Jobs, job: Job) -> Memory:
         return max((self._memory(jobs, job, s) for s in range(self.parallel.pipeline)), key=lambda m: m.peak)
 
@@ -66,7 +69,6 @@ class Staged(Today):
         own, model = self.parallel, jobs.model
         pieces, all_weights = self._layers(model, stage), self._weights(model, stage)
         parts = [(each, self._part(each)) for each in all_weights]
-        held, others = sum(part for _, part in parts), sum(part for each, part in parts if not each.muon)
         gathered = sum(self._whole(each) for each in all_weights if self._is_gathered(each))
         tokens = self._rows(job) * job.context / own.context
         if stage:  # the dense layers are the first
@@ -87,7 +89,7 @@ class Staged(Today):
         }
         late = FP32 * sum(part for each, part in parts if self._is_gathered(each))  # cut up after the last micro-batch
         return Memory(
-            states={"weights": FP32 * held, "gradients": FP32 * held, "optimiser": FP32 * (held + others)},
+            states=self._states(all_weights),
             passing=passing,
             update=muon_space(parts, jobs.precision),
             late=min(late, passing["activations"] + work[most]),
@@ -141,8 +143,9 @@ class Staged(Today):
         cut = layers + own.virtual if own.shards > 1 else 0
         cut += sparse if own.experts > 1 and own.copies > 1 else 0
         once = 2 * cut + (layers + 1 if own.replicas > 1 else 0)  # gathered and reduced
-        each = self._row_exchanges(layers, sparse, passes) + 4 * own.virtual  # pieces' inputs, and gradients
-        return once + self._micro_batches(job) * each + muon_exchanges(model) + ALL_RANKS
+        ways = 4 * own.virtual - 2 * (own.pipeline == 2)  # inputs of pieces and gradients, but at the ends
+        each = self._row_exchanges(layers, sparse, passes) + ways
+        return once + self._micro_batches(job) * each + muon_exchanges(model, own.shards) + ALL_RANKS
 
     def seconds(self, jobs: Jobs, job: Job, cluster: Cluster) -> float:
         own = self.parallel

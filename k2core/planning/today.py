@@ -8,9 +8,11 @@ piece as large as the largest.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
+from k2core.model.config import ModelConfig
 from k2core.model.counts import Weights, count, cut_axis, weights
 from k2core.planning.activations import Activations, muon_space
 from k2core.planning.cluster import Cluster
@@ -110,17 +112,25 @@ class Today:
         sparse = experts / max(model.num_hidden_layers - model.first_k_dense_replace, 1)
         return found["attention"] / model.num_hidden_layers + max(dense, sparse)
 
+    def states(self, model: ModelConfig) -> float:
+        """Bytes of weights, gradients and optimiser on the rank that has most."""
+        return sum(self._states(weights(model)).values())
+
+    def _states(self, own: Iterable[Weights]) -> dict[str, float]:
+        parts = [(each, self._part(each)) for each in own]
+        held, others = sum(part for _, part in parts), sum(part for each, part in parts if not each.muon)
+        return {"weights": FP32 * held, "gradients": FP32 * held, "optimiser": FP32 * (held + others)}
+
     def memory(self, jobs: Jobs, job: Job) -> Memory:
         own, model, R = self.parallel, jobs.model, self.ranks
         found, layers = count(model), model.num_hidden_layers
         parts = [(each, self._part(each)) for each in weights(model)]
         held = sum(part for _, part in parts)
-        others = sum(part for each, part in parts if not each.muon)
         tokens = self._rows(job) * job.context / own.context
         part = Activations(model, jobs.precision, tokens, job.context, own.context, own.experts > 1)
         work = {"logits": part.logits, BACKWARD: part.backward(own.recompute)}
-        passing = {}
-        if R > 1:  # the root unit, with the head's gradient; of a layer, weights and gradients, and their copies to send
+        passing: dict[str, float] = {}
+        if R > 1:  # the root unit, with the head's gradient; a layer's weights and gradients, and copies to send
             passing["gathered weights"] = FP32 * (found.embedding + 2 * found.head)
             padded = FP32 * self._layer(jobs, padded=True)
             work["logits"] += padded
@@ -137,7 +147,7 @@ class Today:
             gone = passing["activations"] - part.kept(1, own.recompute) + work[most] - work[BACKWARD]
             late = min(FP32 * (held - (found.head if R == 1 else 0)), gone)
         return Memory(
-            states={"weights": FP32 * held, "gradients": FP32 * held, "optimiser": FP32 * (held + others)},
+            states=self._states(weights(model)),
             passing=passing,
             update=muon_space(parts, jobs.precision),
             late=late,
@@ -184,7 +194,7 @@ class Today:
         if own.replicas > 1:
             found += layers + 1
         found += self._row_exchanges(layers, sparse, passes)
-        return self._micro_batches(job) * found + muon_exchanges(model) + ALL_RANKS
+        return self._micro_batches(job) * found + muon_exchanges(model, own.shards) + ALL_RANKS
 
     def _row_exchanges(self, layers: int, sparse: int, passes: int) -> int:
         """Of a micro-batch: sizes, tokens there and back, and their gradients; caches and their gradients."""
