@@ -185,7 +185,7 @@ class PipelinedMesh(Section):
         each = (3 * PASSES - 1) * layers if self.experts > 1 else 0
         each += PASSES * layers if self._shared(job) > 1 else 0
         each += 4 * self.virtual if self.pipeline > 1 else 0
-        return self._micro_batches(job) * each + 2 * layers + muon_exchanges(model) + ALL_RANKS
+        return self._micro_batches(job) * each + 2 * layers + muon_exchanges(model, self.stage) + ALL_RANKS
 
     def seconds(self, jobs: Jobs, job: Job, cluster: Cluster) -> float:
         work = work_seconds(jobs, job, cluster, self.gpus, "bf16") * (1 + self.bubble(job))
