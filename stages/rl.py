@@ -141,6 +141,7 @@ def run(
             context=params.context,
             batch_rows=params.ptx_rows,
             seed=seed,
+            shared=parallel.context,
         )
         requests = open_requests(tok, accepted, params.context) if params.critique_prompts else []
         refined = None

@@ -85,8 +85,13 @@ class RLConfig(TrainingSettings):
             RecipeError: RL does not run on these processes.
         """
         for name, value in (("pipeline", parallel.pipeline), ("context", parallel.context)):
-            if value > 1:
-                raise RecipeError(f"parallel.{name} is {value}, but RL has none: set it to 1 for this stage")
+            if value > 1 and self.replay_routes:
+                raise RecipeError(f"rl.replay_routes needs parallel.{name} 1, which is {value}; set one of them otherwise")
+        if parallel.pipeline > 1 and self.microbatch_rows > 1:
+            raise RecipeError(
+                f"rl.microbatch_rows is {self.microbatch_rows}, but a pipeline (parallel.pipeline {parallel.pipeline}) "
+                "takes equal micro-batches, which only single rows are: set it to 1"
+            )
         if parallel.processes > 1 and self.token_budget:
             raise RecipeError("rl.token_budget needs parallel.processes 1; set it to null, or run RL in one process")
         if parallel.processes > 1 and self.rollouts.engine != "embedded":

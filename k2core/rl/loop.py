@@ -18,55 +18,37 @@ is kept.
 A prompt is computed once for all responses to it (`k2core.training.branches`).
 
 Several processes divide the prompts when they sample, each from a whole copy of the weights, and the rows when they
-learn, micro-batch by micro-batch. A process without one in the last round repeats the first with a loss of zero, since
-all must take part in gathering weights and exchanging tokens. All processes draw the same prompts and know all rewards.
+learn (`k2core.rl.policy_loss`). All processes draw the same prompts and know all rewards.
 
 What is logged: `k2core.rl.figures`.
-
-Shapes: B rows, T positions, N responses, M their tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import compress
 from random import Random
 from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch.nn import Module, ModuleDict
 
-from k2core.data.rows.packing import pack_rows
-from k2core.data.rows.trees import Tree
 from k2core.inference.responder import Embedded, Responder
 from k2core.inference.rollouts import Prompt, Rollout, Trajectory, begin, go_on, settled
 from k2core.machine.processes import divided, gathered
-from k2core.model.loss import token_losses
 from k2core.rl.config import RLConfig
 from k2core.rl.curriculum import PrioritizedSampler
 from k2core.rl.figures import describe, pull
-from k2core.rl.objective import (
-    advantages,
-    clipped_loss,
-    length_rewards,
-    sequence_log_probs,
-    squared_loss,
-    standardised,
-)
+from k2core.rl.objective import advantages, length_rewards, standardised
 from k2core.rl.partial import PartialRollouts, Waiting, stale_share
+from k2core.rl.policy_loss import PolicyLoss, Signal
 from k2core.rl.preferences import verified_pair
 from k2core.rl.refinement import Refinement
-from k2core.rl.routes import disagreement, replaying
+from k2core.rl.routes import disagreement
 from k2core.rl.server import Server
-from k2core.training.branches import grow, trees_to_batch
-from k2core.training.dialogues import Dialogue
 from k2core.training.history import Metrics
 from k2core.training.learner import Learner
 from k2core.training.loop import Training
-from k2core.training.loss import batch_nll
 from k2core.training.setting import Setting
 from k2core.training.throughput import Clock
 
@@ -79,15 +61,6 @@ TRACED = 10
 """Iterations, about, of which a rollout is shown in MLflow."""
 Judge = Callable[[Sequence[int], Sequence[Sequence[Rollout]]], list[list[float]]]
 """Gives the rewards of each response, for groups of responses to open prompts (by number)."""
-
-
-@dataclass(frozen=True)
-class Signal:
-    """A response with its prompt and its advantage, ready for the loss."""
-
-    prompt: Prompt
-    rollout: Rollout
-    advantage: float
 
 
 @dataclass(frozen=True)
@@ -317,78 +290,35 @@ class PolicyTraining(Training):
         if self.was_left_out(number):
             return {}
         config, model = self.config, self.model
-        squared = config.objective == "k2"
-        scale, tau = (2 * config.tau, config.tau) if squared else (1.0, 0.0)
         total = sum(len(group.signals) for group in groups)
         informative = [
             group.signals
             for group in groups
             if not first or any(s.advantage or s.rollout.stale(self.step) for s in group.signals)
         ]
-        signals, responses, trees = list[Signal](), dict[int, Dialogue](), list[Tree]()
-        for group in informative:
-            own = {len(signals) + i: Dialogue(s.rollout.tokens, s.rollout.mask) for i, s in enumerate(group)}
-            trees += grow(group[0].prompt.tokens, own, config.context)
-            signals, responses = signals + group, responses | own
-        rows = pack_rows([len(tree) for tree in trees], config.context)
-        policy_loss, ratios, gains, own_ratios = 0.0, list[float](), list[float](), list[float]()
+        objective = PolicyLoss(
+            config, self.ranks, informative, total=total, temperature=temperature, version=self.step
+        )  # fmt: skip
         self.optimizer.zero_grad()
-        parts = [rows[start : start + config.microbatch_rows] for start in range(0, len(rows), config.microbatch_rows)]
-        for chosen, counted in self.ranks.dealt(parts):
-            model.counting = counted
-            members = [number for row in chosen for index in row for number in trees[index].branches]
-            batch, sequence_BT = trees_to_batch(trees, responses, chosen)
-            batch, sequence_BT = batch.to(model.device), sequence_BT.to(model.device)
-            chosen_BT = sequence_BT >= 0
-            routes = {number: of for number in members if (of := signals[number].rollout.routes) is not None}
-            with replaying(model, trees, chosen, routes) if routes else nullcontext():
-                logits_MV = model(batch.tokens_BT, batch.positions_BT, batch.segments_BT, chosen_BT).float()
-                log_probs_M = -token_losses(logits_MV / temperature, batch.targets_BT[chosen_BT])
-                sequence_M = sequence_BT[chosen_BT]
-                log_probs_N = sequence_log_probs(log_probs_M, sequence_M, len(signals))[members]
-                old_N = log_probs_N.new_tensor([sum(signals[index].rollout.log_probs) for index in members])
-                advantages_N = log_probs_N.new_tensor([signals[index].advantage for index in members])
-                if squared:
-                    loss = squared_loss(log_probs_N, old_N, advantages_N, tau)
-                else:
-                    old_M = log_probs_M.new_tensor(_sampled_log_probs(signals, sequence_M.tolist()))
-                    every_N = log_probs_M.new_tensor([signal.advantage for signal in signals])
-                    loss = clipped_loss(log_probs_M, old_M, sequence_M, every_N)
-                loss = loss * len(members) / total
-                (loss * self.ranks.world * counted / scale).backward()
-            model.counting = True
-            if not counted:
-                continue
-            with torch.no_grad():
-                policy_loss += float(loss.detach())
-                ratios += (log_probs_N - old_N).tolist()
-                gains += advantages_N.tolist()
-                pairs = zip(members, (log_probs_N - old_N).tolist(), strict=True)
-                own_ratios += [ratio for index, ratio in pairs if not signals[index].rollout.stale(self.step)]
-        batch = self.ranks.part(self.ptx.batch(number, self.ptx_rows))
-        [targets] = self.ranks.sum(self.ranks.targets([batch]))
-        ptx_loss = batch_nll(model, batch) / targets
-        (config.ptx_weight * self.ranks.world * ptx_loss).backward()
-        policy_loss, all_ptx = self.ranks.sum(policy_loss, float(ptx_loss.detach()))
+        passed = objective.backward(model)
+        each = 1 if self.ranks.pipeline > 1 else len(self.ptx_rows)
+        starts = range(self.ptx_rows.start, self.ptx_rows.stop, each)
+        batches = [self.ranks.part(self.ptx.batch(number, range(start, start + each))) for start in starts]
+        [targets] = self.ranks.sum(self.ranks.targets(batches))
+        nats = self.ranks.backward(model, batches, targets, config.ptx_weight)
+        policy_loss, all_nats = self.ranks.sum(passed.loss, nats)
         ratios, gains, own_ratios = (
             [value for part in found for value in part]
-            for found in zip(*gathered((ratios, gains, own_ratios)), strict=True)
+            for found in zip(*gathered((passed.ratios, passed.gains, passed.own_ratios)), strict=True)
         )
-        metrics = {"loss/policy": policy_loss, "loss/ptx": all_ptx}
+        metrics = {"loss/policy": policy_loss, "loss/ptx": all_nats / targets}
         if ratios:
-            metrics |= pull(ratios, gains, tau, total)
+            metrics |= pull(ratios, gains, objective.tau, total)
             metrics |= {"log_ratio/first_max": max(map(abs, own_ratios))} if first and own_ratios else {}
         if config.replay_routes and (differing := disagreement(model, self.ranks.sum)) is not None and first:
             metrics["routes/disagreement"] = differing
-        objective = policy_loss / scale + config.ptx_weight * metrics["loss/ptx"]
-        made = self.update(number, objective, lambda: [group.name for group in groups])
+        loss = policy_loss / objective.scale + config.ptx_weight * metrics["loss/ptx"]
+        made = self.update(number, loss, lambda: [group.name for group in groups])
         if made is None:
             return {}
         return metrics | {"grad_norm": made.norm, "lr/muon": made.lr} | made.figures
-
-
-def _sampled_log_probs(signals: Sequence[Signal], sequence_M: Sequence[int]) -> list[float]:
-    """log π_old of sampled tokens, given each one's response; the tokens of a response are in their order."""
-    rollouts = {number: signals[number].rollout for number in set(sequence_M)}
-    rest = {number: compress(rollout.log_probs, rollout.mask) for number, rollout in rollouts.items()}
-    return [next(rest[number]) for number in sequence_M]

@@ -18,10 +18,9 @@ from k2core.chat.template import encode_dialogue
 from k2core.data.rows.packing import pack_rows
 from k2core.rl.critic import chances, rights, verdict
 from k2core.rl.preferences import Pair
-from k2core.training.dialogues import Dialogue, dialogues_to_batch
+from k2core.training.dialogues import Dialogue, dialogues_to_batch, widest
 from k2core.training.history import Metrics
 from k2core.training.learner import Learner
-from k2core.training.loss import batch_loss
 from k2core.training.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -48,7 +47,8 @@ class Refinement:
         self.model, self.optimizer, self.tokenizer = learner.model, learner.optimizer, tokenizer
         self.heldout, self.asked, self.pairs, self.context = heldout, asked, pairs, context
         self.right, self.next = list[float](), 0
-        self.read = (ranks or Ranks()).whole_rows(self.model)
+        self.ranks = ranks or Ranks()
+        self.read = self.ranks.whole_rows(self.model)
 
     def state(self) -> dict[str, Any]:
         return {"right": self.right, "next": self.next}
@@ -82,8 +82,11 @@ class Refinement:
         rows = pack_rows([len(dialogue.tokens) for dialogue in dialogues], self.context)
         self.optimizer.reset_state()
         self.optimizer.zero_grad()
-        loss = batch_loss(self.model, dialogues_to_batch(dialogues, rows)[0].to(self.model.device))
-        loss.backward()
+        width = self.ranks.columns(widest(dialogues, rows))
+        parts = [[row] for row in rows] if self.ranks.pipeline > 1 else [rows]
+        batches = [self.ranks.part(dialogues_to_batch(dialogues, part, width)[0]) for part in parts]
+        [targets] = self.ranks.sum(self.ranks.targets(batches))
+        [nats] = self.ranks.sum(self.ranks.backward(self.model, batches, targets))
         norm = self.optimizer.gradient_norm()
         self.optimizer.step(1.0, norm)
-        return {"critique/loss": float(loss.detach())}
+        return {"critique/loss": nats / targets}

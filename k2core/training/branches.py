@@ -45,14 +45,14 @@ def grow(prompt: Sequence[int], responses: Mapping[int, Dialogue], context: int)
 
 
 def trees_to_batch(
-    trees: Sequence[Tree], responses: Mapping[int, Dialogue], rows: Sequence[Sequence[int]]
+    trees: Sequence[Tree], responses: Mapping[int, Dialogue], rows: Sequence[Sequence[int]], width: int = 0
 ) -> tuple[Batch, Tensor]:
-    """Rows of trees as a batch as wide as the longest row.
+    """Rows of trees as a batch as wide as the longest row, or `width` if that is more.
 
     Returns:
         The batch, and `sequence_BT`: number of the response whose target token is the target there, else -1.
     """
-    made = tree_rows(trees, rows)
+    made = tree_rows(trees, rows, width)
     targets, sequence = torch.full_like(made.tokens_RT, IGNORE), torch.full_like(made.tokens_RT, -1)
     for number, place in made.places.items():
         ids, mask = torch.tensor(responses[number].tokens), torch.tensor(responses[number].mask, dtype=torch.bool)

@@ -37,7 +37,7 @@ def dialogues_to_batch(
         The batch, and `sequence_BT`: index of the dialogue whose masked token is the target there, else -1.
         Segments number the dialogues of a row from 0; padding is a segment of its own. Positions restart at 0.
     """
-    width = max(width, _widest(dialogues, rows))
+    width = max(width, widest(dialogues, rows))
     shape = (len(rows), width)
     tokens, positions = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
     targets, sequence = torch.full(shape, IGNORE), torch.full(shape, -1)
@@ -55,7 +55,8 @@ def dialogues_to_batch(
     return Batch(tokens, targets, positions, segments), sequence
 
 
-def _widest(dialogues: Sequence[Dialogue], rows: Sequence[Sequence[int]]) -> int:
+def widest(dialogues: Sequence[Dialogue], rows: Sequence[Sequence[int]]) -> int:
+    """Tokens of the longest row."""
     return max(sum(len(dialogues[index].tokens) for index in row) for row in rows)
 
 
@@ -92,7 +93,7 @@ class DialogueSource:
         several with parts of the batch must pad alike.
         """
         chosen = [self.rows[row] for row in self._chosen(step)]
-        width = _widest(self.dialogues, chosen)
+        width = widest(self.dialogues, chosen)
         if self.shared > 1:
             width += -width % (2 * self.shared)
         if rows is not None:

@@ -15,7 +15,8 @@ Shapes: B rows of a micro-batch, T positions, D hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ from torch.distributed.pipelining.schedules import ScheduleInterleaved1F1B
 from k2core.data.rows.batch import Batch
 from k2core.model.transformer import Transformer
 from k2core.training.pieces import layers_of
+
+Loss = Callable[[int, Tensor], Tensor]
 
 
 def cut(model: Transformer, mesh: DeviceMesh, virtual: int) -> Pipeline:
@@ -69,11 +72,13 @@ class Piece(Transformer):
     def forward(
         self, tokens_BT: Tensor, positions_BT: Tensor | None = None, segments_BT: Tensor | None = None,
         wanted_BT: Tensor | None = None, targets_BT: Tensor | None = None, scored_BT: Tensor | None = None,
+        counted_B: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """The residual stream [B, T, D] after these layers, from tokens or the stream before; the last piece's logits
-        or loss, as of `Transformer.forward`.
+        or loss, as of `Transformer.forward`. Where rows are not `counted_B`, nothing is recorded.
         """
         self.rows, self.logits_above = self.model[0].rows, self.model[0].logits_above
+        self.counting = counted_B is None or bool(counted_B.all())
         if self.last:
             return super().forward(tokens_BT, positions_BT, segments_BT, wanted_BT, targets_BT, scored_BT)
         return self.hidden(tokens_BT, positions_BT, segments_BT)
@@ -92,8 +97,8 @@ class Pipeline:
 
     def __init__(self, model: Transformer, group: dist.ProcessGroup, pieces: dict[int, Piece], count: int) -> None:
         self.model, self.group, self.pieces, self.count = [model], group, pieces, count
-        self._schedules: dict[tuple[int, int, int], ScheduleInterleaved1F1B] = {}
-        self._scale = 1.0
+        self._schedule = lru_cache(maxsize=2)(self._scheduled)  # shapes change, and each has memory of its own
+        self._loss: Loss | None = None
 
     def backward(self, batches: Sequence[Batch], scale: float) -> float:
         """Forward and backward of a step's micro-batches; returns the sum of the losses in nats, 0 but on the last
@@ -102,20 +107,46 @@ class Pipeline:
         Args:
             scale: factor of the losses before the backward pass.
         """
-        names = ("tokens_BT", "targets_BT", "positions_BT", "segments_BT")
-        tokens, targets, positions, segments = (torch.cat([getattr(b, name) for b in batches]) for name in names)
+        targets_BT = torch.cat([each.targets_BT for each in batches])
+        nats = list[Tensor]()
+
+        def scaled(number: int, loss: Tensor) -> Tensor:
+            nats.append(loss.detach())
+            return loss * scale
+
+        self.run(batches, scaled, targets_BT=targets_BT)
+        return sum(map(float, nats))
+
+    def run(
+        self, batches: Sequence[Batch], loss: Loss, counted: Sequence[bool] | None = None, **named: Tensor
+    ) -> None:
+        """Forward and backward of micro-batches of one shape. What does not fill the stages is filled with repetitions
+        of the first, without a loss.
+
+        Args:
+            loss: called by the last stage with the number of a micro-batch and what the model makes of it.
+            counted: whether each counts for routers and largest logits; None: all.
+            named: what else the model takes, [B, T] of all micro-batches one after the other.
+        """
         B, T = batches[0].tokens_BT.shape
-        key = len(batches), B, T
-        if key not in self._schedules:
-            self._schedules[key] = self._schedule(*key)
-        self._scale = scale
-        inputs = (tokens,) if 0 in self.pieces else ()
-        losses: list[Tensor] = []
-        self._schedules[key].step(
-            *inputs, target=targets, losses=losses, return_outputs=False, positions_BT=positions, segments_BT=segments,
-            targets_BT=targets,
-        )  # fmt: skip
-        return sum(float(loss.detach()) for loss in losses) / scale
+        given, count = len(batches), len(batches) + -len(batches) % self.group.size()
+        counted_N = torch.tensor([*(counted or [True] * given), *[False] * (count - given)])
+
+        def filled(each: Tensor) -> Tensor:
+            return torch.cat([each, *[each[:B]] * (count - given)])
+
+        rows = {
+            name: filled(torch.cat([getattr(each, name) for each in batches]))
+            for name in ("tokens_BT", "positions_BT", "segments_BT")
+        }
+        tokens_BT = rows.pop("tokens_BT")
+        rows |= {name: filled(each) for name, each in named.items()}
+        if not counted_N.all():
+            rows["counted_B"] = counted_N.repeat_interleave(B)
+        self._loss = lambda number, made: loss(number, made) if number < given else 0 * made.sum()
+        inputs = (tokens_BT,) if 0 in self.pieces else ()
+        schedule = self._schedule(count, B, T)
+        schedule.step(*inputs, target=torch.arange(count), losses=[], return_outputs=False, **rows)
 
     def logits(self, tokens_BT: Tensor, *inputs: Tensor, **named: Tensor) -> Tensor:
         """What the whole model returns, on every process and without gradient; all of them call it with the same."""
@@ -139,7 +170,7 @@ class Pipeline:
                 piece.reshard()
         return x
 
-    def _schedule(self, micro_batches: int, B: int, T: int) -> ScheduleInterleaved1F1B:
+    def _scheduled(self, micro_batches: int, B: int, T: int) -> ScheduleInterleaved1F1B:
         model = self.model[0]
         hidden = torch.empty(
             (B, T, model.config.hidden_size), dtype=model.dtype, device="meta", requires_grad=True
@@ -153,7 +184,7 @@ class Pipeline:
             )
             for number, piece in self.pieces.items()
         ]  # fmt: skip
-        return ScheduleInterleaved1F1B(stages, micro_batches, loss_fn=self._scaled, scale_grads=False)
+        return ScheduleInterleaved1F1B(stages, micro_batches, loss_fn=self._lost, scale_grads=False)
 
-    def _scaled(self, nats: Tensor, targets_BT: Tensor) -> Tensor:
-        return nats * self._scale
+    def _lost(self, made: Tensor, number_1: Tensor) -> Tensor:
+        return self._loss(int(number_1), made)

@@ -56,15 +56,33 @@ class Ranks:
     pipeline: int = 1
     device: torch.device = field(default_factory=here)
 
+    @property
+    def groups(self) -> int:
+        """Groups of processes with rows of their own; one that shares rows, or is of one pipeline, is one group."""
+        return self.world // self.pipeline // self.context
+
+    @property
+    def group(self) -> int:
+        """Number of this process's group."""
+        return self.rank % (self.world // self.pipeline) // self.context
+
+    @property
+    def reports(self) -> bool:
+        """Whether this process speaks for those that share its rows."""
+        return self.rank % self.context == 0
+
+    def columns(self, width: int) -> int:
+        """The least number of columns, `width` or more, that the processes that share a row can cut."""
+        return width + (-width % (2 * self.context) if self.context > 1 else 0)
+
     def rows(self, count: int) -> range:
         """Which of a step's `count` rows are this process's (those of a context group and all stages have the same).
 
         Raises:
             DoesNotDivide: they cannot be shared out equally.
         """
-        stage = self.world // self.pipeline
-        each, group = rows_each(count, stage // self.context), self.rank % stage // self.context
-        return range(group * each, (group + 1) * each)
+        each = rows_each(count, self.groups)
+        return range(self.group * each, (self.group + 1) * each)
 
     def part(self, batch: Batch) -> Batch:
         """This process's part of rows that its context group has been given, on its device."""
@@ -89,25 +107,26 @@ class Ranks:
         return total.tolist()
 
     def dealt(self, parts: Sequence[Part]) -> Iterator[tuple[Part, bool]]:
-        """This process's parts of a step, and whether each counts.
+        """This group's parts of a step, and whether each counts.
 
-        All processes get as many, since a pass through a model that is spread is a collective: where there are none
-        left, the first one is repeated and does not count.
+        All groups get as many, since a pass through a model that is spread is a collective: where there are none left,
+        the first one is repeated and does not count.
         """
-        for start in range(0, len(parts), self.world):
-            number = start + self.rank
+        for start in range(0, len(parts), self.groups):
+            number = start + self.group
             yield (parts[number], True) if number < len(parts) else (parts[0], False)
 
-    def backward(self, model: Transformer, batches: Sequence[Batch], targets: float) -> float:
+    def backward(self, model: Transformer, batches: Sequence[Batch], targets: float, weight: float = 1.0) -> float:
         """Add the gradients of this process's parts of a step's micro-batches; returns the sum of its losses in nats.
 
         Of a pipeline, only the last stage has losses.
 
         Args:
             targets: of the step, in all processes.
+            weight: of these gradients.
         """
         # FSDP2 averages over processes, so each has its part of the global mean times their number.
-        losses, scale = list[Tensor](), self.world / self.pipeline / targets
+        losses, scale = list[Tensor](), weight * self.world / self.pipeline / targets
         if model.pipeline:
             return model.pipeline.backward(batches, scale)
         for batch in batches:
@@ -199,13 +218,24 @@ class Ranks:
         return copy
 
     def refresh(self, sampler: Transformer, model: Transformer) -> None:
-        """Give what `whole` has made the present weights of `model`, tensor by tensor; all processes must call it."""
+        """Give what `whole` has made the present weights of `model`; all processes must call it.
+
+        Tensor by tensor: its stage gathers it, and the other stages of a pipeline receive it.
+        """
         if self.world == 1:
             return
-        kept = sampler.state_dict()
+        own, stages = model.state_dict(), model.stages
+        named: list[list[str]] = [list(own)]
+        if stages:
+            named *= stages.size()
+            dist.all_gather_object(named, list(own), stages)
+        holders = {name: stage for stage, names in enumerate(named) for name in names}
         with torch.no_grad():
-            for name, tensor in model.state_dict().items():
-                kept[name].copy_(whole(tensor))
+            for name, tensor in sampler.state_dict().items():
+                if name in own:
+                    tensor.copy_(whole(own[name]))
+                if stages:
+                    dist.broadcast(tensor, group=stages, group_src=holders[name])
 
     def whole_rows(self, model: Transformer) -> Callable[..., Tensor]:
         """`model` as a function of whole rows on the CPU, for measuring; every process must call it alike."""

@@ -12,11 +12,15 @@ from micro import CHECKPOINT, SPIKES, CharTokenizer, job_in, micro_config, micro
 from processes import everything, sharing
 from processes import run as run_processes
 from test_loop import PROMPTS, STOP
+from test_refinement import Words, pairs
 
-from k2core.model.sharded import whole
+from k2core.inference.rollouts import Prompt
 from k2core.recipe import RecipeError
+from k2core.rl.critique import Critique, OpenRequest
 from k2core.rl.curriculum import PrioritizedSampler
-from k2core.rl.loop import PolicyTraining
+from k2core.rl.loop import Critic, PolicyTraining
+from k2core.rl.policy_loss import PolicyLoss
+from k2core.rl.refinement import Refinement
 from k2core.training.config import ParallelConfig
 from k2core.training.dialogues import Dialogue, DialogueSource, dialogue_loss
 from k2core.training.fine_tuning import FineTuning
@@ -50,30 +54,41 @@ def spread(parallel: ParallelConfig, rank: int) -> tuple[Ranks, Any, Any]:
 
 
 def noted(optimizer: Any, model: Any) -> list[dict[str, torch.Tensor]]:
-    """The gradients before each of the optimiser's steps, whole."""
+    """The gradients before each of the optimiser's steps, whole, of all layers."""
     found: list[dict[str, torch.Tensor]] = []
     step = optimizer.step
 
     def stepped(*arguments: Any) -> dict[str, float]:
-        found.append({n: whole(w.grad).clone() for n, w in model.named_parameters() if w.grad is not None})
+        own = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+        found.append(everything(own, model.stages))
         return step(*arguments)
 
     optimizer.step = stepped
     return found
 
 
-def reinforced(folder: Path, parallel: ParallelConfig, rank: int) -> dict[str, Any]:
-    """Three iterations of RL: what was sampled, the metrics, the gradients and the weights."""
+def reinforced(folder: Path, parallel: ParallelConfig, rank: int, shared: int, **changes: Any) -> dict[str, Any]:
+    """Three iterations of RL with a critic: what was sampled, the metrics, the policy's gradients, all weights."""
     ranks, model, sampler = spread(parallel, rank)
+    judge = spread(parallel, rank)[1]
     optimizer = micro_optimizer(model)
     gradients = noted(optimizer, model)
     folder.mkdir(exist_ok=True, parents=True)
+    critic = Refinement(
+        Learner(judge, micro_optimizer(judge)), Words(), pairs(0, 5), asked=3, pairs=2, context=256, ranks=ranks
+    )
+    requests = [OpenRequest(Prompt((3, 4), 6, lambda text: 0.0), "q") for _ in range(4)]
     training = PolicyTraining(
         Learner(model, optimizer),
-        micro_config(minibatches=2, passes=2, prompts=3, ptx_rows=2, microbatch_rows=1, context=32),
+        micro_config(
+            minibatches=2, passes=2, prompts=3, ptx_rows=2, microbatch_rows=1, context=32, critique_every=2,
+            critique_prompts=2, critique_pairs=2, **changes,
+        ),
         Setting(job_in(folder), SPIKES, CHECKPOINT, ranks), 7,
         curriculum=PrioritizedSampler([0.5] * len(PROMPTS), momentum=0.5, floor=0.05), tokenizer=CharTokenizer(),
-        prompts=PROMPTS, ptx=DialogueSource(DIALOGUES, context=10, batch_rows=2, seed=0), sampler=sampler,
+        prompts=PROMPTS, ptx=DialogueSource(DIALOGUES, context=10, batch_rows=2, seed=0, shared=shared),
+        requests=["q"] * len(PROMPTS), open_prompts=[each.prompt for each in requests], sampler=sampler,
+        critic=Critic(critic, Critique(critic.read, Words(), requests, 256)),
     )  # fmt: skip
     sample, tokens = training._sample, []
 
@@ -88,14 +103,14 @@ def reinforced(folder: Path, parallel: ParallelConfig, rank: int) -> dict[str, A
         metrics.append(training.advance())
         training.step += 1
     return {"tokens": tokens, "metrics": metrics, "gradients": gradients,
-            "weights": everything(model.state_dict(), model.stages)}  # fmt: skip
+            "weights": everything(training.weights().state_dict(), model.stages)}  # fmt: skip
 
 
 def tuned(folder: Path, parallel: ParallelConfig, rank: int, shared: int) -> dict[str, Any]:
     """Four steps on dialogues, in rows that `shared` processes can cut, and the loss on some before and after."""
     ranks, model, _ = spread(parallel, rank)
     optimizer = micro_optimizer(model)
-    gradients = noted(optimizer, model) if parallel.pipeline == 1 else []
+    gradients = noted(optimizer, model)
     folder.mkdir(exist_ok=True, parents=True)
     source = DialogueSource(DIALOGUES, context=10, batch_rows=4, seed=0, shared=shared)
 
@@ -110,9 +125,8 @@ def tuned(folder: Path, parallel: ParallelConfig, rank: int, shared: int) -> dic
 
 
 def on_rank(rank: int, processes: int, folder: Path, way: str, sizes: dict[str, Any]) -> dict[str, Any]:
-    if way == "reinforced":
-        return reinforced(folder, mesh(processes, **sizes), rank)
-    return tuned(folder, mesh(processes, **sizes), rank, sizes.get("context", 1))
+    work = reinforced if way == "reinforced" else tuned
+    return work(folder, mesh(processes, **sizes), rank, sizes.get("context", 1))
 
 
 def assert_close(found: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -127,11 +141,26 @@ def assert_close(found: dict[str, Any], wanted: dict[str, Any]) -> None:
             torch.testing.assert_close(own[name], tensor, msg=lambda text, name=name: f"{name}: {text}", **BOUND)
 
 
-@pytest.mark.parametrize("sizes", [{}, {"experts": 2}])
-def test_rl_in_two_processes_samples_and_learns_as_in_one(tmp_path: Path, sizes: dict[str, Any]) -> None:
-    wanted = reinforced(tmp_path / "alone", mesh(1), 0)
+def pad_as(sizes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on a process alone has rows as wide as processes of these sizes have: routers count padding too."""
+    shared = Ranks(context=sizes.get("context", 1))
+    monkeypatch.setattr(Ranks, "columns", lambda self, width, columns=Ranks.columns: columns(shared, width))
+    if "pipeline" in sizes:
+        monkeypatch.setattr(
+            PolicyLoss, "_width", lambda self, rows, width=PolicyLoss._width: width(self, [*self._rows(), *rows])
+        )
+
+
+@pytest.mark.parametrize("sizes", [{}, {"experts": 2}, {"context": 2}, {"pipeline": 2}])
+def test_rl_in_two_processes_samples_and_learns_as_in_one(
+    tmp_path: Path, sizes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = run_processes(2, on_rank, tmp_path, tmp_path / "work", "reinforced", sizes)
+    pad_as(sizes, monkeypatch)
+    wanted = reinforced(tmp_path / "alone", mesh(1), 0, sizes.get("context", 1))
     assert any(gradient.any() for step in wanted["gradients"] for gradient in step.values())
-    for found in run_processes(2, on_rank, tmp_path, tmp_path / "work", "reinforced", sizes):
+    assert all("critique/loss" in row for row in wanted["metrics"]) and "critique/spread" in wanted["metrics"][0]
+    for found in results:
         assert_close(found, wanted)
 
 
@@ -139,16 +168,15 @@ def test_rl_in_two_processes_samples_and_learns_as_in_one(tmp_path: Path, sizes:
 def test_fine_tuning_in_two_processes_equals_one(tmp_path: Path, sizes: dict[str, Any]) -> None:
     wanted = tuned(tmp_path / "alone", mesh(1), 0, sizes.get("context", 1))
     for found in run_processes(2, on_rank, tmp_path, tmp_path / "work", "tuned", sizes):
-        if not found["gradients"]:
-            wanted["gradients"] = []
         assert_close(found, wanted)
 
 
 def test_what_rl_has_no_processes_for_is_refused() -> None:
     micro_config().check(mesh(1))
     for parallel, changes, message in (
-        (mesh(2, pipeline=2), {}, "parallel.pipeline is 2"),
-        (mesh(2, context=2), {}, "parallel.context is 2"),
+        (mesh(2, pipeline=2), {"replay_routes": True}, "parallel.pipeline 1, which is 2"),
+        (mesh(2, context=2), {"replay_routes": True}, "parallel.context 1, which is 2"),
+        (mesh(2, pipeline=2), {}, "rl.microbatch_rows is 4, but a pipeline"),
         (mesh(2), {"token_budget": 4}, "rl.token_budget"),
         (mesh(2), {"ptx_rows": 3}, "2 or 4 rows"),
     ):

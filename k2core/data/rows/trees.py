@@ -39,7 +39,7 @@ class Place:
 
 @dataclass(frozen=True)
 class TreeRows:
-    """Rows as wide as the longest of them, and where each sequence stands, by its number.
+    """Rows of one width, and where each sequence stands, by its number.
 
     Segments number the trees of a row from 0; padding is a segment of its own.
     """
@@ -50,9 +50,11 @@ class TreeRows:
     places: Mapping[int, Place]
 
 
-def tree_rows(trees: Sequence[Tree], rows: Sequence[Sequence[int]]) -> TreeRows:
-    """Rows of trees, given by their indices (`k2core.data.rows.packing.pack_rows`)."""
-    width = max(sum(len(trees[index]) for index in row) for row in rows)
+def tree_rows(trees: Sequence[Tree], rows: Sequence[Sequence[int]], width: int = 0) -> TreeRows:
+    """Rows of trees, given by their indices (`k2core.data.rows.packing.pack_rows`), as wide as the longest of them, or
+    `width` if that is more.
+    """
+    width = max(width, *(sum(len(trees[index]) for index in row) for row in rows))
     tokens, positions = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(2))
     segments = torch.tensor([[len(row)] for row in rows]).repeat(1, width)
     places: dict[int, Place] = {}
