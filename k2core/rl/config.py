@@ -86,7 +86,7 @@ class RLConfig(TrainingSettings):
         """
         for name, value in (("pipeline", parallel.pipeline), ("context", parallel.context)):
             if value > 1 and self.replay_routes:
-                raise RecipeError(f"rl.replay_routes needs parallel.{name} 1, which is {value}; set one of them otherwise")
+                raise RecipeError(f"rl.replay_routes needs parallel.{name} 1, which is {value}: change one of them")
         if parallel.pipeline > 1 and self.microbatch_rows > 1:
             raise RecipeError(
                 f"rl.microbatch_rows is {self.microbatch_rows}, but a pipeline (parallel.pipeline {parallel.pipeline}) "

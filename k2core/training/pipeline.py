@@ -146,7 +146,12 @@ class Pipeline:
         self._loss = lambda number, made: loss(number, made) if number < given else 0 * made.sum()
         inputs = (tokens_BT,) if 0 in self.pieces else ()
         schedule = self._schedule(count, B, T)
+        kept = [(each, each.grad) for each in self.model[0].parameters() if each.grad is not None]
+        for parameter, _ in kept:
+            parameter.grad = None
         schedule.step(*inputs, target=torch.arange(count), losses=[], return_outputs=False, **rows)
+        for parameter, gradient in kept:  # the first step of a schedule would have cleared those that were there
+            parameter.grad = gradient if parameter.grad is None else gradient + parameter.grad
 
     def logits(self, tokens_BT: Tensor, *inputs: Tensor, **named: Tensor) -> Tensor:
         """What the whole model returns, on every process and without gradient; all of them call it with the same."""
