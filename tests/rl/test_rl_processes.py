@@ -68,7 +68,7 @@ def noted(optimizer: Any, model: Any) -> list[dict[str, torch.Tensor]]:
 
 
 def reinforced(folder: Path, parallel: ParallelConfig, rank: int, shared: int, **changes: Any) -> dict[str, Any]:
-    """Three iterations of RL with a critic: what was sampled, the metrics, the policy's gradients, all weights."""
+    """Two iterations of RL with a critic: what was sampled, the metrics, the policy's gradients, all weights."""
     ranks, model, sampler = spread(parallel, rank)
     judge = spread(parallel, rank)[1]
     optimizer = micro_optimizer(model)
@@ -81,7 +81,7 @@ def reinforced(folder: Path, parallel: ParallelConfig, rank: int, shared: int, *
     training = PolicyTraining(
         Learner(model, optimizer),
         micro_config(
-            minibatches=2, passes=2, prompts=3, ptx_rows=2, microbatch_rows=1, context=32, critique_every=2,
+            minibatches=2, passes=2, prompts=3, ptx_rows=2, microbatch_rows=1, context=32, critique_every=1,
             critique_prompts=2, critique_pairs=2, **changes,
         ),
         Setting(job_in(folder), SPIKES, CHECKPOINT, ranks), 7,
@@ -99,7 +99,7 @@ def reinforced(folder: Path, parallel: ParallelConfig, rank: int, shared: int, *
 
     training._sample = sampled  # type: ignore[method-assign]
     metrics = []
-    for _ in range(3):
+    for _ in range(2):
         metrics.append(training.advance())
         training.step += 1
     return {"tokens": tokens, "metrics": metrics, "gradients": gradients,
