@@ -15,7 +15,7 @@ from k2core.planning.mesh import Refused
 from k2core.planning.plan import plan
 from k2core.planning.search import best, pipelined, workable
 from k2core.planning.staged import mesh_of
-from k2core.planning.tables import exchanges, memory, number, operations, proposals, times
+from k2core.planning.tables import exchanges, memory, number, operations, proposals, sampling, times
 
 PAGE = ROOT / "docs" / "parallel.md"
 RECIPE = ROOT / "recipes" / "k2.yaml"
@@ -34,6 +34,7 @@ def blocks() -> dict[str, str]:
         "operations": operations(replace(jobs, post=())),
         "today": _of_this_code(jobs, cluster, PROCESSES),
         "own": _of_this_code(jobs, cluster, PROCESSES[2:], pipeline=16, virtual=3, experts=32, context=16),
+        "sampling": sampling(jobs, cluster),
         "k2": "\n\n".join((f"{k2.mesh.described()}:", memory(k2), exchanges(one), times(k2))),
         "proposals": proposals(fast),
     }

@@ -54,6 +54,7 @@ class Jobs:
         pretraining: the phases in order, `extend_context` last; they run on a mesh.
         post: SFT, critic and RL. Rows count as full, and of RL only updates: the most that
             they compute.
+        rl: how RL samples and learns; None: there is none.
     """
 
     model: ModelConfig
@@ -61,6 +62,7 @@ class Jobs:
     parallel: ParallelConfig
     pretraining: tuple[Job, ...]
     post: tuple[Job, ...]
+    rl: RLConfig | None = None
 
 
 def read_jobs(path: Path) -> Jobs:
@@ -82,6 +84,7 @@ def read_jobs(path: Path) -> Jobs:
         section_of(ParallelConfig, content, path, "parallel"),
         tuple(Job(name, each.tokens, each.batch_tokens, each.context_length) for name, each in phases.items()),
         (*post, _in_rows("rl", rl.iterations, rl.prompts * rl.samples, rl.context)),
+        rl,
     )
 
 

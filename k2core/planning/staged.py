@@ -59,6 +59,9 @@ class Staged(Today):
         """Whether FSDP2 gathers it: not where a rank alone has its experts."""
         return not self._whole_experts(each) or self.parallel.copies > 1
 
+    def states(self, model: ModelConfig) -> float:
+        return max(sum(self._states(self._weights(model, s)).values()) for s in range(self.parallel.pipeline))
+
     def memory(self, jobs: Jobs, job: Job) -> Memory:
         return max((self._memory(jobs, job, s) for s in range(self.parallel.pipeline)), key=lambda m: m.peak)
 
@@ -66,7 +69,6 @@ class Staged(Today):
         own, model = self.parallel, jobs.model
         pieces, all_weights = self._layers(model, stage), self._weights(model, stage)
         parts = [(each, self._part(each)) for each in all_weights]
-        held, others = sum(part for _, part in parts), sum(part for each, part in parts if not each.muon)
         gathered = sum(self._whole(each) for each in all_weights if self._is_gathered(each))
         tokens = self._rows(job) * job.context / own.context
         if stage:  # the dense layers are the first
@@ -83,7 +85,7 @@ class Staged(Today):
         if stage == own.pipeline - 1:
             passing["logits"] = part.logits
         return Memory(
-            states={"weights": FP32 * held, "gradients": FP32 * held, "optimiser": FP32 * (held + others)},
+            states=self._states(all_weights),
             passing=passing,
             update=muon_space(parts, jobs.precision),
         )

@@ -11,6 +11,7 @@ from k2core.planning.cluster import Cluster
 from k2core.planning.jobs import Jobs
 from k2core.planning.pipelined import PipelinedMesh
 from k2core.planning.plan import Phase, Plan
+from k2core.planning.sampling import needs
 
 PLANNED = "planned as K2 kept its states, which this code does not"
 TODAY = "this code runs it; never tried on GPUs"
@@ -85,6 +86,25 @@ def post(jobs: Jobs, cluster: Cluster) -> str:
     )
 
 
+def sampling(jobs: Jobs, cluster: Cluster) -> str:
+    """Whether a GPU has room to sample in RL, as a paragraph."""
+    if jobs.rl is None:
+        return "There is no RL."
+    if jobs.rl.rollouts.engine != "embedded":
+        return f"RL samples from a server ({jobs.rl.rollouts.engine}), which has GPUs of its own."
+    found, room, mesh = needs(jobs, jobs.rl), cluster.usable, jobs.parallel.of("rl")
+    total = sum(found.values())
+    parts = ", ".join(f"{name} {gigabytes(size)}" for name, size in found.items())
+    said = f"A GPU that samples in RL needs {gigabytes(total)} GB ({parts}) and has {gigabytes(room)} GB for it"
+    if total <= room:
+        return f"{said}: it fits."
+    return (
+        f"{said}: **stage `rl` cannot run on its mesh of {mesh.processes} processes.** In bf16 the copy alone would be "
+        f"{gigabytes(2 * count(jobs.model).total)} GB. Servers with GPUs of their own would have to sample "
+        "(`rl.rollouts.engine`), and this code asks those from one process only."
+    )
+
+
 def proposals(plans: Sequence[Plan]) -> str:
     """One line per plan."""
     rows = [
@@ -102,7 +122,7 @@ def whole(plan: Plan) -> str:
     rate = f"at {cluster.share_of_peak:.0%} of the peak: {cluster.share_source}."
     head = f"{plan.mesh.described()} ({status(plan)}), {rate}"
     parts = [head, parameters(plan.jobs), operations(plan.jobs), memory(plan), exchanges(plan), times(plan)]
-    return "\n\n".join([*parts, post(plan.jobs, cluster)])
+    return "\n\n".join([*parts, post(plan.jobs, cluster), sampling(plan.jobs, cluster)])
 
 
 def status(plan: Plan) -> str:

@@ -8,9 +8,11 @@ piece as large as the largest.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import ceil
 
+from k2core.model.config import ModelConfig
 from k2core.model.counts import Weights, count, cut_axis, weights
 from k2core.planning.activations import Activations, muon_space
 from k2core.planning.cluster import Cluster
@@ -109,12 +111,19 @@ class Today:
         sparse = experts / max(model.num_hidden_layers - model.first_k_dense_replace, 1)
         return found["attention"] / model.num_hidden_layers + max(dense, sparse)
 
+    def states(self, model: ModelConfig) -> float:
+        """Bytes of weights, gradients and optimiser on the rank that has most."""
+        return sum(self._states(weights(model)).values())
+
+    def _states(self, own: Iterable[Weights]) -> dict[str, float]:
+        parts = [(each, self._part(each)) for each in own]
+        held, others = sum(part for _, part in parts), sum(part for each, part in parts if not each.muon)
+        return {"weights": FP32 * held, "gradients": FP32 * held, "optimiser": FP32 * (held + others)}
+
     def memory(self, jobs: Jobs, job: Job) -> Memory:
         own, model, R = self.parallel, jobs.model, self.ranks
         found, layers = count(model), model.num_hidden_layers
         parts = [(each, self._part(each)) for each in weights(model)]
-        held = sum(part for _, part in parts)
-        others = sum(part for each, part in parts if not each.muon)
         passing = {}
         if R > 1:  # two layers, one on its way there and one gradient back; the root unit stays, with its gradient
             layer = 2 * self._layer(jobs, padded=False) + 2 * self._layer(jobs, padded=True)
@@ -128,7 +137,7 @@ class Today:
         passing["activations"] = part.kept(layers, own.recompute)
         passing["logits"] = part.logits + (FP32 * found.head if jobs.precision == "bf16" else 0)
         return Memory(
-            states={"weights": FP32 * held, "gradients": FP32 * held, "optimiser": FP32 * (held + others)},
+            states=self._states(weights(model)),
             passing=passing,
             update=muon_space(parts, jobs.precision),
         )

@@ -98,7 +98,7 @@ class Pipeline:
     def __init__(self, model: Transformer, group: dist.ProcessGroup, pieces: dict[int, Piece], count: int) -> None:
         self.model, self.group, self.pieces, self.count = [model], group, pieces, count
         self._schedule = lru_cache(maxsize=2)(self._scheduled)  # shapes change, and each has memory of its own
-        self._loss: Loss | None = None
+        self._loss: Loss = lambda number, made: made
 
     def backward(self, batches: Sequence[Batch], scale: float) -> float:
         """Forward and backward of a step's micro-batches; returns the sum of the losses in nats, 0 but on the last
@@ -117,9 +117,7 @@ class Pipeline:
         self.run(batches, scaled, targets_BT=targets_BT)
         return sum(map(float, nats))
 
-    def run(
-        self, batches: Sequence[Batch], loss: Loss, counted: Sequence[bool] | None = None, **named: Tensor
-    ) -> None:
+    def run(self, batches: Sequence[Batch], loss: Loss, counted: Sequence[bool] | None = None, **named: Tensor) -> None:
         """Forward and backward of micro-batches of one shape. What does not fill the stages is filled with repetitions
         of the first, without a loss.
 
@@ -135,7 +133,7 @@ class Pipeline:
         def filled(each: Tensor) -> Tensor:
             return torch.cat([each, *[each[:B]] * (count - given)])
 
-        rows = {
+        rows: dict[str, Any] = {
             name: filled(torch.cat([getattr(each, name) for each in batches]))
             for name in ("tokens_BT", "positions_BT", "segments_BT")
         }

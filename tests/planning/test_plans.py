@@ -18,8 +18,10 @@ from k2core.planning.pipelined import GRADIENT, WEIGHT, PipelinedMesh
 from k2core.planning.plan import plan
 from k2core.planning.search import todays
 from k2core.planning.staged import mesh_of
+from k2core.planning.tables import gigabytes, sampling
 from k2core.planning.today import Today
 from k2core.recipe import RecipeError
+from k2core.rl.engine import RolloutsConfig
 
 H100 = H800.with_name("h100-2048.yaml")
 K2_MESH = "pipeline=16,virtual=3,experts=16"
@@ -168,6 +170,19 @@ def test_the_recipes_mesh_holds_k2_and_fewer_gpus_do_not(k2: Jobs) -> None:
     assert found.fullest.job.name == "extend_context" and found.fullest.memory.peak < 74e9
     with pytest.raises(Refused, match=r"^stable: a GPU needs"):
         plan(k2, parallel(k2, processes=256, experts=16, context=16), load_cluster(H100))
+
+
+def test_where_a_copy_of_the_policy_does_not_fit_the_plan_says_that_rl_cannot_sample(k2: Jobs, small: Cluster) -> None:
+    said, gpu = sampling(k2, load_cluster(H100)), read_jobs(Path("recipes/gpu.yaml"))
+    assert "cannot run on its mesh of 512 processes" in said and "a whole copy of the policy in fp32 4,106" in said
+    alone = sampling(gpu, small)
+    assert "copy" not in alone and alone.endswith("it fits.")
+    two = sampling(replace(gpu, parallel=parallel(gpu, processes=2).parallel), small)
+    assert f"copy of the policy in fp32 {gigabytes(4 * count(gpu.model).total)}" in two and two.endswith("it fits.")
+    assert gpu.rl is not None and k2.rl is not None
+    k2.rl.check(k2.parallel.of("rl"))
+    server = RolloutsConfig(engine="sglang", base_url="http://host:1", folder="f")
+    assert "from a server (sglang)" in sampling(replace(gpu, rl=gpu.rl.model_copy(update={"rollouts": server})), small)
 
 
 def test_every_byte_goes_inside_a_node_or_between_nodes() -> None:
