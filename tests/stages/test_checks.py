@@ -84,11 +84,12 @@ def test_each_training_must_accept_its_own_mesh(tmp_path: Path) -> None:
         "the nearest that can: 4 rows",
     ]
     many += [put("critic.batch_rows", 8), put("rl.ptx_rows", 4)]
-    assert faults_of(tmp_path, *many, put("parallel.stages", {"extend_context": {"context": 2}})) == []
-    many.append(put("parallel.context", 2))
-    [shared] = faults_of(tmp_path, *many)
-    assert shared.endswith("parallel.context is 2, but RL has none: set it to 1 for this stage")
-    assert faults_of(tmp_path, *many, put("parallel.stages", {"rl": {"context": 1}})) == []
+    own: dict[str, Any] = {"extend_context": {"context": 2}}
+    assert faults_of(tmp_path, *many, put("parallel.stages", own)) == []
+    many.append(put("parallel.stages", own | {"rl": {"pipeline": 2, "experts": 2}}))
+    [piped] = faults_of(tmp_path, *many)
+    assert "rl.microbatch_rows is 16, but a pipeline" in piped and piped.endswith("set it to 1")
+    assert faults_of(tmp_path, *many, put("rl.microbatch_rows", 1)) == []
 
 
 @pytest.mark.parametrize(
