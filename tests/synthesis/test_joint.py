@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -180,11 +180,13 @@ class Scripted:
     def stop(self) -> None:
         pass
 
-    def complete_many(self, requests: Iterable[Request], bar: Any = None, *, set_aside: bool = False) -> list[Answer]:
-        new = list(requests)
-        self.requests += new
-        about_ulm = ["First text: Ulm" in request.messages[-1]["content"] for request in new]
-        return [Answer(GOOD if ulm else "Question: What?\nAnswer: A plain.", "stop", 9) for ulm in about_ulm]
+    def each(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        return [function(item) for item in items]
+
+    def answer_or_reason(self, request: Request) -> Answer:
+        self.requests.append(request)
+        about_ulm = "First text: Ulm" in request.messages[-1]["content"]
+        return Answer(GOOD if about_ulm else "Question: What?\nAnswer: A plain.", "stop", 9)
 
 
 @pytest.mark.parametrize("block", [1, 99])
