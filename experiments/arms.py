@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.calibration import formats
+from benchmarks.calibration import formats, joint
 from experiments.articles import Material
 from experiments.scoring import score
 from experiments.settings import Settings
@@ -106,6 +106,8 @@ class Trainer:
 def arm_texts(material: Material, arm: str, seed: int) -> list[str]:
     """The texts of an arm's epoch; the arm of a format has all rephrasings, put into it by rule.
 
+    `joint` puts each of them into questions together with the article that the first one names.
+
     `one_rephrasing` takes another version of each article in turn and by seed, so that it sees every way of rephrasing
     as often as `all_rephrasings`: what differs is how many an article has.
     """
@@ -116,6 +118,8 @@ def arm_texts(material: Material, arm: str, seed: int) -> list[str]:
     numbered = [(a.title, number, version) for a in material.articles for number, version in enumerate(a.versions)]
     if arm == "all_rephrasings":
         return [version for _, _, version in numbered]
+    if arm == "joint":
+        return [joint.put_whole(a.title, version, *a.linked) for a in material.articles for version in a.versions]
     return [formats.put(arm, title, version, number) for title, number, version in numbered]
 
 

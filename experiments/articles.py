@@ -17,6 +17,8 @@ from k2core.synthesis.questions.grammar import Question, distractors, extract, t
 
 Rephrase = Callable[[list[tuple[str, str]]], list[list[str] | None]]
 """(title, text) of articles → their versions; None where an article cannot be rephrased."""
+Link = Callable[[dict[str, Any]], tuple[str, str] | None]
+"""A row of the curated table → title and text of the article that it names; None where it names none."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Item:
 class Article:
     """An article to learn; `stood_in` of its versions are the source itself, for want of an accepted rewrite.
 
-    `title` is without a part in brackets.
+    `title` is without a part in brackets. `linked` are title and text of another article, which this one names; empty
+    where none was looked for.
     """
 
     id: str
@@ -41,6 +44,7 @@ class Article:
     versions: tuple[str, ...]
     stood_in: int
     items: tuple[Item, ...]
+    linked: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Material:
             Article(
                 row["id"], row["title"], row["text"], tuple(row["versions"]), row["stood_in"],
                 tuple(Item(item["question"], item["kind"], tuple(item["choices"])) for item in row["items"]),
+                tuple(row["linked"]),
             )
             for row in content["articles"]
         )  # fmt: skip
@@ -84,11 +89,14 @@ class Material:
         }
 
 
-def gather(documents: Sequence[dict[str, Any]], settings: Settings, seed: int, rephrase: Rephrase) -> Material:
+def gather(
+    documents: Sequence[dict[str, Any]], settings: Settings, seed: int, rephrase: Rephrase, link: Link | None = None
+) -> Material:
     """Articles drawn by hash from the training summaries of Wikipedia, with `rephrase`'s versions.
 
     Args:
         documents: rows of the curated table.
+        link: if given, only articles that name another one are learnt.
 
     Raises:
         StageError: too few articles fit, or no question has enough wrong answers.
@@ -101,7 +109,9 @@ def gather(documents: Sequence[dict[str, Any]], settings: Settings, seed: int, r
             found[row["id"]] = extract(title_of(row["attribution"]), row["text"])
             fitting.append(row)
     chosen: list[Article] = []
-    candidates = iter([row for row in fitting if len(found[row["id"]]) >= settings.least_questions])
+    candidates = (row for row in fitting if len(found[row["id"]]) >= settings.least_questions)
+    if link:
+        candidates = (row for row in candidates if link(row))
     while len(chosen) < settings.articles:
         rows = list(islice(candidates, settings.articles - len(chosen)))
         if not rows:
@@ -115,7 +125,8 @@ def gather(documents: Sequence[dict[str, Any]], settings: Settings, seed: int, r
             if versions is not None:
                 stood_in = sum(version == row["text"] for version in versions)
                 bare = title.partition(" (")[0]
-                chosen.append(Article(row["id"], bare, row["text"], tuple(versions), stood_in, ()))
+                linked = (link and link(row)) or ("", "")
+                chosen.append(Article(row["id"], bare, row["text"], tuple(versions), stood_in, (), linked))
     learnt = {article.id for article in chosen}
     # Wrong answers are of learnt articles too: the model has read all of them, none is merely more familiar.
     pool = [question for article in chosen for question in found[article.id]]

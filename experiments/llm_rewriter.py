@@ -16,6 +16,7 @@ from k2core.llm.config import LLMConfig
 from k2core.machine import Compute
 from k2core.stage import Job as StageJob
 from k2core.synthesis.fidelity.gate import judge
+from k2core.synthesis.rephrasing.checks import fault
 from k2core.synthesis.rephrasing.rewriting import Job, chunk, rewrite_all
 from k2core.synthesis.rephrasing.styles import Library
 from stages.rephrase import Params
@@ -44,7 +45,8 @@ def collect(
     job: StageJob,
 ) -> list[list[str]]:  # fmt: skip
     """`rephrase` with an open model. Each round asks once for every text that lacks rewrites, in the next style."""
-    own = [name for name, style in library.styles.items() if style.domain == DOMAIN and style.language is None]
+    of_domain = {name: style for name, style in library.styles.items() if style.domain == DOMAIN}
+    own = [name for name, style in of_domain.items() if not (style.language or style.joint)]
     accepted: list[list[str]] = [[] for _ in texts]
     with job.progress(len(texts) * settings.llm_attempts, "rewrite", what="rephrasing") as bar:
         for attempt in range(settings.llm_attempts):
@@ -52,16 +54,17 @@ def collect(
             for number, text in enumerate(texts):
                 fitting = [name for name in own if re.search(library.styles[name].documents, text)]
                 if len(accepted[number]) < settings.versions and fitting:
-                    style = fitting[attempt % len(fitting)]
-                    jobs.append(Job(str(number), style, text, chunk(text, params.chunk_tokens), attempt + 1))
+                    name = fitting[attempt % len(fitting)]
+                    jobs.append(Job(str(number), name, text, chunk(text, params.chunk_tokens), attempt + 1))
             rewrites = rewrite_all(
                 model, jobs, library, temperature=settings.llm_temperature, seed=0, context_tokens=params.context_tokens
             )
             for rewrite in (rewrite for rewrite in rewrites if not rewrite.refused and not rewrite.truncated):
                 known = accepted[int(rewrite.job.source_id)]
-                limits = params.gate[library.styles[rewrite.job.style].gate]
-                verdict = judge(rewrite.job.text, rewrite.text, limits, common)
-                if verdict.accepted and rewrite.text not in known:
+                style = library.styles[rewrite.job.style]
+                verdict = judge(rewrite.job.text, style.bare(rewrite.text), params.gate[style.gate], common)
+                sound = verdict.accepted and not fault(rewrite.job, rewrite.text, style, common)
+                if sound and rewrite.text not in known:
                     known.append(rewrite.text)
             bar.update(len(texts))
     padded = [known + [text] * settings.versions for known, text in zip(accepted, texts, strict=True)]

@@ -16,6 +16,7 @@ LABELS = {
     "faq": "{versions} FAQs × 1 epoch",
     "table": "{versions} tables × 1 epoch",
     "tutorial": "{versions} tutorials × 1 epoch",
+    "joint": "{versions} joint questions × 1 epoch",
 }
 
 

@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 
 from k2core.recipe import FromList, Section, load_section
 
-Rewriter = Literal["grammar", "formats", "llm"]
-Arm = Literal["raw", "one_rephrasing", "all_rephrasings", "faq", "table", "tutorial"]
+Rewriter = Literal["grammar", "formats", "joint", "llm"]
+Arm = Literal["raw", "one_rephrasing", "all_rephrasings", "faq", "table", "tutorial", "joint"]
 
 
 class Settings(Section):
@@ -27,7 +27,9 @@ class Settings(Section):
         "from them the model learns the form, not the facts",
     )  # fmt: skip
     arms: list[Arm] = Field(
-        min_length=1, description="what is trained: on the articles, one version of each, all versions, all in a format"
+        min_length=1,
+        description="what is trained: on the articles, one version of each, all versions, all in a format; with "
+        "`joint` only articles that name another one are learnt",
     )
     seeds: list[int] = Field(min_length=1, description="trainings of each arm, by their order of data")
     batch_tokens: int = Field(ge=1, description="tokens per step")

@@ -22,6 +22,7 @@ from experiments import articles, grammar_rewriter, llm_rewriter, report, statis
 from experiments.arms import BASE, Trainer, arm_texts
 from experiments.articles import Material
 from experiments.settings import Rewriter, Settings, load_settings
+from k2core.corpus.blocks import blocks_of
 from k2core.llm.config import LLMConfig
 from k2core.machine import Compute
 from k2core.optim.optimizer import OptimizerConfig
@@ -29,12 +30,14 @@ from k2core.recipe import RecipeError, load_section
 from k2core.stage import Job, StageError
 from k2core.storage import StorageError, dvc_md5, read_table, write_json
 from k2core.synthesis.fidelity import facts
+from k2core.synthesis.questions.grammar import title_of
+from k2core.synthesis.rephrasing.linked import Titles
 from k2core.synthesis.rephrasing.styles import load_styles
 from k2core.training.config import ParallelConfig
 from k2core.training.spikes import SpikeConfig
 from stages.rephrase import Params
 
-REWRITERS: tuple[Rewriter, ...] = ("grammar", "formats", "llm")
+REWRITERS: tuple[Rewriter, ...] = ("grammar", "formats", "joint", "llm")
 SIZES = Path(__file__).with_name("table1.yaml")
 
 app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -134,7 +137,16 @@ def _material(
         library, cache = load_styles(ROOT / "styles"), work / "answers.sqlite"
         return llm_rewriter.rephrase(pairs, settings, params, library, llm, compute, common, cache, job)
 
-    material = articles.gather(documents, settings, compute.seed, by_llm if rewriter == "llm" else by_grammar)
+    titles = Titles(blocks_of("curated", workspace / "data/curated/documents.parquet"), *settings.characters)
+
+    def named(row: dict[str, Any]) -> tuple[str, str] | None:
+        if titles.find(row) is None:
+            return None
+        [other] = titles.partners([row])
+        return title_of(other["attribution"]), other["text"]
+
+    rephrase, link = by_llm if rewriter == "llm" else by_grammar, named if "joint" in settings.arms else None
+    material = articles.gather(documents, settings, compute.seed, rephrase, link)
     material.save(path)
     return material
 

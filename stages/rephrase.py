@@ -39,6 +39,7 @@ from k2core.synthesis.rephrasing.judging import (
     verdict_schema,
     write_rewrites,
 )
+from k2core.synthesis.rephrasing.linked import Titles
 from k2core.synthesis.rephrasing.rewriting import Draw, Row, Share, expected_tokens, rewrite_all
 from k2core.synthesis.rephrasing.styles import Library, load_styles
 
@@ -78,7 +79,9 @@ def run(
         return _figures(tally([]))
     blocks = blocks_of("curated", curated / "documents.parquet")
     _check_gate(params, library)
-    draw = Draw(library, params.rewrites, compute.seed)
+    linked = any(library.style(name).joint for name, share in params.rewrites.items() if share.documents != 0)
+    titles = Titles(blocks, params.min_characters, params.max_characters) if linked else None
+    draw = Draw(library, params.rewrites, compute.seed, titles)
     common = job.scratch / "common.json"
     write_json(common, _look(blocks, draw, params, library))
     work = _plan(blocks, draw, params, library, llm, job)

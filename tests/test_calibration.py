@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
 
-from benchmarks.calibration import corrupted, formats, labelled
+from benchmarks.calibration import corrupted, formats, joint, labelled
 from benchmarks.calibration.choice import STEPS, choose, rates
 from benchmarks.calibration.faithful import faithful
 from benchmarks.calibration.maths import learning_note
-from benchmarks.gate import LOSS, RECALL, Measured, formats_section, recipe_limits
+from benchmarks.gate import LOSS, RECALL, Measured, formats_section, joint_faults, recipe_limits
 from k2core.corpus.sources.builtin.wikipedia import Source, documents
 from k2core.synthesis.fidelity import facts
 from k2core.synthesis.fidelity.gate import SCORES, measure
 from k2core.synthesis.fidelity.opposites import opposites
+from k2core.synthesis.rephrasing.styles import load_styles
 
 SOURCE = (
     "The lighthouse of Varnholm is a tower on the island of Varn, located in the northern part of Osteria. "
@@ -114,7 +116,7 @@ def test_the_recipes_limits_reach_the_goals_and_weakened_ones_do_not(articles) -
     assert rates(pairs, scores, limits.model_copy(update={"coverage": 0.9})).loss > LOSS
 
 
-def test_a_fault_in_a_format_is_seen_and_a_false_heading_is_not(articles) -> None:
+def test_a_fault_in_a_format_is_seen_and_so_is_a_false_heading(articles) -> None:
     common = facts.common_words(text for _, text in articles)
     pairs = [pair for pair in labelled.knowledge(articles, 7, common, 8) if pair.kind in ("faithful", "negated")]
     pairs = [replace(pair, held_out=True) for pair in pairs]
@@ -126,9 +128,29 @@ def test_a_fault_in_a_format_is_seen_and_a_false_heading_is_not(articles) -> Non
     assert rows[""] == ["prose", *formats.HEADINGS] and denied and "negated" not in rows  # all columns are alike
     for row in ("recall, without headings", "precision, without headings", "loss"):
         assert len(set(rows[row])) == 1 and rows[row][0].split()[0] == ("0.000" if row == "loss" else "1.000")
-    lost = str(rates(pairs, scores, recipe_limits()["knowledge"]).lost[0])
-    for kind in formats.CLAIMS:
-        assert rows[kind][0] == "" and {cell.split()[0] for cell in rows[kind][1:]} <= {"0", lost}
+    *false, true = formats.CLAIMS
+    for kind in false:
+        counts = [cell.split() for cell in rows[kind][1:]]
+        assert rows[kind][0] == "" and all(int(seen) >= 0.8 * int(made) for seen, _, made in counts)
+    assert {cell.split()[0] for cell in rows[true][1:]} == {"0"}
+
+
+def test_joint_questions_from_one_text_alone_are_seen_and_faithful_ones_pass() -> None:
+    found_in = list(documents(Source(limit=1500, translations={})))
+    linked = joint.linked_articles(found_in, 200, 500)
+    assert linked and all(one.titles[1] in one.first and one.titles[1] not in one.titles[0] for one in linked)
+    common = facts.common_words(document.text for document in found_in)
+    pairs = joint.joint(linked, 3, common, 8)
+    assert {pair.kind for pair in pairs} >= {labelled.FAITHFUL, *joint.ONE_TEXT, "added_sentence", "negated"}
+    chosen = ("negated", labelled.FAITHFUL, "added_sentence", *joint.ONE_TEXT)
+    pairs = [pair for pair in pairs if pair.kind in chosen]
+    bare = load_styles(Path(__file__).parents[1] / "styles").style("joint").bare
+    found = rates(
+        pairs, measure([(pair.source, bare(pair.rewrite)) for pair in pairs], common), recipe_limits()["joint"],
+        joint_faults(pairs),
+    )  # fmt: skip
+    assert found.lost[0] <= 2 and found.recall >= 0.9
+    assert all(found.caught[kind][0] >= found.caught[kind][1] - 1 for kind in joint.ONE_TEXT)
 
 
 def test_limits_are_tightened_until_the_recall_is_reached_and_no_further() -> None:

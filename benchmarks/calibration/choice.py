@@ -12,10 +12,11 @@ from benchmarks.calibration.labelled import FAITHFUL, Pair
 from k2core.synthesis.fidelity.gate import SCORES, GateLimits, within
 
 Scores = Sequence[dict[str, float]]
+Steps = dict[str, tuple[Any, ...]]
 _SHARES = (0.7, 0.8, 0.9, 1.0)
 _COUNTS = (99, 2, 1, 0)
 _LIKENESS = tuple(round(0.05 * step, 2) for step in range(5, 18))
-STEPS: dict[str, tuple[Any, ...]] = {
+STEPS: Steps = {
     "language_score": (0.3, 0.5),
     "length_ratio": ((0.4, 2.5), (0.5, 2.0), (0.6, 1.6), (0.7, 1.5)),
     "finished": (0.0, 1.0),
@@ -79,38 +80,43 @@ class Rates:
         return self.total[0], self.total[0] + self.lost[0]
 
 
-def rates(pairs: Sequence[Pair], scores: Scores, limits: GateLimits) -> Rates:
-    """What `limits` catch and lose of `pairs`, which must have faithful and corrupted ones."""
+def rates(pairs: Sequence[Pair], scores: Scores, limits: GateLimits, seen: Sequence[bool] = ()) -> Rates:
+    """What `limits` catch and lose of `pairs`, which must have faithful and corrupted ones.
+
+    Args:
+        seen: of each pair, whether something beside the limits rejects it; empty for nothing.
+    """
     rejected = np.array([not all(within(row[name], name, limits) for name in SCORES) for row in scores])
+    rejected |= np.array(seen or [False], dtype=bool)
     return _count([pair.kind for pair in pairs], rejected)
 
 
 def choose(
-    pairs: Sequence[Pair], scores: Scores, *, recall: float, loss: float
+    pairs: Sequence[Pair], scores: Scores, *, recall: float, loss: float, steps: Steps = STEPS
 ) -> tuple[GateLimits, list[tuple[str, GateLimits]]]:
     """Limits tightened step by step until the mean recall of the kinds reaches `recall`, or `loss` would be passed.
 
-    Each step is the one that catches most for what it loses. Returns the limits and the way to them: what was
-    tightened, and the limits then.
+    Each step, of `steps`, is the one that catches most for what it loses. Returns the limits and the way to them: what
+    was tightened, and the limits then.
     """
     kinds = [pair.kind for pair in pairs]
     faults = [kind for kind in dict.fromkeys(kinds) if kind != FAITHFUL]
     share = np.array([[kind == other for kind in kinds] for other in [FAITHFUL, *faults]], dtype=float)
     share /= share.sum(1, keepdims=True)  # (kinds, pairs) times rejected or not: the share of each kind
     fails = {
-        name: np.array([[not _holds(row[name], name, limit) for row in scores] for limit in STEPS[name]])
-        for name in STEPS
+        name: np.array([[not _holds(row[name], name, limit) for row in scores] for limit in steps[name]])
+        for name in steps
     }
-    at = dict.fromkeys(STEPS, 0)
-    way = [("start", _limits(at))]
+    at = dict.fromkeys(steps, 0)
+    way = [("start", _limits(at, steps))]
     while True:
-        now = np.any([fails[name][at[name]] for name in STEPS], axis=0)
+        now = np.any([fails[name][at[name]] for name in steps], axis=0)
         lost, caught = _split(share @ now)
         if caught >= recall:
             break
         best: tuple[float, str, int] | None = None
-        for name in STEPS:
-            for place in range(at[name] + 1, len(STEPS[name])):
+        for name in steps:
+            for place in range(at[name] + 1, len(steps[name])):
                 lost_then, caught_then = _split(share @ (now | fails[name][place]))
                 cost = lost_then - lost + _STEP_COST * (place - at[name])
                 worth = (caught_then - caught) / cost
@@ -119,16 +125,16 @@ def choose(
         if best is None:
             break
         at[best[1]] = best[2]
-        way.append((best[1], _limits(at)))
-    return _limits(at), way
+        way.append((best[1], _limits(at, steps)))
+    return _limits(at, steps), way
 
 
 def _split(shares: Any) -> tuple[float, float]:
     return float(shares[0]), float(shares[1:].mean())
 
 
-def _limits(at: dict[str, int]) -> GateLimits:
-    return GateLimits(**{name: STEPS[name][place] for name, place in at.items()})
+def _limits(at: dict[str, int], steps: Steps) -> GateLimits:
+    return GateLimits(**{name: steps[name][place] for name, place in at.items()})
 
 
 def _holds(score: float, name: str, limit: Any) -> bool:

@@ -26,8 +26,8 @@ HEADINGS = {
     ),
 }  # fmt: skip
 """Format → its headings: that of the first statement, and those of the others, in turn."""
-CLAIMS = ("denied_heading", "foreign_heading")
-"""Kinds of false claims that a heading makes."""
+CLAIMS = ("denied_heading", "foreign_heading", "true_heading")
+"""Kinds of claims that a heading makes; the last one is no fault."""
 _CLAIMED = {"faq": "Why is it that {claim}?", "table": "{claim}", "tutorial": "Keep in mind that {claim}"}
 
 
@@ -62,8 +62,8 @@ def put(name: str, title: str, text: str, number: int = 0, claim: str = "") -> s
 def put_pairs(pairs: Sequence[Pair], name: str) -> Iterator[Pair]:
     """Labelled encyclopedia `pairs` in the format `name`, and what only a format can get wrong.
 
-    Of each faithful rewrite there are two more with a false claim for a heading, of the kinds `CLAIMS`: its own first
-    statement denied, and a statement of another article.
+    Of each faithful rewrite there are three more with a claim for a heading, of the kinds `CLAIMS`: its own first
+    statement denied, a statement of another article, and its own last statement as it is.
     """
     faithful = [pair for pair in pairs if pair.kind == FAITHFUL]
     others = faithful[1:] + faithful[:1]
@@ -75,7 +75,8 @@ def put_pairs(pairs: Sequence[Pair], name: str) -> Iterator[Pair]:
         yield replace(pair, rewrite=put(name, title, pair.rewrite))
         if pair.kind == FAITHFUL:
             material = Material(pair.source, statements(pair.rewrite)[0], "", "", frozenset())
-            claims = negated(material, Random(pair.article)), foreign[pair.article]
+            denied, own = negated(material, Random(pair.article)), statements(pair.rewrite)[-1]
+            claims = denied, foreign[pair.article], own
             for kind, claim in zip(CLAIMS, claims, strict=True):
                 if claim:
                     yield replace(pair, rewrite=put(name, title, pair.rewrite, claim=claim), kind=kind)

@@ -41,16 +41,18 @@ def story(chain: Chain, wanted: str) -> Iterator[str]:
 
 
 def _back(corpus: Corpus, fate: Fate) -> Iterator[Told]:
-    """The document's origin; for a rewrite or a question, that of the document it was made from."""
+    """The document's origin; for a rewrite or a question, that of each document it was made from."""
     if fate.made:
         yield "made by", f"{fate.made.stage}, {fate.made.how}"
         yield "text", first_line(fate.made.text)
-        yield "made of", fate.made.of
-    for row in corpus.rows("ingest", "*.parquet", "id", fate.made.of if fate.made else fate.id):
-        yield "source", f"{row['source']} ({row['table']}, row {row['row']:,})"
-        yield "origin", row["origin"] + (f", {row['date']}" if row["date"] else "")
-        yield "licence", f"{row['license']}, {row['attribution']}"
-        yield "text", f"{first_line(row['text'])} ({row['domain']}, {len(row['text']):,} characters)"
+    for id in fate.made.of if fate.made else (fate.id,):
+        if fate.made:
+            yield "made of", id
+        for row in corpus.rows("ingest", "*.parquet", "id", id):
+            yield "source", f"{row['source']} ({row['table']}, row {row['row']:,})"
+            yield "origin", row["origin"] + (f", {row['date']}" if row["date"] else "")
+            yield "licence", f"{row['license']}, {row['attribution']}"
+            yield "text", f"{first_line(row['text'])} ({row['domain']}, {len(row['text']):,} characters)"
 
 
 def _block(title: str, told: Iterable[Told]) -> Iterator[str]:

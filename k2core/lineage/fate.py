@@ -20,14 +20,14 @@ class Made:
 
     Attributes:
         stage: the stage that made it; `how`, in words.
-        of: id of the document that it was made from.
+        of: ids of the document that it was made from, or of both.
         kept: whether it became a document that is trained on; `ended`, in words.
     """
 
     id: str
     stage: str
     how: str
-    of: str
+    of: tuple[str, ...]
     text: str
     kept: bool
     ended: str
@@ -47,7 +47,7 @@ class Fate:
 
     def made_of_it(self) -> list[str]:
         """Ids of the documents that were made from this one and kept."""
-        return [made.id for made in self._all_made() if made.of == self.id and made.kept]
+        return [made.id for made in self._all_made() if self.id in made.of and made.kept]
 
     def told(self) -> Iterator[tuple[str, str]]:
         """What became of the document, stage by stage."""
@@ -69,7 +69,7 @@ class Fate:
                 yield "", f"the passage: {first_line(row['passage'])}"
         yield from (("", line) for line in self._duplicates())
         for made in self._all_made():
-            if made.of == self.id:
+            if self.id in made.of:
                 yield made.stage, f"{made.id}: {made.ended}"
 
     def _all_made(self) -> Iterator[Made]:
@@ -78,16 +78,17 @@ class Fate:
             perspective = f", perspective {row['perspective']}" if row["perspective"] else ""
             ended = "kept" if row["accepted"] else f"removed by the gate, {_verdict(row)}"
             name, how = rewrite_id(row["style"], row["number"], row["source_id"]), f"style {row['style']}{perspective}"
-            yield Made(name, "rephrase", how, row["source_id"], row["rewrite"], row["accepted"], ended)
+            of = tuple(filter(None, (row["source_id"], row["linked_id"])))
+            yield Made(name, "rephrase", how, of, row["rewrite"], row["accepted"], ended)
         for table in ("documents.parquet", "rejected.parquet"):
             for row in self.corpus.rows("questions", table):
                 reason = row.get("reason")
                 ended = f"removed, {reason}" if reason else "kept"
                 how = f"maker {row['source'].partition('/')[2]}"
-                yield Made(row["id"], "questions", how, row["origin"], row["text"], not reason, ended)
+                yield Made(row["id"], "questions", how, (row["origin"],), row["text"], not reason, ended)
         for row in self.corpus.rows("recall", "documents.parquet"):
             how = f"kind {row['source'].partition('/')[2]}"
-            yield Made(row["id"], "recall", how, row["origin"], row["text"], True, "kept")
+            yield Made(row["id"], "recall", how, (row["origin"],), row["text"], True, "kept")
 
     def _reason(self, row: Row) -> str:
         """Why curation removed the document, in words."""

@@ -29,7 +29,8 @@ class SourceLineage:
         packages: documents by package and version, for sources that are built in.
         splits: kept documents by split; `kept_characters` of all of them.
         removed: documents by the reason for their removal.
-        rewrites: rewrites that were made from its documents, and of them `accepted`; `questions`: accepted pairs.
+        rewrites: rewrites that were made from its documents, and of them `accepted`; one of two sources' documents
+            counts for both. `questions`: accepted pairs.
     """
 
     card: Source
@@ -88,10 +89,11 @@ def read_sources(chain: Chain) -> list[SourceLineage]:
     for _, columns in corpus.columns("curate", "rejected.parquet", ["source", "reason"]):
         for name, reason in zip(*columns.values(), strict=True):
             found[name].removed[reason] += 1
-    for _, columns in corpus.columns("rephrase", "verdicts.parquet", ["source_id", "accepted"]):
-        for name, accepted in zip(*columns.values(), strict=True):
-            found[of[name]].rewrites += 1
-            found[of[name]].accepted += accepted
+    for _, columns in corpus.columns("rephrase", "verdicts.parquet", ["source_id", "linked_id", "accepted"]):
+        for name, other, accepted in zip(*columns.values(), strict=True):
+            for whose in {of[name], of[other or name]}:
+                found[whose].rewrites += 1
+                found[whose].accepted += accepted
     for _, columns in corpus.columns("questions", "documents.parquet", ["origin"]):
         for name in columns["origin"]:
             found[of[name]].questions += 1

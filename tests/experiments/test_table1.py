@@ -155,6 +155,22 @@ def test_the_arm_of_a_format_says_what_all_rephrasings_say(name: str) -> None:
         assert facts.words(style.bare(text)) == facts.words(version) != facts.words(text)
 
 
+def test_the_arm_of_joint_questions_says_all_of_an_article_and_something_of_the_one_it_names() -> None:
+    settings = Settings(**{**TOY, "articles": 3, "choices": 2})
+    link = {"Velm": ("Kell", "Kell has a harbour. It is old."), "Sarn": ("Ulm", "A town.")}
+    named = [row for row in documents() if row["id"].removeprefix("wikipedia/") in link] + documents()[4:]
+    material = gather(
+        named, Settings(**{**settings.model_dump(), "articles": 2}), 1, lambda pairs: [[text] for _, text in pairs],
+        lambda row: link.get(row["id"].removeprefix("wikipedia/")),
+    )  # fmt: skip
+    assert {article.title: article.linked for article in material.articles} == link
+    for article, text in zip(material.articles, arms.arm_texts(material, "joint", 1), strict=True):
+        said = " ".join(line.removeprefix("Answer: ") for line in text.splitlines() if line.startswith("Answer: "))
+        other = facts.sentences(article.linked[1])
+        assert sorted(facts.sentences(said)) == sorted([*facts.sentences(article.text), *other])
+        assert text.count("Question: ") == len(other) and f"{article.title} and {article.linked[0]}" in text
+
+
 def test_scores_are_a_token_and_bits_of_the_whole_answer() -> None:
     codes = {"q": [5, 6], " a": [1], " bb": [2, 2], " c": [3]}
     tokenizer = SimpleNamespace(eos_id=0, encode=codes.__getitem__)

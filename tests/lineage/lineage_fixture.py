@@ -142,17 +142,22 @@ def _write_made(data: Path) -> None:
     """Rewrites, questions and recall documents as their stages write them; every second rewrite was rejected."""
     import pyarrow as pa
 
-    train = [row for row in read_table(data / "curated" / "documents.parquet") if row["split"] == "train"][:12]
+    every = [row for row in read_table(data / "curated" / "documents.parquet") if row["split"] == "train"]
+    train = every[:12]
     rewrites = [{**{name: row[name] for name in COLUMNS}, "id": f"rephrase/plain/1/{row['id']}", "origin": row["id"],
                  "source": "rephrase/plain", "text": f"Said again: {row['text']}"} for row in train]  # fmt: skip
-    write_table(data / "rephrased" / "documents.parquet", rewrites[::2], document_schema())
     verdicts = [
-        {"source_id": row["origin"], "style": "plain", "perspective": "", "gate": "g", "source_text": "", "number": 1,
+        {"source_id": row["origin"], "linked_id": "", "style": "plain", "perspective": "", "gate": "g",
+         "source_text": "", "number": 1,
          "rewrite": row["text"], "accepted": n % 2 == 0, "reason": "copied" if n % 2 else "accepted", "copied": 0.95}
         for n, row in enumerate(rewrites)
     ]  # fmt: skip
-    texts = [(name, pa.string()) for name in
-             ("source_id", "style", "perspective", "gate", "source_text", "rewrite", "reason")]  # fmt: skip
+    first, second = train[0]["id"], next(row["id"] for row in every if row["source"] != train[0]["source"])
+    both = {**rewrites[0], "id": f"rephrase/joint/1/{first}", "source": "rephrase/joint", "text": "Question: Both?"}
+    verdicts.append({**verdicts[0], "linked_id": second, "style": "joint", "rewrite": both["text"]})
+    write_table(data / "rephrased" / "documents.parquet", [*rewrites[::2], both], document_schema())
+    names = ("source_id", "linked_id", "style", "perspective", "gate", "source_text", "rewrite", "reason")
+    texts = [(name, pa.string()) for name in names]
     scores = [(name, pa.float64()) for name in SCORES]
     write_table(
         data / "rephrased" / "verdicts.parquet", verdicts,

@@ -10,6 +10,7 @@ from k2core.corpus.sources.builtin import wikipedia
 from k2core.recipe import RecipeError, load_section, validate
 from k2core.synthesis.fidelity import facts
 from k2core.synthesis.fidelity.gate import GateLimits, judge
+from k2core.synthesis.fidelity.headings import false_heading
 from k2core.synthesis.rephrasing.styles import Style, load_styles
 
 STYLES = load_styles(ROOT / "styles").styles
@@ -52,6 +53,33 @@ def test_a_text_put_into_the_format_is_judged_as_the_text_itself(name: str, text
         for claim in ("", "Mr. Ott | Co. was\nnever there."):
             put = formats.put(name, "Dr. No", text, claim=claim)
             assert facts.words(style.bare(put)) == facts.words(text) != facts.words(put)
+
+
+HEADINGS = {
+    "faq": [
+        ("What is she known for?", "Why did she never win a prize?"),
+        ("Who was Marie Curie?", "Who was Marie Curie, born in 1867?"),
+    ],
+    "table": [("Subject", "Subject, and not the longest river"), ("Course", "Course through Hungary and Serbia")],
+    "tutorial": [
+        ("Follow its course", "Do not follow its course"),
+        ("Follow its course", "Follow trains carrying heavy cargo towards distant harbours"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", HEADINGS)
+def test_a_heading_may_ask_and_lead_on_but_invent_and_deny_nothing(name: str, texts: list[str]) -> None:
+    style, common = STYLES[name], facts.common_words(texts)
+    (example,) = style.examples
+    headings = style.headings(example.rewrite)
+    assert len(headings) == {"faq": 2, "table": 4, "tutorial": 2}[name]
+    assert not false_heading(example.text, headings, common)
+    assert not false_heading(example.text, [heading.title() for heading in headings], common)
+    for right, wrong in HEADINGS[name]:
+        damaged = example.rewrite.replace(right, wrong)
+        assert damaged != example.rewrite and false_heading(example.text, style.headings(damaged), common), wrong
+        assert style.bare(damaged) == style.bare(example.rewrite), "the gate's limits do not see it"
 
 
 def test_a_form_that_is_no_expression_is_refused() -> None:

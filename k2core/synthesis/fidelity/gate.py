@@ -134,7 +134,7 @@ def _scores(
     numbers, new_numbers = facts.numbers(source, own), facts.numbers(rewrite, language or own)
     equations, new_equations = facts.equations(source), facts.equations(rewrite)
     source_words, new_words = facts.words(source), facts.words(rewrite)
-    known, new_known = _Vocabulary(source_words), _Vocabulary(new_words)
+    known, new_known = Vocabulary(source_words), Vocabulary(new_words)
     names = facts.names(source, common)
     invented = {name for name in facts.names(rewrite, common) if name not in known}
     scores = {
@@ -162,7 +162,7 @@ def _share(part: set[str], whole: set[str]) -> float:
     return len(part) / len(whole) if whole else 1.0
 
 
-class _Vocabulary:
+class Vocabulary:
     """A set of words; a name is in it if the name or a form of it (American, Americans; Rome, Roman's) is."""
 
     def __init__(self, words: Sequence[str]) -> None:

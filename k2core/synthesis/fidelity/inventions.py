@@ -16,18 +16,18 @@ def words_invented(source: str, rewrite: str) -> int:
 
     A synonym is a run of one word, a linking phrase ("we are told the following") of about two.
     """
-    known = {_stem(word) for word in facts.words(source)}
+    known = {stem(word) for word in facts.words(source)}
     longest = 0
     for clause in (part for sentence in facts.sentences(rewrite) for part in _BREAKS.split(sentence)):
         run = 0
         for word in facts.words(clause):
             if word in FUNCTION_WORDS or len(word) < _LEAST_WORD:
                 continue
-            run = 0 if _stem(word) in known else run + 1
+            run = 0 if stem(word) in known else run + 1
             longest = max(longest, run)
     return longest
 
 
-def _stem(word: str) -> str:
-    """A rough stem: a word without its last letters (girls, girl's; producing, produced)."""
+def stem(word: str) -> str:
+    """A rough stem: a word in lower case without its last letters (girls, girl's; producing, produced)."""
     return word[: max(_LEAST_STEM, len(word) - _ENDING)]

@@ -16,6 +16,7 @@ from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.corpus.workers import Watch
 from k2core.storage import parse_json, publish, read_lines, write_json, write_lines, write_table
 from k2core.synthesis.fidelity.gate import SCORES, GateLimits, Verdict, judge
+from k2core.synthesis.rephrasing.checks import fault
 from k2core.synthesis.rephrasing.rewriting import Job, Rewrite, Row
 from k2core.synthesis.rephrasing.styles import Library
 
@@ -96,11 +97,14 @@ class Judging:
                 verdicts.append((item, Verdict(False, "unjudged", dict.fromkeys(SCORES, 0.0))))
                 continue
             text = style.bare(item.text)
-            verdict = judge(item.job.text, text, self.gate[style.gate], common[style.split], language=style.language)
+            limits, words = self.gate[style.gate], common[style.split]
+            verdict = judge(item.job.source, text, limits, words, language=style.language)
             if item.refused:
                 verdict = Verdict(False, f"refused: {item.refused}", verdict.scores)
             elif item.truncated:
                 verdict = Verdict(False, "truncated", verdict.scores)
+            elif verdict.accepted and (reason := fault(item.job, item.text, style, words)):
+                verdict = Verdict(False, reason, verdict.scores)
             elif verdict.accepted and (item.job.source_id, item.text) in passed:
                 verdict = Verdict(False, "duplicate", verdict.scores)
             if verdict.accepted:
@@ -114,14 +118,17 @@ def _id(item: Rewrite) -> str:
 
 
 def _document(item: Rewrite, source: dict[str, Any], library: Library) -> dict[str, Any]:
-    name, language = item.job.style, library.style(item.job.style).language
+    name, language, other = item.job.style, library.style(item.job.style).language, item.job.linked
+    attribution = f"{source['attribution']}; {other['attribution']}" if other else source["attribution"]
+    licenses = dict.fromkeys((source["license"], other.get("license", source["license"])))
     return {
         **source,
         "id": _id(item),
         "text": item.text,
         "source": f"rephrase/{name}",
         "origin": source["id"],
-        "attribution": f"{source['attribution']}; {'translated' if language else 'rephrased'} by a language model",
+        "license": " AND ".join(licenses),
+        "attribution": f"{attribution}; {'translated' if language else 'rephrased'} by a language model",
         "language": language or source["language"],
     }
 
@@ -130,7 +137,7 @@ def verdict_schema() -> Any:
     """The columns of a table of verdicts."""
     import pyarrow as pa
 
-    texts = ("source_id", "style", "perspective", "gate", "source_text", "rewrite", "reason")
+    texts = ("source_id", "linked_id", "style", "perspective", "gate", "source_text", "rewrite", "reason")
     return pa.schema(
         [
             *((name, pa.string()) for name in texts),
@@ -145,11 +152,12 @@ def _verdict_rows(verdicts: Judged, library: Library) -> list[Row]:
     return [
         {
             "source_id": item.job.source_id,
+            "linked_id": item.job.linked.get("id", ""),
             "style": item.job.style,
             "perspective": item.job.perspective,
             "gate": library.style(item.job.style).gate,
             "number": item.job.number,
-            "source_text": item.job.text,
+            "source_text": item.job.source,
             "rewrite": item.text,
             "reason": verdict.reason,
             "accepted": verdict.accepted,

@@ -21,6 +21,7 @@ from k2core.llm.client import LLM, Refused, Request
 from k2core.recipe import RecipeError, Section
 from k2core.storage import fraction_of
 from k2core.synthesis.fidelity import facts
+from k2core.synthesis.rephrasing.linked import Titles
 from k2core.synthesis.rephrasing.styles import Library
 
 if TYPE_CHECKING:
@@ -51,7 +52,12 @@ class Share(Section):
 
 @dataclass(frozen=True)
 class Job:
-    """The `number`-th rewrite (from 1) of one document in one style; `perspective` is empty for none."""
+    """The `number`-th rewrite (from 1) of one document in one style.
+
+    Attributes:
+        perspective: empty for none.
+        linked: the second document of a joint style, as `Titles.partners` gives it; empty in other styles.
+    """
 
     source_id: str
     style: str
@@ -59,6 +65,12 @@ class Job:
     chunks: tuple[str, ...]
     number: int = 1
     perspective: str = ""
+    linked: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        """What the rewrite is to agree with: the document's text, and that of a second one below it."""
+        return f"{self.text}\n\n{self.linked['text']}" if self.linked else self.text
 
 
 @dataclass
@@ -123,12 +135,15 @@ class Draw:
     made of any block. Styles of a domain draw in one order, so that a small corpus is seen in several styles before it
     is seen whole.
 
+    Args:
+        titles: where a joint style finds the second documents; needed where `shares` has such a style.
+
     Raises:
         RecipeError: an unknown style or perspective.
     """
 
-    def __init__(self, library: Library, shares: Mapping[str, Share], seed: int) -> None:
-        self._library, self._seed = library, seed
+    def __init__(self, library: Library, shares: Mapping[str, Share], seed: int, titles: Titles | None = None) -> None:
+        self._library, self._seed, self._titles = library, seed, titles
         self.shares = {name: share for name, share in shares.items() if share.documents != 0}
         self._drawn = {name: Lowest(share.documents) for name, share in self.shares.items()}
         for name, share in self.shares.items():
@@ -160,20 +175,26 @@ class Draw:
         jobs = []
         for name, share in self.shares.items():
             drawn = (row for row in self._of_style(name, documents) if self._key(row) in self._drawn[name])
-            for row in sorted(drawn, key=lambda row: (fraction_of(self._key(row)), row["id"])):
-                chunks = chunk(row["text"], chunk_tokens)
+            order = sorted(drawn, key=lambda row: (fraction_of(self._key(row)), row["id"]))
+            joint = self._titles if self._library.style(name).joint else None
+            others = joint.partners(order) if joint else [{}] * len(order)
+            for row, linked in zip(order, others, strict=True):
+                chunks = (row["text"],) if linked else chunk(row["text"], chunk_tokens)
                 start = fraction_of(f"{self._seed}/perspective/{name}/{row['id']}")
                 first = int(start * len(share.perspectives))
                 for number in range(1, share.per_document + 1):
                     turn = (first + number - 1) % len(share.perspectives) if share.perspectives else 0
                     perspective = share.perspectives[turn] if share.perspectives else ""
-                    jobs.append(Job(row["id"], name, row["text"], chunks, number, perspective))
+                    jobs.append(Job(row["id"], name, row["text"], chunks, number, perspective, linked))
         return jobs
 
     def _of_style(self, name: str, documents: Sequence[Row]) -> list[Row]:
         style = self._library.style(name)
         own = (row for row in documents if row["domain"] == style.domain and row["split"] == style.split)
-        return [row for row in own if re.search(style.documents, row["text"])]
+        fitting = [row for row in own if re.search(style.documents, row["text"])]
+        if style.joint:
+            return [row for row in fitting if self._titles and self._titles.find(row) is not None]
+        return fitting
 
     def _key(self, row: Row) -> str:
         return f"{self._seed}/rephrase/{row['id']}"
@@ -186,7 +207,7 @@ def expected_tokens(jobs: Sequence[Job], library: Library, context_tokens: int) 
         for place, piece in enumerate(job.chunks):
             request = _request(library, job, job.chunks[:place], 0, 0, context_tokens)
             prompts += sum(_tokens(message["content"]) for message in request.messages)
-            answers += _tokens(piece)
+            answers += _tokens(piece + job.linked.get("text", ""))
     return prompts, answers
 
 
@@ -245,16 +266,18 @@ def _request(
         if room < 0:
             break
         recent.insert(0, (piece.strip(), rewrite.strip()))
-    turns = [*((example.text, example.rewrite) for example in style.examples), *recent, (text, "")]
+    other = job.linked.get("text", "")
+    examples = ((example.text, example.linked, example.rewrite) for example in style.examples)
+    turns = [*examples, *((piece, other, rewrite) for piece, rewrite in recent), (text, other, "")]
     messages = [
         message
-        for piece, rewrite in turns
+        for piece, linked, rewrite in turns
         for message in (
-            {"role": "user", "content": style.prompt.replace("{text}", piece)},
+            {"role": "user", "content": style.asked(piece, linked)},
             {"role": "assistant", "content": rewrite},
         )
     ][:-1]
     if job.perspective:
         messages.insert(0, {"role": "system", "content": library.perspectives[job.perspective].prompt})
-    limit = max(_LEAST_TOKENS, int(_LONGEST * _tokens(text)))
+    limit = max(_LEAST_TOKENS, int(_LONGEST * _tokens(text + other)))
     return Request(messages, max_tokens=limit, temperature=temperature, seed=seed + job.number - 1)

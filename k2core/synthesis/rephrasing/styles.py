@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from k2core.corpus.documents import Domain
 from k2core.recipe import RecipeError, Section, validate
@@ -26,6 +26,7 @@ class Example(Section):
     """A piece of text and its rewrite, shown to the model."""
 
     text: str = Field(min_length=1, description="the piece")
+    linked: str = Field(default="", description="the other document's text, of a style with {linked}")
     rewrite: str = Field(min_length=1, description="the piece as the style wants it")
 
 
@@ -36,18 +37,40 @@ class Style(Section):
     documents: str = Field(description="regular expression that a document must contain; empty for any")
     gate: str = Field(min_length=1, description="entry of rephrase.gate that its rewrites are held to")
     form: str = Field(
-        default="", description="regular expression of what is form alone (labels, headings): the gate does not read it"
+        default="",
+        description="regular expression of what is form alone (labels, headings): the gate does not read it; what its "
+        "groups `heading` match may invent and deny nothing",
     )
     language: str | None = Field(
         default=None, description="a translation into this language, of documents in the split `foreign` (ISO 639-1)"
     )
-    prompt: str = Field(pattern=r"\{text\}", description="instruction with {text} for the piece to rewrite")
+    prompt: str = Field(
+        pattern=r"\{text\}",
+        description="instruction with {text} for the piece to rewrite; with {linked}, it is about two documents: the "
+        "other one's title occurs in the text",
+    )
     examples: list[Example] = Field(description="turns shown before the piece; small models need them")
 
     @property
     def split(self) -> str:
         """The split of the curated documents that the style draws from."""
         return "foreign" if self.language else "train"
+
+    @property
+    def joint(self) -> bool:
+        """Whether it is about two documents, the second one linked by its title."""
+        return "{linked}" in self.prompt
+
+    def asked(self, text: str, linked: str = "") -> str:
+        """The prompt for a piece of text."""
+        return re.sub(r"\{(text|linked)\}", lambda found: text if found[1] == "text" else linked, self.prompt)
+
+    def headings(self, rewrite: str) -> list[str]:
+        """What the headings of a rewrite say, without their labels."""
+        if not self.form:
+            return []
+        found = (match.groupdict().get("heading") for match in re.finditer(self.form, rewrite))
+        return [heading for heading in found if heading]
 
     def bare(self, rewrite: str) -> str:
         """A rewrite without what is form alone."""
@@ -61,6 +84,14 @@ class Style(Section):
         except re.error as error:
             raise ValueError(f"not a regular expression ({error})") from None
         return value
+
+    @model_validator(mode="after")
+    def _shows_both_documents(self) -> Self:
+        if self.joint and self.language:
+            raise ValueError("a prompt with {linked} cannot have a language: a translation has one document")
+        if any(bool(example.linked) != self.joint for example in self.examples):
+            raise ValueError("each example has a text `linked` if the prompt has {linked}, and none otherwise")
+        return self
 
 
 class Perspective(Section):
