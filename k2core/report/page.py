@@ -124,7 +124,7 @@ def _copied(results: Results) -> dict[str, Any] | None:
     gain = {"value": last[key], "low": last[f"{key}/low"], "high": last[f"{key}/high"]}
     return {
         "claim": f"The base copies: nats per token saved on a passage {key.rpartition('_')[2]} tokens after its first "
-        "occurrence, phase by phase",
+        "occurrence, in the last phase (the values: in each)",
         "values": [results.figures[name][key] for name in names if key in results.figures[name]], "gain": gain,
         "verdict": "holds" if gain["low"] > 0 else "within noise" if gain["value"] > 0 else "does not hold",
     }  # fmt: skip

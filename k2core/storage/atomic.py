@@ -18,7 +18,7 @@ from k2core.storage.foreign import characters
 
 @contextmanager
 def publish(target: Path) -> Iterator[Path]:
-    """Yield a scratch path beside `target`; rename it to `target` when the block ends well.
+    """Yield a scratch path beside `target`; rename it to `target` when the block ends well, and the disk has it.
 
     The block may create a file or a folder at the scratch path. What an earlier, killed attempt left at the
     scratch path is removed first. An existing `target` is replaced. Modes follow the umask, whatever the writers did
@@ -40,8 +40,21 @@ def publish(target: Path) -> Iterator[Path]:
     if not scratch.exists():
         raise FileNotFoundError(f"{target}: nothing was written, so nothing can be published")
     _follow_umask(scratch)
+    for entry in (*scratch.rglob("*"), scratch):
+        _to_disk(entry)  # else a power cut can leave the name and no content
     remove(target)
     os.replace(scratch, target)
+    _to_disk(target.parent)
+
+
+def _to_disk(path: Path) -> None:
+    if path.is_symlink():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def link_files(source: Path, target: Path) -> None:

@@ -182,7 +182,20 @@ class Checkpoints:
             return str(candidate), state
         if self.settings.resume_from:
             raise StorageError(f"checkpoint.resume_from: {self.settings.resume_from} has no sound checkpoint")
+        self._say_others()
         return None, None
+
+    def _say_others(self) -> None:
+        """Name the newest checkpoint of another attempt, and what makes this training go on from it."""
+        folders = [folder for folder in self.folder.parent.glob("*/") if folder != self.folder]
+        others = [path for folder in folders for path in _newest_first(folder)[:1]]
+        for path in sorted(others, key=lambda path: path.stat().st_mtime)[-1:]:
+            with suppress(OSError, ValueError, KeyError):  # a torn one is nothing to go on from
+                names = ", ".join(self._differences(json.loads((path / STATE).read_text())["fingerprint"]))
+                self.say(
+                    f"{path} is of another {names} and is left alone; to go on from it: checkpoint: "
+                    f"{{resume_from: {path.parent}, accept: [{names}]}}"
+                )
 
     def _candidates(self) -> Iterator[Path]:
         """Checkpoints in the folder; those elsewhere are copied there when their turn comes."""
@@ -208,10 +221,12 @@ class Checkpoints:
                 continue
             yield self.folder / name
 
+    def _differences(self, found: dict[str, str]) -> list[str]:
+        """What a checkpoint of the fingerprint `found` was made from otherwise."""
+        return sorted(name for name in found.keys() | self.fingerprint if found.get(name) != self.fingerprint.get(name))
+
     def _compare(self, found: dict[str, str], candidate: Path) -> None:
-        names = sorted(
-            name for name in found.keys() | self.fingerprint if found.get(name) != self.fingerprint.get(name)
-        )
+        names = self._differences(found)
         wrong = [name for name in names if name not in self.settings.accept]
         if wrong:
             raise StorageError(

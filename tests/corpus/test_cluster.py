@@ -11,9 +11,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from cluster_work import bad, lost_once, made, times
+from cluster_work import bad, lost_once, made, slow, times
 
 from k2core.corpus.cluster import following
+from k2core.corpus.cluster import slurm as slurm_array
 from k2core.corpus.workers import TRIES, Corpus, Watch, map_shards
 from k2core.stage import StageError
 
@@ -97,6 +98,26 @@ def test_what_kills_a_process_is_set_aside_and_a_fault_is_named(slurm: Path, tmp
             results[shard] = result
     assert results == {"two": ["b"]} and Watch(tmp_path / "work", "two").deaths == {"a": TRIES}
     assert log(slurm)[-1] == "scancel 1"
+
+
+def test_of_several_clusters_the_job_s_number_is_kept(slurm: Path, tmp_path: Path) -> None:
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.write_text(sbatch.read_text() + "print(' on cluster hpc')\n")
+    assert dict(map_shards(made, ["two"], SLURM, tmp_path / "work")) == {"two": "TWO"}
+    assert log(slurm)[-1] == "scancel 1"
+
+
+def test_what_slurm_cannot_do_is_said(slurm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StageError, match=r"/a b/work has a space"):
+        dict(map_shards(made, ["two"], SLURM, tmp_path / "a b" / "work"))
+    monkeypatch.setattr(slurm_array, "_FAULTS", 2)
+    monkeypatch.setattr(slurm_array, "_ANSWER_S", 0.2)
+    (tmp_path / "bin" / "squeue").write_text(f"#!{sys.executable} -S\nimport time\ntime.sleep(60)\n")
+    with pytest.raises(StageError, match=r"squeue fails 2 times in a row: no answer within 0\.2 s"):
+        dict(map_shards(slow, ["two"], SLURM, tmp_path / "work"))
+    (tmp_path / "bin" / "sbatch").write_text(f"#!{sys.executable} -S\n")
+    with pytest.raises(StageError, match=r"sbatch names no job \(it prints nothing\)"):
+        dict(map_shards(made, ["two"], SLURM, tmp_path / "other"))
 
 
 PROGRAM = """

@@ -110,7 +110,7 @@ def test_what_is_wrong_with_a_list_is_one_sentence(crawl: str, bucket: str, tmp_
     (tmp_path / "secret.jsonl").write_bytes(line("of this machine"))
     there = f"{CRAWL}/segments/1/warc/a.jsonl"
     for content, message in {
-        f"{there}\n{CRAWL}/none/x.jsonl": "1 of its files are not there, the first is crawl-data",
+        f"{there}\n{CRAWL}/none/x.jsonl": "1 of 2 files missing, the first is crawl-data",
         "\n\n": "it is empty",
         f"file://{tmp_path}/secret.jsonl": "secret.jsonl is on another server than the list",
         "http://127.0.0.1:9/x.jsonl": "is on another server than the list",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gzip
 import io
+import itertools
 import json
 import os
 import random
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from s3fs.core import S3File
 from workspace import ROOT
 
 from k2core.corpus.documents import COLUMNS
@@ -449,6 +451,21 @@ def test_a_file_name_steers_no_terminal_and_breaks_no_table(tmp_path: Path) -> N
     assert found.texts == ["one"] and r"\udcff" in found.rows[0]["id"]
     said = render([found.card]) + found.card.first_fault() + found.set_aside[0]["shard"]
     assert "\x1b" not in said and said.count(r"\x1b]0;owned\x07\udcff.jsonl") == 3
+
+
+def test_an_answer_shorter_than_asked_for_is_asked_for_again(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(a=lines("one", "two"), b=lines("three", "four"))
+    real, answers = S3File._fetch_range, itertools.count()
+
+    def short(file: Any, start: int, end: int) -> bytes:
+        content: bytes = real(file, start, end)
+        return content[: len(content) // 2] if next(answers) < 2 else content
+
+    monkeypatch.setattr(S3File, "_fetch_range", short)
+    found = Collected(source("jsonl", f"{bucket}/in/*"), tmp_path)
+    assert found.texts == ["one", "two", "three", "four"] and not found.faults and next(answers) == 4
 
 
 def test_a_lasting_error_ends_the_stage_for_another_try_that_reads_only_what_is_missing(

@@ -195,6 +195,20 @@ def test_a_checkpoint_of_something_else_is_refused_by_name(tmp_path: Path) -> No
     assert checkpoints(tmp_path, made_from=other, accept=["code", "tokenizer", "tokens"]).restore(*build())
 
 
+def test_checkpoints_of_another_attempt_are_named_with_what_goes_on_from_them(tmp_path: Path) -> None:
+    first, said = tmp_path / "first", list[str]()
+    kept = checkpoints(first)
+    kept.save(1, *filled(1.0), {"step": 1})
+    kept.finish()
+    other = {**MADE_FROM, "parallel": "of two"}
+    assert checkpoints(tmp_path / "second", said, other).restore(*build()) is None
+    assert said == [
+        f"{first}/step-00000001 is of another parallel and is left alone; to go on from it: checkpoint: "
+        f"{{resume_from: {first}, accept: [parallel]}}"
+    ]
+    assert checkpoints(tmp_path / "third", said, other, resume_from=str(first), accept=["parallel"]).restore(*build())
+
+
 def test_a_full_disk_is_one_sentence_and_costs_nothing(whole, tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(tmp_path, Source(5), *build())

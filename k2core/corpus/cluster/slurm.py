@@ -7,6 +7,7 @@ and cancel those of an attempt that was killed.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -24,8 +25,9 @@ from k2core.corpus.workers import Corpus
 from k2core.stage import StageError
 
 IDS = "slurm-jobs"
-_ASK_S, _FAULTS = 1.0, 20
-"""Between two questions about a job that should be gone; questions without an answer that end the stage."""
+_ASK_S, _FAULTS, _ANSWER_S = 1.0, 20, 15
+"""Between two questions about a job that should be gone; questions without an answer that end the stage; seconds after
+which a question has none."""
 
 
 class Slurm:
@@ -38,7 +40,11 @@ class Slurm:
                     f"corpus.executor slurm: there is no {program}; run the stage on a node that can submit jobs, or "
                     "set corpus.executor to local"
                 )
+        if any(character.isspace() for character in str(block.folder)):
+            raise StageError(f"corpus.executor slurm: {block.folder} has a space; sbatch takes no such path")
         self._ids, self._faults = block.folder / IDS, 0
+        # Of several clusters, the one that the jobs were sent to.
+        self._where = [f"--clusters={corpus.sbatch[name]}" for name in ("clusters", "M") if name in corpus.sbatch]
         self._executor = _Executor(
             pipeline=[block],
             tasks=tasks,
@@ -71,7 +77,7 @@ class Slurm:
 
     def running(self) -> bool:
         ids = set(self._ids.read_text().split())
-        found = subprocess.run(["squeue", "--me", "--noheader", "--format=%F"], capture_output=True, text=True)
+        found = _asked(["squeue", *self._where, "--me", "--noheader", "--format=%F"])
         self._faults = self._faults + 1 if found.returncode else 0
         if self._faults >= _FAULTS:
             raise StageError(f"squeue fails {_FAULTS} times in a row: {found.stderr.strip()}")
@@ -79,10 +85,18 @@ class Slurm:
 
     def _cancel(self) -> None:
         if self._ids.exists() and (ids := self._ids.read_text().split()):
-            subprocess.run(["scancel", *ids], check=False)
+            _asked(["scancel", *self._where, *ids])
             while self.running():
                 time.sleep(_ASK_S)
         self._ids.unlink(missing_ok=True)
+
+
+def _asked(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """What a command of Slurm's says; one that does not end counts as failed."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ANSWER_S)
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", f"no answer within {_ANSWER_S} s")
 
 
 class _Executor(SlurmPipelineExecutor):
@@ -105,7 +119,10 @@ class _Noted:
     path: Path
 
     def __call__(self, printed: str) -> str:
-        id = printed.split()[-1]
+        found = re.search(r"\d+", printed)  # "Submitted batch job 123 on cluster hpc"
+        if not found:
+            raise StageError(f"sbatch names no job ({printed.strip() or 'it prints nothing'}); look at squeue --me")
+        id = found[0]
         with self.path.open("a") as file:
             file.write(f"{id}\n")
         return id

@@ -100,7 +100,7 @@ def _listed(source: FileSource, filesystem: Any, place: str) -> list[Shard]:
         else:
             missing.append(printable(line)[:_SHOWN])
     if missing:
-        raise StorageError(_wrong(source, f"{len(missing):,} of its files are not there, the first is {missing[0]}"))
+        raise StorageError(_wrong(source, f"{len(missing)} of {len(lines)} files missing, the first is {missing[0]}"))
     if not shards:
         raise StorageError(_wrong(source, "it is empty"))
     return shards

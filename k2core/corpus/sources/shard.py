@@ -9,10 +9,10 @@ from __future__ import annotations
 import errno
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
@@ -99,10 +99,22 @@ class Unusable(Exception):
 
 @contextmanager
 def open_raw(shard: Shard) -> Iterator[Any]:
-    """The bytes of a file as stored, seekable."""
+    """The bytes of a file as stored, seekable.
+
+    A ConnectionError says that a server sent fewer bytes than it was asked for.
+    """
     filesystem, path = shard.content
     with filesystem.open(path, "rb") as file:
+        if cache := getattr(file, "cache", None):  # of fsspec's files on servers, which take any answer for whole
+            cache.fetcher = partial(_all_of, cache.fetcher, shard.name, file.size)
         yield file
+
+
+def _all_of(fetch: Callable[[int, int], bytes], name: str, size: int, start: int, end: int) -> bytes:
+    found, wanted = fetch(start, end), min(end, size) - start
+    if len(found) < wanted:
+        raise ConnectionError(f"{name}: {len(found):,} of {wanted:,} bytes came from byte {start:,} on")
+    return found
 
 
 @contextmanager
