@@ -1,6 +1,6 @@
 """Pairs of linked documents: the second one's title occurs in the first one's text.
 
-Shapes: N titles, R rows of a block.
+Shapes: N titles, R rows of a block, D titled ones of them, S titles asked for.
 """
 
 from __future__ import annotations
