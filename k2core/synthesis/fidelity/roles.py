@@ -21,6 +21,7 @@ _STEM = 5
 _FUNCTION_WEIGHT = 0.3
 _MOST_FACTS = 100
 """Facts of the source that are compared, the first ones: each is compared with every other."""
+
 Context = dict[tuple[str, int], float]
 """Weight of each (stem, side), side -1 left of the fact and +1 right of it."""
 
