@@ -33,7 +33,7 @@ def test_no_text_is_slow_for_what_is_read_off_the_surface() -> None:
         words_invented(text, other)
         opposites(text, other)
         roles(text, text, NOTHING)
-        known = gate._Vocabulary(facts.words(text))
+        known = gate.Vocabulary(facts.words(text))
         sum(name in known for name in facts.names(other, NOTHING))
         gate.copied(facts.words(text), facts.words(other))
         chunk(text, 256)

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from k2core.synthesis.fidelity import facts
-from k2core.synthesis.fidelity.roles import FUNCTION_WORDS
 
 RUN = 5
 """Words of a run; a clause is hardly shorter."""
@@ -55,7 +54,7 @@ def _gather(sentences: Sequence[str], vectors: Vectors) -> tuple[Any, Any]:
 
     pieces = [piece for sentence in sentences for piece in vectors[sentence][0]]
     everything = torch.cat([vectors[sentence][1] for sentence in sentences])
-    content = [i for i, piece in enumerate(pieces) if piece.strip("#").isalnum() and piece not in FUNCTION_WORDS]
+    content = [i for i, piece in enumerate(pieces) if piece.strip("#").isalnum() and piece not in facts.FUNCTION_WORDS]
     return everything, everything[content] if content else everything
 
 

@@ -51,6 +51,13 @@ _NEGATIONS = frozenset((
     "rarely", "seldom", "unable", "failed", "fails", "fail", "refused", "denied", "lacks", "lacked",
 ))
 # fmt: on
+# fmt: off
+FUNCTION_WORDS = frozenset((
+    "a", "an", "and", "are", "as", "at", "be", "been", "being", "but", "by", "for", "from", "had", "has", "have", "he",
+    "her", "his", "in", "into", "is", "it", "its", "of", "on", "or", "s", "she", "that", "the", "their", "them", "they",
+    "this", "to", "was", "were", "which", "who", "with", "also", "these", "those", "such", "than", "then", "there",
+))
+# fmt: on
 _CONTRACTED = re.compile(r"n['’]t\b", re.IGNORECASE)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from k2core.synthesis.fidelity import facts
-from k2core.synthesis.fidelity.roles import FUNCTION_WORDS
 
 _BREAKS = re.compile(r"[.,:;!?()=+*/]|\d+")
 _LEAST_WORD, _LEAST_STEM, _ENDING = 3, 4, 3
@@ -21,7 +20,7 @@ def words_invented(source: str, rewrite: str) -> int:
     for clause in (part for sentence in facts.sentences(rewrite) for part in _BREAKS.split(sentence)):
         run = 0
         for word in facts.words(clause):
-            if word in FUNCTION_WORDS or len(word) < _LEAST_WORD:
+            if word in facts.FUNCTION_WORDS or len(word) < _LEAST_WORD:
                 continue
             run = 0 if stem(word) in known else run + 1
             longest = max(longest, run)

@@ -6,7 +6,6 @@ import re
 
 from k2core.synthesis.fidelity import facts
 from k2core.synthesis.fidelity.inventions import stem
-from k2core.synthesis.fidelity.roles import FUNCTION_WORDS
 
 ONE_TEXT, DENIAL = "one_text", "denial"
 _QUESTION = re.compile(r"^Question: ", re.MULTILINE)
@@ -39,4 +38,4 @@ def needs_both(first: str, second: str, rewrite: str, titles: str) -> bool:
 
 def _words(text: str) -> set[str]:
     """Stems of the words that carry meaning, and numbers."""
-    return {stem(word) for word in facts.words(text) if word not in FUNCTION_WORDS} | facts.numbers(text)
+    return {stem(word) for word in facts.words(text) if word not in facts.FUNCTION_WORDS} | facts.numbers(text)

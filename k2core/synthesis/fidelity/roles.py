@@ -21,13 +21,6 @@ _STEM = 5
 _FUNCTION_WEIGHT = 0.3
 _MOST_FACTS = 100
 """Facts of the source that are compared, the first ones: each is compared with every other."""
-# fmt: off
-FUNCTION_WORDS = frozenset((
-    "a", "an", "and", "are", "as", "at", "be", "been", "being", "but", "by", "for", "from", "had", "has", "have", "he",
-    "her", "his", "in", "into", "is", "it", "its", "of", "on", "or", "s", "she", "that", "the", "their", "them", "they",
-    "this", "to", "was", "were", "which", "who", "with", "also", "these", "those", "such", "than", "then", "there",
-))
-# fmt: on
 
 Context = dict[tuple[str, int], float]
 """Weight of each (stem, side), side -1 left of the fact and +1 right of it."""
@@ -116,7 +109,7 @@ def _context(tokens: list[str], start: int, end: int, flip: int) -> Context:
             if distance > _WINDOW:
                 break
             word = tokens[place].lower()
-            light = word in FUNCTION_WORDS
+            light = word in facts.FUNCTION_WORDS
             weight = (_FUNCTION_WEIGHT if light else 1.0) / distance
             key = (word[:_STEM], side * flip)
             context[key] = max(context.get(key, 0.0), weight)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from k2core.corpus.blocks import Block, Blocks
+from k2core.synthesis.fidelity import facts
 from k2core.synthesis.fidelity.gate import LONGEST
-from k2core.synthesis.fidelity.roles import FUNCTION_WORDS
 from k2core.synthesis.questions.grammar import title_of
 
 COLUMNS = ("id", "text", "license", "attribution")
@@ -110,7 +110,7 @@ def _spans(text: str) -> set[str]:
 def _alone(text: str, start: int, end: int) -> bool:
     """Whether a word is no part of a longer name, such as `Kitty White` or `Battle of Hastings`."""
     before, after = _BEFORE.search(text, max(0, start - _LONGEST_WORD), start), _AFTER.match(text, end)
-    led = before and before[1][0].isupper() and before[1].lower() not in FUNCTION_WORDS
+    led = before and before[1][0].isupper() and before[1].lower() not in facts.FUNCTION_WORDS
     return not (led or (after and after[1].isupper()))
 
 
