@@ -16,6 +16,8 @@ from benchmarks.scale import LAPTOP
 from k2core.data.rows.loader import PhaseSource
 from k2core.data.rows.shards import TokenizedDocument, TokenShards, write_shards
 from k2core.machine import Compute
+from k2core.machine.memory import return_freed_memory
+from k2core.machine.processes import gathered
 from k2core.optim.learning_rate import Schedule
 from k2core.recipe import load_section
 from k2core.stage import Job
@@ -39,6 +41,7 @@ class Setting(BaseModel):
         threads: of all processes together; None: the scale's.
         row_tokens: of a row, of which a step has as many as make the scale's tokens; None: the scale's.
         at_once: tokens of a micro-batch; None: all of a process's, in a pipeline a row.
+        returned: memory that is freed goes back to the system at once, so that what is there was not freed.
     """
 
     size: str = ""
@@ -51,22 +54,27 @@ class Setting(BaseModel):
     threads: int | None = None
     row_tokens: int | None = None
     at_once: int | None = None
+    returned: bool = False
 
 
 class Listener(Job):
-    """Keeps what would go to MLflow."""
+    """Keeps what would go to MLflow, and the most memory so far: as steps are logged, before a checkpoint is made."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__("trainer", folder, None)
         self.seen: list[dict[str, float]] = []
+        self.most = 0
 
     def log(self, metrics: dict[str, float], step: int = 0) -> None:
         self.seen.append(metrics)
+        self.most = memory("VmHWM")
 
 
 def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
     threads = setting.threads or sizes.threads
     load_section(Compute, LAPTOP, "compute").model_copy(update={"threads": threads}).apply()
+    if setting.returned:
+        return_freed_memory()
     context = setting.row_tokens or sizes.context
     sizes = replace(sizes, rows=sizes.rows * sizes.context // context, context=context)
     config = sizes.models[setting.size or next(iter(sizes.models))]
@@ -101,8 +109,8 @@ def main(folder: Path, setting: Setting, sizes: scale.Scale) -> None:
             Learner(model, sizes.optimizer.build(model)), Plan(source, phase),
             TrainingSetting(job, spikes, checkpoint, ranks, at_once), folder / "plot.csv",
         )  # fmt: skip
+        grown = max(gathered(job.most - before)) / 2**20
         if ranks.rank == 0:
-            grown = (memory("VmHWM") - before) / 2**20
             rows = [
                 {**row, "steps_per_second": row["throughput/tps"] / batch_tokens, "grown_mib": grown}
                 for row in job.seen

@@ -14,12 +14,22 @@ def keep_freed_memory() -> None:
 
     Does nothing where the C library is another one.
     """
+    _set_options(trim=2**31 - 1, pad=256 * 2**20, mapped=0, least_mapped=2**17)
+
+
+def return_freed_memory() -> None:
+    """Have glibc give back what is freed: 64 KiB and more have pages of their own. Then a process has what it uses."""
+    _set_options(trim=0, pad=0, mapped=2**30, least_mapped=2**16)
+
+
+def _set_options(trim: int, pad: int, mapped: int, least_mapped: int) -> None:
     if sys.platform != "linux":
         return
-    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -2, -3, -4
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt:
-        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 256 * 2**20)):
+        values = {M_MMAP_MAX: mapped, M_TRIM_THRESHOLD: trim, M_TOP_PAD: pad, M_MMAP_THRESHOLD: least_mapped}
+        for option, value in values.items():
             mallopt(option, value)
 
 

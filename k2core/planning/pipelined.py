@@ -147,7 +147,7 @@ class PipelinedMesh(Section):
         part = Activations(model, "bf16", rows * job.context / shared, job.context, shared, self.experts > 1)
         flying = min(self._micro_batches(job), self.pipeline + (self.pipeline - 1) / self.virtual if place == 0 else
                      self.pipeline)  # fmt: skip
-        passing = {"activations": flying * layers * part.inputs + part.kept(0, recompute=True)}
+        passing = {"activations": flying * layers * part.inputs + part.backward(recompute=True)}
         if place == len(stages) - 1:
             passing["logits"] = part.logits
         return Memory(

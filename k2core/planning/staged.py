@@ -16,7 +16,7 @@ from k2core.planning.activations import Activations, muon_space
 from k2core.planning.cluster import Cluster
 from k2core.planning.jobs import Job, Jobs
 from k2core.planning.mesh import ALL_RANKS, Memory, Sent, all_to_all, muon_exchanges, near, ring, work_seconds
-from k2core.planning.today import FP32, Today
+from k2core.planning.today import BACKWARD, FP32, Today
 from k2core.training.config import ParallelConfig
 from k2core.training.pieces import layers_of
 
@@ -75,17 +75,22 @@ class Staged(Today):
         waiting = 2 * (own.pipeline - 1 - stage) + (own.virtual - 1) * own.pipeline + 1
         flying = min(waiting, own.virtual * self._micro_batches(job))
         layers = flying * sum(len(piece) for piece in pieces) / own.virtual
+        work = {BACKWARD: part.backward(own.recompute)}
+        if stage == own.pipeline - 1:
+            work["logits"] = part.logits
+        most = max(work, key=work.__getitem__)
         passing = {
             "gathered weights": part.width * gathered,
             "whole gradients": FP32 * gathered,
             "activations": part.kept(layers, own.recompute),
+            most: work[most],
         }
-        if stage == own.pipeline - 1:
-            passing["logits"] = part.logits
+        late = FP32 * sum(part for each, part in parts if self._is_gathered(each))  # cut up after the last micro-batch
         return Memory(
             states={"weights": FP32 * held, "gradients": FP32 * held, "optimiser": FP32 * (held + others)},
             passing=passing,
             update=muon_space(parts, jobs.precision),
+            late=min(late, passing["activations"] + work[most]),
         )
 
     def sent(self, jobs: Jobs, job: Job, cluster: Cluster) -> dict[str, Sent]:

@@ -31,6 +31,7 @@ from k2core.training.config import ParallelConfig
 from k2core.training.dividing import DoesNotDivide, check_columns, check_model, rows_at_once, rows_each
 
 FP32 = 4
+BACKWARD = "a layer's backward pass"
 
 
 @dataclass(frozen=True)
@@ -115,22 +116,31 @@ class Today:
         parts = [(each, self._part(each)) for each in weights(model)]
         held = sum(part for _, part in parts)
         others = sum(part for each, part in parts if not each.muon)
-        passing = {}
-        if R > 1:  # two layers, one on its way there and one gradient back; the root unit stays, with its gradient
-            layer = 2 * self._layer(jobs, padded=False) + 2 * self._layer(jobs, padded=True)
-            passing["gathered weights"] = FP32 * (layer + 2 * (found.embedding + found.head))
         tokens = self._rows(job) * job.context / own.context
         part = Activations(model, jobs.precision, tokens, job.context, own.context, own.experts > 1)
+        work = {"logits": part.logits, BACKWARD: part.backward(own.recompute)}
+        passing = {}
+        if R > 1:  # the root unit, with the head's gradient; of a layer, weights and gradients, and their copies to send
+            passing["gathered weights"] = FP32 * (found.embedding + 2 * found.head)
+            padded = FP32 * self._layer(jobs, padded=True)
+            work["logits"] += padded
+            work[BACKWARD] += 2 * (FP32 * self._layer(jobs, padded=False) + padded)
         if jobs.precision == "bf16":
             experts = found.routed_experts / own.experts  # whole ones, in use on this rank
             used = found.matrices - found.routed_experts + experts
             passing["weights in bf16"] = 2 * (used / (layers if own.recompute else 1) + found.head)
-        passing["activations"] = part.kept(layers, own.recompute)
-        passing["logits"] = part.logits + (FP32 * found.head if jobs.precision == "bf16" else 0)
+            work["logits"] += FP32 * found.head
+        most = max(work, key=work.__getitem__)
+        passing |= {"activations": part.kept(layers, own.recompute), most: work[most]}
+        late = 0.0
+        if self._micro_batches(job) == 1:  # gradients come as activations go
+            gone = passing["activations"] - part.kept(1, own.recompute) + work[most] - work[BACKWARD]
+            late = min(FP32 * (held - (found.head if R == 1 else 0)), gone)
         return Memory(
             states={"weights": FP32 * held, "gradients": FP32 * held, "optimiser": FP32 * (held + others)},
             passing=passing,
             update=muon_space(parts, jobs.precision),
+            late=late,
         )
 
     def sent(self, jobs: Jobs, job: Job, cluster: Cluster) -> dict[str, Sent]:

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed._functional_collectives import all_to_all_single_autograd
+from torch.distributed._functional_collectives import AsyncCollectiveTensor, all_to_all_single_autograd
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
@@ -136,6 +136,18 @@ class _Averaged(torch.autograd.Function):
         return gradients[0] / ctx.processes, None
 
 
+class _Arrived(torch.autograd.Function):
+    """What an exchange that was started has brought, as the plain tensor that the kernels in C take."""
+
+    @staticmethod
+    def forward(ctx: Any, exchanged: Tensor) -> Tensor:
+        return exchanged.trigger_wait() if isinstance(exchanged, AsyncCollectiveTensor) else exchanged
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
 class ParallelExperts(Experts):
     """`Experts` of which this process holds some; tokens travel to their experts and back by all-to-all.
 
@@ -163,6 +175,7 @@ class ParallelExperts(Experts):
         sent, arriving = counts_PE.sum(dim=1).tolist(), arriving_PE.sum(dim=1).tolist()
         arrived_MD = all_to_all_single_autograd(x_ND.index_select(0, tokens), arriving, sent, group)
         beside_ND = beside(x_ND)  # before anything reads what arrives, which would wait for it
+        arrived_MD = _Arrived.apply(arrived_MD)
         own_E = torch.arange(counts_PE.shape[1], device=x_ND.device)
         experts_M1 = own_E.repeat(processes).repeat_interleave(arriving_PE.flatten()).unsqueeze(1)
         ones_M1 = x_ND.new_ones(experts_M1.shape)

@@ -67,10 +67,10 @@ WIDE = {"hidden_size": 256, "moe_intermediate_size": 128, "num_attention_heads":
     ("changes", "rows", "context"), [({}, 4, 2 * QUERY_BLOCK), (WIDE, 4, 64), ({}, 1, 8 * QUERY_BLOCK), (MHA, 4, 256)]
 )
 def test_activations_are_what_autograd_keeps(changes: dict[str, Any], rows: int, context: int, dense: int) -> None:
-    """In fp32 by `reference`; without the last norm."""
+    """In fp32 by the kernels in C; without the last norm."""
     config = LAPTOP.model_copy(update={"first_k_dense_replace": dense, **changes})
     model, kept = Transformer(config), Kept()
-    with using("reference"), kept.of(model):
+    with using("cpu"), kept.of(model):
         model.hidden(torch.randint(config.vocab_size, (rows, context)))
     expected = config.num_hidden_layers * Activations(config, "fp32", rows * context, context, 1).layer(bool(dense))
     assert kept.bytes == pytest.approx(expected, rel=0.02)

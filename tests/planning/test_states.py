@@ -60,14 +60,14 @@ def test_states_are_those_of_a_real_training(processes: int, experts: int, pipel
 
 
 def kept(rank: int, processes: int, changes: dict[str, int], sizes: dict[str, int]) -> int:
-    """Bytes that this rank's layers keep of a micro-batch of two rows, by `reference`."""
+    """Bytes that this rank's layers keep of a micro-batch of two rows, by the kernels in C."""
     config = sharing(processes, micro_batch_tokens=128, **sizes)
     ranks, seen = Ranks(processes, rank, config.context, device=torch.device("cpu")), Kept()
     torch.manual_seed(0)
     model = Transformer(SHAPE.model_copy(update=changes))
     ranks.spread(model, config)
     own = ranks.part(BATCH)
-    with using("reference"), seen.of(model):
+    with using("cpu"), seen.of(model):
         model(own.tokens_BT, own.positions_BT, own.segments_BT, targets_BT=own.targets_BT)
     return seen.bytes
 
