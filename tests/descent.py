@@ -52,6 +52,9 @@ class Descent:
     def detail(self) -> dict[str, Tensor]:
         return {}
 
+    def state(self) -> dict[str, Tensor]:
+        return {}
+
     def state_dict(self) -> dict[str, Tensor]:
         return {}
 

@@ -203,7 +203,7 @@ class MuonClip:
 
         Sharded parameters have sharded state (DTensors, which `torch.distributed.checkpoint` can store).
         """
-        return {name: tensor.clone() for name, tensor in self._state().items()}
+        return {name: tensor.clone() for name, tensor in self.state().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Load what `state_dict` returned, sharded in the same way.
@@ -211,7 +211,7 @@ class MuonClip:
         Raises:
             ValueError: names or shapes are not this optimiser's.
         """
-        own = self._state()
+        own = self.state()
         wrong = sorted(set(own) ^ set(state)) or [name for name in own if own[name].shape != state[name].shape]
         if wrong:
             raise ValueError(f"not the state of this model's optimiser: {wrong[0]} and {len(wrong) - 1} more differ")
@@ -233,8 +233,8 @@ class MuonClip:
                     "exp_avg_sq": torch.zeros_like(parameter),
                 }
 
-    def _state(self) -> dict[str, Tensor]:
-        """The live state tensors by name."""
+    def state(self) -> dict[str, Tensor]:
+        """What `state_dict` copies, live."""
         state = {f"muon/{name}": tensor for name, tensor in self.muon.momenta()}
         for name, parameter in self.parameters.items():
             entry = self.adamw.state.get(parameter)

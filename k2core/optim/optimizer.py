@@ -60,8 +60,12 @@ class Optimizer(Protocol):
         """
         ...
 
+    def state(self) -> dict[str, Tensor]:
+        """All state by name, sharded like the parameters: the live tensors."""
+        ...
+
     def state_dict(self) -> dict[str, Tensor]:
-        """All state as flat copies by name, sharded like the parameters."""
+        """Copies of what `state` gives."""
         ...
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -313,8 +313,8 @@ class Checkpoints:
 
 
 def _tensors(model: Module, optimizer: Optimizer) -> dict[str, Any]:
-    """All tensors of a training by name; the model's are live, the optimiser's copies."""
-    parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    """All tensors of a training by name, live."""
+    parts = {"model": model.state_dict(), "optimizer": optimizer.state()}
     return {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
 
