@@ -111,7 +111,7 @@ class Activations:
 
     @property
     def logits(self) -> float:
-        """Logits that are there at once, in their type and as a gradient, on GPUs in fp32 too; what they are made of."""
+        """Logits that are there at once, in their type and as a gradient, on GPUs in fp32 too; and what they are of."""
         if self.precision == "bf16":
             return min(self.tokens * self.model.vocab_size, LOGITS) * (self.width + 8)
         return self.tokens * 8 * (self.model.vocab_size + self.model.hidden_size)

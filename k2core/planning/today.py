@@ -120,7 +120,9 @@ class Today:
         part = Activations(model, jobs.precision, tokens, job.context, own.context, own.experts > 1)
         work = {"logits": part.logits, BACKWARD: part.backward(own.recompute)}
         passing = {}
-        if R > 1:  # the root unit, with the head's gradient; of a layer, weights and gradients, and their copies to send
+        if (
+            R > 1
+        ):  # the root unit, with the head's gradient; of a layer, weights and gradients, and their copies to send
             passing["gathered weights"] = FP32 * (found.embedding + 2 * found.head)
             padded = FP32 * self._layer(jobs, padded=True)
             work["logits"] += padded
