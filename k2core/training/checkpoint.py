@@ -107,6 +107,7 @@ class Checkpoints:
         self._wait()
         scratch = self.folder / f".step-{step:08d}.partial"
         tensors = _tensors(model, optimizer)
+        self._snapshot.prepare(tensors)  # done already if the training began with `restore`
         written = async_save(
             tensors, storage_writer=writer(tensors, scratch), process_group=self.group,
             async_stager=self._snapshot.stager,

@@ -23,9 +23,11 @@ class Snapshot:
         self.stager = BlockingAsyncStager(cache_staged_state_dict=True)
 
     def prepare(self, tensors: dict[str, Tensor]) -> None:
-        """Allocate what copies of `tensors` will need, and touch it."""
+        """Allocate what copies of `tensors` will need, and touch it, unless that has been done."""
         import torch
 
+        if self.stager.state_dict_cache is not None:
+            return
         if device.here().type == "cpu":  # where the stager would pin it
             self.stager.state_dict_cache = {name: torch.empty_like(tensor) for name, tensor in tensors.items()}
         self.stager.stage(tensors)
