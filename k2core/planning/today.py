@@ -119,7 +119,7 @@ class Today:
         tokens = self._rows(job) * job.context / own.context
         part = Activations(model, jobs.precision, tokens, job.context, own.context, own.experts > 1)
         work = {"logits": part.logits, BACKWARD: part.backward(own.recompute)}
-        passing = {}
+        passing: dict[str, float] = {}
         if (
             R > 1
         ):  # the root unit, with the head's gradient; of a layer, weights and gradients, and their copies to send
