@@ -56,7 +56,7 @@ class Activations:
         normed = config.q_lora_rank or 0
         read = self.width * (2 * D + normed + config.num_attention_heads * config.v_head_dim)  # by products
         if self.precision == "bf16":  # as they came and before the weight, both in fp32
-            norms = 8 * (2 * D + ranks)
+            norms = 8.0 * (2 * D + ranks)
         else:  # as they came, the latent with the rotary key; and a number for each row
             norms = 4 * (2 * D + 2) + (4 * (normed + config.cache_width + 2) if config.attention == "mla" else 0)
         return self.tokens * (norms + read + self._attention() + (self._dense() if dense else self._experts()))
@@ -68,7 +68,7 @@ class Activations:
         cache = self.shared * config.cache_width
         mla = config.attention == "mla"
         if self.precision == "bf16":  # keys with their rotary part, and both as they were projected
-            made = self.shared * (query + H * config.qk_nope_head_dim + value) if mla else 0
+            made = self.shared * (query + H * config.qk_nope_head_dim + value) if mla else 0.0
             return 2 * (query + cache + made) + 4 * H
         if mla:  # keys and values as they were projected, and a copy of the latent, which they are made of
             made = self.shared * (H * (config.qk_nope_head_dim + config.v_head_dim) + (config.kv_lora_rank or 0))
@@ -76,7 +76,7 @@ class Activations:
         block = min(QUERY_BLOCK, self.context // (2 * self.shared) if self.shared > 1 else self.context)
         seen = (self.context + block) / 2  # keys of a block of queries
         if self.tokens * self.shared > self.context:  # of several rows, each block's products copy keys and values
-            cache = int((query + value) * seen / block)
+            return 4 * (query + (query + value) * seen / block + H * seen)
         return 4 * (query + cache + H * seen)
 
     def _dense(self) -> float:
@@ -111,7 +111,7 @@ class Activations:
 
     @property
     def logits(self) -> float:
-        """Logits that are there at once, in their type and as a gradient, on GPUs in fp32 too; the head's input."""
+        """Logits that are there at once, in their type and as a gradient, on GPUs in fp32 too; and what they are of."""
         if self.precision == "bf16":
             return min(self.tokens * self.model.vocab_size, LOGITS) * (self.width + 8)
         return self.tokens * 8 * (self.model.vocab_size + self.model.hidden_size)

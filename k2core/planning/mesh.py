@@ -22,8 +22,8 @@ class Memory:
 
     Attributes:
         states: weights, gradients and optimiser by name; they are always there.
-        passing: what a micro-batch needs on top by name: gathered weights, activations, logits or a layer's backward
-            pass, whichever is more: the logits are gone when the first layer begins.
+        passing: what a micro-batch needs on top by name: gathered weights, activations, and logits or a layer's
+            backward pass, whichever is more: the logits are gone when the first layer begins.
         update: Muon's work space, which comes when the micro-batches have gone.
         late: of the gradients, what is not there yet when the micro-batch needs most.
         host: optimiser state that the rank keeps in its node's memory.
