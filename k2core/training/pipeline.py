@@ -10,7 +10,7 @@ and rotations are made where they are needed. FSDP2 gathers a stage's weights on
 on each rank before it shares them out (what ZeRO-1 keeps in memory). Parameters keep their names, so that checkpoints
 load on any other mesh. Run on CPU with gloo (tests/training/test_pipelines.py), not on GPUs.
 
-Shapes: B rows of a micro-batch, T positions, D hidden width; N micro-batches.
+Shapes: B rows of a micro-batch, T positions, D hidden width, N micro-batches.
 """
 
 from __future__ import annotations
