@@ -46,7 +46,7 @@ def main(
         jobs, machine = read_jobs(recipe), load_cluster(cluster)
         print(proposed(jobs, machine) if propose else planned(jobs, machine, mesh))
     except (RecipeError, Refused) as error:
-        print(f"planning: {error}", file=sys.stderr)
+        print("\n".join(f"planning: {line}" for line in str(error).splitlines()), file=sys.stderr)
         raise typer.Exit(1) from None
 
 
