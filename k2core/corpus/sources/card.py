@@ -64,7 +64,7 @@ def render(cards: Iterable[SourceCard]) -> str:
     lines = [
         "# Data card",
         "",
-        "Made by `ingest`. Each document carries its licence, origin and attribution in its row of its source's tables;",
+        "Made by `ingest`. Each document's row has its licence, origin and attribution;",
         "what was set aside from files is in `<source>.set_aside.jsonl`.",
         "",
         "| source | domain | kind | documents | characters | set aside |",
