@@ -2,8 +2,8 @@
 
 The shipped prose multiplied (benchmarks/multiplied.py), tagged, put to the rules, and searched for held-out text, by
 one worker and by two in turn, with the laptop recipe's parameters. One worker is the stage's own process; two are
-processes of their own, which have to start for each shard. Writes the block `corpus-workers` of docs/corpus.md. The
-machine must be otherwise idle; it takes about seven minutes on two cores.
+processes of their own, which have to start. No evaluation set is searched for. Writes the block `corpus-workers` of
+docs/corpus.md. The machine must be otherwise idle; it takes about a quarter of an hour on two cores.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ def machine() -> str:
     import psutil
 
     cores = len(psutil.Process().cpu_affinity())
-    facts = [f"{cores} cores", f"{psutil.virtual_memory().total / 2**30:.0f} GiB"]
+    facts = [f"{cores} core{'s' * (cores > 1)}", f"{psutil.virtual_memory().total / 2**30:.0f} GiB"]
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux

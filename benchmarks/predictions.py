@@ -89,8 +89,9 @@ def page(points: dict[str, Any]) -> str:
         row = name.split(": ")
         for what in ("time", "memory"):
             expected, took = found.get(what, {}).get(name, (0.0, 1.0))
-            wrong += abs(expected / took - 1) > GOAL
-            row += [f"{expected:,.0f}", f"{took:,.0f}", f"{expected / took - 1:+.0%}"]
+            apart = expected / took - 1
+            wrong += abs(apart) > GOAL
+            row += [f"{expected:,.0f}", f"{took:,.0f}", f"{apart:+.0%}{' **missed**' * (abs(apart) > GOAL)}"]
         rows.append(row)
     measured = "; ".join(f"{what} on {point['machine']}, commit {point['commit']}" for what, point in points.items())
     links = points.get("time", {}).get("links", {})

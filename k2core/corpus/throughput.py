@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-
-from k2core.stage import Job
 
 
 @dataclass
@@ -29,11 +23,3 @@ class Pace:
         seconds = max(self.seconds, 1e-9)
         each, size = self.documents / seconds, self.characters / seconds / 1e6
         return f"{each:,.0f} documents/s, {size:.1f} MB/s ({self.seconds:.1f} s)"
-
-
-@contextmanager
-def paced(job: Job, step: str, rows: Sequence[dict[str, Any]]) -> Iterator[None]:
-    """Say the rate at which the block goes through `rows` (documents with their `text`)."""
-    started = time.perf_counter()
-    yield
-    job.say(f"{step}: {Pace(len(rows), sum(len(row['text']) for row in rows), time.perf_counter() - started)}")

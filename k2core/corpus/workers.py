@@ -12,6 +12,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections import Counter, deque
@@ -126,7 +127,14 @@ def map_shards(work: Work, shards: Sequence[str], corpus: Corpus, folder: Path) 
     else:
         for shard in shards:
             with Watch(folder, shard) as watch:
-                result = work(shard, watch)
+                watch.at("")
+                try:
+                    result = work(shard, watch)
+                except (StageError, StorageError):
+                    raise
+                except Exception:
+                    print(f"{shard}, document {watch.now or 'none'}:", file=sys.stderr, flush=True)
+                    raise
             yield shard, result
 
 
@@ -152,11 +160,11 @@ def watched(work: Work, shards: Sequence[str], workers: int, folder: Path) -> It
                     _count_death(Watch(folder, shard), shard, worker.process.exitcode)
                     waiting.appendleft(shard)
                     worker = _Worker(work, folder)
-                elif isinstance(answer, _Failed):
-                    raise StageError(str(answer))
-                elif isinstance(answer, OSError):
-                    raise answer
                 idle.append(worker)
+                if isinstance(answer, _Failed):
+                    raise StageError(str(answer))
+                if isinstance(answer, OSError):
+                    raise answer
                 if answer is not None:
                     yield shard, answer[0]
     finally:

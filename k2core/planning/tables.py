@@ -82,7 +82,8 @@ def post(jobs: Jobs, cluster: Cluster) -> str:
     rate = cluster.peak(jobs.precision) * cluster.share_of_peak
     each = [f"{job.name} {job.flops(jobs.model) * job.steps / rate / 3600:.2g}" for job in jobs.post]
     return (
-        f"GPU-hours after pre-training, at most, as the recipe states it: {', '.join(each)} (RL without its sampling)."
+        f"GPU-hours after pre-training, of the operations alone at the cluster's share of the peak: {', '.join(each)} "
+        "(RL without its sampling)."
     )
 
 

@@ -1,8 +1,8 @@
 """The meshes without a pipeline that `k2core/training/ranks.py` runs: FSDP2, groups that share experts or rows.
 
-Weights are gathered in fp32 for each micro-batch, a layer ahead; exchanges of experts and rows do not overlap with
-work: their time is added. FSDP2 cuts each tensor along `cut_axis`; where the ranks do not divide it, every rank sends a
-piece as large as the largest.
+Weights are gathered for each micro-batch, a layer ahead, in the type that they multiply in; exchanges of experts and
+rows do not overlap with work: their time is added. FSDP2 cuts each tensor along `cut_axis`; where the ranks do not
+divide it, every rank sends a piece as large as the largest.
 """
 
 from __future__ import annotations
@@ -131,14 +131,15 @@ class Today:
         work = {"logits": part.logits, BACKWARD: part.backward(own.recompute)}
         passing: dict[str, float] = {}
         if R > 1:  # the root unit, with the head's gradient; a layer's weights and gradients, and copies to send
-            passing["gathered weights"] = FP32 * (found.embedding + 2 * found.head)
-            padded = FP32 * self._layer(jobs, padded=True)
-            work["logits"] += padded
-            work[BACKWARD] += 2 * (FP32 * self._layer(jobs, padded=False) + padded)
-        if jobs.precision == "bf16":
-            experts = found.routed_experts / own.experts  # whole ones, in use on this rank
-            used = found.matrices - found.routed_experts + experts
-            passing["weights in bf16"] = 2 * (used / (layers if own.recompute else 1) + found.head)
+            width, padded = part.width, self._layer(jobs, padded=True)
+            passing["gathered weights"] = width * (found.embedding + found.head) + FP32 * found.head
+            work["logits"] += width * padded
+            work[BACKWARD] += (width + FP32) * (self._layer(jobs, padded=False) + padded)
+        if jobs.precision == "bf16":  # of what is not gathered, which comes in bf16
+            whole: float = found.matrices + found.head if R == 1 else 0
+            if own.experts > 1 and own.copies == 1:
+                whole = found.routed_experts / own.experts
+            passing["weights in bf16"] = 2 * whole / (layers if own.recompute else 1)
             work["logits"] += FP32 * found.head
         most = max(work, key=work.__getitem__)
         passing |= {"activations": part.kept(layers, own.recompute), most: work[most]}
@@ -164,11 +165,12 @@ class Today:
         width = 2 if jobs.precision == "bf16" else FP32
         everyone, alike = near(S, 1, node), near(own.copies, own.experts, node)
         all_gathers = 2 * spread - found.embedding - found.head  # the root unit's are gathered once
-        each = FP32 * self._micro_batches(job)  # two gathers and a reduce-scatter
-        parts = [ring(each * (all_gathers + spread), S, everyone), ring(each * 3 * copied, own.copies, alike)]
+        times = self._micro_batches(job)  # gathered in the type that they multiply in, reduced in fp32
+        parts = [ring(times * (width * all_gathers + FP32 * spread), S, everyone)]
+        parts.append(ring(times * (2 * width + FP32) * copied, own.copies, alike))
         if own.replicas > 1:
             held = sum(self._part(weight) for weight in weights(model))
-            parts.append(ring(2 * each * held, own.replicas, near(own.replicas, S, node)))
+            parts.append(ring(2 * FP32 * times * held, own.replicas, near(own.replicas, S, node)))
         sent = {"weights": Sent(sum(part.inside for part in parts), sum(part.between for part in parts))}
         if own.experts > 1:
             moved = 2 * tokens * model.num_experts_per_tok * model.hidden_size * width * passes

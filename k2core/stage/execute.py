@@ -115,13 +115,20 @@ def execute(
 def _alone(lock: Path, name: str) -> Iterator[None]:
     """Within the block no other execution of a stage works on the same: it waits for the one that does."""
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"[{name}] waiting: another run of {name} does the same here", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    while True:
+        with lock.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"[{name}] waiting: another run of {name} does the same here", flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not lock.exists() or not os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                continue  # the run that was waited for has removed it
+            try:
+                yield
+            finally:
+                lock.unlink()
+            return
 
 
 @contextmanager

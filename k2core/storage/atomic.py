@@ -41,13 +41,14 @@ def publish(target: Path) -> Iterator[Path]:
         raise FileNotFoundError(f"{target}: nothing was written, so nothing can be published")
     _follow_umask(scratch)
     for entry in (*scratch.rglob("*"), scratch):
-        _to_disk(entry)  # else a power cut can leave the name and no content
+        to_disk(entry)  # else a power cut can leave the name and no content
     remove(target)
     os.replace(scratch, target)
-    _to_disk(target.parent)
+    to_disk(target.parent)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
+    """Have the kernel write a file or folder out."""
     if path.is_symlink():
         return
     handle = os.open(path, os.O_RDONLY)

@@ -23,7 +23,7 @@ from pydantic import Field, field_validator
 
 from k2core.recipe import Section
 from k2core.storage import StorageError, publish, write_json
-from k2core.storage.atomic import remove
+from k2core.storage.atomic import remove, to_disk
 from k2core.storage.disk import of_the_machine
 from k2core.storage.s3 import Bucket, TornError, sha256
 from k2core.training.snapshot import Snapshot
@@ -192,11 +192,11 @@ class Checkpoints:
         others = [path for folder in folders for path in _newest_first(folder)[:1]]
         for path in sorted(others, key=lambda path: path.stat().st_mtime)[-1:]:
             with suppress(OSError, ValueError, KeyError):  # a torn one is nothing to go on from
-                names = ", ".join(self._differences(json.loads((path / STATE).read_text())["fingerprint"]))
-                self.say(
-                    f"{path} is of another {names} and is left alone; to go on from it: checkpoint: "
-                    f"{{resume_from: {path.parent}, accept: [{names}]}}"
-                )
+                if names := ", ".join(self._differences(json.loads((path / STATE).read_text())["fingerprint"])):
+                    self.say(
+                        f"{path} is of another {names} and is left alone; to go on from it: checkpoint: "
+                        f"{{resume_from: {path.parent}, accept: [{names}]}}"
+                    )
 
     def _candidates(self) -> Iterator[Path]:
         """Checkpoints in the folder; those elsewhere are copied there when their turn comes."""
@@ -256,11 +256,11 @@ class Checkpoints:
             content = {"files": digests, **json.loads(state)}
             write_json(scratch / STATE, {"sha256": _digest(content), **content})
             for path in [*scratch.iterdir(), scratch]:
-                _sync(path)
+                to_disk(path)
             target = self.folder / f"step-{step:08d}"
             remove(target)
             os.replace(scratch, target)
-            _sync(self.folder)
+            to_disk(self.folder)
         except BaseException:  # torch's CheckpointException is not an Exception
             with suppress(OSError):  # the disk may be gone: the first fault is the one to tell
                 self._tidy()
@@ -373,12 +373,3 @@ def _read(folder: Path) -> dict[str, Any]:
 
 def _digest(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Have the kernel write a file or folder out."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -44,7 +44,7 @@ class Slurm:
             raise StageError(f"corpus.executor slurm: {block.folder} has a space; sbatch takes no such path")
         self._ids, self._faults = block.folder / IDS, 0
         # Of several clusters, the one that the jobs were sent to.
-        self._where = [f"--clusters={corpus.sbatch[name]}" for name in ("clusters", "M") if name in corpus.sbatch]
+        self._where = [f"--clusters={corpus.sbatch['clusters']}"] if "clusters" in corpus.sbatch else []
         self._executor = _Executor(
             pipeline=[block],
             tasks=tasks,

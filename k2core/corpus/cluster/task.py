@@ -1,6 +1,6 @@
 """A task of a Slurm array: `python -m k2core.corpus.cluster.task EXECUTOR` runs the pickled executor of datatrove.
 
-A process of each shard imports this module again, so it imports nothing heavy.
+The process that does the shards imports this module again, so it imports nothing heavy.
 """
 
 from __future__ import annotations

@@ -40,10 +40,10 @@ class Ruling:
     folders: Mapping[str, Path]
 
     def __call__(self, name: str, watch: Watch) -> None:
-        write_candidates(name, self.inputs, self.config, self.folders[name])
+        write_candidates(name, self.inputs, self.config, self.folders[name], watch)
 
 
-def write_candidates(name: str, inputs: Inputs, config: CurationConfig, folder: Path) -> None:
+def write_candidates(name: str, inputs: Inputs, config: CurationConfig, folder: Path, watch: Watch) -> None:
     """Publish `folder` for the documents' table `name`: `candidates.parquet` (row, domain, quality, split),
     `rejected.parquet` (row and rejection), fingerprints and paragraphs.
     """
@@ -55,6 +55,7 @@ def write_candidates(name: str, inputs: Inputs, config: CurationConfig, folder: 
     passed: list[Row] = []
     rejected: list[Row] = []
     for number, (row, tag, score) in enumerate(zip(rows, tags, scores, strict=True)):
+        watch.at(row["id"])
         if rejection := _rejection(row, tag, aside.get(row["id"], ""), config):
             rejected.append({"row": number, **vars(rejection)})
         else:
@@ -62,6 +63,7 @@ def write_candidates(name: str, inputs: Inputs, config: CurationConfig, folder: 
             passed.append(
                 {**row, **compared, "row": number, "quality": score["quality"], "split": _split(row, tag, config)}
             )
+    watch.at("")
     with publish(folder) as scratch:
         fingerprints.spill(scratch, passed)
         texts = [(place, row["text"]) for place, row in enumerate(passed) if row["domain"] in config.paragraphs.domains]

@@ -6,7 +6,7 @@ Shapes: N documents of a shard, M training documents of a domain.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -48,9 +48,15 @@ class HeldOut:
     folders: Mapping[str, Path]
 
     def __call__(self, name: str, watch: Watch) -> None:
-        texts = ((row["id"], row["text"]) for row in self.leftovers.of(name).kept if row["split"] == HELDOUT)
+        def texts() -> Iterator[tuple[str, str]]:
+            for row in self.leftovers.of(name).kept:
+                if row["split"] == HELDOUT:
+                    watch.at(row["id"])
+                    yield row["id"], row["text"]
+            watch.at("")
+
         with publish(self.folders[name]) as scratch:
-            spill(scratch, texts, self.ngram_words)
+            spill(scratch, texts(), self.ngram_words)
 
 
 @dataclass(frozen=True)
