@@ -52,7 +52,7 @@ def block(figures: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     goals = [*(timing.met for timing in timings), *(row["met"] for row in rows if row["met"] is not None)]
     return "\n".join([
         *lines, "",
-        f"Of {len(goals)} goals for the chain's times and `make bench`, {goals.count(False)} are missed: "
+        f"Of {len(goals)} goals for the chain's times and the speed of its parts, {goals.count(False)} are missed: "
         f"[{pages.MEASUREMENTS}]({pages.MEASUREMENTS}). The chain ran on {figures['machine']}, commit "
         f"{figures['commit']}.",
     ])  # fmt: skip
