@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from k2core.corpus.blocks import Block, blocks_of
+from k2core.corpus.blocks import Block, blocks_of, documents_of
 from k2core.corpus.curation import HELDOUT, TRAIN, Contamination, DecontaminationConfig, write_passages
-from k2core.corpus.documents import COLUMNS, Lowest, Sample, sample
+from k2core.corpus.documents import Lowest, Sample, sample
 from k2core.corpus.sources.builtin import mathematics
 from k2core.llm.client import LLM
 from k2core.llm.config import LLMConfig, own_llm
@@ -90,7 +90,7 @@ def run(params: Params, llm: LLMConfig, compute: Compute, curated: Path, tasks: 
         with job.progress(total, "answer", done) as bar:
             for block, folder in zip(blocks, folders, strict=True):
                 if not folder.exists():
-                    _make(model, drawn.of(_read(block)), params, compute.seed, folder, bar)
+                    _make(model, drawn.of(documents_of(block)), params, compute.seed, folder, bar)
         check = _check(model, folders, params, compute.seed, job)
     counts = join_blocks(folders, search, out)
     if not sum(number for (_, reason), number in counts.items() if reason == ACCEPTED):
@@ -161,18 +161,13 @@ def _problems(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["split"] == TRAIN and row["source"] == mathematics.NAME]
 
 
-def _read(block: Block) -> list[Row]:
-    rows: list[Row] = block.read([*COLUMNS, "split"]).to_pylist()
-    return rows
-
-
 def _drawn(blocks: list[Block], params: Params, heldout: Path) -> _Drawn:
     """The first pass; the passages of held-out documents go into a folder of `heldout` for each block."""
     from k2core.corpus.duplicates.passages import spill
 
     drawn = _Drawn(params, *map(Lowest, (params.articles, params.passages, params.problems, params.attempted)))
     for block in blocks:
-        rows = _read(block)
+        rows = documents_of(block)
         drawn.see(rows)
         if not (folder := heldout / block.name).exists():
             with publish(folder) as scratch:

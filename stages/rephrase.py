@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
 
-from k2core.corpus.blocks import Block, blocks_of, tables_of
-from k2core.corpus.documents import COLUMNS, document_schema
+from k2core.corpus.blocks import Block, blocks_of, documents_of, tables_of
+from k2core.corpus.documents import document_schema
 from k2core.corpus.workers import Corpus, map_shards
 from k2core.llm.client import LLM
 from k2core.llm.config import LLMConfig, own_llm
@@ -94,7 +94,7 @@ def run(
             return
         if len(work) > 1:
             job.say(f"block {number + 1} of {len(work)}: {work[number].cost.sentence()}")
-        rows = _fitting(_read(work[number].block), params)
+        rows = _fitting(documents_of(work[number].block), params)
         rewrites = rewrite_all(
             model, draw.jobs(rows, params.chunk_tokens), library, temperature=params.temperature,
             seed=compute.seed, context_tokens=params.context_tokens, bar=bar,
@@ -157,7 +157,7 @@ def _plan(
     work: list[_Planned] = []
     documents = 0
     for block in blocks:
-        if jobs := draw.jobs(_fitting(_read(block), params), params.chunk_tokens):
+        if jobs := draw.jobs(_fitting(documents_of(block), params), params.chunk_tokens):
             cost = forecast(
                 sum(len(item.chunks) for item in jobs), *expected_tokens(jobs, library, params.context_tokens), llm
             )
@@ -178,11 +178,6 @@ def _tally_of(folder: Path) -> dict[str, float]:
     return counts
 
 
-def _read(block: Block) -> list[Row]:
-    rows: list[Row] = block.read([*COLUMNS, "split"]).to_pylist()
-    return rows
-
-
 def _fitting(rows: list[Row], params: Params) -> list[Row]:
     return [row for row in rows if params.min_characters <= len(row["text"]) <= params.max_characters]
 
@@ -199,7 +194,7 @@ def _look(blocks: list[Block], draw: Draw, params: Params, library: Library) -> 
     common = {split: frozenset[str]() for split in SPLITS}
     share = LEXICON / sum(block.rows for block in blocks) if blocks else 1.0
     for block in blocks:
-        rows = _read(block)
+        rows = documents_of(block)
         draw.see(_fitting(rows, params))
         read = [row for row in rows if row["domain"] in domains and fraction_of(f"words/{row['id']}") < share]
         for split, splits in SPLITS.items():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from k2core.corpus.documents import COLUMNS
 from k2core.storage import group_rows, read_columns
 
 if TYPE_CHECKING:
@@ -81,6 +82,12 @@ def blocks_of(kind: str, path: Path, first: int = 0) -> list[Block]:
         blocks.append(Block(f"{kind}-{group:05}", path, group, first, rows))
         first += rows
     return [block for block in blocks if block.rows]
+
+
+def documents_of(block: Block) -> list[dict[str, Any]]:
+    """A block's documents, with their split, as dictionaries."""
+    rows: list[dict[str, Any]] = block.read([*COLUMNS, "split"]).to_pylist()
+    return rows
 
 
 def tables_of(paths: Iterable[Path]) -> Iterator[Any]:

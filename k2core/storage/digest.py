@@ -9,6 +9,11 @@ from pathlib import Path
 DIRECTORY_SUFFIX = ".dir"
 
 
+def digest_64(text: str) -> int:
+    """64 bits that stand for a text where many are compared in memory."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
 def dvc_md5(path: Path) -> str:
     """The md5 that `dvc.lock` records for a file or a folder.
 

@@ -24,6 +24,7 @@ from k2core.corpus.sources.tables import Tables
 from k2core.corpus.workers import Corpus, map_shards
 from k2core.stage import Job
 from k2core.storage import StorageError
+from k2core.storage.digest import digest_64
 
 SEEN = "id seen before"
 Read = tuple[list[tuple[Shard, Path]], list[str]]
@@ -128,7 +129,7 @@ def _join(source: FileSource, finished: list[tuple[Shard, Path]], out: Path, mos
             for rows in _batches(folder / "documents.parquet") if _count(folder) else ():
                 kept = []
                 for row in rows:
-                    digest = _digest(row["id"])
+                    digest = digest_64(row["id"])
                     if digest in seen:
                         repeated.add(Fault(row["row"], SEEN, row["id"]))
                     else:
@@ -153,13 +154,9 @@ def _repeats(folders: list[Path]) -> set[int]:
     for folder in (folder for folder, count in zip(folders, counts, strict=True) if count):
         for batch in pq.ParquetFile(folder / "documents.parquet").iter_batches(ROWS, columns=["id"]):
             start, end = end, end + batch.num_rows
-            digests[start:end] = [_digest(id) for id in batch.column("id").to_pylist()]
+            digests[start:end] = [digest_64(id) for id in batch.column("id").to_pylist()]
     digests.sort()
     return set(digests[1:][digests[1:] == digests[:-1]].tolist())
-
-
-def _digest(id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest())
 
 
 def _batches(table: Path) -> Iterator[list[dict[str, Any]]]:

@@ -7,7 +7,6 @@ Shapes: N pairs of all blocks.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from k2core.corpus.blocks import tables_of
 from k2core.corpus.curation import CONTAMINATED, Contamination, Found
 from k2core.corpus.documents import COLUMNS, document_schema
 from k2core.storage import count_rows, publish, stream_table
+from k2core.storage.digest import digest_64
 from k2core.synthesis.questions.grammar import Question
 from k2core.synthesis.questions.pairs import ACCEPTED, GRAMMAR, MODEL, Outcome, Pair, Row
 from k2core.synthesis.questions.problems import SOLVED, WORKED
@@ -164,8 +164,7 @@ def _repeated(folders: Sequence[Path]) -> np.ndarray:
 
     digests, accepted = [np.empty(0, np.uint64)], [np.empty(0, bool)]
     for _, table in _numbered(folders):
-        texts = (hashlib.sha256(text.encode()).digest()[:8] for text in table["text"].to_pylist())
-        digests.append(np.frombuffer(b"".join(texts), np.uint64))
+        digests.append(np.array([digest_64(text) for text in table["text"].to_pylist()], np.uint64))
         accepted.append(np.array([reason == ACCEPTED for reason in table["reason"].to_pylist()], bool))
     repeated_N = np.concatenate(accepted)
     places = np.flatnonzero(repeated_N)

@@ -5,12 +5,12 @@ Shapes: N titles, R rows of a block, D titled ones of them, S titles asked for.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from k2core.corpus.blocks import Block, Blocks
+from k2core.storage.digest import digest_64
 from k2core.synthesis.fidelity import facts
 from k2core.synthesis.fidelity.gate import LONGEST
 from k2core.synthesis.questions.grammar import title_of
@@ -47,7 +47,7 @@ class Titles:
         for block in blocks:
             table = block.read(["text", "split", "attribution"])
             titled = [
-                (_hash(title), block.first + place)
+                (digest_64(title), block.first + place)
                 for place, (text, split, attribution) in enumerate(zip(*table.to_pydict().values(), strict=True))
                 if split == "train" and least <= len(text) <= min(most, MOST_CHARACTERS)
                 if len(title := title_of(attribution)) >= _LEAST
@@ -72,7 +72,7 @@ class Titles:
         spans = sorted(others, key=lambda span: (-len(span), text.find(span)))
         if not spans or not len(self._hash_N):
             return None
-        hash_S = np.array([_hash(span) for span in spans], np.uint64)
+        hash_S = np.array([digest_64(span) for span in spans], np.uint64)
         at_S = np.minimum(np.searchsorted(self._hash_N, hash_S), len(self._hash_N) - 1)
         known = np.flatnonzero(self._hash_N[at_S] == hash_S)
         return int(self._row_N[at_S[known[0]]]) if len(known) else None
@@ -112,7 +112,3 @@ def _alone(text: str, start: int, end: int) -> bool:
     before, after = _BEFORE.search(text, max(0, start - _LONGEST_WORD), start), _AFTER.match(text, end)
     led = before and before[1][0].isupper() and before[1].lower() not in facts.FUNCTION_WORDS
     return not (led or (after and after[1].isupper()))
-
-
-def _hash(title: str) -> int:
-    return int.from_bytes(hashlib.blake2b(title.encode(), digest_size=8).digest())
